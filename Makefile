@@ -1,0 +1,57 @@
+# make demo, make test, make ui, make lint: each makes what it needs. Everything lives in .venv and data/.
+.DELETE_ON_ERROR:
+.PHONY: demo test lint ui constraints clean
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INPUTS := pyproject.toml constraints.txt requirements/pinned.txt
+
+demo: $(VENV)/.demo
+	@$(BIN)/dqe demo
+
+ui: $(VENV)/.demo
+	@DAGSTER_HOME="$(CURDIR)/data/dagster_home" $(BIN)/dagster dev --workspace workspace.yaml
+
+test: $(VENV)/.test
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.lint
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+$(VENV)/.demo: $(INPUTS)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (once, a few minutes) ..."
+	@$(PIP) --no-deps --require-hashes -r requirements/pinned.txt
+	@$(PIP) --editable '.[sample,ui]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	@$(PIP) --editable '.[sample,ui,test]'
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.demo
+	@$(PIP) --editable '.[sample,ui,lint]'
+	@touch $@
+
+# The versions that make and CI install, resolved anew by pip-tools in an environment of its own.
+constraints:
+	@rm -rf $(VENV)-constraints && $(PYTHON) -m venv $(VENV)-constraints
+	@$(VENV)-constraints/bin/pip install --quiet --upgrade pip pip-tools
+	@$(VENV)-constraints/bin/pip-compile --quiet --upgrade --strip-extras --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+		--output-file $(VENV)-constraints/all.txt requirements/pinned.in
+	@awk 'NR == FNR { if ($$0 !~ /^#/) pinned[$$0]; next } /^[a-z]/ { keep = $$1 in pinned } keep' \
+		requirements/pinned.in $(VENV)-constraints/all.txt > requirements/pinned.txt
+	@$(VENV)-constraints/bin/pip-compile --quiet --upgrade --strip-extras --no-header --no-annotate \
+		--extra sample --extra ui --extra test --extra lint \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+		--output-file constraints.txt pyproject.toml
+	@sed -i 's/+cpu$$//' constraints.txt
+	@rm -rf $(VENV)-constraints
+
+clean:
+	rm -rf $(VENV) data/store data/cache data/qdrant data/warehouse.duckdb data/gallery.html

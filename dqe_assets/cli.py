@@ -1,0 +1,286 @@
+"""The ``dqe`` command."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pyarrow as pa
+
+    from dqe_assets.progress import Step
+    from dqe_assets.runner import Outcome
+    from dqe_assets.settings import Settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Know, improve and choose image-caption data.",
+)
+console = Console()
+errors = Console(stderr=True)
+
+AssetNames = Annotated[list[str] | None, typer.Argument(help="Names of assets; all by default.")]
+ShardKeys = Annotated[list[str] | None, typer.Option("--shard", help="A shard; may be repeated. All by default.")]
+Force = Annotated[bool, typer.Option("--force", help="Make again what is current.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many.")]
+
+
+@app.command()
+def demo() -> None:
+    """Take the embedded sample through every stage and print its quality report."""
+    with _clear_errors():
+        from dqe_assets import runner  # noqa: PLC0415
+
+        settings = _settings()
+        samples = [source for source in settings.sources if source.kind == "sample"]
+        if not samples:
+            _fail("data/dqe.yaml lists no source of kind sample; add: - kind: sample")
+        with runner.instance() as current, _progress():
+            runner.sync(settings, current)
+            shards = [source.key(shard.index) for source in samples for shard in source.shards()]
+            outcome = runner.materialize(settings, current, shards=shards)
+        _print_report(settings)
+        _finish(outcome)
+        console.print("Next: [b]make ui[/b] (Dagster), [b]dqe gallery[/b] (the photos), [b]dqe sql[/b] (DuckDB)")
+
+
+@app.command()
+def sync() -> None:
+    """Register the shards of every source as partitions."""
+    with _clear_errors():
+        from dqe_assets import runner  # noqa: PLC0415
+
+        with runner.instance() as current:
+            plan = runner.sync(_settings(), current)
+        console.print(f"{plan.total} shards; {len(plan.add)} added, {len(plan.remove)} removed")
+        console.print("Next: [b]dqe materialize[/b]")
+
+
+@app.command()
+def materialize(assets: AssetNames = None, shard: ShardKeys = None, *, force: Force = False) -> None:
+    """Make what is missing or no longer current."""
+    with _clear_errors():
+        from dqe_assets import runner  # noqa: PLC0415
+
+        settings = _settings()
+        with runner.instance() as current, _progress():
+            runner.sync(settings, current)
+            outcome = runner.materialize(settings, current, assets=assets or (), shards=shard or (), force=force)
+        _finish(outcome)
+        console.print("Next: [b]dqe report[/b]")
+
+
+@app.command()
+def status() -> None:
+    """Say what is current, stale, missing or failed, for each asset."""
+    with _clear_errors():
+        from collections import Counter  # noqa: PLC0415
+
+        from dqe_assets import graph, runner  # noqa: PLC0415
+        from dqe_assets.stage import registered_shards  # noqa: PLC0415
+
+        settings = _settings()
+        with runner.instance() as current:
+            shards = registered_shards(current)
+        table = Table("asset", "current", "stale", "missing", "failed", title=f"{len(shards)} shards")
+        stale = False
+        for stage in graph.stages(settings):
+            keys: list[str | None] = [*shards] if stage.partitioned else [None]
+            states = Counter(runner.state(settings, stage, key, shards) for key in keys)
+            stale |= states["current"] < len(keys)
+            table.add_row(stage.name, *(str(states[name] or "-") for name in ("current", "stale", "missing", "failed")))
+        console.print(table)
+        if not shards:
+            console.print("Next: [b]dqe sync[/b]")
+        else:
+            console.print("Next: [b]dqe materialize[/b]" if stale else "All is current. Next: [b]dqe report[/b]")
+
+
+@app.command()
+def report() -> None:
+    """Print the quality report."""
+    with _clear_errors():
+        _print_report(_settings())
+        console.print('Next: [b]dqe sql "SELECT * FROM worst_captions LIMIT 10"[/b]')
+
+
+@app.command()
+def sql(query: Annotated[str, typer.Argument(help="A query; tables and views: dqe sql 'SHOW TABLES'.")]) -> None:
+    """Query the warehouse: read-only, with no access to files or the network. Piped, the result is CSV."""
+    with _clear_errors():
+        result = _settings().warehouse.query(query)
+        if console.is_terminal:
+            _print_table(result)
+            console.print(f"{result.num_rows:,} rows", style="dim")
+        else:
+            _print_csv(result)
+
+
+@app.command()
+def search(
+    text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
+    image: Annotated[Path | None, typer.Option(help="An image to look for instead.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="A condition: source=sample, similarity_original>=0.3 ...")] = None,
+    using: Annotated[str, typer.Option("--in", help="What to search: image, original, or a captioner's name.")] = "image",
+    limit: Limit = 10,
+) -> None:
+    """Find the samples nearest in meaning to a text or an image."""
+    with _clear_errors():
+        from dqe_assets.index.search import search_collection  # noqa: PLC0415
+
+        if (text is None) == (image is None):
+            _fail('give a text (dqe search "a cat") or --image FILE, one of the two')
+        hits = search_collection(_settings(), text=text, image=image, where=where or [], using=using, limit=limit)
+        table = Table("score", "image_name", "caption", "source")
+        for hit in hits:
+            payload = hit.payload
+            caption = payload.get("caption_" + (using if using != "image" else "original"), "")
+            table.add_row(*map(escape, (f"{hit.score:.3f}", str(payload["image_name"]), str(caption), str(payload["source"]))))
+        console.print(table)
+        console.print("Next: [b]dqe get IMAGE_NAME[/b]" if hits else "Nothing found: the collection or the filter is empty.")
+
+
+@app.command()
+def get(image_name: Annotated[str, typer.Argument(help="The source's own name of the row.")]) -> None:
+    """Show all that is known of a sample."""
+    with _clear_errors():
+        from dqe_assets.report.explain import sample_sections  # noqa: PLC0415
+
+        sections = sample_sections(_settings().warehouse, image_name)
+        for section in sections:
+            console.print(f"\n[b]{escape(section.title)}[/b]")
+            _print_table(section.table)
+
+
+@app.command()
+def gallery() -> None:
+    """Say where the gallery is, and open it in a browser."""
+    with _clear_errors():
+        from dqe_assets.report.gallery import gallery_path  # noqa: PLC0415
+
+        path = gallery_path()
+        if not path.exists():
+            _fail(f"{path}: not there; run: dqe materialize sample_gallery")
+        console.print(str(path), soft_wrap=True)
+        if console.is_terminal:
+            typer.launch(path.as_uri())
+
+
+def _settings() -> Settings:
+    from dqe_assets.settings import load_settings  # noqa: PLC0415
+
+    return load_settings()
+
+
+def _fail(message: str) -> None:
+    errors.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True, highlight=False)
+    raise typer.Exit(2)
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Every error that a person can mend is one line for each fault; what remains is a fault of ours."""
+    from dqe_assets.images import ImageError  # noqa: PLC0415
+    from dqe_assets.ingest.sources import SourceError  # noqa: PLC0415
+    from dqe_assets.settings import SettingsError  # noqa: PLC0415
+    from dqe_resources.storage import StorageError  # noqa: PLC0415
+    from dqe_resources.vectors.protocol import VectorsError  # noqa: PLC0415
+    from dqe_resources.warehouse import WarehouseError  # noqa: PLC0415
+
+    try:
+        yield
+    except (SettingsError, SourceError, StorageError, VectorsError, WarehouseError, ImageError, ValueError) as error:
+        for line in str(error).splitlines():
+            errors.print(f"[red]error:[/red] {escape(line)}", soft_wrap=True, highlight=False)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        errors.print("stopped; what is finished is kept: run the same command again to go on")
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def _progress() -> Iterator[None]:
+    """A bar for what runs, a line for what has ended."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    from dqe_assets import progress  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        tasks: dict[tuple[str, str | None], Any] = {}
+
+        def show(step: Step) -> None:
+            key = (step.asset, step.partition)
+            name = f"{step.asset:<28} {step.partition or 'all shards'}"
+            if key not in tasks:
+                tasks[key] = bars.add_task(name, total=None)
+            if step.outcome is None:
+                bars.update(tasks[key], completed=step.done, total=step.total or None)
+                return
+            bars.remove_task(tasks.pop(key))
+            failed = step.outcome.startswith("failed")
+            mark, style = ("✗", "red") if failed else ("✓", "green")
+            bars.console.print(f"[{style}]{mark}[/{style}] {name}  [dim]{escape(step.outcome)}[/dim]", highlight=False)
+
+        with progress.listen(show):
+            yield
+
+
+def _finish(outcome: Outcome) -> None:
+    for failure in outcome.failures:
+        errors.print(f"[red]failed:[/red] {escape(failure)}", soft_wrap=True, highlight=False)
+    if outcome.failures:
+        errors.print("What is finished is kept. Mend what failed and run the same command again.")
+        raise typer.Exit(1)
+    made = f"{len(outcome.made)} partitions made or checked, {outcome.current} were current"
+    console.print(f"[green]All is current[/green] ({made}).")
+
+
+def _print_report(settings: Settings) -> None:
+    from dqe_assets.report.warehouse import quality_report  # noqa: PLC0415
+
+    with settings.warehouse.connect() as connection:
+        sections = quality_report(connection)
+    for section in sections:
+        console.print(f"\n[b]{escape(section.title)}[/b]")
+        if section.description:
+            console.print(escape(section.description), style="dim")
+        _print_table(section.table)
+    console.print()
+
+
+def _print_table(data: pa.Table) -> None:
+    table = Table(*data.column_names)
+    for row in zip(*(column.to_pylist() for column in data.columns), strict=True):
+        table.add_row(*(_cell(value) for value in row))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return escape(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
+
+
+def _print_csv(data: pa.Table) -> None:
+    writer = csv.writer(sys.stdout)
+    writer.writerow(data.column_names)
+    writer.writerows(zip(*(column.to_pylist() for column in data.columns), strict=True))
+
+
+if __name__ == "__main__":
+    app()

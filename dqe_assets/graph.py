@@ -1,0 +1,47 @@
+"""The graph of stages that the settings call for, and the resources that they need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dqe_assets.caption.assets import captions_of
+from dqe_assets.dedup.assets import duplicate_clusters
+from dqe_assets.features.assets import image_features
+from dqe_assets.index.assets import caption_collection_of
+from dqe_assets.ingest.assets import raw_samples
+from dqe_assets.report.assets import sample_gallery_of, warehouse_of
+from dqe_assets.score.assets import caption_preference_of, caption_scores_of, joint_embeddings_of
+from dqe_assets.stage import CAPTIONER_PREFIX, Stage
+
+if TYPE_CHECKING:
+    from dqe_assets.settings import Settings
+
+
+def stages(settings: Settings) -> list[Stage]:
+    """All stages, in an order in which each comes after its inputs."""
+    sources = settings.caption_sources
+    synthetic = [captions_of(captioner) for captioner in settings.captioners]
+    return [
+        raw_samples,
+        image_features,
+        *synthetic,
+        joint_embeddings_of(sources, settings.scorer),
+        caption_scores_of(sources),
+        caption_preference_of(sources),
+        caption_collection_of(synthetic),
+        duplicate_clusters,
+        warehouse_of(synthetic),
+        sample_gallery_of(synthetic),
+    ]
+
+
+def resources(settings: Settings) -> dict[str, Any]:
+    """The resources, by key."""
+    return {
+        "settings": settings,
+        "image_model": settings.image_model,
+        "scorer": settings.scorer,
+        "vectors": settings.vectors,
+        "warehouse": settings.warehouse,
+        **{f"{CAPTIONER_PREFIX}{captioner.name}": captioner for captioner in settings.captioners},
+    }

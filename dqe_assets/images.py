@@ -1,0 +1,120 @@
+"""Image bytes from the web, decoded with care: the one place where it is done."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO")
+"""Pillow's decoders that are used at all: the fewer, the less an image from the web can reach."""
+
+_EXIF_ORIENTATION = 0x0112
+
+
+class ImageError(Exception):
+    """Bytes that give no image.
+
+    Attributes:
+        reason: missing, empty, too_large, not_an_image, bomb, truncated or damaged.
+        detail: what was found.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What an image file says of itself, once it has been decoded whole.
+
+    Attributes:
+        format: jpeg, png, webp ...
+        width: pixels, once upright.
+        height: pixels, once upright.
+        exif_orientation: 1 to 8; 1 is upright.
+    """
+
+    format: str
+    width: int
+    height: int
+    exif_orientation: int
+
+
+def inspect(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageInfo:
+    """Decode an image file whole and say what it is.
+
+    Raises:
+        ImageError: it is no image, not whole, or larger than allowed. A large one is refused before it is decoded.
+    """
+    if not data:
+        raise ImageError("empty", "the file has no bytes")
+    if len(data) > max_bytes:
+        raise ImageError("too_large", f"{len(data):,} bytes, at most {max_bytes:,} are allowed")
+    with _opened(data) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise ImageError("bomb", f"{width} x {height} pixels, at most {max_pixels:,} are allowed")
+        orientation = _orientation(image)
+        # A JPEG is read to its end at an eighth of its size too, for a fraction of the time.
+        image.draft(None, (max(width // 8, 1), max(height // 8, 1)))
+        image.load()
+        if orientation >= 5:  # noqa: PLR2004 - 5 to 8 turn the image on its side
+            width, height = height, width
+        return ImageInfo("jpeg" if image.format == "MPO" else str(image.format).lower(), width, height, orientation)
+
+
+def decode(data: bytes) -> Image.Image:
+    """The image upright, in RGB, transparency on white; the first frame of an animation.
+
+    Raises:
+        ImageError: the bytes give no image.
+    """
+    with _opened(data) as image:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I;16") or upright.mode == "I":
+            # Pillow clips 16 bits to 8 where it should scale them.
+            upright = upright.convert("I").point(lambda value: value / 257).convert("L")
+        if upright.mode in {"RGBA", "LA", "PA"} or "transparency" in upright.info:
+            rgba = upright.convert("RGBA")
+            upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        return upright.convert("RGB")
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    try:
+        with warnings.catch_warnings():
+            # The limit on pixels is checked by the caller, before anything is decoded.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageError("bomb", str(error)) from error
+    except UnidentifiedImageError as error:
+        raise ImageError("not_an_image", f"begins with {data[:16]!r}") from error
+    except Exception as error:
+        # Pillow's plugins raise errors of many kinds on hostile headers, and each of them is this row's outcome.
+        raise ImageError("damaged", f"{type(error).__name__}: {error}") from error
+    with image:
+        try:
+            yield image
+        except ImageError:
+            raise
+        except Exception as error:
+            cut = "truncated" in str(error).lower() or isinstance(error, EOFError)
+            raise ImageError("truncated" if cut else "damaged", f"{type(error).__name__}: {error}") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1  # noqa: PLR2004

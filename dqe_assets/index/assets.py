@@ -1,0 +1,76 @@
+"""The collection: what makes the samples of a shard searchable."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dqe_assets import describe
+from dqe_assets.caption.straightforward import normalise_captions
+from dqe_assets.index.points import collection_points
+from dqe_assets.index.search import collection_vectors
+from dqe_assets.schemas import ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX
+from dqe_assets.stage import Check, Facts, Stage, Verdict, Work, stage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dqe_resources.storage import Stamp
+    from dqe_resources.vectors.protocol import Vectors
+
+COLLECTION_POOL = "collection"
+"""Dagster pool of the steps that write the collection: the embedded one takes one process at a time."""
+
+
+def _count_matches(work: Work, output: Facts) -> Verdict:
+    statuses = work.read("raw_samples", ["status"])["status"].to_pylist()
+    expected = statuses.count("ok")
+    with work.settings.vectors.open(collection_vectors(work.settings)) as collection:
+        found = collection.count({"shard": work.partition or ""})
+    return Verdict(
+        found == expected == output.rows,
+        f"{found:,} points of the shard in the collection, {expected:,} samples that should be in it",
+        {"points": found, "expected": expected},
+    )
+
+
+def _intact(work: Work, stamp: Stamp) -> bool:
+    with work.settings.vectors.open(collection_vectors(work.settings)) as collection:
+        same = collection.identity == stamp.facts["collection"]
+        return same and collection.count({"shard": work.partition or ""}) == stamp.rows
+
+
+def caption_collection_of(synthetic: Sequence[Stage]) -> Stage:
+    """The asset ``caption_collection``, over the captions of these stages."""
+
+    def signature(work: Work) -> Any:
+        return [collection_vectors(work.settings), work.settings.vectors.signature()]
+
+    @stage(
+        group="search",
+        kinds={"qdrant"},
+        code_version="1",
+        inputs=["raw_samples", *(captions.name for captions in synthetic), "joint_embeddings", "caption_scores"],
+        is_table=False,
+        checks=[Check("count_matches", "The collection holds exactly the samples of the shard.", _count_matches)],
+        describe=describe.caption_collection,
+        pool=COLLECTION_POOL,
+        signature=signature,
+        intact=_intact,
+    )
+    def caption_collection(work: Work, vectors: Vectors) -> Facts:
+        """The Qdrant collection: a point for each sample with an image, its vectors named image and by caption source.
+
+        Points are named by uid, so writing a shard again changes nothing, and what has left the shard is removed.
+        """
+        raw = work.read("raw_samples", ["uid", "source", "shard", "image_name", "url", "caption", "width", "height", "status"])
+        captions = {ORIGINAL: normalise_captions(raw["caption"].combine_chunks())}
+        for name in work.settings.captioner_names:
+            captions[name] = work.read(SYNTHETIC_CAPTIONS_PREFIX + name, ["caption"])["caption"].combine_chunks()
+        points = collection_points(
+            raw.drop_columns(["caption"]), captions, work.read("joint_embeddings"), work.read("caption_scores")
+        )
+        with vectors.open(collection_vectors(work.settings)) as collection:
+            written = collection.replace_shard(work.partition or "", points)
+            return Facts(written, {"collection": collection.identity})
+
+    return caption_collection

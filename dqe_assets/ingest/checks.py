@@ -1,0 +1,56 @@
+"""What must hold for raw samples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dqe_assets.checks import COMPLETE, unique
+from dqe_assets.stage import Check, Verdict, Work
+
+if TYPE_CHECKING:
+    from dqe_assets.ingest.sources import Source
+
+
+def rows_complete(work: Work, table: pa.Table) -> Verdict:
+    """Rows in = rows out: as many as the source counts in the shard, at consecutive positions."""
+    expected = shard_source(work).shard(work.partition or "").rows
+    consecutive = table["row"].to_pylist() == list(range(expected))
+    return Verdict(
+        consecutive,
+        f"{expected:,} rows in the source, {table.num_rows:,} rows out",
+        {"rows_in": expected, "rows_out": table.num_rows},
+    )
+
+
+def success_rate(work: Work, table: pa.Table) -> Verdict:
+    """Enough rows have an image; if not, says what became of the others."""
+    minimum = shard_source(work).min_success_rate
+    ok = pc.sum(pc.equal(table["status"], "ok")).as_py() or 0
+    share = ok / table.num_rows if table.num_rows else 1.0
+    reasons = {
+        item["values"]: item["counts"]
+        for item in pc.value_counts(table["reason"]).to_pylist()
+        if item["values"] != "ok"
+    }
+    listed = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
+    return Verdict(
+        share >= minimum,
+        f"{ok:,} of {table.num_rows:,} rows have an image ({share:.1%}, at least {minimum:.0%} required)"
+        + (f"; the others: {listed}" if listed else ""),
+        {"success_rate": round(share, 4), "required": minimum, **{f"reason_{key}": n for key, n in reasons.items()}},
+    )
+
+
+def shard_source(work: Work) -> Source:
+    """The source of the shard at hand."""
+    return work.settings.source_of(work.partition or "")
+
+
+RAW_SAMPLES_CHECKS = (
+    unique("uid"),
+    Check(COMPLETE, "Rows in = rows out: as many as the source has in this shard.", rows_complete),
+    Check("success_rate", "Enough rows have an image (min_success_rate of the source).", success_rate),
+)

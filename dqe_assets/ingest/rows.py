@@ -1,0 +1,40 @@
+"""A row as a source gives it, before anything is fetched or decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What was planted in a row of the embedded sample.
+
+    Attributes:
+        photo: key of the photo that the image was made from; None where there is no photo.
+        image: kind of image: original, exact_copy, recompressed, truncated ...
+        caption: kind of caption: right, other_photo, file_name ...
+    """
+
+    photo: str | None
+    image: str
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """One row of a source.
+
+    Attributes:
+        key: the source's own name of the row, unique within the source: the uid is made of it.
+        caption: the caption as found, or None.
+        image: the file's bytes, or the path of a local file (which may be missing), or None where only a URL is known.
+        url: where the image came from, or None.
+        truth: what was planted, in the embedded sample only.
+    """
+
+    key: str
+    caption: str | None
+    image: bytes | Path | None
+    url: str | None = None
+    truth: Truth | None = None

@@ -1,0 +1,15 @@
+"""The kinds of source. To add one: a file here with a subclass of Source, and its name in this list."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from dqe_assets.ingest.sources.folder import FolderSource
+from dqe_assets.ingest.sources.parquet import ParquetSource
+from dqe_assets.ingest.sources.protocol import Source, SourceError
+from dqe_assets.ingest.sources.sample import SampleSource
+from dqe_resources.component import SerializeAsAny, one_of
+
+__all__ = ["AnySource", "Source", "SourceError"]
+
+AnySource = Annotated[SerializeAsAny[Source], one_of(SampleSource, FolderSource, ParquetSource)]

@@ -1,0 +1,94 @@
+"""What a source is."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator, Field
+
+from dqe_resources.cache import data_directory
+from dqe_resources.component import Component
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dqe_assets.ingest.rows import SourceRow
+
+
+class SourceError(Exception):
+    """A source cannot be read: says the file, the row or column, and what was expected."""
+
+
+def _existing_path(path: Path) -> Path:
+    resolved = path.expanduser()
+    if not resolved.is_absolute():
+        resolved = data_directory() / resolved
+    if not resolved.exists():
+        msg = f"there is nothing at {resolved}: give the path of an existing file or folder"
+        raise ValueError(msg)
+    return resolved
+
+
+ExistingPath = Annotated[Path, AfterValidator(_existing_path)]
+"""A path that must exist; a relative one counts from the folder of dqe.yaml."""
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+"""A name that is safe as a partition key, an asset key, a file name and a column name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A run of consecutive rows of a source.
+
+    Attributes:
+        index: number of the shard in its source, from 0.
+        rows: rows in it.
+        digest: changes whenever the rows' content may have changed.
+    """
+
+    index: int
+    rows: int
+    digest: str
+
+
+class Source(Component):
+    """Image-caption pairs from one place, cut into shards of ``shard_size`` rows."""
+
+    name: Name
+    shard_size: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    min_success_rate: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    @abstractmethod
+    def shards(self) -> Iterator[Shard]:
+        """The shards, found without reading an image.
+
+        Raises:
+            SourceError: the source's own files cannot be read.
+        """
+
+    @abstractmethod
+    def rows(self, index: int) -> Iterator[SourceRow]:
+        """The rows of a shard, in order.
+
+        Raises:
+            SourceError: the source's own files cannot be read. An image that cannot be read is no error: it is a row.
+        """
+
+    def key(self, index: int) -> str:
+        """Partition key of a shard."""
+        return f"{self.name}-{index:05d}"
+
+    def shard(self, key: str) -> Shard:
+        """The shard with a partition key.
+
+        Raises:
+            SourceError: the source has no such shard (any more).
+        """
+        for shard in self.shards():
+            if self.key(shard.index) == key:
+                return shard
+        msg = f"source {self.name} has no shard {key}: it has become smaller; run: dqe sync"
+        raise SourceError(msg)

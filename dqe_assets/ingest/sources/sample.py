@@ -1,0 +1,35 @@
+"""The embedded sample as a source."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from dqe_assets.ingest.sources.protocol import Shard, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dqe_assets.ingest.rows import SourceRow
+
+
+class SampleSource(Source):
+    """Real photos that come inside Python packages, with captions and planted faults."""
+
+    kind: ClassVar[str] = "sample"
+    name: str = "sample"
+    shard_size: int = 64
+
+    def shards(self) -> Iterator[Shard]:
+        """As ``Source.shards``."""
+        from dqe_assets.ingest.sample import SAMPLE_SIZE, sample_digest  # noqa: PLC0415
+
+        digest = sample_digest()
+        for index, start in enumerate(range(0, SAMPLE_SIZE, self.shard_size)):
+            yield Shard(index, min(self.shard_size, SAMPLE_SIZE - start), digest)
+
+    def rows(self, index: int) -> Iterator[SourceRow]:
+        """As ``Source.rows``."""
+        from dqe_assets.ingest.sample import SAMPLE_SIZE, sample_rows  # noqa: PLC0415
+
+        start = index * self.shard_size
+        return sample_rows(start, min(start + self.shard_size, SAMPLE_SIZE))

@@ -1,0 +1,191 @@
+"""Materialising from the command line: in this process, on the same Dagster instance that the UI shows."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from dqe_assets import graph
+from dqe_assets.sensors import plan_sync
+from dqe_assets.stage import FORCE_TAG, Stage, registered_shards
+from dqe_resources.cache import data_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dqe_assets.sensors import SyncPlan
+    from dqe_assets.settings import Settings
+
+_PID_TAG, _HOST_TAG = "dqe/pid", "dqe/host"
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+class RunError(Exception):
+    """What was asked for cannot be materialised, or failed: says what and why."""
+
+
+@dataclass
+class Outcome:
+    """What a command materialised.
+
+    Attributes:
+        made: asset and partition of all that ran.
+        current: how many partitions were left alone since they are current.
+        failures: a line for each thing that went wrong.
+    """
+
+    made: list[tuple[str, str | None]] = field(default_factory=list)
+    current: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def instance() -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of the data folder (or of DAGSTER_HOME), whose dead runs are ended first.
+
+    Raises:
+        RunError: its folder cannot be written.
+    """
+    home = os.environ.setdefault("DAGSTER_HOME", str(data_directory() / "dagster_home"))
+    try:
+        os.makedirs(home, exist_ok=True)
+        opened = dg.DagsterInstance.get()
+    except OSError as error:
+        raise RunError(f"{home}: cannot be written ({error.strerror or error}); allow writing there") from error
+    with opened as current:
+        _end_dead_runs(current)
+        yield current
+
+
+def sync(settings: Settings, current: dg.DagsterInstance) -> SyncPlan:
+    """Register the shards of every source; returns what was done."""
+    plan = plan_sync(settings, current)
+    plan.apply(current)
+    return plan
+
+
+def materialize(  # noqa: PLR0913
+    settings: Settings,
+    current: dg.DagsterInstance,
+    *,
+    assets: Sequence[str] = (),
+    shards: Sequence[str] = (),
+    force: bool = False,
+) -> Outcome:
+    """Make what is missing or no longer current: for each shard, a run of its own, then what is over all shards.
+
+    Args:
+        settings: the settings.
+        current: the Dagster instance.
+        assets: names of assets; all by default.
+        shards: partition keys; all by default.
+        force: make again what is current.
+
+    Raises:
+        RunError: there is no such asset or shard.
+    """
+    selected = _selected(settings, assets)
+    registered = registered_shards(current)
+    unknown = sorted(set(shards) - set(registered))
+    if unknown:
+        raise RunError(f"no shard {unknown[0]}; there are: {_listed(registered)}")
+    outcome = Outcome()
+    partitioned = [stage for stage in selected if stage.partitioned]
+    if partitioned:
+        for shard in shards or registered:
+            _run(settings, current, partitioned, shard, registered, outcome, force=force)
+    corpus = [stage for stage in selected if not stage.partitioned]
+    if corpus and not outcome.failures:
+        _run(settings, current, corpus, None, registered, outcome, force=force)
+    return outcome
+
+
+def state(settings: Settings, stage: Stage, partition: str | None, shards: Sequence[str]) -> str:
+    """Whether a partition is current, stale, missing or failed a check.
+
+    Raises:
+        StorageError: what is stored there is torn or foreign.
+    """
+    components = stage.components(graph.resources(settings))
+    work = stage.work(settings, partition, shards)
+    if stage.current(work, components) is not None:
+        return "current"
+    stored = settings.opened_store.get(stage.name, partition)
+    if stored is None:
+        return "missing"
+    return "failed" if stored.stamp.failed_checks else "stale"
+
+
+def _run(  # noqa: PLR0913, PLR0917
+    settings: Settings,
+    current: dg.DagsterInstance,
+    selected: Sequence[Stage],
+    shard: str | None,
+    shards: Sequence[str],
+    outcome: Outcome,
+    *,
+    force: bool,
+) -> None:
+    if not force and all(state(settings, stage, shard, shards) == "current" for stage in selected):
+        outcome.current += len(selected)
+        return
+    result = dg.materialize(
+        [stage.definition(settings) for stage in selected],
+        instance=current,
+        partition_key=shard,
+        resources=graph.resources(settings),
+        run_config=_QUIET,
+        raise_on_error=False,
+        tags={
+            _PID_TAG: str(os.getpid()),
+            _HOST_TAG: socket.gethostname(),
+            **({FORCE_TAG: "true"} if force else {}),
+        },
+    )
+    outcome.made += [(stage.name, shard) for stage in selected]
+    for event in result.get_step_failure_events():
+        data = event.step_failure_data
+        error = data.error.cause if data.error and data.error.cause else data.error
+        name = (event.step_key or "").replace("__", "/")
+        message = " ".join((error.message if error else "failed").split())
+        outcome.failures.append(f"{name}{f', shard {shard}' if shard else ''}: {message}")
+    for evaluation in result.get_asset_check_evaluations():
+        if not evaluation.passed:
+            where = f"{evaluation.asset_key.to_user_string()}{f', shard {shard}' if shard else ''}"
+            outcome.failures.append(f"{where}: check {evaluation.check_name}: {evaluation.description}")
+
+
+def _selected(settings: Settings, assets: Sequence[str]) -> list[Stage]:
+    every = graph.stages(settings)
+    names = [stage.name for stage in every]
+    unknown = sorted(set(assets) - set(names))
+    if unknown:
+        raise RunError(f"no asset {unknown[0]}; there are: {', '.join(names)}")
+    return [stage for stage in every if not assets or stage.name in assets]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" ... ({len(names)} in all)" if len(names) > 5 else "") or "none; run: dqe sync"  # noqa: PLR2004
+
+
+def _end_dead_runs(current: dg.DagsterInstance) -> None:
+    """Mark runs whose process was killed as failed, so that the UI does not show them as running for ever."""
+    running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={_HOST_TAG: socket.gethostname()})
+    for run in current.get_runs(running):
+        if not _is_alive(int(run.tags[_PID_TAG])):
+            current.report_run_failed(run, "The process was killed. What it had finished is in the store.")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

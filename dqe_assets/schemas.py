@@ -1,0 +1,177 @@
+"""The contract between stages: the Arrow schema of every table, each column with its meaning and unit.
+
+Every per-shard table has exactly one row for each row of ``raw_samples``, in the same order and with the same
+``uid`` (tables with a second key column, such as ``caption_source``, have a fixed number of rows for each). What
+could not be measured is null and never missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ORIGINAL = "original"
+"""The caption source that every sample has: the caption it came with."""
+
+IMAGE = "image"
+"""The item of ``joint_embeddings`` that is the picture itself, beside the caption sources."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its name, Arrow type, meaning and, where it is a quantity, unit."""
+
+    name: str
+    type: pa.DataType
+    description: str
+    unit: str = ""
+    nullable: bool = True
+
+    def field(self) -> pa.Field:
+        """The Arrow field, its description and unit kept as field metadata."""
+        metadata = {"description": self.description} | ({"unit": self.unit} if self.unit else {})
+        return pa.field(self.name, self.type, nullable=self.nullable, metadata=metadata)
+
+
+def table_schema(columns: Iterable[Column]) -> pa.Schema:
+    """The Arrow schema of a list of columns."""
+    return pa.schema([column.field() for column in columns])
+
+
+UID = Column("uid", pa.string(), "128-bit hex digest of the source's own key of the row", nullable=False)
+EMBEDDING = pa.list_(pa.float16())
+
+IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""What Hugging Face datasets calls an Image feature."""
+
+TRUTH_TYPE = pa.struct([("photo", pa.string()), ("image", pa.string()), ("caption", pa.string())])
+
+RAW_SAMPLES = table_schema(
+    [
+        UID,
+        Column("source", pa.string(), "name of the source in data/dqe.yaml", nullable=False),
+        Column("shard", pa.string(), "partition key", nullable=False),
+        Column("row", pa.int32(), "position in the shard, from 0", nullable=False),
+        Column("image_name", pa.string(), "the source's own name of the row", nullable=False),
+        Column("url", pa.string(), "where the image came from, if the source says"),
+        Column("caption", pa.string(), "the caption as found, untouched"),
+        Column("image", IMAGE_TYPE, "the image file's bytes as found, and its name; null unless status is ok"),
+        Column("sha256", pa.string(), "hex digest of the bytes as found, also of a broken file"),
+        Column("format", pa.string(), "image format: jpeg, png, webp, gif ..."),
+        Column("bytes", pa.int64(), "size of the file", "bytes"),
+        Column("width", pa.int32(), "width once the EXIF orientation is applied", "pixels"),
+        Column("height", pa.int32(), "height once the EXIF orientation is applied", "pixels"),
+        Column("exif_orientation", pa.int8(), "EXIF orientation, 1 to 8; 1 is upright"),
+        Column("status", pa.string(), "ok or failed", nullable=False),
+        Column("reason", pa.string(), "ok, or why the row failed: missing, truncated, not_an_image ...", nullable=False),
+        Column("detail", pa.string(), "the error in full, if the row failed"),
+        Column(
+            "truth",
+            TRUTH_TYPE,
+            "what was planted in the embedded sample: photo, kind of image, kind of caption. "
+            "No stage reads it; tests and benchmarks measure the stages against it",
+        ),
+    ]
+)
+
+IMAGE_FEATURES = table_schema(
+    [
+        UID,
+        Column("embedding", EMBEDDING, "pooled features of the backbone, not normalised"),
+        Column("label_ids", pa.list_(pa.int16()), "the 20 most probable ImageNet classes, most probable first"),
+        Column("label_probabilities", pa.list_(pa.float32()), "their probabilities", "0 to 1"),
+        Column("top_label", pa.string(), "name of the most probable class"),
+        Column("perceptual_hash", pa.uint64(), "64-bit DCT hash (pHash) of the luminance"),
+        Column("sharpness", pa.float32(), "variance of the Laplacian of the luminance at the features' common size"),
+        Column("brightness", pa.float32(), "mean luminance (Rec. 601)", "0 to 1"),
+        Column("contrast", pa.float32(), "standard deviation of the luminance", "0 to 1"),
+        Column("colourfulness", pa.float32(), "Hasler and Süsstrunk 2003, from pixels in 0 to 255"),
+        Column("colours", pa.list_(pa.string()), "names of the colours that cover the most area, largest first"),
+        Column("focus_x", pa.float32(), "centre of the detail (gradient energy) from the left", "0 to 1"),
+        Column("focus_y", pa.float32(), "centre of the detail (gradient energy) from the top", "0 to 1"),
+    ]
+)
+
+SYNTHETIC_CAPTIONS = table_schema(
+    [
+        UID,
+        Column("text", pa.string(), "the caption as generated; null where none was"),
+        Column("caption", pa.string(), "the straightforward caption: opening formula stripped, entities unescaped"),
+        Column("finish_reason", pa.string(), "stop, length, error, or no_image", nullable=False),
+        Column("model", pa.string(), "model that wrote it", nullable=False),
+        Column("error", pa.string(), "the error, if finish_reason is error"),
+    ]
+)
+
+JOINT_EMBEDDINGS = table_schema(
+    [
+        UID,
+        Column("item", pa.string(), "image, or the caption source: original or a captioner's name", nullable=False),
+        Column("embedding", EMBEDDING, "unit vector in the scorer's joint space; null where there is nothing to embed"),
+        Column("tokens", pa.int32(), "tokens of the caption, special ones included; null for an image", "tokens"),
+        Column("truncated", pa.bool_(), "whether the caption was longer than the encoder reads; null for an image"),
+    ]
+)
+
+CAPTION_SCORES = table_schema(
+    [
+        UID,
+        Column("caption_source", pa.string(), "original, or a captioner's name", nullable=False),
+        Column("similarity", pa.float32(), "cosine of caption and image in the scorer's joint space", "-1 to 1"),
+        Column("tokens", pa.int32(), "tokens of the caption, special ones included", "tokens"),
+        Column("truncated", pa.bool_(), "whether the caption was longer than the encoder reads"),
+    ]
+)
+
+CAPTION_PREFERENCE = table_schema(
+    [
+        UID,
+        Column("source_a", pa.string(), "caption source a", nullable=False),
+        Column("source_b", pa.string(), "caption source b", nullable=False),
+        Column("probability_a", pa.float32(), "softmax over the two captions of logit scale x similarity", "0 to 1"),
+        Column("probability_b", pa.float32(), "1 - probability_a", "0 to 1"),
+        Column(
+            "independent",
+            pa.bool_(),
+            "false where the scorer shares a backbone with one of the captioners: the preference then proves nothing",
+            nullable=False,
+        ),
+    ]
+)
+
+DUPLICATE_CLUSTERS = table_schema(
+    [
+        UID,
+        Column("kind", pa.string(), "exact, perceptual, semantic, or any (their union)", nullable=False),
+        Column("cluster", pa.string(), "smallest uid of the cluster", nullable=False),
+        Column("representative", pa.string(), "uid of the sample to keep", nullable=False),
+        Column("is_representative", pa.bool_(), "whether this is the sample to keep", nullable=False),
+        Column("similarity", pa.float32(), "cosine of the features of this sample and the representative", "-1 to 1"),
+        Column("size", pa.int32(), "samples in the cluster, 2 or more", "samples", nullable=False),
+    ]
+)
+
+SYNTHETIC_CAPTIONS_PREFIX = "synthetic_captions/"
+
+_TABLES = {
+    "raw_samples": RAW_SAMPLES,
+    "image_features": IMAGE_FEATURES,
+    "joint_embeddings": JOINT_EMBEDDINGS,
+    "caption_scores": CAPTION_SCORES,
+    "caption_preference": CAPTION_PREFERENCE,
+    "duplicate_clusters": DUPLICATE_CLUSTERS,
+}
+
+
+def schema_of(asset: str) -> pa.Schema:
+    """The schema of an asset's table.
+
+    Raises:
+        KeyError: the asset is not a table.
+    """
+    return SYNTHETIC_CAPTIONS if asset.startswith(SYNTHETIC_CAPTIONS_PREFIX) else _TABLES[asset]

@@ -1,0 +1,130 @@
+"""The fourth stage: how well every caption fits its image, and which of two fits better."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dqe_assets import describe
+from dqe_assets.caption.straightforward import normalise_captions
+from dqe_assets.checks import complete, finite, unique
+from dqe_assets.schemas import ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX, schema_of
+from dqe_assets.score import alignment
+from dqe_assets.stage import MODEL_POOL, Check, Stage, Verdict, Work, stage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dqe_resources.scorers.protocol import Scorer
+
+
+def _every_caption_scored(work: Work, table: pa.Table) -> Verdict:
+    statuses = work.read("raw_samples", ["uid", "status"])
+    with_image = statuses.filter(pc.equal(statuses["status"], "ok"))["uid"]
+    due = table.filter(pc.and_(pc.is_in(table["uid"], value_set=with_image), pc.is_valid(table["tokens"])))
+    unscored = due["similarity"].null_count
+    return Verdict(
+        unscored == 0,
+        f"{due.num_rows - unscored:,} of {due.num_rows:,} captions of samples with an image have a score",
+        {"captions": due.num_rows, "unscored": unscored},
+    )
+
+
+def joint_embeddings_of(caption_sources: Sequence[str], scorer: Scorer) -> Stage:
+    """The asset ``joint_embeddings``, over the images and these caption sources."""
+    synthetic = [SYNTHETIC_CAPTIONS_PREFIX + source for source in caption_sources if source != ORIGINAL]
+
+    @stage(
+        group="scores",
+        kinds={"parquet", scorer.kind},
+        code_version="1",
+        inputs=dict.fromkeys(("raw_samples", *scorer.requires, *synthetic)),
+        checks=[
+            unique("uid", "item"),
+            complete(rows_each=len(caption_sources) + 1),
+            finite("embedding", -1, 1),
+        ],
+        describe=describe.joint_embeddings,
+        pool=MODEL_POOL,
+        signature=lambda work: work.settings.caption_sources,
+    )
+    def joint_embeddings(work: Work, scorer: Scorer) -> pa.Table:
+        """Every image and every caption as a unit vector in the scorer's joint space."""
+        raw = work.read("raw_samples", ["uid", "status", "caption"])
+        samples = work.read(scorer.requires[0])
+        for asset in scorer.requires[1:]:
+            table = work.read(asset)
+            for name in schema_of(asset).names[1:]:
+                samples = samples.append_column(name, table[name])
+        captions = {ORIGINAL: normalise_captions(raw["caption"].combine_chunks())}
+        for source in work.settings.captioner_names:
+            captions[source] = work.read(SYNTHETIC_CAPTIONS_PREFIX + source, ["caption"])["caption"].combine_chunks()
+        return alignment.joint_embeddings(raw["uid"], samples, raw["status"].to_numpy() == "ok", captions, scorer)
+
+    return joint_embeddings
+
+
+def caption_scores_of(caption_sources: Sequence[str]) -> Stage:
+    """The asset ``caption_scores``, over these caption sources."""
+
+    @stage(
+        group="scores",
+        kinds={"parquet", "numpy"},
+        code_version="1",
+        inputs=["raw_samples", "joint_embeddings"],
+        checks=[
+            unique("uid", "caption_source"),
+            complete(rows_each=len(caption_sources)),
+            Check("coverage", "Every caption of a sample with an image has a score.", _every_caption_scored),
+            finite("similarity", -1, 1),
+        ],
+        describe=describe.caption_scores,
+    )
+    def caption_scores(work: Work) -> pa.Table:
+        """The similarity of every caption with its image, with its tokens and whether it was cut."""
+        return alignment.caption_scores(work.read("joint_embeddings"), caption_sources)
+
+    return caption_scores
+
+
+def caption_preference_of(caption_sources: Sequence[str]) -> Stage:
+    """The asset ``caption_preference``, over all pairs of these caption sources."""
+    pairs = list(combinations(caption_sources, 2))
+
+    def independent(work: Work) -> dict[tuple[str, str], bool]:
+        backbones = {captioner.name: captioner.backbones for captioner in work.settings.captioners}
+        shared = {name for name, inside in backbones.items() if inside & work.settings.scorer.backbones}
+        return {pair: shared.isdisjoint(pair) for pair in pairs}
+
+    def signature(work: Work) -> Any:
+        return [[*pair, apart] for pair, apart in independent(work).items()]
+
+    @stage(
+        group="scores",
+        kinds={"parquet", "numpy"},
+        code_version="1",
+        inputs=["raw_samples", "caption_scores"],
+        checks=[
+            unique("uid", "source_a", "source_b"),
+            complete(rows_each=len(pairs)),
+            finite("probability_a", 0, 1),
+        ],
+        describe=describe.caption_preference,
+        signature=signature,
+    )
+    def caption_preference(work: Work, scorer: Scorer) -> pa.Table:
+        """For each pair of caption sources, the probability that the image goes with the one and not the other.
+
+        Where ``independent`` is false, the scorer shares a backbone with a captioner: it then looks for what that
+        captioner wrote down, and its preference proves nothing.
+        """
+        return alignment.caption_preference(
+            work.read("caption_scores"), pairs, scorer.logit_scale, independent(work)
+        )
+
+    return caption_preference
+
+

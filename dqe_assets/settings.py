@@ -1,0 +1,169 @@
+"""The settings: data/dqe.yaml, overridden by DQE_* variables of the environment, checked when they are loaded."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from dqe_assets import schemas
+from dqe_assets.ingest.sources import AnySource, Source
+from dqe_resources.cache import data_directory
+from dqe_resources.captioners import AnyCaptioner
+from dqe_resources.component import Strict
+from dqe_resources.image_model import ImageModel
+from dqe_resources.scorers import AnyScorer
+from dqe_resources.scorers.label_space import LabelSpace
+from dqe_resources.storage import Store
+from dqe_resources.vectors import AnyVectors
+from dqe_resources.vectors.embedded import EmbeddedQdrant
+from dqe_resources.vectors.server import ServerQdrant
+from dqe_resources.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Self
+
+CONFIGURATION_FILE = "dqe.yaml"
+
+
+class SettingsError(Exception):
+    """The settings are wrong: says the file, the key and what is allowed, a line for each fault."""
+
+
+class DuplicateSettings(Strict):
+    """When two images count as duplicates."""
+
+    max_hash_distance: Annotated[int, Field(ge=0, le=16)] = 6
+    min_contrast: Annotated[float, Field(ge=0, le=1)] = 0.02
+    min_cosine: Annotated[float, Field(gt=0, le=1)] = 0.9
+
+
+class ImageLimits(Strict):
+    """What is refused before it is decoded."""
+
+    max_bytes: Annotated[int, Field(ge=1)] = 50_000_000
+    max_pixels: Annotated[int, Field(ge=1, le=178_000_000)] = 100_000_000
+
+
+class Settings(Strict):
+    """Everything that data/dqe.yaml configures."""
+
+    sources: Annotated[list[AnySource], Field(min_length=1)]
+    captioners: list[AnyCaptioner] = []
+    image_model: ImageModel = ImageModel()
+    scorer: AnyScorer = LabelSpace()
+    vectors: AnyVectors = EmbeddedQdrant()
+    warehouse: Warehouse = Warehouse()
+    store: str = "store"
+    images: ImageLimits = ImageLimits()
+    duplicates: DuplicateSettings = DuplicateSettings()
+    shards_per_run: Annotated[int, Field(ge=1)] = 16
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        for what, names in (("sources", [s.name for s in self.sources]), ("captioners", self.captioner_names)):
+            repeated = sorted({name for name in names if names.count(name) > 1})
+            if repeated:
+                raise PydanticCustomError(
+                    "repeated", "{what}: the name '{name}' is there twice", {"what": what, "name": repeated[0]}
+                )
+        reserved = {schemas.ORIGINAL, schemas.IMAGE} & set(self.captioner_names)
+        if reserved:
+            raise PydanticCustomError(
+                "reserved", "captioners: the name '{name}' is reserved", {"name": sorted(reserved)[0]}
+            )
+        return self
+
+    @property
+    def captioner_names(self) -> list[str]:
+        """Names of the captioners, in the order of the file."""
+        return [captioner.name for captioner in self.captioners]
+
+    @property
+    def caption_sources(self) -> list[str]:
+        """``original`` and the captioners' names."""
+        return [schemas.ORIGINAL, *self.captioner_names]
+
+    @cached_property
+    def opened_store(self) -> Store:
+        """The store: a path counts from the data folder, anything with a scheme is an fsspec URL."""
+        return Store(self.store if "://" in self.store else str(data_directory() / self.store))
+
+    def source_of(self, shard: str) -> Source:
+        """The source that a partition key belongs to.
+
+        Raises:
+            SettingsError: no source of that name is configured.
+        """
+        name = shard.rpartition("-")[0]
+        for source in self.sources:
+            if source.name == name:
+                return source
+        raise SettingsError(
+            f"{configuration_path()}: shard {shard} belongs to no configured source; "
+            f"there are: {', '.join(source.name for source in self.sources)}"
+        )
+
+
+def configuration_path() -> Path:
+    """Where the settings are read from: dqe.yaml in the data folder."""
+    return data_directory() / CONFIGURATION_FILE
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read and check the settings.
+
+    ``DQE_<KEY>`` overrides a top-level key, its value read as YAML (``DQE_STORE=s3://bucket/store``,
+    ``DQE_SCORER='{kind: label_space}'``); ``DQE_QDRANT_URL`` is short for a Qdrant server.
+
+    Raises:
+        SettingsError: a fault, with the file, the key and what is allowed.
+    """
+    path = configuration_path()
+    environment = os.environ if environment is None else environment
+    values = _read(path)
+    origins: dict[str, str] = {}
+    for key in Settings.model_fields:
+        variable = f"DQE_{key.upper()}"
+        if variable in environment:
+            values[key], origins[key] = yaml.safe_load(environment[variable]), variable
+    if url := environment.get("DQE_QDRANT_URL"):
+        values["vectors"], origins["vectors"] = {"kind": ServerQdrant.kind, "url": url}, "DQE_QDRANT_URL"
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        faults = []
+        for fault in error.errors():
+            location = [str(part) for part in fault["loc"]]
+            origin = origins.get(location[0], str(path)) if location else str(path)
+            key = ".".join(location)
+            faults.append(f"{origin}: {key + ': ' if key else ''}{_in_words(fault)}")
+        raise SettingsError("\n".join(faults)) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SettingsError(
+            f"{path}: not there; run in the project's folder, or set DQE_DATA to the folder that holds it"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: expected keys and values; allowed keys: {', '.join(sorted(Settings.model_fields))}")
+    return values
+
+
+def _in_words(fault: Any) -> str:
+    value = "" if isinstance(fault["input"], dict | list) else f" (found {fault['input']!r})"
+    return f"{fault['msg'].removeprefix('Value error, ')}{value}"
+
+
+__all__ = ["Settings", "SettingsError", "configuration_path", "load_settings"]

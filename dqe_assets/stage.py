@@ -1,0 +1,408 @@
+"""A stage: a pure function that makes one partition of an asset, and what turns it into a Dagster asset.
+
+What every asset needs is here once: which inputs it reads, what makes its output current, its checks, its metadata,
+progress, and one load of a model for all partitions of a run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import resource
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pyarrow as pa
+
+from dqe_assets import progress
+from dqe_assets.partitions import SHARDS
+from dqe_assets.schemas import schema_of
+from dqe_resources.component import Component
+from dqe_resources.storage import Stamp, StorageError, Store, StoredPartition, fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from dqe_assets.settings import Settings
+
+FORCE_TAG = "dqe/force"
+"""Run tag: ``true`` makes again what is current."""
+
+MODEL_POOL = "model"
+"""Dagster pool of the steps that run a model."""
+
+CAPTIONER_PREFIX = "captioner_"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage's function is given: the partition to make, and the inputs to make it from.
+
+    Attributes:
+        asset: name of the asset.
+        partition: the shard; None for an asset over all shards.
+        shards: that shard, or all shards whose inputs are there and passed their checks.
+        settings: the settings.
+        log: writes a line to the run's log.
+    """
+
+    asset: str
+    partition: str | None
+    shards: tuple[str, ...]
+    settings: Settings
+    log: Callable[[str], None] = field(default=lambda _: None)
+
+    @property
+    def store(self) -> Store:
+        """The store."""
+        return self.settings.opened_store
+
+    def read(self, asset: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """This shard's table of an input."""
+        return self.store.read(asset, self.partition, schema_of(asset), columns)
+
+    def scan(self, asset: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The tables of an input, one shard at a time."""
+        for shard in self.shards:
+            yield self.store.read(asset, shard, schema_of(asset), columns)
+
+    def paths(self, asset: str) -> list[str]:
+        """The Parquet files of an input, in the order of the shards."""
+        return list(self.store.paths(asset, self.shards).values())
+
+    def track(self, items: Iterable[Any], total: int) -> Iterator[Any]:
+        """Yield the items and report progress."""
+        return progress.track(items, total, progress.Step(self.asset, self.partition, 0, total), self.log)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a check found: whether it holds, in words, with the values that say so."""
+
+    passed: bool
+    message: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something that must hold for a partition: ``run(work, output)`` gives the verdict.
+
+    ``output`` is the table without images (or the facts of a manifest). A blocking check that fails stops what is
+    downstream.
+    """
+
+    name: str
+    description: str
+    run: Callable[[Work, Any], Verdict]
+    blocking: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The output of a stage that is not a table: what was made, and how many of it."""
+
+    rows: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """An asset of the platform. See ``stage`` for what the attributes mean."""
+
+    name: str
+    function: Callable[..., pa.Table | Facts]
+    inputs: tuple[str, ...]
+    group: str
+    kinds: frozenset[str]
+    code_version: str
+    description: str
+    partitioned: bool
+    is_table: bool
+    checks: tuple[Check, ...]
+    resources: Mapping[str, str]
+    corpus_inputs: tuple[str, ...]
+    describe: Callable[[Work, Any], Mapping[str, Any]] | None
+    pool: str | None
+    signature: Callable[[Work], Any] | None
+    intact: Callable[[Work, Stamp], bool] | None
+
+    @property
+    def key(self) -> dg.AssetKey:
+        """The Dagster asset key."""
+        return dg.AssetKey(self.name.split("/"))
+
+    def work(self, settings: Settings, partition: str | None, shards: Sequence[str], log: Any = None) -> Work:
+        """The work of making a partition; for an asset over all shards, of those shards whose inputs are there."""
+        usable = (partition,) if partition else tuple(shard for shard in shards if self._has_inputs(settings, shard))
+        work = Work(self.name, partition, usable, settings)
+        return replace(work, log=log) if log else work
+
+    def _has_inputs(self, settings: Settings, shard: str) -> bool:
+        stored = (settings.opened_store.get(asset, shard) for asset in self.inputs)
+        return all(partition is not None and not partition.stamp.failed_checks for partition in stored)
+
+    def fingerprint(self, work: Work, components: Mapping[str, Component]) -> str:
+        """Hex digest of everything that goes into a partition.
+
+        Raises:
+            StorageError: an input is not there, or failed a check.
+        """
+        return fingerprint(
+            self.name,
+            self.code_version,
+            schema_of(self.name).to_string() if self.is_table else None,
+            {parameter: component.signature() for parameter, component in components.items()},
+            self.signature(work) if self.signature else None,
+            [[shard, *(_input_fingerprint(work, asset, shard) for asset in self.inputs)] for shard in work.shards],
+            [_input_fingerprint(work, asset, None) for asset in self.corpus_inputs],
+        )
+
+    def current(self, work: Work, components: Mapping[str, Component]) -> StoredPartition | None:
+        """What is stored for the partition, if it is what making it again would give."""
+        stored = work.store.get(self.name, work.partition)
+        if stored is None or stored.stamp.failed_checks:
+            return None
+        if self.intact is not None and not self.intact(work, stored.stamp):
+            return None
+        try:
+            expected = self.fingerprint(work, components)
+        except StorageError:
+            return None
+        return stored if stored.stamp.fingerprint == expected else None
+
+    def components(self, resources: Mapping[str, Any]) -> dict[str, Component]:
+        """The resources that its function takes, by parameter."""
+        return {parameter: resources[key] for parameter, key in self.resources.items()}
+
+    def make(
+        self, work: Work, components: Mapping[str, Component], *, force: bool = False
+    ) -> tuple[StoredPartition, Mapping[str, Any], dict[str, Verdict]]:
+        """Make a partition, or find it current; returns what is stored, its metadata and its checks' verdicts."""
+        started = time.monotonic()
+        stored = None if force else self.current(work, components)
+        reused = stored is not None
+        progress.report(progress.Step(self.name, work.partition, 0, 0))
+        if stored is None:
+            output = self.function(work, **components)
+            stamp = self._stamp(work, components, output)
+            verdicts = self._verdicts(work, output)
+            failed = tuple(check.name for check in self.checks if check.blocking and not verdicts[check.name].passed)
+            stored = self._store(work, output, replace(stamp, failed_checks=failed))
+        else:
+            output = self._stored_output(work, stored.stamp)
+            verdicts = self._verdicts(work, output)
+        seconds = time.monotonic() - started
+        metadata = self._metadata(work, stored, output, seconds=seconds, reused=reused)
+        outcome = "current" if reused else f"{stored.stamp.rows:,} rows, {seconds:.1f} s"
+        failed_now = [name for name, verdict in verdicts.items() if not verdict.passed]
+        progress.report(
+            progress.Step(self.name, work.partition, 1, 1, f"failed: {', '.join(failed_now)}" if failed_now else outcome)
+        )
+        return stored, metadata, verdicts
+
+    def _stamp(self, work: Work, components: Mapping[str, Component], output: pa.Table | Facts) -> Stamp:
+        rows, facts = (output.rows, output.facts) if isinstance(output, Facts) else (output.num_rows, {})
+        return Stamp(self.fingerprint(work, components), self.code_version, rows, facts=facts)
+
+    def _store(self, work: Work, output: pa.Table | Facts, stamp: Stamp) -> StoredPartition:
+        if isinstance(output, Facts):
+            work.store.write_manifest(self.name, work.partition, stamp)
+        else:
+            work.store.write_table(self.name, work.partition, output, schema_of(self.name), stamp)
+        stored = work.store.get(self.name, work.partition)
+        if stored is None:
+            raise StorageError(f"{work.store.path(self.name, work.partition)}: vanished as soon as it was written")
+        return stored
+
+    def _stored_output(self, work: Work, stamp: Stamp) -> pa.Table | Facts:
+        if not self.is_table:
+            return Facts(stamp.rows, stamp.facts)
+        columns = [name for name in schema_of(self.name).names if name != "image"]
+        return work.read(self.name, columns)
+
+    def _verdicts(self, work: Work, output: pa.Table | Facts) -> dict[str, Verdict]:
+        return {check.name: check.run(work, output) for check in self.checks}
+
+    def _metadata(
+        self, work: Work, stored: StoredPartition, output: pa.Table | Facts, *, seconds: float, reused: bool
+    ) -> Mapping[str, Any]:
+        return {
+            "dagster/row_count": stored.stamp.rows,
+            "path": dg.MetadataValue.path(stored.path),
+            "bytes": stored.bytes,
+            "seconds": round(seconds, 3),
+            "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "reused": reused,
+            "fingerprint": stored.stamp.fingerprint,
+            **(self.describe(work, output) if self.describe else {}),
+        }
+
+    def definition(self, settings: Settings) -> dg.AssetsDefinition:
+        """The Dagster asset, with its checks."""
+
+        @dg.asset(
+            key=self.key,
+            deps=[dg.AssetKey(name.split("/")) for name in (*self.inputs, *self.corpus_inputs)],
+            partitions_def=SHARDS if self.partitioned else None,
+            backfill_policy=(
+                dg.BackfillPolicy.multi_run(max_partitions_per_run=settings.shards_per_run)
+                if self.partitioned
+                else None
+            ),
+            group_name=self.group,
+            kinds=set(self.kinds),
+            code_version=self.code_version,
+            description=self.description,
+            pool=self.pool,
+            metadata={"dagster/column_schema": _column_schema(self.name)} if self.is_table else None,
+            required_resource_keys={"settings", *self.resources.values()},
+            check_specs=[
+                dg.AssetCheckSpec(check.name, asset=self.key, description=check.description, blocking=check.blocking)
+                for check in self.checks
+            ],
+        )
+        def compute(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+            yield self._execute(context)
+
+        return compute
+
+    def _execute(self, context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        # A plain pass over the keys, and not a run for each: one load of a model then serves all of them, and each
+        # partition is in the store before the next one begins.
+        settings: Settings = context.resources.settings
+        components = self.components({key: getattr(context.resources, key) for key in self.resources.values()})
+        force = context.run.tags.get(FORCE_TAG) == "true"
+        shards = registered_shards(context.instance)
+        keys: list[str | None] = sorted(context.partition_keys) if self.partitioned else [None]
+        verdicts: dict[str | None, dict[str, Verdict]] = {}
+        metadata: Mapping[str, Any] = {}
+        version = ""
+        for key in keys:
+            work = self.work(settings, key, shards, context.log.info)
+            stored, metadata, verdicts[key] = self.make(work, components, force=force)
+            version = stored.stamp.fingerprint
+            if key is not None:
+                context.add_asset_metadata(metadata, asset_key=self.key, partition_key=key)
+        return dg.MaterializeResult(
+            metadata=None if self.partitioned else metadata,
+            data_version=dg.DataVersion(version) if len(keys) == 1 else None,
+            check_results=[
+                _check_result(self.key, check, {key: found[check.name] for key, found in verdicts.items()})
+                for check in self.checks
+                if dg.AssetCheckKey(self.key, check.name) in context.selected_asset_check_keys
+            ],
+        )
+
+
+def stage(  # noqa: PLR0913
+    *,
+    group: str,
+    kinds: Iterable[str],
+    code_version: str,
+    inputs: Iterable[str] = (),
+    corpus_inputs: Iterable[str] = (),
+    name: str | None = None,
+    partitioned: bool = True,
+    is_table: bool = True,
+    checks: Iterable[Check] = (),
+    resources: Mapping[str, str] | None = None,
+    describe: Callable[[Work, Any], Mapping[str, Any]] | None = None,
+    pool: str | None = None,
+    signature: Callable[[Work], Any] | None = None,
+    intact: Callable[[Work, Stamp], bool] | None = None,
+) -> Callable[[Callable[..., pa.Table | Facts]], Stage]:
+    """Make a stage of a function ``(work, **resources) -> table or Facts``.
+
+    Args:
+        group: asset group.
+        kinds: what it is made with, shown in the UI (at most three).
+        code_version: to be raised when the function would give another output for the same inputs.
+        inputs: per-shard assets that it reads.
+        corpus_inputs: assets over all shards that it reads.
+        name: of the asset; by default the function's.
+        partitioned: made for each shard, or once over all of them.
+        is_table: whether the function returns a table (of the schema in ``schemas``) or Facts.
+        checks: what must hold for each partition.
+        resources: resource key for a parameter of the function; by default the parameter's own name.
+        describe: metadata for people, from the output without images.
+        pool: Dagster pool.
+        signature: whatever else goes into a partition: settings, the state of a source.
+        intact: whether what a manifest speaks of is still there.
+    """
+
+    def decorate(function: Callable[..., pa.Table | Facts]) -> Stage:
+        parameters = list(inspect.signature(function).parameters)[1:]
+        return Stage(
+            name=name or function.__name__,
+            function=function,
+            inputs=tuple(inputs),
+            group=group,
+            kinds=frozenset(kinds),
+            code_version=code_version,
+            description=inspect.getdoc(function) or "",
+            partitioned=partitioned,
+            is_table=is_table,
+            checks=tuple(checks),
+            resources={parameter: (resources or {}).get(parameter, parameter) for parameter in parameters},
+            corpus_inputs=tuple(corpus_inputs),
+            describe=describe,
+            pool=pool,
+            signature=signature,
+            intact=intact,
+        )
+
+    return decorate
+
+
+def registered_shards(instance: dg.DagsterInstance) -> list[str]:
+    """The partition keys that Dagster knows, in order."""
+    return sorted(instance.get_dynamic_partitions(SHARDS.name or ""))
+
+
+def _input_fingerprint(work: Work, asset: str, partition: str | None) -> str:
+    stored = work.store.get(asset, partition)
+    where = f"{asset}, shard {partition}" if partition else asset
+    if stored is None:
+        again = f"dqe materialize {asset}" + (f" --shard {partition}" if partition else "")
+        raise StorageError(f"{work.asset} needs {where}, which is not there; run: {again}")
+    if stored.stamp.failed_checks:
+        raise StorageError(
+            f"{work.asset} needs {where}, which failed {', '.join(stored.stamp.failed_checks)}: "
+            "mend what the check names and materialise it again"
+        )
+    return stored.stamp.fingerprint
+
+
+def _check_result(asset: dg.AssetKey, check: Check, verdicts: Mapping[str | None, Verdict]) -> dg.AssetCheckResult:
+    """One result for the run; a run of many partitions says which of them failed."""
+    failed = {key: verdict for key, verdict in verdicts.items() if not verdict.passed}
+    shown = failed or dict(list(verdicts.items())[:1])
+    message = "; ".join(f"{key}: {verdict.message}" if key else verdict.message for key, verdict in shown.items())
+    if not failed and len(verdicts) > 1:
+        message = f"holds for all {len(verdicts)} shards"
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=check.name,
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN,
+        description=message,
+        metadata={name: value for verdict in list(shown.values())[:1] for name, value in verdict.values.items()},
+    )
+
+
+def _column_schema(asset: str) -> dg.TableSchema:
+    columns = []
+    for column in schema_of(asset):
+        metadata = {key.decode(): value.decode() for key, value in (column.metadata or {}).items()}
+        unit = f" [{metadata['unit']}]" if "unit" in metadata else ""
+        columns.append(
+            dg.TableColumn(
+                column.name,
+                str(column.type),
+                description=metadata["description"] + unit,
+                constraints=dg.TableColumnConstraints(nullable=column.nullable),
+            )
+        )
+    return dg.TableSchema(columns=columns)

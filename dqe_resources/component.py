@@ -1,0 +1,66 @@
+"""Configured components: one class of settings and behaviour for each kind, chosen by ``kind`` in data/dqe.yaml."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, model_validator
+from pydantic_core import PydanticCustomError
+
+__all__ = ["Component", "SerializeAsAny", "Strict", "one_of"]
+
+
+class Strict(BaseModel):
+    """Settings that refuse a key they do not know, and say which they do."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            unknown = sorted(set(map(str, value)) - set(cls.model_fields))
+            if unknown:
+                raise PydanticCustomError(
+                    "unknown_key",
+                    "unknown key {unknown}; allowed: {allowed}",
+                    {"unknown": ", ".join(f"'{key}'" for key in unknown), "allowed": ", ".join(sorted(cls.model_fields))},
+                )
+        return value
+
+
+class Component(Strict):
+    """Something that data/dqe.yaml configures: its fields are the settings, its methods the behaviour.
+
+    A component is cheap to build: what is heavy is imported and loaded when it is first used.
+    """
+
+    kind: ClassVar[str]
+
+    def signature(self) -> dict[str, Any]:
+        """The settings that change what it produces: part of the fingerprint of everything made with it."""
+        return {"kind": self.kind, **self.model_dump(mode="json")}
+
+
+def one_of(*kinds: type[Component]) -> BeforeValidator:
+    """Validates a setting that holds one of several kinds of component, chosen by its key ``kind``.
+
+    For use as ``Annotated[SerializeAsAny[Scorer], one_of(LabelSpace, OpenClip)]``.
+    """
+    by_kind = {cls.kind: cls for cls in kinds}
+
+    def choose(value: Any) -> Any:
+        if isinstance(value, Component):
+            return value
+        allowed = ", ".join(sorted(by_kind))
+        if not isinstance(value, dict) or "kind" not in value:
+            raise PydanticCustomError("kind", "needs the key 'kind', one of: {allowed}", {"allowed": allowed})
+        settings = dict(value)
+        kind = settings.pop("kind")
+        if kind not in by_kind:
+            raise PydanticCustomError(
+                "kind", "kind '{kind}' is not known; allowed: {allowed}", {"kind": str(kind), "allowed": allowed}
+            )
+        return by_kind[kind].model_validate(settings)
+
+    return BeforeValidator(choose)

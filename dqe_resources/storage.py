@@ -1,0 +1,289 @@
+"""The store: one Parquet file for each asset and partition, or a JSON manifest where the asset is not a table.
+
+A file is written to a temporary name and renamed, so what is there is whole. Its metadata holds a fingerprint of
+everything that went into it, so that what is current is known without asking anyone else, and the same inputs
+give the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import fsspec
+
+UNPARTITIONED = "all"
+"""File name of the one partition of an asset that has no partitions."""
+
+_STAMP = b"dqe"
+
+
+class StorageError(Exception):
+    """The store cannot be read or written: says which file and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a stored partition says of itself.
+
+    Attributes:
+        fingerprint: hex digest of everything that went into it.
+        code_version: of the asset that made it.
+        rows: rows of the table, or points, files ... of what the manifest speaks of.
+        failed_checks: blocking checks that it did not pass: it is there to be looked at, not to be built upon.
+        facts: what a manifest holds besides; empty for a table.
+    """
+
+    fingerprint: str
+    code_version: str
+    rows: int
+    failed_checks: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """Deterministic JSON."""
+        record = {name: getattr(self, name) for name in ("fingerprint", "code_version", "rows", "failed_checks", "facts")}
+        return json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Stamp:
+        """The reverse of ``to_json``; raises ValueError or KeyError on anything else."""
+        record = json.loads(data)
+        return cls(
+            fingerprint=record["fingerprint"],
+            code_version=record["code_version"],
+            rows=record["rows"],
+            failed_checks=tuple(record["failed_checks"]),
+            facts=record["facts"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPartition:
+    """A partition in the store: where, when, and its stamp."""
+
+    asset: str
+    partition: str | None
+    path: str
+    bytes: int
+    written_at: datetime
+    stamp: Stamp
+
+
+def fingerprint(*parts: Any) -> str:
+    """Hex digest (128 bits) of JSON-like parts."""
+    encoded = json.dumps(parts, sort_keys=True, default=str, ensure_ascii=False).encode()
+    return hashlib.blake2b(encoded, digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class Store:
+    """Reads and writes the partitions of assets under a root folder or fsspec URL.
+
+    All methods raise StorageError, which names the file and what to do, where the store cannot be read or written.
+    """
+
+    root: str
+
+    @cached_property
+    def _filesystem(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        import fsspec  # noqa: PLC0415
+
+        return fsspec.core.url_to_fs(self.root)
+
+    @property
+    def _is_local(self) -> bool:
+        return "file" in self._filesystem[0].protocol
+
+    def path(self, asset: str, partition: str | None, suffix: str = ".parquet") -> str:
+        """Path of a partition on the store's file system."""
+        return f"{self._filesystem[1]}/{asset}/{partition or UNPARTITIONED}{suffix}"
+
+    def write_table(self, asset: str, partition: str | None, table: pa.Table, schema: pa.Schema, stamp: Stamp) -> str:
+        """Write a table atomically; its stamp goes into the file's metadata.
+
+        Raises:
+            StorageError: the table does not fit the schema, or the file cannot be written.
+        """
+        path = self.path(asset, partition)
+        conformed = _conform(table, schema, path).replace_schema_metadata({_STAMP: stamp.to_json()})
+
+        def write(target: Any) -> None:
+            pq.write_table(conformed, target, compression="zstd", row_group_size=2048)
+
+        self._write(path, write)
+        return path
+
+    def write_manifest(self, asset: str, partition: str | None, stamp: Stamp) -> str:
+        """Write the manifest of an asset that is not a table, once what it speaks of is in place."""
+        path = self.path(asset, partition, ".json")
+        self._write(path, lambda target: target.write(stamp.to_json()))
+        return path
+
+    def read(
+        self, asset: str, partition: str | None, schema: pa.Schema, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """Read a table, or only some of its columns.
+
+        Raises:
+            StorageError: nothing is stored there, the file is torn or foreign, or its schema is not the one expected.
+        """
+        path = self.path(asset, partition)
+        with self._parquet(path, asset, partition) as file:
+            _check_schema(file.schema_arrow, schema, path, columns, _mend(asset, partition))
+            try:
+                table = file.read(columns=list(columns) if columns is not None else None)
+            except (pa.ArrowException, OSError) as error:
+                raise StorageError(f"{path}: damaged ({error}); {_mend(asset, partition)}") from error
+        return table.replace_schema_metadata(None)
+
+    def get(self, asset: str, partition: str | None) -> StoredPartition | None:
+        """What is stored for a partition, from the file's footer alone; None if nothing is."""
+        for suffix in (".parquet", ".json"):
+            path = self.path(asset, partition, suffix)
+            try:
+                info = self._filesystem[0].info(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise StorageError(f"{path}: cannot be read ({error})") from error
+            return StoredPartition(
+                asset=asset,
+                partition=partition,
+                path=path,
+                bytes=info["size"],
+                written_at=_modified(info),
+                stamp=self._stamp(path, asset, partition),
+            )
+        return None
+
+    def paths(self, asset: str, partitions: Sequence[str]) -> dict[str, str]:
+        """Paths of those partitions of a table that are stored, by partition."""
+        paths = {partition: self.path(asset, partition) for partition in partitions}
+        return {partition: path for partition, path in paths.items() if self._filesystem[0].exists(path)}
+
+    def _stamp(self, path: str, asset: str, partition: str | None) -> Stamp:
+        mend = _mend(asset, partition)
+        try:
+            if path.endswith(".json"):
+                return Stamp.from_json(self._filesystem[0].cat_file(path))
+            with self._parquet(path, asset, partition) as file:
+                return Stamp.from_json((file.schema_arrow.metadata or {})[_STAMP])
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"{path}: not written by this platform; move it away, or {mend}") from error
+
+    @contextlib.contextmanager
+    def _parquet(self, path: str, asset: str, partition: str | None) -> Iterator[pq.ParquetFile]:
+        mend = _mend(asset, partition)
+        try:
+            handle = self._filesystem[0].open(path, "rb")
+        except FileNotFoundError as error:
+            raise StorageError(f"{path}: not there; {mend.replace(' --force', '')}") from error
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read ({error})") from error
+        with handle:
+            try:
+                file = pq.ParquetFile(handle)
+            except (pa.ArrowException, OSError) as error:
+                raise StorageError(f"{path}: torn or not Parquet ({_one_line(error)}); {mend}") from error
+            yield file
+
+    def _write(self, path: str, write: Any) -> None:
+        filesystem, root = self._filesystem
+        folder, _, name = path.rpartition("/")
+        temporary = f"{folder}/.{name}.{uuid4().hex}.tmp"
+        try:
+            filesystem.makedirs(folder, exist_ok=True)
+            if not self._is_local:
+                # An object appears in an object store only once it is whole.
+                with filesystem.open(path, "wb") as target:
+                    write(target)
+                return
+            with Path(temporary).open("wb") as target:
+                write(target)
+                target.flush()
+                os.fsync(target.fileno())
+            Path(temporary).replace(path)
+        except OSError as error:
+            raise StorageError(
+                f"{path}: cannot be written ({error.strerror or error}); nothing was changed. "
+                f"Free space or allow writing under {root}, then run the same command again"
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink(missing_ok=True)
+
+    def sweep(self) -> int:
+        """Remove temporary files that killed writers left behind; returns how many.
+
+        Only files older than an hour go: a younger one may still be being written.
+        """
+        if not self._is_local:
+            return 0
+        stale = [
+            path
+            for path in Path(self._filesystem[1]).glob("**/.*.tmp")
+            if datetime.now(UTC).timestamp() - path.stat().st_mtime > 3600  # noqa: PLR2004
+        ]
+        for path in stale:
+            path.unlink(missing_ok=True)
+        return len(stale)
+
+
+def _mend(asset: str, partition: str | None) -> str:
+    return f"run: dqe materialize {asset}" + (f" --shard {partition}" if partition else "") + " --force"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _modified(info: Mapping[str, Any]) -> datetime:
+    value = info.get("mtime", info.get("LastModified", info.get("updated", info.get("created", 0))))
+    return value if isinstance(value, datetime) else datetime.fromtimestamp(float(value), UTC)
+
+
+def _conform(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
+    """The table with exactly the schema's columns, types and order."""
+    expected, found = schema.names, table.column_names
+    if set(expected) != set(found):
+        raise StorageError(
+            f"{path}: the table to write has other columns than declared: "
+            f"missing {sorted(set(expected) - set(found))}, unknown {sorted(set(found) - set(expected))}"
+        )
+    for column in schema:
+        values = table.column(column.name)
+        if values.type != column.type:
+            raise StorageError(f"{path}: column {column.name} is {values.type}, declared {column.type}")
+        if not column.nullable and values.null_count:
+            raise StorageError(f"{path}: column {column.name} has {values.null_count} nulls and is declared without")
+    return table.select(expected).cast(schema)
+
+
+def _check_schema(
+    found: pa.Schema, expected: pa.Schema, path: str, columns: Sequence[str] | None, mend: str
+) -> None:
+    for column in expected:
+        if columns is not None and column.name not in columns:
+            continue
+        if column.name not in found.names:
+            raise StorageError(f"{path}: column {column.name} is missing: written by another version; {mend}")
+        if found.field(column.name).type != column.type:
+            raise StorageError(
+                f"{path}: column {column.name} is {found.field(column.name).type}, expected {column.type}: "
+                f"written by another version; {mend}"
+            )

@@ -1,0 +1,42 @@
+"""What a text encoder is."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dqe_resources.component import Component
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class TextEmbeddings:
+    """Embedded texts.
+
+    Attributes:
+        vectors: float32 [n, d], unit length.
+        tokens: int32 [n], tokens of the whole text, special ones included, before any cut.
+        truncated: bool [n], whether the encoder read less than the whole text.
+    """
+
+    vectors: np.ndarray
+    tokens: np.ndarray
+    truncated: np.ndarray
+
+
+class TextEncoder(Component):
+    """Embeds texts."""
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """Length of a vector."""
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str]) -> TextEmbeddings:
+        """Embed texts, in order; an empty list gives arrays of length 0."""
