@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from dqe_assets.progress import Step
     from dqe_assets.runner import Outcome
     from dqe_assets.settings import Settings
+
+_LEFT = frozenset({"string", "bool", "timestamp[us, tz=UTC]"})
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,8 +54,9 @@ def demo() -> None:
             runner.sync(settings, current)
             shards = [source.key(shard.index) for source in samples for shard in source.shards()]
             outcome = runner.materialize(settings, current, shards=shards)
+        _stop_if_failed(outcome)
         _print_report(settings)
-        _finish(outcome)
+        _print_outcome(outcome)
         console.print("Next: [b]make ui[/b] (Dagster), [b]dqe gallery[/b] (the photos), [b]dqe sql[/b] (DuckDB)")
 
 
@@ -78,7 +82,8 @@ def materialize(assets: AssetNames = None, shard: ShardKeys = None, *, force: Fo
         with runner.instance() as current, _progress():
             runner.sync(settings, current)
             outcome = runner.materialize(settings, current, assets=assets or (), shards=shard or (), force=force)
-        _finish(outcome)
+        _stop_if_failed(outcome)
+        _print_outcome(outcome)
         console.print("Next: [b]dqe report[/b]")
 
 
@@ -238,12 +243,15 @@ def _progress() -> Iterator[None]:
             yield
 
 
-def _finish(outcome: Outcome) -> None:
+def _stop_if_failed(outcome: Outcome) -> None:
     for failure in outcome.failures:
         errors.print(f"[red]failed:[/red] {escape(failure)}", soft_wrap=True, highlight=False)
     if outcome.failures:
         errors.print("What is finished is kept. Mend what failed and run the same command again.")
         raise typer.Exit(1)
+
+
+def _print_outcome(outcome: Outcome) -> None:
     made = f"{len(outcome.made)} partitions made or checked, {outcome.current} were current"
     console.print(f"[green]All is current[/green] ({made}).")
 
@@ -262,7 +270,10 @@ def _print_report(settings: Settings) -> None:
 
 
 def _print_table(data: pa.Table) -> None:
-    table = Table(*data.column_names)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, kind in zip(data.column_names, data.schema.types, strict=True):
+        # With spaces, a heading wraps between words where the terminal is narrow.
+        table.add_column(name.replace("_", " "), justify="left" if str(kind) in _LEFT else "right", overflow="fold")
     for row in zip(*(column.to_pylist() for column in data.columns), strict=True):
         table.add_row(*(_cell(value) for value in row))
     console.print(table)

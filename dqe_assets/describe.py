@@ -1,1 +1,200 @@
-"""What a person wants to see of each asset in the UI: a preview, the figures, and a plot where it says more."""
+"""What a person wants to see of each asset in the UI: the figures, a preview, and a plot where it says more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dqe_assets.report import plots
+from dqe_assets.score.preference import preference_counts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dqe_assets.stage import Facts, Work
+
+PREVIEW_ROWS = 8
+SHEET_IMAGES = 12
+
+Metadata = dict[str, Any]
+
+
+def raw_samples(work: Work, table: pa.Table) -> Metadata:
+    """Rows by reason, a contact sheet of the first images, a preview."""
+    reasons = _counts(table["reason"])
+    ok = reasons.get("ok", 0)
+    images = work.read("raw_samples", ["image"])["image"]
+    shown = [row for row in range(table.num_rows) if table["status"][row].as_py() == "ok"][:SHEET_IMAGES]
+    return {
+        "ok": ok,
+        "failed": table.num_rows - ok,
+        "success_rate": round(ok / table.num_rows, 4) if table.num_rows else None,
+        "reasons": _picture(plots.status_bars(reasons), "rows by reason"),
+        "images": _picture(
+            plots.contact_sheet(
+                [images[row]["bytes"].as_py() for row in shown], [table["caption"][row].as_py() or "" for row in shown]
+            ),
+            "the first images of the shard",
+        ),
+        "preview": _preview(table, ["image_name", "caption", "format", "width", "height", "reason"]),
+    }
+
+
+def image_features(_: Work, table: pa.Table) -> Metadata:
+    """How light, sharp and colourful the images are, and what they show most."""
+    measured = ("brightness", "contrast", "sharpness", "colourfulness")
+    return {
+        "images": len(table) - table["embedding"].null_count,
+        "most_frequent_labels": _ranking(table["top_label"], "label"),
+        "features": _picture(
+            plots.feature_histograms({name: _values(table[name]) for name in measured}), "brightness to colourfulness"
+        ),
+        "preview": _preview(table, ["top_label", "brightness", "sharpness", "colourfulness", "colours"]),
+    }
+
+
+def synthetic_captions(_: Work, table: pa.Table) -> Metadata:
+    """How each caption ended, how long they are, a preview."""
+    words = [len(caption.split()) for caption in table["caption"].to_pylist() if caption]
+    return {
+        "captions": len(words),
+        "mean_words": round(float(np.mean(words)), 1) if words else None,
+        "finish_reasons": _table(["finish reason", "captions"], sorted(_counts(table["finish_reason"]).items())),
+        "preview": _preview(table.filter(pc.is_valid(table["caption"])), ["caption", "finish_reason"]),
+    }
+
+
+def joint_embeddings(work: Work, table: pa.Table) -> Metadata:
+    """How many images and captions have a vector, and how many captions were cut."""
+    rows = []
+    for item in pc.unique(table["item"]).to_pylist():
+        part = table.filter(pc.equal(table["item"], item))
+        tokens = _values(part["tokens"])
+        rows.append(
+            [
+                item,
+                len(part) - part["embedding"].null_count,
+                f"{tokens.mean():.1f}" if tokens.size else "",
+                pc.sum(part["truncated"]).as_py() or 0,
+            ]
+        )
+    return {
+        "scorer": work.settings.scorer.model,
+        "vectors": _table(["item", "vectors", "mean tokens", "truncated"], rows),
+    }
+
+
+def caption_scores(work: Work, table: pa.Table) -> Metadata:
+    """The similarities of each caption source: their means, and their distributions side by side."""
+    scores = {
+        source: _values(table.filter(pc.equal(table["caption_source"], source))["similarity"])
+        for source in work.settings.caption_sources
+    }
+    return {
+        "scorer": work.settings.scorer.model,
+        "similarity": _table(
+            ["caption source", "captions", "mean", "median"],
+            [
+                [source, values.size, f"{values.mean():.3f}", f"{np.median(values):.3f}"]
+                for source, values in scores.items()
+                if values.size
+            ],
+        ),
+        "distribution": _picture(plots.similarity_histogram(scores), "similarity of caption and image by source"),
+    }
+
+
+def caption_preference(_: Work, table: pa.Table) -> Metadata:
+    """How often each caption of a pair is preferred above 70, 80 and 90 %, and whether that proves anything."""
+    rows, counted = [], []
+    for pair in table.group_by(["source_a", "source_b", "independent"], use_threads=False).aggregate([]).to_pylist():
+        a, b = pair["source_a"], pair["source_b"]
+        part = table.filter(pc.and_(pc.equal(table["source_a"], a), pc.equal(table["source_b"], b)))
+        counts = preference_counts(_values(part["probability_a"]), _values(part["probability_b"]))
+        above = {round(threshold * 100): (first, second) for threshold, first, second in counts}
+        both = len(part) - part["probability_a"].null_count
+        counted.append(plots.Preference(a, b, both, above, pair["independent"]))
+        cells = [f"{first} / {second}" for first, second in above.values()]
+        rows.append([f"{a} / {b}", *cells, "yes" if pair["independent"] else "**no: this proves nothing**"])
+    return {
+        "preferred": _table(["pair", "above 70 %", "above 80 %", "above 90 %", "independent"], rows),
+        "counts": _picture(plots.preference_bars(counted), "captions preferred above each threshold"),
+    }
+
+
+def caption_collection(work: Work, output: Facts) -> Metadata:
+    """How many points, and in which collection."""
+    return {"points": output.rows, "collection": output.facts["collection"], "kind": work.settings.vectors.kind}
+
+
+def duplicate_clusters(_: Work, table: pa.Table) -> Metadata:
+    """Clusters and redundant samples of each kind, and how large the clusters are."""
+    rows, sizes = [], {}
+    for kind in pc.unique(table["kind"]).to_pylist():
+        part = table.filter(pc.equal(table["kind"], kind))
+        sizes[kind] = part.filter(part["is_representative"])["size"].to_pylist()
+        rows.append([kind, len(sizes[kind]), len(part) - len(sizes[kind]), max(sizes[kind])])
+    return {
+        "clusters": _table(["kind", "clusters", "redundant samples", "largest"], rows),
+        "sizes": _picture(plots.cluster_sizes(sizes), "sizes of clusters"),
+    }
+
+
+def warehouse(_: Work, output: Facts) -> Metadata:
+    """How many samples of how many shards, and how to ask."""
+    return {
+        "samples": output.rows,
+        "shards": len(output.facts["shards"]),
+        "ask": dg.MetadataValue.md('`dqe report`, or `dqe sql "SELECT * FROM worst_captions LIMIT 10"`'),
+    }
+
+
+def sample_gallery(work: Work, output: Facts) -> Metadata:
+    """Where the page is, and what it looks like at its beginning."""
+    return {"page": dg.MetadataValue.path(output.facts["path"]), "samples_shown": output.rows}
+
+
+def _picture(image: bytes, alt: str) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md(plots.image_markdown(image, alt))
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    return dict(Counter(column.to_pylist()).most_common())
+
+
+def _values(column: pa.ChunkedArray) -> np.ndarray:
+    return column.drop_null().to_numpy().astype(np.float64)
+
+
+def _ranking(column: pa.ChunkedArray, name: str) -> dg.MarkdownMetadataValue:
+    counts = Counter(column.drop_null().to_pylist())
+    return _table([name, "images"], sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:PREVIEW_ROWS])
+
+
+def _preview(table: pa.Table, columns: Sequence[str]) -> dg.MarkdownMetadataValue:
+    rows = table.select(columns).slice(0, PREVIEW_ROWS).to_pylist()
+    return _table(columns, [[row[column] for column in columns] for row in rows])
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> dg.MarkdownMetadataValue:
+    lines = [header, ["---"] * len(header), *[[_cell(value) for value in row] for row in rows]]
+    return dg.MetadataValue.md("\n".join("| " + " | ".join(line) + " |" for line in lines))
+
+
+def _cell(value: Any) -> str:
+    """Text for a Markdown table: captions from the web can neither break it nor bring markup of their own."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    text = str(value)
+    for mark, replacement in {"&": "&amp;", "<": "&lt;", "|": "\\|", "[": "\\[", "!": "\\!", "\n": " "}.items():
+        text = text.replace(mark, replacement)
+    return text

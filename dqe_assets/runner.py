@@ -6,6 +6,7 @@ import os
 import socket
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -51,9 +52,10 @@ def instance() -> Iterator[dg.DagsterInstance]:
     Raises:
         RunError: its folder cannot be written.
     """
-    home = os.environ.setdefault("DAGSTER_HOME", str(data_directory() / "dagster_home"))
+    home = Path(os.environ.setdefault("DAGSTER_HOME", str(data_directory() / "dagster_home")))
     try:
-        os.makedirs(home, exist_ok=True)
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "dagster.yaml").touch()
         opened = dg.DagsterInstance.get()
     except OSError as error:
         raise RunError(f"{home}: cannot be written ({error.strerror or error}); allow writing there") from error
@@ -94,6 +96,7 @@ def materialize(  # noqa: PLR0913
     unknown = sorted(set(shards) - set(registered))
     if unknown:
         raise RunError(f"no shard {unknown[0]}; there are: {_listed(registered)}")
+    settings.opened_store.sweep()
     outcome = Outcome()
     partitioned = [stage for stage in selected if stage.partitioned]
     if partitioned:

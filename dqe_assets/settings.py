@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from dqe_assets import schemas
+from dqe_assets.dedup.clusters import DuplicateRules
 from dqe_assets.ingest.sources import AnySource, Source
 from dqe_resources.cache import data_directory
 from dqe_resources.captioners import AnyCaptioner
@@ -36,14 +37,6 @@ class SettingsError(Exception):
     """The settings are wrong: says the file, the key and what is allowed, a line for each fault."""
 
 
-class DuplicateSettings(Strict):
-    """When two images count as duplicates."""
-
-    max_hash_distance: Annotated[int, Field(ge=0, le=16)] = 6
-    min_contrast: Annotated[float, Field(ge=0, le=1)] = 0.02
-    min_cosine: Annotated[float, Field(gt=0, le=1)] = 0.9
-
-
 class ImageLimits(Strict):
     """What is refused before it is decoded."""
 
@@ -56,13 +49,13 @@ class Settings(Strict):
 
     sources: Annotated[list[AnySource], Field(min_length=1)]
     captioners: list[AnyCaptioner] = []
-    image_model: ImageModel = ImageModel()
-    scorer: AnyScorer = LabelSpace()
-    vectors: AnyVectors = EmbeddedQdrant()
-    warehouse: Warehouse = Warehouse()
+    image_model: ImageModel = Field(default_factory=ImageModel)
+    scorer: AnyScorer = Field(default_factory=LabelSpace)
+    vectors: AnyVectors = Field(default_factory=EmbeddedQdrant)
+    warehouse: Warehouse = Field(default_factory=Warehouse)
     store: str = "store"
     images: ImageLimits = ImageLimits()
-    duplicates: DuplicateSettings = DuplicateSettings()
+    duplicates: DuplicateRules = DuplicateRules()
     shards_per_run: Annotated[int, Field(ge=1)] = 16
 
     @model_validator(mode="after")

@@ -4,13 +4,15 @@ What every asset needs is here once: which inputs it reads, what makes its outpu
 progress, and one load of a model for all partitions of a run.
 """
 
-from __future__ import annotations
+# Dagster reads the annotations of an asset's function as they are, so they cannot be postponed in this module.
 
 import inspect
 import resource
 import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -18,13 +20,9 @@ import pyarrow as pa
 from dqe_assets import progress
 from dqe_assets.partitions import SHARDS
 from dqe_assets.schemas import schema_of
+from dqe_assets.settings import Settings
 from dqe_resources.component import Component
 from dqe_resources.storage import Stamp, StorageError, Store, StoredPartition, fingerprint
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from dqe_assets.settings import Settings
 
 FORCE_TAG = "dqe/force"
 """Run tag: ``true`` makes again what is current."""
@@ -241,7 +239,12 @@ class Stage:
 
     def definition(self, settings: Settings) -> dg.AssetsDefinition:
         """The Dagster asset, with its checks."""
+        with warnings.catch_warnings():
+            # Backfill policies are beta: what changes in them, the test of a backfill will say.
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            return self._definition(settings)
 
+    def _definition(self, settings: Settings) -> dg.AssetsDefinition:
         @dg.asset(
             key=self.key,
             deps=[dg.AssetKey(name.split("/")) for name in (*self.inputs, *self.corpus_inputs)],
@@ -263,8 +266,8 @@ class Stage:
                 for check in self.checks
             ],
         )
-        def compute(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-            yield self._execute(context)
+        def compute(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+            return self._execute(context)
 
         return compute
 

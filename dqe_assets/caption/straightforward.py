@@ -97,3 +97,8 @@ def straightforward_captions(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
     return pa.array(
         [None if text is None else straightforward(text) for text in texts.to_pylist()], type=pa.string()
     )
+
+
+def normalise_captions(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """`normalise_original` of every text, null where the text is null."""
+    return pa.array([None if text is None else normalise_original(text) for text in texts.to_pylist()], type=pa.string())

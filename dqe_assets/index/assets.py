@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dqe_assets import describe
@@ -10,12 +11,13 @@ from dqe_assets.index.points import collection_points
 from dqe_assets.index.search import collection_vectors
 from dqe_assets.schemas import ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.stage import Check, Facts, Stage, Verdict, Work, stage
+from dqe_resources.vectors.protocol import VectorsBrokenError, VectorsMismatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from dqe_resources.storage import Stamp
-    from dqe_resources.vectors.protocol import Vectors
+    from dqe_resources.vectors.protocol import Collection, Vectors
 
 COLLECTION_POOL = "collection"
 """Dagster pool of the steps that write the collection: the embedded one takes one process at a time."""
@@ -34,9 +36,29 @@ def _count_matches(work: Work, output: Facts) -> Verdict:
 
 
 def _intact(work: Work, stamp: Stamp) -> bool:
-    with work.settings.vectors.open(collection_vectors(work.settings)) as collection:
-        same = collection.identity == stamp.facts["collection"]
-        return same and collection.count({"shard": work.partition or ""}) == stamp.rows
+    try:
+        with work.settings.vectors.open(collection_vectors(work.settings)) as collection:
+            same = collection.identity == stamp.facts["collection"]
+            return same and collection.count({"shard": work.partition or ""}) == stamp.rows
+    except (VectorsMismatchError, VectorsBrokenError):
+        return False
+
+
+@contextmanager
+def _opened(work: Work, vectors: Vectors) -> Iterator[Collection]:
+    """The collection, made anew where what is there has other vectors or is damaged: all that is in it can be.
+
+    The other shards are then no longer intact, so they are written again when they are next materialised.
+    """
+    named = collection_vectors(work.settings)
+    try:
+        with vectors.open(named):
+            pass
+    except (VectorsMismatchError, VectorsBrokenError) as error:
+        work.log(f"The collection is made anew, and its other shards have to be materialised again: {error}")
+        vectors.recreate(named)
+    with vectors.open(named) as collection:
+        yield collection
 
 
 def caption_collection_of(synthetic: Sequence[Stage]) -> Stage:
@@ -69,7 +91,7 @@ def caption_collection_of(synthetic: Sequence[Stage]) -> Stage:
         points = collection_points(
             raw.drop_columns(["caption"]), captions, work.read("joint_embeddings"), work.read("caption_scores")
         )
-        with vectors.open(collection_vectors(work.settings)) as collection:
+        with _opened(work, vectors) as collection:
             written = collection.replace_shard(work.partition or "", points)
             return Facts(written, {"collection": collection.identity})
 

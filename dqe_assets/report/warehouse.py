@@ -1,0 +1,702 @@
+"""The tables and views of the warehouse, and the quality report read from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from dqe_assets import schemas
+from dqe_assets.schemas import ORIGINAL, Column, table_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import duckdb
+
+CAPTIONS_ASSET = "synthetic_captions/"
+
+MATERIALISATIONS = table_schema(
+    [
+        Column("asset", pa.string(), "asset key", nullable=False),
+        Column("partition", pa.string(), "partition key; null for an asset without partitions"),
+        Column("materialised_at", pa.timestamp("us", tz="UTC"), "when it was last written, UTC"),
+        Column("code_version", pa.string(), "version of the code that wrote it"),
+        Column("rows", pa.int64(), "rows written", "rows"),
+        Column("bytes", pa.int64(), "size of what was written", "bytes"),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionerInfo:
+    """A captioner of the configuration.
+
+    Attributes:
+        name: the caption source that it writes.
+        kind: its kind in data/dqe.yaml.
+        model: name and version of its model.
+        backbones: the image backbones inside.
+        shares_backbone_with_scorer: whether the scorer has one of them too, so that its preference proves nothing.
+    """
+
+    name: str
+    kind: str
+    model: str
+    backbones: tuple[str, ...]
+    shares_backbone_with_scorer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WarehouseInputs:
+    """What the warehouse is built from.
+
+    Attributes:
+        assets: the Parquet files of each asset, one a partition: ``raw_samples``, ``image_features``,
+            ``synthetic_captions/<name>``, ``caption_scores``, ``caption_preference``, ``duplicate_clusters``. An
+            asset that is absent, or has no files, counts as empty.
+        materialisations: what was written when, in the schema ``MATERIALISATIONS``.
+        captioners: the captioners of the configuration.
+        scorer: name and version of the scorer's model.
+    """
+
+    assets: Mapping[str, Sequence[Path | str]]
+    materialisations: pa.Table
+    captioners: Sequence[CaptionerInfo]
+    scorer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One table of the quality report."""
+
+    title: str
+    description: str
+    table: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    name: str
+    comment: str
+    columns: dict[str, tuple[str, str]]
+    """SQL type and meaning of each column."""
+    select: str
+    """The rows, columns in the order of ``columns``."""
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    name: str
+    comment: str
+    select: str
+    columns: dict[str, str] = field(default_factory=dict)
+    """Meaning of the columns that no table has under the same name."""
+
+
+def _meaning(schema: pa.Schema, name: str) -> str:
+    metadata = schema.field(name).metadata
+    unit = metadata.get(b"unit")
+    return metadata[b"description"].decode() + (f" [{unit.decode()}]" if unit else "")
+
+
+def _columns(schema: pa.Schema, **types: str) -> dict[str, tuple[str, str]]:
+    """Columns that mean what they mean in the store."""
+    return {name: (sql_type, _meaning(schema, name)) for name, sql_type in types.items()}
+
+
+_UID = _columns(schemas.RAW_SAMPLES, uid="VARCHAR")
+_PLACE = _UID | _columns(schemas.RAW_SAMPLES, source="VARCHAR", shard="VARCHAR")
+_IS_DUPLICATE = "whether another sample of its duplicate cluster (kind any) is the one to keep"
+
+_TABLES = (
+    _Table(
+        "captions",
+        "Every sample's caption from every caption source, with its score: one row for each sample and source",
+        _UID
+        | {
+            "caption_source": ("VARCHAR", "original, or a captioner's name"),
+            "caption": ("VARCHAR", "the caption as found, or the straightforward synthetic caption; null if none"),
+        }
+        | _columns(schemas.CAPTION_SCORES, similarity="FLOAT", tokens="INTEGER", truncated="BOOLEAN")
+        | {
+            "finish_reason": ("VARCHAR", "how generation ended: stop, length, error or no_image; null for an original"),
+            "error": ("VARCHAR", "the error, if finish_reason is error"),
+        },
+        """
+        SELECT c.uid, c.caption_source, c.caption, s.similarity, s.tokens, s.truncated, c.finish_reason, c.error
+        FROM all_captions c LEFT JOIN caption_scores s USING (uid, caption_source)
+        ORDER BY c.place, c.uid, c.caption_source
+        """,
+    ),
+    _Table(
+        "samples",
+        "Every sample of every source, failed ones too, with its features, its scores and its duplicate cluster",
+        _PLACE
+        | _columns(
+            schemas.RAW_SAMPLES,
+            row="INTEGER",
+            image_name="VARCHAR",
+            url="VARCHAR",
+            caption="VARCHAR",
+            format="VARCHAR",
+            bytes="BIGINT",
+            width="INTEGER",
+            height="INTEGER",
+        )
+        | {"megapixels": ("FLOAT", "width x height [million pixels]")}
+        | _columns(schemas.RAW_SAMPLES, status="VARCHAR", reason="VARCHAR")
+        | _columns(
+            schemas.IMAGE_FEATURES,
+            sharpness="FLOAT",
+            brightness="FLOAT",
+            contrast="FLOAT",
+            colourfulness="FLOAT",
+            top_label="VARCHAR",
+        )
+        | {
+            "top_label_probability": ("FLOAT", "probability of the most probable class [0 to 1]"),
+            "original_similarity": ("FLOAT", "similarity of the original caption and the image [-1 to 1]"),
+            "best_source": ("VARCHAR", "caption source with the highest similarity; the original, if it is as high"),
+            "best_similarity": ("FLOAT", "its similarity [-1 to 1]"),
+            "is_duplicate": ("BOOLEAN", _IS_DUPLICATE),
+            "cluster": ("VARCHAR", "duplicate cluster (kind any); null if it is alone"),
+        },
+        f"""
+        WITH best AS (
+            SELECT uid, caption_source, similarity FROM captions WHERE similarity IS NOT NULL
+            QUALIFY row_number() OVER (
+                PARTITION BY uid ORDER BY similarity DESC, caption_source <> '{ORIGINAL}', caption_source
+            ) = 1
+        ), original AS (
+            SELECT uid, similarity FROM captions WHERE caption_source = '{ORIGINAL}'
+        ), clustered AS (
+            SELECT uid, cluster, is_representative FROM duplicate_clusters WHERE kind = 'any'
+        )
+        SELECT r.uid, r.source, r.shard, r.row, r.image_name, r.url, r.caption, r.format, r.bytes, r.width, r.height,
+            r.width::DOUBLE * r.height / 1e6, r.status, r.reason,
+            f.sharpness, f.brightness, f.contrast, f.colourfulness, f.top_label, f.label_probabilities[1],
+            original.similarity, best.caption_source, best.similarity,
+            coalesce(NOT clustered.is_representative, false), clustered.cluster
+        FROM raw_samples r
+        LEFT JOIN image_features f USING (uid)
+        LEFT JOIN original USING (uid)
+        LEFT JOIN best USING (uid)
+        LEFT JOIN clustered USING (uid)
+        ORDER BY r.shard, r.row
+        """,
+    ),
+    _Table(
+        "shards",
+        "Every shard: how many samples were read, how well they fit their captions, how many are duplicates",
+        _columns(schemas.RAW_SAMPLES, source="VARCHAR", shard="VARCHAR")
+        | {
+            "rows": ("BIGINT", "samples of the shard"),
+            "ok": ("BIGINT", "samples with a readable image"),
+            "failed": ("BIGINT", "samples without"),
+            "success_rate": ("DOUBLE", "ok / rows [0 to 1]"),
+            "mean_original_similarity": ("DOUBLE", "mean similarity of the original captions [-1 to 1]"),
+            "mean_best_similarity": ("DOUBLE", "mean similarity of each sample's best caption [-1 to 1]"),
+            "duplicates": ("BIGINT", "samples that another one of their duplicate cluster stands for"),
+            "bytes": ("BIGINT", "size of the image files [bytes]"),
+        },
+        """
+        SELECT source, shard, count(*), count(*) FILTER (status = 'ok'), count(*) FILTER (status <> 'ok'),
+            count(*) FILTER (status = 'ok') / count(*), avg(original_similarity), avg(best_similarity),
+            count(*) FILTER (is_duplicate), coalesce(sum(bytes), 0)
+        FROM samples GROUP BY source, shard ORDER BY source, shard
+        """,
+    ),
+    _Table(
+        "captioners",
+        "Every captioner: what it wrote, and how its captions compare with the originals",
+        {
+            "name": ("VARCHAR", "captioner, as caption_source"),
+            "kind": ("VARCHAR", "kind of captioner; null if it is no longer in the configuration"),
+            "model": ("VARCHAR", "model that wrote the captions"),
+            "captions": ("BIGINT", "captions written"),
+            "errors": ("BIGINT", "samples that it failed to caption"),
+            "mean_similarity": ("DOUBLE", "mean similarity of its captions with their images [-1 to 1]"),
+            "mean_gain": ("DOUBLE", "mean of its similarity less that of the original caption, where both have one"),
+            "share_better_than_original": ("DOUBLE", "share of those samples whose similarity it raised [0 to 1]"),
+            "independent": (
+                "BOOLEAN",
+                "false where the scorer shares an image backbone with it, so that its similarities prove nothing; "
+                "null if it is no longer in the configuration",
+            ),
+            "mean_tokens": ("DOUBLE", "mean length of its captions [tokens]"),
+            "truncated_share": ("DOUBLE", "share of its captions that the scorer could not read whole [0 to 1]"),
+            "scorer": ("VARCHAR", "model that scored them"),
+        },
+        f"""
+        WITH pairs AS (
+            SELECT c.*, c.similarity - o.similarity AS gain
+            FROM captions c LEFT JOIN captions o ON o.uid = c.uid AND o.caption_source = '{ORIGINAL}'
+            WHERE c.caption_source <> '{ORIGINAL}'
+        ), written AS (
+            SELECT caption_source AS name, count(caption) AS captions,
+                count(*) FILTER (finish_reason = 'error') AS errors, avg(similarity) AS mean_similarity,
+                avg(gain) AS mean_gain, avg((gain > 0)::INTEGER) AS share_better, avg(tokens) AS mean_tokens,
+                avg(truncated::INTEGER) AS truncated_share
+            FROM pairs GROUP BY caption_source
+        ), models AS (
+            SELECT caption_source AS name, max(model) AS model FROM all_captions WHERE model IS NOT NULL GROUP BY ALL
+        )
+        SELECT name, i.kind, coalesce(i.model, models.model), coalesce(w.captions, 0), coalesce(w.errors, 0),
+            w.mean_similarity, w.mean_gain, w.share_better, NOT i.shares_backbone_with_scorer, w.mean_tokens,
+            w.truncated_share, scorer.name
+        FROM captioner_infos i FULL JOIN written w USING (name) LEFT JOIN models USING (name) CROSS JOIN scorer
+        ORDER BY name
+        """,
+    ),
+    _Table(
+        "caption_preference",
+        "For each pair of caption sources, which of the two captions the scorer prefers, and how surely",
+        {
+            "source_a": ("VARCHAR", "caption source a"),
+            "source_b": ("VARCHAR", "caption source b"),
+            "n": ("BIGINT", "samples with both captions"),
+            **{
+                f"{side}_above_{percent}": ("BIGINT", f"samples where caption {side} is preferred above {percent} %")
+                for percent in (70, 80, 90)
+                for side in ("a", "b")
+            },
+            "mean_probability_a": ("DOUBLE", "mean probability of caption a [0 to 1]"),
+            "mean_probability_b": ("DOUBLE", "mean probability of caption b [0 to 1]"),
+            "independent": ("BOOLEAN", _meaning(schemas.CAPTION_PREFERENCE, "independent")),
+            "scorer": ("VARCHAR", "model that preferred"),
+            "note": ("VARCHAR", "why the preference proves nothing, where it does"),
+        },
+        """
+        WITH pairs AS (
+            SELECT source_a, source_b, count(probability_a) AS n,
+                count(*) FILTER (probability_a > 0.7::FLOAT) AS a_above_70,
+                count(*) FILTER (probability_b > 0.7::FLOAT) AS b_above_70,
+                count(*) FILTER (probability_a > 0.8::FLOAT) AS a_above_80,
+                count(*) FILTER (probability_b > 0.8::FLOAT) AS b_above_80,
+                count(*) FILTER (probability_a > 0.9::FLOAT) AS a_above_90,
+                count(*) FILTER (probability_b > 0.9::FLOAT) AS b_above_90,
+                avg(probability_a), avg(probability_b), bool_and(independent) AS independent
+            FROM preference_rows GROUP BY source_a, source_b
+        ), shared AS (
+            SELECT name, name || coalesce(' (' || nullif(backbones, '') || ')', '') AS described
+            FROM captioner_infos WHERE shares_backbone_with_scorer
+        )
+        SELECT pairs.*, scorer.name,
+            CASE WHEN NOT independent THEN
+                'This preference proves nothing: the scorer ' || scorer.name || ' shares an image backbone with '
+                || coalesce(
+                    (SELECT string_agg(described, ' and ' ORDER BY described) FROM shared
+                     WHERE shared.name IN (source_a, source_b)),
+                    'one of the captioners'
+                )
+                || ', so it marks its own work'
+            END
+        FROM pairs CROSS JOIN scorer ORDER BY source_a, source_b
+        """,
+    ),
+    _Table(
+        "duplicates",
+        "Every sample that has a duplicate, once for each kind of cluster that it is in",
+        _columns(
+            schemas.DUPLICATE_CLUSTERS,
+            kind="VARCHAR",
+            cluster="VARCHAR",
+            uid="VARCHAR",
+            representative="VARCHAR",
+            is_representative="BOOLEAN",
+            similarity="FLOAT",
+            size="INTEGER",
+        ),
+        """
+        SELECT kind, cluster, uid, representative, is_representative, similarity, size
+        FROM duplicate_clusters ORDER BY kind, cluster, NOT is_representative, uid
+        """,
+    ),
+    _Table(
+        "failures",
+        "Every sample whose image could not be read, and why",
+        _PLACE | _columns(schemas.RAW_SAMPLES, image_name="VARCHAR", reason="VARCHAR", detail="VARCHAR"),
+        """
+        SELECT uid, source, shard, image_name, reason, detail
+        FROM raw_samples WHERE status <> 'ok' ORDER BY shard, "row"
+        """,
+    ),
+    _Table(
+        "materialisations",
+        "What was last written to each asset and partition, when, and by which version of the code",
+        _columns(
+            MATERIALISATIONS,
+            asset="VARCHAR",
+            partition="VARCHAR",
+            materialised_at="TIMESTAMP",
+            code_version="VARCHAR",
+            rows="BIGINT",
+            bytes="BIGINT",
+        ),
+        """
+        SELECT asset, partition, materialised_at, code_version, "rows", bytes
+        FROM materialised ORDER BY asset, partition
+        """,
+    ),
+)
+
+_GAIN = "best_similarity less original_similarity"
+_SUMMARY_COLUMNS = {
+    "samples": "samples",
+    "share": "share of all samples [0 to 1]",
+    "gain": _GAIN,
+    "best_caption": "the caption of best_source",
+}
+
+_VIEWS = (
+    _View(
+        "worst_captions",
+        "Images with a caption, those first whose original caption fits least, and the best caption that there is",
+        f"""
+        SELECT s.uid, s.shard, s.image_name, s.caption, s.original_similarity, s.best_source,
+            b.caption AS best_caption, s.best_similarity
+        FROM samples s LEFT JOIN captions b ON b.uid = s.uid AND b.caption_source = s.best_source
+        WHERE s.status = 'ok' AND s.original_similarity IS NOT NULL
+        ORDER BY s.original_similarity, s.uid
+        """,  # noqa: S608 - ours
+        _SUMMARY_COLUMNS,
+    ),
+    _View(
+        "best_captions",
+        "Images with a caption, those first whose original caption fits best",
+        """
+        SELECT uid, shard, image_name, caption, original_similarity
+        FROM samples WHERE status = 'ok' AND original_similarity IS NOT NULL
+        ORDER BY original_similarity DESC, uid
+        """,
+    ),
+    _View(
+        "most_improved",
+        "Images whose best caption is a synthetic one, those first that gain most; "
+        "independent is false where the scorer shares a backbone with that captioner",
+        f"""
+        SELECT s.uid, s.shard, s.image_name, s.caption, s.original_similarity, s.best_source,
+            b.caption AS best_caption, s.best_similarity, s.best_similarity - s.original_similarity AS gain,
+            c.independent
+        FROM samples s
+        JOIN captions b ON b.uid = s.uid AND b.caption_source = s.best_source
+        LEFT JOIN captioners c ON c.name = s.best_source
+        WHERE s.best_source <> '{ORIGINAL}' AND s.original_similarity IS NOT NULL
+        ORDER BY gain DESC, s.uid
+        """,
+        _SUMMARY_COLUMNS,
+    ),
+    _View(
+        "well_aligned_unique",
+        "Images that are nobody's duplicate and whose original caption fits at least as well as half of all do: "
+        "a first choice to train on",
+        """
+        SELECT uid, shard, image_name, caption, original_similarity, width, height
+        FROM samples
+        WHERE status = 'ok' AND NOT is_duplicate
+            AND original_similarity >= (SELECT median(original_similarity) FROM samples)
+        ORDER BY original_similarity DESC, uid
+        """,
+    ),
+    _View(
+        "failure_reasons",
+        "Why images could not be read, the most frequent reason first",
+        """
+        SELECT reason, count(*) AS samples, count(*) / (SELECT count(*) FROM samples) AS share,
+            min(image_name) AS example
+        FROM failures GROUP BY reason ORDER BY samples DESC, reason
+        """,
+        _SUMMARY_COLUMNS | {"example": "name of one such image"},
+    ),
+    _View(
+        "duplicate_groups",
+        "Groups of samples that show the same picture (duplicate clusters of kind any), the largest first",
+        """
+        SELECT d.cluster, d.size, arg_max(s.image_name, d.is_representative) AS kept,
+            list(s.image_name ORDER BY NOT d.is_representative, s.uid) AS image_names,
+            count(DISTINCT s.caption) AS captions, min(d.similarity) AS lowest_similarity
+        FROM duplicates d JOIN samples s USING (uid)
+        WHERE d.kind = 'any' GROUP BY d.cluster, d.size ORDER BY d.size DESC, d.cluster
+        """,
+        {
+            "kept": "name of the sample to keep",
+            "image_names": "names of all, the one to keep first",
+            "captions": "different captions among them",
+            "lowest_similarity": "similarity of the member that is least like the one to keep [-1 to 1]",
+        },
+    ),
+    _View(
+        "duplicate_kinds",
+        "How many duplicates were found in each way",
+        """
+        SELECT kind, count(DISTINCT cluster) AS groups, count(*) AS samples,
+            count(*) FILTER (NOT is_representative) AS redundant, max(size) AS largest
+        FROM duplicates GROUP BY kind ORDER BY kind
+        """,
+        {
+            "groups": "clusters",
+            "samples": "samples in them",
+            "redundant": "samples that could go with nothing lost",
+            "largest": "samples in the largest cluster",
+        },
+    ),
+    _View(
+        "quality_by_shard",
+        "The shards, those first whose original captions fit least",
+        """
+        SELECT shard, "rows", success_rate, mean_original_similarity, mean_best_similarity,
+            mean_best_similarity - mean_original_similarity AS gain, duplicates / "rows" AS duplicate_share,
+            (SELECT max(materialised_at) FROM materialisations m
+             WHERE m.asset = 'raw_samples' AND m.partition = shards.shard) AS materialised_at
+        FROM shards ORDER BY mean_original_similarity, shard
+        """,
+        {
+            "gain": "mean_best_similarity less mean_original_similarity",
+            "duplicate_share": "duplicates / rows [0 to 1]",
+        },
+    ),
+    _View(
+        "quality_by_source",
+        "The sources, each with all its shards",
+        """
+        SELECT source, count(DISTINCT shard) AS shards, count(*) AS "rows", count(*) FILTER (status = 'ok') AS ok,
+            count(*) FILTER (status <> 'ok') AS failed, count(*) FILTER (status = 'ok') / count(*) AS success_rate,
+            count(*) FILTER (is_duplicate) AS duplicates, avg(original_similarity) AS mean_original_similarity,
+            avg(best_similarity) AS mean_best_similarity
+        FROM samples GROUP BY source ORDER BY source
+        """,
+        {"shards": "shards of the source", "rows": "samples of the source"},
+    ),
+    _View(
+        "caption_quality",
+        "The caption sources beside one another: how well their captions fit, and how long they are",
+        """
+        SELECT caption_source, count(caption) AS captions, avg(similarity) AS mean_similarity,
+            quantile_cont(similarity, 0.1) AS p10_similarity, median(similarity) AS median_similarity,
+            quantile_cont(similarity, 0.9) AS p90_similarity, avg(tokens) AS mean_tokens,
+            avg(truncated::INTEGER) AS truncated_share
+        FROM captions GROUP BY caption_source ORDER BY caption_source <> 'original', caption_source
+        """,
+        {
+            "captions": "captions that there are",
+            "mean_similarity": "mean similarity of the captions with their images [-1 to 1]",
+            "p10_similarity": "a tenth of the captions lies below [-1 to 1]",
+            "median_similarity": "half of the captions lies below [-1 to 1]",
+            "p90_similarity": "nine tenths of the captions lie below [-1 to 1]",
+            "mean_tokens": "mean length of the captions [tokens]",
+            "truncated_share": "share of the captions that the scorer could not read whole [0 to 1]",
+        },
+    ),
+    _View(
+        "asset_sizes",
+        "What the store holds of each asset",
+        """
+        SELECT asset, count(*) AS partitions, sum("rows")::BIGINT AS "rows", sum(bytes)::BIGINT AS bytes,
+            max(materialised_at) AS materialised_at
+        FROM materialisations GROUP BY asset ORDER BY asset
+        """,
+        {
+            "partitions": "partitions written",
+            "rows": "rows in all partitions [rows]",
+            "bytes": "size of all partitions [bytes]",
+            "materialised_at": "when the last of them was written, UTC",
+        },
+    ),
+)
+
+_READ = {
+    "raw_samples": (
+        schemas.RAW_SAMPLES,
+        "uid source shard row image_name url caption format bytes width height status reason detail",
+    ),
+    "image_features": (
+        schemas.IMAGE_FEATURES,
+        "uid sharpness brightness contrast colourfulness top_label label_probabilities",
+    ),
+    "caption_scores": (schemas.CAPTION_SCORES, "uid caption_source similarity tokens truncated"),
+    "caption_preference": (schemas.CAPTION_PREFERENCE, "source_a source_b probability_a probability_b independent"),
+    "duplicate_clusters": (
+        schemas.DUPLICATE_CLUSTERS,
+        "uid kind cluster representative is_representative similarity size",
+    ),
+}
+"""The columns that are read of each asset: never image bytes nor embeddings."""
+
+
+def build_warehouse(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInputs) -> None:
+    """Fill an empty database with the tables and views, every one and every column of them commented.
+
+    DuckDB reads the Parquet files itself, only the columns that are wanted, and spills to disk what does not fit.
+
+    Raises:
+        ValueError: a uid stands in more than one row of ``raw_samples``, so that rows cannot be joined.
+        duckdb.Error: a file is torn or has not the columns of its schema.
+    """
+    registered = _register_inputs(connection, inputs)
+    repeated = connection.execute(
+        "SELECT uid, count(*) FROM raw_samples GROUP BY uid HAVING count(*) > 1 ORDER BY uid LIMIT 1"
+    ).fetchall()
+    for uid, times in repeated:
+        message = f"raw_samples holds the uid {uid} {times} times: uids must be unique across all shards"
+        raise ValueError(message)
+    comments: dict[str, str] = {}
+    for table in _TABLES:
+        columns = ", ".join(f'"{name}" {sql_type}' for name, (sql_type, _) in table.columns.items())
+        connection.execute(f"CREATE TABLE {table.name} ({columns})")
+        connection.execute(f"INSERT INTO {table.name} {table.select}")  # noqa: S608 - ours
+        _comment(connection, "TABLE", table.name, table.comment, {k: v for k, (_, v) in table.columns.items()})
+        comments |= {name: meaning for name, (_, meaning) in table.columns.items() if name not in comments}
+    for view in _VIEWS:
+        connection.execute(f"CREATE VIEW {view.name} AS {view.select}")
+        described = connection.execute(f"DESCRIBE {view.name}").fetchall()
+        meanings = {name: (view.columns.get(name) or comments[name]) for name, *_ in described}
+        _comment(connection, "VIEW", view.name, view.comment, meanings)
+    for name in registered:
+        connection.unregister(name)
+
+
+def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
+    """The quality report: samples, failures, captions, preference in words, duplicates, shards.
+
+    Args:
+        connection: a connection to a warehouse.
+    """
+    scored_by = _scored_by(connection)
+    preference = connection.sql(_PREFERENCE_IN_WORDS).to_arrow_table()
+    notes = [note for (note,) in connection.execute(_NOTES).fetchall()]
+    warning = f" Where independent says no: {'; '.join(notes)}." if notes else ""
+    return [
+        Section("Samples", "Every row of every source.", _table(connection, "SELECT * FROM quality_by_source")),
+        Section("Failures", "Why images could not be read.", _table(connection, "SELECT * FROM failure_reasons")),
+        Section("Captions", f"How well captions fit their images{scored_by}.", _table(connection, _CAPTIONS)),
+        Section(
+            "Preference",
+            f"Which of two captions the scorer prefers{scored_by}; surely means above 90 %.{warning}",
+            preference,
+        ),
+        Section(
+            "Duplicates",
+            "Samples that show the same picture, by how they were found; any is their union.",
+            _table(connection, "SELECT * FROM duplicate_kinds"),
+        ),
+        Section(
+            "Shards",
+            "Those first whose original captions fit least.",
+            _table(connection, "SELECT * EXCLUDE materialised_at FROM quality_by_shard"),
+        ),
+    ]
+
+
+_CAPTIONS = """
+SELECT q.caption_source, c.model, q.captions, c.errors, q.mean_similarity, c.mean_gain, c.share_better_than_original,
+    q.mean_tokens, q.truncated_share, c.independent
+FROM caption_quality q LEFT JOIN captioners c ON c.name = q.caption_source
+ORDER BY q.caption_source <> 'original', q.caption_source
+"""
+
+_PREFERENCE_IN_WORDS = """
+WITH pairs AS (
+    SELECT source_a AS preferred, source_b AS other, a_above_70 AS wins, b_above_70 AS losses, a_above_90 AS sure,
+        mean_probability_a AS probability, n, independent
+    FROM caption_preference WHERE a_above_70 > b_above_70
+    UNION ALL
+    SELECT source_b, source_a, b_above_70, a_above_70, b_above_90, mean_probability_b, n, independent
+    FROM caption_preference WHERE a_above_70 <= b_above_70
+)
+SELECT CASE
+        WHEN n = 0 THEN preferred || ' and ' || other || ': no image has both captions'
+        WHEN wins = losses THEN preferred || ' and ' || other || ' are preferred equally often'
+        ELSE preferred || ' is preferred to ' || other
+    END AS preference,
+    n AS images, wins AS above_70, sure AS surely, losses AS other_above_70, probability AS mean_probability,
+    CASE WHEN independent THEN 'yes' ELSE 'no, it proves nothing' END AS independent
+FROM pairs ORDER BY independent DESC, preference
+"""
+
+_NOTES = "SELECT DISTINCT note FROM caption_preference WHERE note IS NOT NULL ORDER BY note"
+
+
+def _table(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+    return connection.sql(sql).to_arrow_table()
+
+
+def _scored_by(connection: duckdb.DuckDBPyConnection) -> str:
+    scorers = connection.execute("SELECT DISTINCT scorer FROM captioners ORDER BY scorer").fetchall()
+    return f", by {scorers[0][0]}" if scorers else ""
+
+
+def _register_inputs(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInputs) -> list[str]:
+    """Make the inputs readable as temporary views; returns the names to unregister."""
+    registered = []
+
+    def register(name: str, table: pa.Table) -> None:
+        connection.register(name, table)
+        registered.append(name)
+
+    for asset, (schema, names) in _READ.items():
+        files = inputs.assets.get(asset, ())
+        columns = names.split()
+        view = "preference_rows" if asset == "caption_preference" else asset
+        if files:
+            quoted = ", ".join(f'"{name}"' for name in columns)
+            connection.execute(f"CREATE TEMP VIEW {view} AS SELECT {quoted} FROM {_parquet(files)}")  # noqa: S608
+        else:
+            register(view, pa.schema([schema.field(name) for name in columns]).empty_table())
+    connection.execute(f"CREATE TEMP VIEW all_captions AS {_all_captions(inputs)}")
+    register(
+        "captioner_infos",
+        pa.table(
+            {
+                "name": pa.array([info.name for info in inputs.captioners], pa.string()),
+                "kind": pa.array([info.kind for info in inputs.captioners], pa.string()),
+                "model": pa.array([info.model for info in inputs.captioners], pa.string()),
+                "backbones": pa.array([", ".join(sorted(info.backbones)) for info in inputs.captioners], pa.string()),
+                "shares_backbone_with_scorer": pa.array(
+                    [info.shares_backbone_with_scorer for info in inputs.captioners], pa.bool_()
+                ),
+            }
+        ),
+    )
+    register("scorer", pa.table({"name": pa.array([inputs.scorer], pa.string())}))
+    utc = inputs.materialisations.cast(MATERIALISATIONS)
+    position = utc.schema.get_field_index("materialised_at")
+    register(
+        "materialised", utc.set_column(position, "materialised_at", utc["materialised_at"].cast(pa.timestamp("us")))
+    )
+    return registered
+
+
+def _all_captions(inputs: WarehouseInputs) -> str:
+    """The original caption of every sample, and every captioner's."""
+    parts = [
+        f"SELECT shard AS place, uid, {_text(ORIGINAL)} AS caption_source, caption, "  # noqa: S608
+        "NULL::VARCHAR AS finish_reason, NULL::VARCHAR AS error, NULL::VARCHAR AS model FROM raw_samples"
+    ]
+    for asset, files in sorted(inputs.assets.items()):
+        if asset.startswith(CAPTIONS_ASSET) and files:
+            name = asset.removeprefix(CAPTIONS_ASSET)
+            parts.append(
+                f"SELECT r.shard, c.uid, {_text(name)}, c.caption, c.finish_reason, c.error, c.model "  # noqa: S608
+                f"FROM {_parquet(files)} c JOIN raw_samples r USING (uid)"
+            )
+    return " UNION ALL ".join(parts)
+
+
+def _parquet(files: Sequence[Path | str]) -> str:
+    escaped = (str(file).replace("[", "[[]").replace("*", "[*]").replace("?", "[?]") for file in files)
+    return f"read_parquet([{', '.join(map(_text, escaped))}], hive_partitioning = false)"
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _comment(
+    connection: duckdb.DuckDBPyConnection, kind: str, name: str, comment: str, columns: dict[str, str]
+) -> None:
+    connection.execute(f"COMMENT ON {kind} {name} IS {_text(comment)}")
+    for column, meaning in columns.items():
+        connection.execute(f'COMMENT ON COLUMN {name}."{column}" IS {_text(meaning)}')

@@ -1,0 +1,67 @@
+"""Files that are derived once and kept: converted models, embedded vocabularies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class CacheError(RuntimeError):
+    """A derived file cannot be written or read; says which and what to do."""
+
+
+def data_directory() -> Path:
+    """The folder that holds the configuration and everything made from it: ``DQE_DATA``, or ``./data``."""
+    return Path(os.environ.get("DQE_DATA") or "data").absolute()
+
+
+def cached_file(name: str, build: Callable[[Path], None]) -> Path:
+    """A file of the cache, built if it is not there.
+
+    Of several processes that ask for it at once one builds, under a lock that the system releases should that process
+    die, and the others wait. The file appears under its name whole or not at all.
+
+    Args:
+        name: file name; holds whatever the content depends on, since a file that is there is never built again.
+        build: writes the file to the path that it is given, which has the same suffix as ``name``.
+
+    Returns:
+        Absolute path of the file.
+
+    Raises:
+        CacheError: the folder cannot be written, or the disk is full.
+    """
+    target = data_directory() / "cache" / name
+    if target.is_file():
+        return target
+    partial = target.with_name(f".partial-{name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_name(f".{name}.lock")):
+            if not target.is_file():
+                try:
+                    build(partial)
+                    _flush(partial)
+                    partial.replace(target)
+                    _flush(target.parent)
+                finally:
+                    partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise CacheError(
+            f"cannot make {target}: {error}; free or permit its folder, or set DQE_DATA to another one"
+        ) from error
+    return target
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,305 @@
+"""The collection inside this process: Qdrant's own engine in a directory (qdrant-edge-py)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from contextlib import contextmanager
+from pathlib import Path  # noqa: TC003 (pydantic reads it)
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import numpy as np
+from filelock import FileLock, Timeout
+from pydantic import NonNegativeFloat  # noqa: TC002 (pydantic reads it)
+
+from dqe_resources.cache import data_directory
+from dqe_resources.vectors.points import Point
+from dqe_resources.vectors.protocol import (
+    Collection,
+    Hit,
+    Vectors,
+    VectorsBrokenError,
+    VectorsBusyError,
+    VectorsError,
+    check_names,
+    check_vectors,
+)
+from dqe_resources.vectors.where import DEFAULT_INDEXES, Clause, Equals, Index, json_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from qdrant_edge import EdgeShard, Filter
+
+_IDENTITY = "collection.json"
+_PAGE = 10_000
+_FREE_BYTES = 128 * 2**20
+_WRITTEN_PER_BYTE = 4
+"""Bytes that the log, the storage and their growth steps may take for a byte of vectors, generously."""
+
+Result = TypeVar("Result")
+
+
+class EmbeddedCollection(Collection):
+    """A collection in a directory."""
+
+    def __init__(
+        self, shard: EdgeShard, directory: Path, identity: str, vectors: Mapping[str, int], indexes: Mapping[str, Index]
+    ) -> None:
+        self._shard = shard
+        self._directory = directory
+        super().__init__(identity, vectors, indexes)
+
+    def _ask(self, call: Callable[[], Result]) -> Result:
+        return _engine(call, lambda error: VectorsError(f"the collection in {self._directory} failed: {error}"))
+
+    def _read_indexes(self) -> set[str]:
+        return {field.strip('"') for field in self._ask(self._shard.info).payload_schema}
+
+    def _create_index(self, field: str, kind: Index) -> None:
+        from qdrant_edge import PayloadSchemaType, UpdateOperation
+
+        schema = {
+            "keyword": PayloadSchemaType.Keyword,
+            "integer": PayloadSchemaType.Integer,
+            "float": PayloadSchemaType.Float,
+            "bool": PayloadSchemaType.Bool,
+        }[kind]
+        self._ask(lambda: self._shard.update(UpdateOperation.create_field_index(json_path(field), schema)))
+
+    def _upsert(self, points: list[Point]) -> None:
+        from qdrant_edge import Point as EdgePoint
+        from qdrant_edge import UpdateOperation
+
+        _check_free(self._directory, _WRITTEN_PER_BYTE * 4 * len(points) * sum(self._vectors.values()))
+        rows = [
+            EdgePoint(point.uid, {name: vector.tolist() for name, vector in point.vectors.items()}, point.payload)
+            for point in points
+        ]
+        self._ask(lambda: self._shard.update(UpdateOperation.upsert_points(rows)))
+
+    def _delete(self, uids: list[str]) -> None:
+        from qdrant_edge import UpdateOperation
+
+        self._ask(lambda: self._shard.update(UpdateOperation.delete_points(list(uids))))
+
+    def _count(self, conditions: list[Clause]) -> int:
+        from qdrant_edge import CountRequest
+
+        return self._ask(lambda: self._shard.count(CountRequest(exact=True, filter=_filter(conditions))))
+
+    def _nearest(self, vector: np.ndarray, using: str, limit: int, conditions: list[Clause]) -> list[Hit]:
+        from qdrant_edge import Query, QueryRequest, SearchParams
+
+        request = QueryRequest(
+            limit=limit,
+            query=Query.Nearest(vector.tolist(), using=using),
+            filter=_filter(conditions),
+            params=SearchParams(exact=True),
+            with_payload=True,
+        )
+        found = self._ask(lambda: self._shard.query(request))
+        return [Hit(_uid(point.id), point.score, point.payload or {}) for point in found]
+
+    def _retrieve(self, uid: str) -> Point | None:
+        records = self._ask(lambda: self._shard.retrieve([uid], with_payload=True, with_vector=True))
+        return _point(records[0]) if records else None
+
+    def _scroll(self, conditions: list[Clause], *, content: bool) -> Iterator[Point]:
+        from qdrant_edge import ScrollRequest
+
+        offset = None
+        while True:
+            request = ScrollRequest(
+                offset=offset,
+                limit=_PAGE if not content else _PAGE // 10,
+                filter=_filter(conditions),
+                with_payload=content,
+                with_vector=content,
+            )
+            records, offset = self._ask(lambda request=request: self._shard.scroll(request))  # type: ignore[misc]
+            yield from map(_point, records)
+            if offset is None:
+                return
+
+
+class EmbeddedQdrant(Vectors):
+    """The collection in a directory of this machine. One process at a time has it open; others wait.
+
+    Follows qdrant-edge-py (https://github.com/qdrant/qdrant, lib/edge), with its write-ahead log: what a killed
+    process had begun is completed or undone when the collection is next opened.
+    """
+
+    kind: ClassVar[str] = "embedded"
+
+    directory: Path | None = None
+    """Where the collection is kept; None is ``qdrant`` in the data directory."""
+    wait_s: NonNegativeFloat = 120.0
+    """How long to wait for another process that has it open."""
+
+    def signature(self) -> dict[str, Any]:
+        """The kind: what is stored does not depend on where, and the collection's identity says whether it is there."""
+        return {"kind": self.kind}
+
+    @property
+    def location(self) -> str:
+        """Where the collection is, in words."""
+        return f"the collection in {self._collection}"
+
+    @property
+    def _root(self) -> Path:
+        return self.directory.absolute() if self.directory is not None else data_directory() / "qdrant"
+
+    @property
+    def _collection(self) -> Path:
+        return self._root / "collection"
+
+    @contextmanager
+    def open(
+        self, vectors: Mapping[str, int] | None = None, indexes: Mapping[str, Index] = DEFAULT_INDEXES
+    ) -> Iterator[Collection]:
+        """Opens the collection, made first if there is none; waits for another process that has it open."""
+        if vectors is not None:
+            check_names(vectors)
+        with self._locked():
+            _check_free(self._root)
+            if not self._collection.exists():
+                if vectors is None:
+                    raise VectorsError(f"there is no collection in {self._collection} yet. {self._refill()}")
+                self._make(vectors)
+            identity, there = self._read_identity()
+            if vectors is not None:
+                check_vectors(self.location, there, vectors, self._mend())
+            shard = self._load()
+            try:
+                yield EmbeddedCollection(shard, self._collection, identity, there, indexes)
+            finally:
+                try:
+                    _engine(shard.flush, lambda error: VectorsError(f"{self.location} could not be written: {error}"))
+                finally:
+                    shard.close()
+
+    def recreate(self, vectors: Mapping[str, int]) -> None:
+        """Replaces the collection, also one that cannot be read, by a new and empty one."""
+        check_names(vectors)
+        with self._locked():
+            if self._collection.exists():
+                # Renamed first: a directory that is half deleted must not pass for a collection.
+                self._collection.rename(self._leftover("old"))
+            self._make(vectors)
+            self._clear()
+
+    def _leftover(self, what: str) -> Path:
+        return self._collection.with_suffix(f".{what}")
+
+    def _clear(self) -> None:
+        for what in ("new", "old"):
+            shutil.rmtree(self._leftover(what), ignore_errors=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            # A lock that is a mere file would outlive a killed process.
+            lock = FileLock(self._root / "lock", timeout=self.wait_s, fallback_to_soft=False)
+            lock.acquire()
+        except Timeout as error:
+            raise VectorsBusyError(
+                f"another process has {self.location} open and did not finish within {self.wait_s:g} s. "
+                "Wait for it to end (a running materialisation or search), or set a longer wait_s"
+            ) from error
+        except (OSError, NotImplementedError) as error:
+            raise VectorsError(f"{self._root} cannot be used for the collection: {error}") from error
+        try:
+            self._clear()
+            yield
+        finally:
+            lock.release()
+
+    def _make(self, vectors: Mapping[str, int]) -> None:
+        """A new collection, made beside and renamed: a process killed meanwhile leaves none, never half of one."""
+        from qdrant_edge import Distance, EdgeConfig, EdgeShard, EdgeVectorParams
+
+        new = self._leftover("new")
+        params = {name: EdgeVectorParams(size=size, distance=Distance.Cosine) for name, size in vectors.items()}
+        try:
+            new.mkdir()
+            _engine(
+                lambda: EdgeShard.create(str(new), EdgeConfig(vectors=params)).close(),
+                lambda error: VectorsError(f"{self.location} cannot be made: {error}"),
+            )
+            identity = {"identity": uuid.uuid4().hex, "vectors": dict(vectors)}
+            (new / _IDENTITY).write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
+            new.rename(self._collection)
+        except OSError as error:
+            raise VectorsError(f"{self.location} cannot be made: {error}") from error
+
+    def _read_identity(self) -> tuple[str, dict[str, int]]:
+        try:
+            stored = json.loads((self._collection / _IDENTITY).read_text(encoding="utf-8"))
+            return str(stored["identity"]), {str(name): int(size) for name, size in stored["vectors"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._broken(error) from error
+
+    def _load(self) -> EdgeShard:
+        from qdrant_edge import EdgeShard
+
+        return _engine(lambda: EdgeShard.load(str(self._collection)), self._broken)
+
+    def _broken(self, error: BaseException) -> VectorsBrokenError:
+        return VectorsBrokenError(f"{self.location} cannot be read ({error}). {self._mend()}")
+
+    def _mend(self) -> str:
+        return f"Everything in it comes from the store: delete {self._collection}, then {self._refill().lower()}"
+
+    def _refill(self) -> str:
+        return "Materialise caption_collection for every shard"
+
+
+def _engine(call: Callable[[], Result], failed: Callable[[BaseException], VectorsError]) -> Result:
+    """Calls the engine, which raises plain ``Exception`` and, where it panics, what is no ``Exception`` at all."""
+    try:
+        return call()
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise failed(error) from error
+
+
+def _check_free(directory: Path, written: int = 0) -> None:
+    """Refuses a disk that might fill up: the engine writes through mapped memory, and would kill the process."""
+    needed = _FREE_BYTES + written
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise VectorsError(
+            f"the disk of {directory} is almost full: {free >> 20} MiB are free, and {needed >> 20} MiB are needed to "
+            "open or write the collection safely. Free some space and run this again: what is written already stays"
+        )
+
+
+def _uid(identifier: object) -> str:
+    return uuid.UUID(str(identifier)).hex
+
+
+def _point(record: Any) -> Point:
+    vectors = {name: np.asarray(vector, np.float32) for name, vector in (record.vector or {}).items()}
+    return Point(_uid(record.id), record.payload or {}, vectors)
+
+
+def _filter(conditions: list[Clause]) -> Filter | None:
+    from qdrant_edge import FieldCondition, Filter, MatchValue, RangeFloat
+
+    if not conditions:
+        return None
+    must: list[Any] = []
+    for condition in conditions:
+        field = json_path(condition.field)
+        if isinstance(condition, Equals):
+            # The binding takes Python's True for the integer 1, which equals no truth value; NumPy's it takes as meant.
+            value: Any = np.bool_(condition.value) if isinstance(condition.value, bool) else condition.value
+            must.append(FieldCondition(field, match=MatchValue(value)))
+        else:
+            bounds = RangeFloat(gte=condition.at_least, lt=condition.below, lte=condition.at_most)
+            must.append(FieldCondition(field, range=bounds))
+    return Filter(must=must)

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dqe_assets import images
+from dqe_assets.ingest.raw import raw_samples, uid_of
+from dqe_assets.ingest.rows import SourceRow
+from dqe_assets.schemas import RAW_SAMPLES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIMITS = {"max_bytes": 1_000_000, "max_pixels": 1_000_000}
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def photo(width: int = 60, height: int = 40) -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    return Image.fromarray(noise)
+
+
+def bomb_png() -> bytes:
+    """A few bytes that claim to be 60,000 x 60,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+JPEG = encoded(photo(), "JPEG")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"<html>not found</html>", "not_an_image"),
+        (JPEG[: len(JPEG) // 2], "truncated"),
+        (encoded(photo(), "PNG")[:-400], "truncated"),
+        (bomb_png(), "bomb"),
+        (encoded(photo(1100, 1000), "JPEG", quality=1), "bomb"),
+        (bytes(1_000_001), "too_large"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_an_image"),
+        (None, "missing"),
+    ],
+)
+def test_what_is_no_image_keeps_its_row_with_the_reason(data: bytes | None, reason: str) -> None:
+    rows = [SourceRow("a", "first", JPEG), SourceRow("b", "second", data), SourceRow("c", None, JPEG)]
+    table = raw_samples(rows, source="s", shard="s-00000", **LIMITS)
+    assert table.schema.equals(RAW_SAMPLES)
+    assert table["row"].to_pylist() == [0, 1, 2]
+    assert table["status"].to_pylist() == ["ok", "failed", "ok"]
+    assert table["reason"].to_pylist() == ["ok", reason, "ok"]
+    assert table["image"].is_valid().to_pylist() == [True, False, True]
+    assert table["detail"][1].as_py()
+    assert table["caption"].to_pylist() == ["first", "second", None]
+
+
+def test_files_are_read_and_a_missing_one_is_a_row(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(JPEG)
+    (tmp_path / "folder.jpg").mkdir()
+    rows = [SourceRow(name, "c", tmp_path / name) for name in ("x.jpg", "gone.jpg", "folder.jpg")]
+    table = raw_samples(rows, source="s", shard="s-00000", **LIMITS)
+    assert table["reason"].to_pylist() == ["ok", "missing", "missing"]
+    assert table["image"][0]["bytes"].as_py() == JPEG
+    assert "No such file" in table["detail"][1].as_py()
+
+
+def test_size_is_that_of_the_upright_image() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(photo(60, 40), "JPEG", exif=exif)
+    table = raw_samples([SourceRow("a", "c", turned)], source="s", shard="s-00000", **LIMITS)
+    row = table.drop_columns(["image"]).to_pylist()[0]
+    assert (row["width"], row["height"], row["exif_orientation"], row["format"]) == (40, 60, 6, "jpeg")
+    assert images.decode(turned).size == (40, 60)
+
+
+def test_uids_are_of_the_key_and_the_source_and_nothing_else() -> None:
+    assert uid_of("s", "a") == uid_of("s", "a")
+    assert len({uid_of("s", "a"), uid_of("t", "a"), uid_of("s", "b"), uid_of("", "s\0a")}) == 4
+    assert len(uid_of("s", "a")) == 32
+    first = raw_samples([SourceRow("a", "c", JPEG), SourceRow("b", "c", JPEG)], source="s", shard="s-0", **LIMITS)
+    second = raw_samples([SourceRow("b", "other", JPEG)], source="s", shard="s-1", **LIMITS)
+    assert first["uid"][1] == second["uid"][0]
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "pixel"),
+    [
+        (Image.new("CMYK", (4, 4), (0, 0, 0, 0)), "JPEG", (255, 255, 255)),
+        (Image.new("L", (4, 4), 77), "PNG", (77, 77, 77)),
+        (Image.new("RGBA", (4, 4), (255, 0, 0, 0)), "PNG", (255, 255, 255)),
+        (Image.new("LA", (4, 4), (0, 255)), "PNG", (0, 0, 0)),
+        (Image.new("P", (4, 4)), "GIF", (0, 0, 0)),
+        (Image.new("1", (4, 4), 1), "PNG", (255, 255, 255)),
+        (Image.fromarray(np.full((4, 4), 32_896, np.uint16)), "PNG", (128, 128, 128)),
+    ],
+)
+def test_every_mode_becomes_rgb(image: Image.Image, kind: str, pixel: tuple[int, int, int]) -> None:
+    decoded = images.decode(encoded(image, kind))
+    assert decoded.mode == "RGB"
+    assert np.abs(np.array(decoded)[0, 0].astype(int) - pixel).max() <= 2
+
+
+def test_an_animation_gives_its_first_frame() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert images.decode(data).getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("position", range(0, len(JPEG), 97))
+def test_damage_anywhere_is_an_image_or_an_image_error(position: int) -> None:
+    damaged = JPEG[:position] + bytes(8) + JPEG[position + 8 :]
+    try:
+        info = images.inspect(damaged, **LIMITS)
+    except images.ImageError as error:
+        assert error.reason in {"not_an_image", "truncated", "damaged", "bomb"}  # noqa: PT017
+    else:
+        assert info.format == "jpeg"
