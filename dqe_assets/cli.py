@@ -173,7 +173,7 @@ def get(image_name: Annotated[str, typer.Argument(help="The source's own name of
 def gallery() -> None:
     """Say where the gallery is, and open it in a browser."""
     with _clear_errors():
-        from dqe_assets.report.gallery import gallery_path  # noqa: PLC0415
+        from dqe_assets.report.assets import gallery_path  # noqa: PLC0415
 
         path = gallery_path()
         if not path.exists():

@@ -9,7 +9,7 @@ from dqe_assets.dedup.assets import duplicate_clusters
 from dqe_assets.features.assets import image_features
 from dqe_assets.index.assets import caption_collection_of
 from dqe_assets.ingest.assets import raw_samples
-from dqe_assets.report.assets import sample_gallery_of, warehouse_of
+from dqe_assets.report.assets import sample_gallery, warehouse_of
 from dqe_assets.score.assets import caption_preference_of, caption_scores_of, joint_embeddings_of
 from dqe_assets.stage import CAPTIONER_PREFIX, Stage
 
@@ -31,7 +31,7 @@ def stages(settings: Settings) -> list[Stage]:
         caption_collection_of(synthetic),
         duplicate_clusters,
         warehouse_of(synthetic),
-        sample_gallery_of(synthetic),
+        sample_gallery,
     ]
 
 

@@ -154,6 +154,8 @@ def _run(  # noqa: PLR0913, PLR0917
     for event in result.get_step_failure_events():
         data = event.step_failure_data
         error = data.error.cause if data.error and data.error.cause else data.error
+        if error and error.cls_name == dg.DagsterAssetCheckFailedError.__name__:
+            continue  # the check itself says more, below
         name = (event.step_key or "").replace("__", "/")
         message = " ".join((error.message if error else "failed").split())
         outcome.failures.append(f"{name}{f', shard {shard}' if shard else ''}: {message}")

@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import BinaryIO
 
     import fsspec
 
@@ -30,6 +31,7 @@ UNPARTITIONED = "all"
 """File name of the one partition of an asset that has no partitions."""
 
 _STAMP = b"dqe"
+_ROW_GROUP_BYTES = 16 << 20
 
 
 class StorageError(Exception):
@@ -121,11 +123,9 @@ class Store:
         """
         path = self.path(asset, partition)
         conformed = _conform(table, schema, path).replace_schema_metadata({_STAMP: stamp.to_json()})
-
-        def write(target: Any) -> None:
-            pq.write_table(conformed, target, compression="zstd", row_group_size=2048)
-
-        self._write(path, write)
+        # Groups of a like number of bytes, so that a few rows with images can be read without their whole shard.
+        rows = max(1, conformed.num_rows * _ROW_GROUP_BYTES // max(conformed.nbytes, 1))
+        self._write(path, lambda target: pq.write_table(conformed, target, compression="zstd", row_group_size=rows))
         return path
 
     def write_manifest(self, asset: str, partition: str | None, stamp: Stamp) -> str:
@@ -150,6 +150,26 @@ class Store:
             except (pa.ArrowException, OSError) as error:
                 raise StorageError(f"{path}: damaged ({error}); {_mend(asset, partition)}") from error
         return table.replace_schema_metadata(None)
+
+    def read_rows(
+        self, asset: str, partition: str | None, schema: pa.Schema, rows: Sequence[int], columns: Sequence[str]
+    ) -> pa.Table:
+        """Some rows of a table, by position, reading no more of the file than the row groups that hold them.
+
+        Raises:
+            StorageError: as ``read``.
+        """
+        path = self.path(asset, partition)
+        with self._parquet(path, asset, partition) as file:
+            _check_schema(file.schema_arrow, schema, path, columns, _mend(asset, partition))
+            parts, first = [], 0
+            for group in range(file.num_row_groups):
+                count = file.metadata.row_group(group).num_rows
+                inside = [row - first for row in rows if first <= row < first + count]
+                if inside:
+                    parts.append(file.read_row_group(group, columns=list(columns)).take(pa.array(inside)))
+                first += count
+        return pa.concat_tables(parts).replace_schema_metadata(None) if parts else _empty(schema, columns)
 
     def get(self, asset: str, partition: str | None) -> StoredPartition | None:
         """What is stored for a partition, from the file's footer alone; None if nothing is."""
@@ -202,30 +222,16 @@ class Store:
                 raise StorageError(f"{path}: torn or not Parquet ({_one_line(error)}); {mend}") from error
             yield file
 
-    def _write(self, path: str, write: Any) -> None:
-        filesystem, root = self._filesystem
-        folder, _, name = path.rpartition("/")
-        temporary = f"{folder}/.{name}.{uuid4().hex}.tmp"
+    def _write(self, path: str, write: Callable[[BinaryIO], Any]) -> None:
+        if self._is_local:
+            replace_file(Path(path), write)
+            return
         try:
-            filesystem.makedirs(folder, exist_ok=True)
-            if not self._is_local:
-                # An object appears in an object store only once it is whole.
-                with filesystem.open(path, "wb") as target:
-                    write(target)
-                return
-            with Path(temporary).open("wb") as target:
+            # An object appears in an object store only once it is whole.
+            with self._filesystem[0].open(path, "wb") as target:
                 write(target)
-                target.flush()
-                os.fsync(target.fileno())
-            Path(temporary).replace(path)
         except OSError as error:
-            raise StorageError(
-                f"{path}: cannot be written ({error.strerror or error}); nothing was changed. "
-                f"Free space or allow writing under {root}, then run the same command again"
-            ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink(missing_ok=True)
+            raise StorageError(f"{path}: cannot be written ({error})") from error
 
     def sweep(self) -> int:
         """Remove temporary files that killed writers left behind; returns how many.
@@ -244,8 +250,36 @@ class Store:
         return len(stale)
 
 
+def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Write a file so that at its path there is ever the whole old one or the whole new one.
+
+    Raises:
+        StorageError: it cannot be written; what was there is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as target:
+            write(target)
+            target.flush()
+            os.fsync(target.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror or error}); nothing was changed. "
+            f"Free space or allow writing in {path.parent}, then run the same command again"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
 def _mend(asset: str, partition: str | None) -> str:
     return f"run: dqe materialize {asset}" + (f" --shard {partition}" if partition else "") + " --force"
+
+
+def _empty(schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
+    return pa.schema([schema.field(name) for name in columns]).empty_table()
 
 
 def _one_line(error: Exception) -> str:

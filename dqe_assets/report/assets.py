@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from html.parser import HTMLParser
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dqe_assets import describe
-from dqe_assets.report.gallery import GalleryInputs, gallery_path, render_gallery
+from dqe_assets.report.gallery import GalleryInputs, render_gallery
 from dqe_assets.report.warehouse import MATERIALISATIONS, CaptionerInfo, WarehouseInputs, build_warehouse
-from dqe_assets.schemas import SYNTHETIC_CAPTIONS_PREFIX
+from dqe_assets.schemas import RAW_SAMPLES
 from dqe_assets.stage import Check, Facts, Stage, Verdict, Work, stage
+from dqe_resources.cache import data_directory
+from dqe_resources.storage import replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
-    from dqe_resources.storage import Stamp
+    import duckdb
+
     from dqe_resources.warehouse import Warehouse
 
 TABLES = ("raw_samples", "image_features", "joint_embeddings", "caption_scores", "caption_preference")
@@ -71,9 +77,75 @@ def warehouse_of(synthetic: Sequence[Stage]) -> Stage:
     return build
 
 
-def sample_gallery_of(synthetic: Sequence[Stage]) -> Stage:
-    """The asset ``sample_gallery``."""
-    return NotImplemented
+def gallery_path() -> Path:
+    """Where the gallery is written."""
+    return data_directory() / "gallery.html"
+
+
+class _Loads(HTMLParser):
+    """Collects what a page loads from elsewhere, and what of it would run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """As HTMLParser calls it for each element."""
+        if tag in {"script", "iframe", "object", "embed", "base", "form"}:
+            self.found.append(f"<{tag}>")
+        for name, value in attrs:
+            if name in {"src", "srcset", "href", "action"} and not (value or "").startswith(("data:image/", "#")):
+                self.found.append(f"{name}={value}")
+            elif name.startswith("on"):
+                self.found.append(name)
+
+
+def _page_stands_alone(_: Work, __: Facts) -> Verdict:
+    loads = _Loads()
+    loads.feed(gallery_path().read_text(encoding="utf-8"))
+    return Verdict(
+        not loads.found,
+        f"the page loads or runs {len(loads.found)} things{': ' + ', '.join(loads.found[:5]) if loads.found else ''}",
+        {"found": len(loads.found)},
+    )
+
+
+@stage(
+    group="reports",
+    kinds={"html"},
+    code_version="1",
+    inputs=["raw_samples"],
+    corpus_inputs=["warehouse"],
+    partitioned=False,
+    is_table=False,
+    checks=[Check("stands_alone", "The page loads nothing and runs no script.", _page_stands_alone)],
+    describe=describe.sample_gallery,
+    intact=lambda _, __: gallery_path().exists(),
+)
+def sample_gallery(work: Work, warehouse: Warehouse) -> Facts:
+    """One HTML page to look at: photos with their captions and scores, most improved, worst, duplicates, failures."""
+    shown: list[str] = []
+    with warehouse.connect() as connection:
+
+        def images(uids: list[str]) -> dict[str, bytes]:
+            shown.extend(uids)
+            return _images(work, connection, uids)
+
+        page = render_gallery(GalleryInputs(connection, images))
+    replace_file(gallery_path(), lambda target: target.write(page.encode()))
+    return Facts(len(shown), {"path": str(gallery_path())})
+
+
+def _images(work: Work, connection: duckdb.DuckDBPyConnection, uids: list[str]) -> dict[str, bytes]:
+    places = connection.execute(
+        'SELECT shard, "row" FROM samples WHERE uid IN (SELECT unnest(?)) ORDER BY ALL', [uids]
+    ).fetchall()
+    found: dict[str, bytes] = {}
+    for shard, places_in_shard in groupby(places, key=itemgetter(0)):
+        rows = [row for _, row in places_in_shard]
+        table = work.store.read_rows("raw_samples", shard, RAW_SAMPLES, rows, ["uid", "image"])
+        found |= {row["uid"]: row["image"]["bytes"] for row in table.to_pylist() if row["image"]}
+    return found
 
 
 def _captioners(work: Work) -> list[CaptionerInfo]:

@@ -21,6 +21,9 @@ THUMBNAIL = 320
 CAPTION_CHARACTERS = 2000
 """A caption is cut here."""
 
+ALWAYS_SHOWN = 160
+"""Characters of a longer caption that are shown before it is unfolded."""
+
 GROUP_MEMBERS = 6
 """Members of a duplicate group that are shown."""
 
@@ -50,6 +53,8 @@ class GalleryInputs:
 class _Caption:
     source: str
     text: str | None
+    rest: str
+    """The words that are folded away."""
     similarity: float | None
     level: str
     independent: bool
@@ -156,18 +161,22 @@ class _Reader:
         """The key figures: value, what it is, and a remark."""
         total = self.totals()
         figures = [
-            (f"{total['rows']:,}", "samples", f"in {total['shards']:,} shards of {total['sources']:,} sources"),
+            (
+                f"{total['rows']:,}",
+                "samples",
+                f"{_counted(total['sources'], 'source')}, {_counted(total['shards'], 'shard')}",
+            ),
         ]
         if not total["rows"]:
             return figures
         figures.append((_percent(total["ok"], total["rows"]), "readable images", f"{total['failed']:,} failed"))
-        remark = f"in {total['groups']:,} groups"
+        remark = f"in {_counted(total['groups'], 'group')}"
         figures.append((f"{total['duplicates']:,}", "redundant duplicates", remark))
         if total["original"] is not None:
             figures.append((f"{total['original']:.3f}", "mean similarity, original", "captions as found"))
         for row in self._limited("SELECT * FROM captioners WHERE mean_similarity IS NOT NULL ORDER BY name"):
             share = row["share_better_than_original"]
-            remark = "" if share is None else f"above the original in {share:.0%}"
+            remark = "" if share is None else f"above the original in {share:.0%}".replace("%", " %")
             figures.append((f"{row['mean_similarity']:.3f}", f"mean similarity, {row['name']}", remark))
         return figures
 
@@ -184,10 +193,13 @@ class _Reader:
         )[0]
 
     def notes(self) -> list[str]:
-        """Why preferences prove nothing, where they do."""
+        """Which preferences prove nothing, and why."""
         return [
-            f"{row['source_a']} and {row['source_b']}: {_lower_first(row['note'])}."
-            for row in self._rows("SELECT * FROM caption_preference WHERE note IS NOT NULL")
+            f"{row['pairs']}. {row['note']}."
+            for row in self._rows(
+                "SELECT note, string_agg(source_a || ' against ' || source_b, ', ' ORDER BY source_a, source_b) AS pairs "
+                "FROM caption_preference WHERE note IS NOT NULL GROUP BY note ORDER BY note"
+            )
         ]
 
     def scorer(self) -> str | None:
@@ -220,7 +232,7 @@ class _Reader:
             for row in self._limited("SELECT * FROM caption_preference ORDER BY source_a <> 'original', source_a, source_b")
         ]
         sizes: dict[str, list[int]] = {}
-        for row in self._rows("SELECT DISTINCT kind, cluster, size FROM duplicates ORDER BY kind, cluster"):
+        for row in self._rows("SELECT DISTINCT kind, cluster, size FROM duplicates ORDER BY kind = 'any', kind, cluster"):
             sizes.setdefault(row["kind"], []).append(row["size"])
         drawings: list[tuple[str, Callable[[plots.Theme], bytes]]] = [
             ("How well the captions of each source fit", lambda theme: plots.similarity_histogram(scores, theme)),
@@ -294,9 +306,11 @@ class _Reader:
 
     def _caption(self, row: dict[str, Any], best: str | None) -> _Caption:
         source = row["caption_source"]
+        text, rest = _folded(_clean(row["caption"]))
         return _Caption(
             source=source,
-            text=_clean(row["caption"]),
+            text=text,
+            rest=rest,
             similarity=row["similarity"],
             level=self._level(row["similarity"]),
             independent=self.independent.get(source, True),
@@ -380,10 +394,20 @@ def _clean(text: str | None) -> str | None:
     return line or None
 
 
+def _folded(text: str | None) -> tuple[str | None, str]:
+    """The part of a caption that is always shown, cut between words, and the rest."""
+    if text is None or len(text) <= ALWAYS_SHOWN + 40:
+        return text, ""
+    cut = text.rfind(" ", ALWAYS_SHOWN // 2, ALWAYS_SHOWN)
+    cut = cut if cut > 0 else ALWAYS_SHOWN
+    return text[:cut], text[cut:]
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
+
+
 def _percent(part: int, whole: int) -> str:
     share = 100 * part / whole
     return f"{share:.0f} %" if part in (0, whole) else f"{share:.1f} %"
 
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]

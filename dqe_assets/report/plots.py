@@ -143,7 +143,7 @@ def similarity_histogram(scores: Mapping[str, ArrayLike], theme: Theme = LIGHT) 
         return _nothing("no scores", theme)
     figure, axes = _figure(3.1, theme)
     colours = theme.colours(scores)
-    edges = _edges(np.concatenate(list(finite.values())), bins=36)
+    edges = _edges(np.concatenate(list(finite.values())), bins=_bins(max(map(len, finite.values()))))
     for name in _ordered(finite):
         values = finite[name]
         counts, _ = np.histogram(values, edges)
@@ -259,7 +259,7 @@ def feature_histograms(features: Mapping[str, ArrayLike], theme: Theme = LIGHT) 
     lines = -(-len(finite) // columns)
     figure, grid = _grid(lines, columns, 0.25 + 1.75 * lines, theme)
     for axes, (name, values) in zip(grid, finite.items(), strict=False):
-        counts, edges = np.histogram(values, _edges(values, bins=24))
+        counts, edges = np.histogram(values, _edges(values, bins=_bins(len(values))))
         axes.stairs(counts, edges, fill=True, color=theme.sources[0], alpha=0.85)
         axes.axvline(float(np.median(values)), color=theme.ink, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.set_yticks([])
@@ -405,6 +405,11 @@ def _edges(values: np.ndarray, bins: int) -> np.ndarray:
     if high - low <= 1e-9 * max(1.0, abs(high)):
         low, high = low - 0.5, high + 0.5
     return np.linspace(low, high, bins + 1)
+
+
+def _bins(values: int) -> int:
+    """The square-root choice, somewhat finer, within what the eye can use."""
+    return int(np.clip(1.5 * np.sqrt(values), 8, 36))
 
 
 def _percent(part: int, whole: int) -> str:

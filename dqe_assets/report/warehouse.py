@@ -434,7 +434,7 @@ _VIEWS = (
         """
         SELECT kind, count(DISTINCT cluster) AS groups, count(*) AS samples,
             count(*) FILTER (NOT is_representative) AS redundant, max(size) AS largest
-        FROM duplicates GROUP BY kind ORDER BY kind
+        FROM duplicates GROUP BY kind ORDER BY kind = 'any', kind
         """,
         {
             "groups": "clusters",
