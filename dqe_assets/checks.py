@@ -37,15 +37,14 @@ def unique(*columns: str) -> Check:
     return Check(UNIQUE, f"No two rows have the same {' and '.join(columns)}.", run)
 
 
-def complete(rows_each: int | None = 1) -> Check:
-    """Rows in = rows out: every uid of ``raw_samples`` has its rows, and no other uid has any."""
+def complete(rows_each: int = 1, *, of: str = "raw_samples") -> Check:
+    """Rows in = rows out: every uid of an input has its rows, and no other uid has any."""
 
     def run(work: Work, table: pa.Table) -> Verdict:
-        expected = work.read("raw_samples", ["uid"])["uid"]
-        each = rows_each if rows_each is not None else table.num_rows // max(len(expected), 1)
+        expected = pc.unique(work.read(of, ["uid"])["uid"])
         missing = pc.sum(pc.invert(pc.is_in(expected, value_set=table["uid"]))).as_py() or 0
         foreign = pc.sum(pc.invert(pc.is_in(table["uid"], value_set=expected))).as_py() or 0
-        passed = missing == foreign == 0 and table.num_rows == each * len(expected)
+        passed = missing == foreign == 0 and table.num_rows == rows_each * len(expected)
         values = {"rows_in": len(expected), "rows_out": table.num_rows, "missing": missing, "foreign": foreign}
         return Verdict(
             passed, f"{len(expected):,} samples in, {table.num_rows:,} rows out, {missing} missing, {foreign} foreign", values

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.report import plots
+from dqe_assets.schemas import RAW_SAMPLES
 from dqe_assets.score.preference import preference_counts
 
 if TYPE_CHECKING:
@@ -28,17 +29,15 @@ def raw_samples(work: Work, table: pa.Table) -> Metadata:
     """Rows by reason, a contact sheet of the first images, a preview."""
     reasons = _counts(table["reason"])
     ok = reasons.get("ok", 0)
-    images = work.read("raw_samples", ["image"])["image"]
-    shown = [row for row in range(table.num_rows) if table["status"][row].as_py() == "ok"][:SHEET_IMAGES]
+    shown = np.flatnonzero(pc.equal(table["status"], "ok").to_numpy())[:SHEET_IMAGES].tolist()
+    sheet = work.store.read_rows("raw_samples", work.partition, RAW_SAMPLES, shown, ["image", "caption"]).to_pylist()
     return {
         "ok": ok,
         "failed": table.num_rows - ok,
         "success_rate": round(ok / table.num_rows, 4) if table.num_rows else None,
         "reasons": _picture(plots.status_bars(reasons), "rows by reason"),
         "images": _picture(
-            plots.contact_sheet(
-                [images[row]["bytes"].as_py() for row in shown], [table["caption"][row].as_py() or "" for row in shown]
-            ),
+            plots.contact_sheet([row["image"]["bytes"] for row in sheet], [row["caption"] or "" for row in sheet]),
             "the first images of the shard",
         ),
         "preview": _preview(table, ["image_name", "caption", "format", "width", "height", "reason"]),

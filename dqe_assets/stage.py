@@ -227,6 +227,7 @@ class Stage:
         self, work: Work, stored: StoredPartition, output: pa.Table | Facts, *, seconds: float, reused: bool
     ) -> Mapping[str, Any]:
         return {
+            **(self.describe(work, output) if self.describe else {}),
             "dagster/row_count": stored.stamp.rows,
             "path": dg.MetadataValue.path(stored.path),
             "bytes": stored.bytes,
@@ -234,7 +235,6 @@ class Stage:
             "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             "reused": reused,
             "fingerprint": stored.stamp.fingerprint,
-            **(self.describe(work, output) if self.describe else {}),
         }
 
     def definition(self, settings: Settings) -> dg.AssetsDefinition:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import closing
+from pathlib import Path  # noqa: TC003 - pydantic reads the annotation
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from filelock import FileLock
 from pydantic import Field
 
 from dqe_resources.cache import data_directory
 from dqe_resources.component import Component
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import duckdb
     import pyarrow as pa
@@ -73,7 +73,7 @@ class Warehouse(Component):
 
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self._turn():
+            with FileLock(self.path.with_name(f".{self.path.name}.lock")):
                 self._remove_leftovers()
                 new = self.path.with_name(f"{self._prefix}{secrets.token_hex(8)}")
                 try:
@@ -156,8 +156,7 @@ class Warehouse(Component):
         except duckdb.Error as error:
             connection.close()
             message = (
-                f"cannot read the warehouse {self.path}: {_one_line(error)}; "
-                "`dqe materialize warehouse` writes it anew"
+                f"cannot read the warehouse {self.path}: {_one_line(error)}; `dqe materialize warehouse` writes it anew"
             )
             raise WarehouseError(message) from error
         return connection
@@ -165,13 +164,6 @@ class Warehouse(Component):
     @property
     def _prefix(self) -> str:
         return f".{self.path.name}.new-"
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Hold the lock of this warehouse's rebuilds; the kernel lets it go when the process dies."""
-        with self.path.with_name(f".{self.path.name}.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
     def _remove_leftovers(self) -> None:
         for entry in sorted(self.path.parent.iterdir()):

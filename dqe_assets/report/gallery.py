@@ -152,7 +152,8 @@ class _Reader:
         )
 
     def _rows(self, sql: str, values: list[Any] | None = None) -> list[dict[str, Any]]:
-        return self._connection.sql(sql, params=values).to_arrow_table().to_pylist()
+        rows: list[dict[str, Any]] = self._connection.sql(sql, params=values).to_arrow_table().to_pylist()
+        return rows
 
     def _limited(self, sql: str) -> list[dict[str, Any]]:
         return self._rows(f"{sql} LIMIT ?", [self._limit])
@@ -197,7 +198,8 @@ class _Reader:
         return [
             f"{row['pairs']}. {row['note']}."
             for row in self._rows(
-                "SELECT note, string_agg(source_a || ' against ' || source_b, ', ' ORDER BY source_a, source_b) AS pairs "
+                "SELECT note, "
+                "string_agg(source_a || ' against ' || source_b, ', ' ORDER BY source_a, source_b) AS pairs "
                 "FROM caption_preference WHERE note IS NOT NULL GROUP BY note ORDER BY note"
             )
         ]
@@ -211,8 +213,8 @@ class _Reader:
         """What each plot shows, and the plot as a data URI for light and for dark."""
         scores: dict[str, list[float]] = {source: [] for source in self.sources}
         drawn = self._rows(
-            "SELECT caption_source, similarity FROM captions "
-            "WHERE uid IN (SELECT uid FROM samples WHERE status = 'ok' ORDER BY uid LIMIT ?) AND similarity IS NOT NULL",
+            "SELECT caption_source, similarity FROM captions WHERE similarity IS NOT NULL "
+            "AND uid IN (SELECT uid FROM samples WHERE status = 'ok' ORDER BY uid LIMIT ?)",
             [PLOTTED],
         )
         for row in drawn:
@@ -229,10 +231,14 @@ class _Reader:
                 {percent: (row[f"a_above_{percent}"], row[f"b_above_{percent}"]) for percent in (70, 80, 90)},
                 independent=row["independent"],
             )
-            for row in self._limited("SELECT * FROM caption_preference ORDER BY source_a <> 'original', source_a, source_b")
+            for row in self._limited(
+                "SELECT * FROM caption_preference ORDER BY source_a <> 'original', source_a, source_b"
+            )
         ]
         sizes: dict[str, list[int]] = {}
-        for row in self._rows("SELECT DISTINCT kind, cluster, size FROM duplicates ORDER BY kind = 'any', kind, cluster"):
+        for row in self._rows(
+            "SELECT DISTINCT kind, cluster, size FROM duplicates ORDER BY kind = 'any', kind, cluster"
+        ):
             sizes.setdefault(row["kind"], []).append(row["size"])
         drawings: list[tuple[str, Callable[[plots.Theme], bytes]]] = [
             ("How well the captions of each source fit", lambda theme: plots.similarity_histogram(scores, theme)),
@@ -240,9 +246,7 @@ class _Reader:
             ("Images that could be read, and why others could not", lambda theme: plots.status_bars(reasons, theme)),
             ("Duplicate clusters by size", lambda theme: plots.cluster_sizes(sizes, theme)),
         ]
-        return [
-            (alt, plots.data_uri(draw(plots.LIGHT)), plots.data_uri(draw(plots.DARK))) for alt, draw in drawings
-        ]
+        return [(alt, plots.data_uri(draw(plots.LIGHT)), plots.data_uri(draw(plots.DARK))) for alt, draw in drawings]
 
     def sections(self) -> list[_Section]:
         """The sections of samples, those with nothing to show left out."""
@@ -380,7 +384,7 @@ def _css_colours(sources: Iterable[str]) -> list[tuple[str, str, str]]:
 def _gain(row: dict[str, Any]) -> float | None:
     if row["best_source"] in (None, ORIGINAL) or row["original_similarity"] is None:
         return None
-    return row["best_similarity"] - row["original_similarity"]
+    return float(row["best_similarity"] - row["original_similarity"])
 
 
 def _clean(text: str | None) -> str | None:
@@ -410,4 +414,3 @@ def _counted(number: int, thing: str) -> str:
 def _percent(part: int, whole: int) -> str:
     share = 100 * part / whole
     return f"{share:.0f} %" if part in (0, whole) else f"{share:.1f} %"
-

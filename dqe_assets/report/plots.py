@@ -10,7 +10,7 @@ import base64
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
@@ -117,11 +117,13 @@ def status_bars(reasons: Mapping[str, int], theme: Theme = LIGHT) -> bytes:
     figure, axes = _figure(0.9 + 0.34 * len(ordered), theme)
     names, counts = zip(*ordered, strict=True)
     colours = [theme.good if name == "ok" else theme.bad for name in names]
-    places = np.arange(len(names))
+    places = range(len(names))
     axes.barh(places, counts, height=0.66, color=colours)
     total = sum(counts)
     for place, count in zip(places, counts, strict=True):
-        axes.text(count + 0.012 * max(counts), place, f"{count:,}  ({_percent(count, total)})", va="center", **_text(theme))
+        axes.text(
+            count + 0.012 * max(counts), place, f"{count:,}  ({_percent(count, total)})", va="center", **_text(theme)
+        )
     axes.set_yticks(places, [name.replace("_", " ") for name in names])
     axes.invert_yaxis()
     axes.set_xlim(0, max(counts) * 1.2)
@@ -192,9 +194,9 @@ def preference_bars(preferences: Sequence[Preference], theme: Theme = LIGHT) -> 
                     label.set_bbox({"facecolor": theme.background, "alpha": 0.85, "pad": 1.2, "edgecolor": "none"})
             ticks.append(place)
             labels.append(f"above {percent} %")
-        side = {"fontsize": 9.5, "fontweight": "bold", "va": "bottom"}
-        axes.text(0, top - 0.58, pair.source_a, color=colours[pair.source_a], **side)
-        axes.text(100, top - 0.58, pair.source_b, color=colours[pair.source_b], ha="right", **side)
+        bold: dict[str, Any] = {"fontsize": 9.5, "fontweight": "bold", "va": "bottom"}
+        axes.text(0, top - 0.58, pair.source_a, color=colours[pair.source_a], **bold)
+        axes.text(100, top - 0.58, pair.source_b, color=colours[pair.source_b], ha="right", **bold)
         warning = "" if pair.independent else ": not independent, proves nothing"
         axes.text(50, top - 0.58, f"{pair.n:,} samples{warning}", ha="center", va="bottom", **_text(theme, muted=True))
     axes.set_yticks(ticks, labels)
@@ -236,7 +238,7 @@ def original_vs_synthetic_scatter(
     axes.set_xlabel("similarity of the original caption")
     axes.set_ylabel(f"similarity of {name}'s caption")
     axes.grid(visible=True, color=theme.grid)
-    corner = {"transform": axes.transAxes, "fontsize": 9, "fontweight": "bold"}
+    corner: dict[str, Any] = {"transform": axes.transAxes, "fontsize": 9, "fontweight": "bold"}
     share = _percent(int(better.sum()), len(x))
     axes.text(0.03, 0.97, f"{name} fits better: {share}", va="top", color=colour, **corner)
     share = _percent(int((~better).sum()), len(x))
@@ -417,7 +419,7 @@ def _percent(part: int, whole: int) -> str:
     return f"{share:.0f} %" if part in (0, whole) or 1 <= share <= 99 else f"{share:.2g} %"  # noqa: PLR2004
 
 
-def _text(theme: Theme, *, muted: bool = False) -> dict[str, object]:
+def _text(theme: Theme, *, muted: bool = False) -> dict[str, Any]:
     return {"color": theme.muted if muted else theme.ink, "fontsize": 8.5}
 
 
@@ -430,9 +432,14 @@ def _grid(rows: int, columns: int, height: float, theme: Theme, width: float = W
     """A figure that belongs to no window and changes no global setting: other threads may draw."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), dpi=DPI, facecolor=theme.background, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    figure = Figure(
+        figsize=(width, height),
+        dpi=DPI,
+        facecolor=theme.background,
+        layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12),
+    )
     FigureCanvasAgg(figure)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from dqe_assets import schemas
-from dqe_assets.schemas import ORIGINAL, Column, table_schema
+from dqe_assets.schemas import Column, table_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,7 +97,7 @@ class _View:
 
 
 def _meaning(schema: pa.Schema, name: str) -> str:
-    metadata = schema.field(name).metadata
+    metadata: dict[bytes, bytes] = schema.field(name).metadata
     unit = metadata.get(b"unit")
     return metadata[b"description"].decode() + (f" [{unit.decode()}]" if unit else "")
 
@@ -164,14 +164,14 @@ _TABLES = (
             "is_duplicate": ("BOOLEAN", _IS_DUPLICATE),
             "cluster": ("VARCHAR", "duplicate cluster (kind any); null if it is alone"),
         },
-        f"""
+        """
         WITH best AS (
             SELECT uid, caption_source, similarity FROM captions WHERE similarity IS NOT NULL
             QUALIFY row_number() OVER (
-                PARTITION BY uid ORDER BY similarity DESC, caption_source <> '{ORIGINAL}', caption_source
+                PARTITION BY uid ORDER BY similarity DESC, caption_source <> 'original', caption_source
             ) = 1
         ), original AS (
-            SELECT uid, similarity FROM captions WHERE caption_source = '{ORIGINAL}'
+            SELECT uid, similarity FROM captions WHERE caption_source = 'original'
         ), clustered AS (
             SELECT uid, cluster, is_representative FROM duplicate_clusters WHERE kind = 'any'
         )
@@ -223,18 +223,17 @@ _TABLES = (
             "share_better_than_original": ("DOUBLE", "share of those samples whose similarity it raised [0 to 1]"),
             "independent": (
                 "BOOLEAN",
-                "false where the scorer shares an image backbone with it, so that its similarities prove nothing; "
-                "null if it is no longer in the configuration",
+                "false where the scorer shares its image backbone, and its similarities prove nothing; null if unknown",
             ),
             "mean_tokens": ("DOUBLE", "mean length of its captions [tokens]"),
             "truncated_share": ("DOUBLE", "share of its captions that the scorer could not read whole [0 to 1]"),
             "scorer": ("VARCHAR", "model that scored them"),
         },
-        f"""
+        """
         WITH pairs AS (
             SELECT c.*, c.similarity - o.similarity AS gain
-            FROM captions c LEFT JOIN captions o ON o.uid = c.uid AND o.caption_source = '{ORIGINAL}'
-            WHERE c.caption_source <> '{ORIGINAL}'
+            FROM captions c LEFT JOIN captions o ON o.uid = c.uid AND o.caption_source = 'original'
+            WHERE c.caption_source <> 'original'
         ), written AS (
             SELECT caption_source AS name, count(caption) AS captions,
                 count(*) FILTER (finish_reason = 'error') AS errors, avg(similarity) AS mean_similarity,
@@ -244,11 +243,13 @@ _TABLES = (
         ), models AS (
             SELECT caption_source AS name, max(model) AS model FROM all_captions WHERE model IS NOT NULL GROUP BY ALL
         )
-        SELECT name, i.kind, coalesce(i.model, models.model), coalesce(w.captions, 0), coalesce(w.errors, 0),
-            w.mean_similarity, w.mean_gain, w.share_better, NOT i.shares_backbone_with_scorer, w.mean_tokens,
-            w.truncated_share, scorer.name
-        FROM captioner_infos i FULL JOIN written w USING (name) LEFT JOIN models USING (name) CROSS JOIN scorer
-        ORDER BY name
+        SELECT coalesce(i.name, w.name) AS captioner, i.kind, coalesce(i.model, models.model),
+            coalesce(w.captions, 0), coalesce(w.errors, 0), w.mean_similarity, w.mean_gain, w.share_better,
+            NOT i.shares_backbone_with_scorer, w.mean_tokens,
+            w.truncated_share, scorer.scorer
+        FROM captioner_infos i FULL JOIN written w ON i.name = w.name
+        LEFT JOIN models ON models.name = coalesce(i.name, w.name) CROSS JOIN scorer
+        ORDER BY captioner
         """,
     ),
     _Table(
@@ -284,9 +285,9 @@ _TABLES = (
             SELECT name, name || coalesce(' (' || nullif(backbones, '') || ')', '') AS described
             FROM captioner_infos WHERE shares_backbone_with_scorer
         )
-        SELECT pairs.*, scorer.name,
+        SELECT pairs.*, scorer.scorer,
             CASE WHEN NOT independent THEN
-                'This preference proves nothing: the scorer ' || scorer.name || ' shares an image backbone with '
+                'This preference proves nothing: the scorer ' || scorer.scorer || ' shares an image backbone with '
                 || coalesce(
                     (SELECT string_agg(described, ' and ' ORDER BY described) FROM shared
                      WHERE shared.name IN (source_a, source_b)),
@@ -355,13 +356,13 @@ _VIEWS = (
     _View(
         "worst_captions",
         "Images with a caption, those first whose original caption fits least, and the best caption that there is",
-        f"""
+        """
         SELECT s.uid, s.shard, s.image_name, s.caption, s.original_similarity, s.best_source,
             b.caption AS best_caption, s.best_similarity
         FROM samples s LEFT JOIN captions b ON b.uid = s.uid AND b.caption_source = s.best_source
         WHERE s.status = 'ok' AND s.original_similarity IS NOT NULL
         ORDER BY s.original_similarity, s.uid
-        """,  # noqa: S608 - ours
+        """,
         _SUMMARY_COLUMNS,
     ),
     _View(
@@ -377,14 +378,14 @@ _VIEWS = (
         "most_improved",
         "Images whose best caption is a synthetic one, those first that gain most; "
         "independent is false where the scorer shares a backbone with that captioner",
-        f"""
+        """
         SELECT s.uid, s.shard, s.image_name, s.caption, s.original_similarity, s.best_source,
             b.caption AS best_caption, s.best_similarity, s.best_similarity - s.original_similarity AS gain,
             c.independent
         FROM samples s
         JOIN captions b ON b.uid = s.uid AND b.caption_source = s.best_source
         LEFT JOIN captioners c ON c.name = s.best_source
-        WHERE s.best_source <> '{ORIGINAL}' AND s.original_similarity IS NOT NULL
+        WHERE s.best_source <> 'original' AND s.original_similarity IS NOT NULL
         ORDER BY gain DESC, s.uid
         """,
         _SUMMARY_COLUMNS,
@@ -546,7 +547,7 @@ def build_warehouse(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInpu
     for table in _TABLES:
         columns = ", ".join(f'"{name}" {sql_type}' for name, (sql_type, _) in table.columns.items())
         connection.execute(f"CREATE TABLE {table.name} ({columns})")
-        connection.execute(f"INSERT INTO {table.name} {table.select}")  # noqa: S608 - ours
+        connection.execute(f"INSERT INTO {table.name} {table.select}")
         _comment(connection, "TABLE", table.name, table.comment, {k: v for k, (_, v) in table.columns.items()})
         comments |= {name: meaning for name, (_, meaning) in table.columns.items() if name not in comments}
     for view in _VIEWS:
@@ -660,7 +661,7 @@ def _register_inputs(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInp
             }
         ),
     )
-    register("scorer", pa.table({"name": pa.array([inputs.scorer], pa.string())}))
+    register("scorer", pa.table({"scorer": pa.array([inputs.scorer], pa.string())}))
     utc = inputs.materialisations.cast(MATERIALISATIONS)
     position = utc.schema.get_field_index("materialised_at")
     register(
@@ -671,10 +672,7 @@ def _register_inputs(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInp
 
 def _all_captions(inputs: WarehouseInputs) -> str:
     """The original caption of every sample, and every captioner's."""
-    parts = [
-        f"SELECT shard AS place, uid, {_text(ORIGINAL)} AS caption_source, caption, "  # noqa: S608
-        "NULL::VARCHAR AS finish_reason, NULL::VARCHAR AS error, NULL::VARCHAR AS model FROM raw_samples"
-    ]
+    parts = [_ORIGINAL_CAPTIONS]
     for asset, files in sorted(inputs.assets.items()):
         if asset.startswith(CAPTIONS_ASSET) and files:
             name = asset.removeprefix(CAPTIONS_ASSET)
@@ -683,6 +681,13 @@ def _all_captions(inputs: WarehouseInputs) -> str:
                 f"FROM {_parquet(files)} c JOIN raw_samples r USING (uid)"
             )
     return " UNION ALL ".join(parts)
+
+
+_ORIGINAL_CAPTIONS = """
+SELECT shard AS place, uid, 'original' AS caption_source, caption, NULL::VARCHAR AS finish_reason,
+    NULL::VARCHAR AS error, NULL::VARCHAR AS model
+FROM raw_samples
+"""
 
 
 def _parquet(files: Sequence[Path | str]) -> str:

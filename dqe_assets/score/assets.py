@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from dqe_assets import describe
 from dqe_assets.caption.straightforward import normalise_captions
 from dqe_assets.checks import complete, finite, unique
-from dqe_assets.schemas import ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX, schema_of
+from dqe_assets.schemas import IMAGE, ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX, schema_of
 from dqe_assets.score import alignment
 from dqe_assets.stage import MODEL_POOL, Check, Stage, Verdict, Work, stage
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def _every_caption_scored(work: Work, table: pa.Table) -> Verdict:
-    statuses = work.read("raw_samples", ["uid", "status"])
-    with_image = statuses.filter(pc.equal(statuses["status"], "ok"))["uid"]
-    due = table.filter(pc.and_(pc.is_in(table["uid"], value_set=with_image), pc.is_valid(table["tokens"])))
+    embeddings = work.read("joint_embeddings", ["uid", "item", "embedding"])
+    embedded = embeddings.filter(pc.and_(pc.equal(embeddings["item"], IMAGE), pc.is_valid(embeddings["embedding"])))
+    due = table.filter(pc.and_(pc.is_in(table["uid"], value_set=embedded["uid"]), pc.is_valid(table["tokens"])))
     unscored = due["similarity"].null_count
     return Verdict(
         unscored == 0,
@@ -74,10 +74,10 @@ def caption_scores_of(caption_sources: Sequence[str]) -> Stage:
         group="scores",
         kinds={"parquet", "numpy"},
         code_version="1",
-        inputs=["raw_samples", "joint_embeddings"],
+        inputs=["joint_embeddings"],
         checks=[
             unique("uid", "caption_source"),
-            complete(rows_each=len(caption_sources)),
+            complete(rows_each=len(caption_sources), of="joint_embeddings"),
             Check("coverage", "Every caption of a sample with an image has a score.", _every_caption_scored),
             finite("similarity", -1, 1),
         ],
@@ -106,10 +106,10 @@ def caption_preference_of(caption_sources: Sequence[str]) -> Stage:
         group="scores",
         kinds={"parquet", "numpy"},
         code_version="1",
-        inputs=["raw_samples", "caption_scores"],
+        inputs=["caption_scores"],
         checks=[
             unique("uid", "source_a", "source_b"),
-            complete(rows_each=len(pairs)),
+            complete(rows_each=len(pairs), of="caption_scores"),
             finite("probability_a", 0, 1),
         ],
         describe=describe.caption_preference,

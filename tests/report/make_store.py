@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 SHARDS, ROWS = 3, 40
 CAPTIONERS = (
-    CaptionerInfo("labels", "labels", "EfficientNet-Lite0 labels", ("tf_efficientnet_lite0.in1k",), shares_backbone_with_scorer=True),
+    CaptionerInfo(
+        "labels",
+        "labels",
+        "EfficientNet-Lite0 labels",
+        ("tf_efficientnet_lite0.in1k",),
+        shares_backbone_with_scorer=True,
+    ),
     CaptionerInfo("vlm", "lmdeploy", "InternVL2-8B", ("InternViT-300M",), shares_backbone_with_scorer=False),
 )
 SCORER = "label_space (EfficientNet-Lite0, MiniLM-L6)"
@@ -38,7 +44,7 @@ class Store:
     images: dict[str, bytes]
 
 
-def make_store(  # noqa: PLR0913 - each argument is one thing that a test varies
+def make_store(
     root: Path,
     *,
     shards: int = SHARDS,
