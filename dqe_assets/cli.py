@@ -44,7 +44,7 @@ Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many.")]
 def demo() -> None:
     """Take the embedded sample through every stage and print its quality report."""
     with _clear_errors():
-        from dqe_assets import runner  # noqa: PLC0415
+        from dqe_assets import runner
 
         settings = _settings()
         samples = [source for source in settings.sources if source.kind == "sample"]
@@ -64,7 +64,7 @@ def demo() -> None:
 def sync() -> None:
     """Register the shards of every source as partitions."""
     with _clear_errors():
-        from dqe_assets import runner  # noqa: PLC0415
+        from dqe_assets import runner
 
         with runner.instance() as current:
             plan = runner.sync(_settings(), current)
@@ -76,7 +76,7 @@ def sync() -> None:
 def materialize(assets: AssetNames = None, shard: ShardKeys = None, *, force: Force = False) -> None:
     """Make what is missing or no longer current."""
     with _clear_errors():
-        from dqe_assets import runner  # noqa: PLC0415
+        from dqe_assets import runner
 
         settings = _settings()
         with runner.instance() as current, _progress():
@@ -91,10 +91,10 @@ def materialize(assets: AssetNames = None, shard: ShardKeys = None, *, force: Fo
 def status() -> None:
     """Say what is current, stale, missing or failed, for each asset."""
     with _clear_errors():
-        from collections import Counter  # noqa: PLC0415
+        from collections import Counter
 
-        from dqe_assets import graph, runner  # noqa: PLC0415
-        from dqe_assets.stage import registered_shards  # noqa: PLC0415
+        from dqe_assets import graph, runner
+        from dqe_assets.stage import registered_shards
 
         settings = _settings()
         with runner.instance() as current:
@@ -137,13 +137,17 @@ def sql(query: Annotated[str, typer.Argument(help="A query; tables and views: dq
 def search(
     text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
     image: Annotated[Path | None, typer.Option(help="An image to look for instead.")] = None,
-    where: Annotated[list[str] | None, typer.Option(help="A condition: source=sample, similarity_original>=0.3 ...")] = None,
-    using: Annotated[str, typer.Option("--in", help="What to search: image, original, or a captioner's name.")] = "image",
+    where: Annotated[
+        list[str] | None, typer.Option(help="A condition: source=sample, similarity_original>=0.3 ...")
+    ] = None,
+    using: Annotated[
+        str, typer.Option("--in", help="What to search: image, original, or a captioner's name.")
+    ] = "image",
     limit: Limit = 10,
 ) -> None:
     """Find the samples nearest in meaning to a text or an image."""
     with _clear_errors():
-        from dqe_assets.index.search import search_collection  # noqa: PLC0415
+        from dqe_assets.index.search import search_collection
 
         if (text is None) == (image is None):
             _fail('give a text (dqe search "a cat") or --image FILE, one of the two')
@@ -152,16 +156,20 @@ def search(
         for hit in hits:
             payload = hit.payload
             caption = payload.get("caption_" + (using if using != "image" else "original"), "")
-            table.add_row(*map(escape, (f"{hit.score:.3f}", str(payload["image_name"]), str(caption), str(payload["source"]))))
+            table.add_row(
+                *map(escape, (f"{hit.score:.3f}", str(payload["image_name"]), str(caption), str(payload["source"])))
+            )
         console.print(table)
-        console.print("Next: [b]dqe get IMAGE_NAME[/b]" if hits else "Nothing found: the collection or the filter is empty.")
+        console.print(
+            "Next: [b]dqe get IMAGE_NAME[/b]" if hits else "Nothing found: the collection or the filter is empty."
+        )
 
 
 @app.command()
 def get(image_name: Annotated[str, typer.Argument(help="The source's own name of the row.")]) -> None:
     """Show all that is known of a sample."""
     with _clear_errors():
-        from dqe_assets.report.explain import sample_sections  # noqa: PLC0415
+        from dqe_assets.report.explain import sample_sections
 
         sections = sample_sections(_settings().warehouse, image_name)
         for section in sections:
@@ -173,7 +181,7 @@ def get(image_name: Annotated[str, typer.Argument(help="The source's own name of
 def gallery() -> None:
     """Say where the gallery is, and open it in a browser."""
     with _clear_errors():
-        from dqe_assets.report.assets import gallery_path  # noqa: PLC0415
+        from dqe_assets.report.assets import gallery_path
 
         path = gallery_path()
         if not path.exists():
@@ -184,7 +192,7 @@ def gallery() -> None:
 
 
 def _settings() -> Settings:
-    from dqe_assets.settings import load_settings  # noqa: PLC0415
+    from dqe_assets.settings import load_settings
 
     return load_settings()
 
@@ -197,12 +205,12 @@ def _fail(message: str) -> None:
 @contextmanager
 def _clear_errors() -> Iterator[None]:
     """Every error that a person can mend is one line for each fault; what remains is a fault of ours."""
-    from dqe_assets.images import ImageError  # noqa: PLC0415
-    from dqe_assets.ingest.sources import SourceError  # noqa: PLC0415
-    from dqe_assets.settings import SettingsError  # noqa: PLC0415
-    from dqe_resources.storage import StorageError  # noqa: PLC0415
-    from dqe_resources.vectors.protocol import VectorsError  # noqa: PLC0415
-    from dqe_resources.warehouse import WarehouseError  # noqa: PLC0415
+    from dqe_assets.images import ImageError
+    from dqe_assets.ingest.sources import SourceError
+    from dqe_assets.settings import SettingsError
+    from dqe_resources.storage import StorageError
+    from dqe_resources.vectors.protocol import VectorsError
+    from dqe_resources.warehouse import WarehouseError
 
     try:
         yield
@@ -218,9 +226,9 @@ def _clear_errors() -> Iterator[None]:
 @contextmanager
 def _progress() -> Iterator[None]:
     """A bar for what runs, a line for what has ended."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from dqe_assets import progress  # noqa: PLC0415
+    from dqe_assets import progress
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bars:
@@ -257,7 +265,7 @@ def _print_outcome(outcome: Outcome) -> None:
 
 
 def _print_report(settings: Settings) -> None:
-    from dqe_assets.report.warehouse import quality_report  # noqa: PLC0415
+    from dqe_assets.report.warehouse import quality_report
 
     with settings.warehouse.connect() as connection:
         sections = quality_report(connection)

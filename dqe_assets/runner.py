@@ -71,7 +71,7 @@ def sync(settings: Settings, current: dg.DagsterInstance) -> SyncPlan:
     return plan
 
 
-def materialize(  # noqa: PLR0913
+def materialize(
     settings: Settings,
     current: dg.DagsterInstance,
     *,
@@ -124,7 +124,7 @@ def state(settings: Settings, stage: Stage, partition: str | None, shards: Seque
     return "failed" if stored.stamp.failed_checks else "stale"
 
 
-def _run(  # noqa: PLR0913, PLR0917
+def _run(
     settings: Settings,
     current: dg.DagsterInstance,
     selected: Sequence[Stage],
@@ -175,7 +175,7 @@ def _selected(settings: Settings, assets: Sequence[str]) -> list[Stage]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" ... ({len(names)} in all)" if len(names) > 5 else "") or "none; run: dqe sync"  # noqa: PLR2004
+    return ", ".join(names[:5]) + (f" ... ({len(names)} in all)" if len(names) > 5 else "") or "none; run: dqe sync"
 
 
 def _end_dead_runs(current: dg.DagsterInstance) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
@@ -28,6 +27,7 @@ from dqe_resources.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from typing import Self
 
 CONFIGURATION_FILE = "dqe.yaml"
@@ -48,7 +48,7 @@ class Settings(Strict):
     """Everything that data/dqe.yaml configures."""
 
     sources: Annotated[list[AnySource], Field(min_length=1)]
-    captioners: list[AnyCaptioner] = []
+    captioners: list[AnyCaptioner] = Field(default_factory=list)
     image_model: ImageModel = Field(default_factory=ImageModel)
     scorer: AnyScorer = Field(default_factory=LabelSpace)
     vectors: AnyVectors = Field(default_factory=EmbeddedQdrant)
@@ -68,9 +68,7 @@ class Settings(Strict):
                 )
         reserved = {schemas.ORIGINAL, schemas.IMAGE} & set(self.captioner_names)
         if reserved:
-            raise PydanticCustomError(
-                "reserved", "captioners: the name '{name}' is reserved", {"name": sorted(reserved)[0]}
-            )
+            raise PydanticCustomError("reserved", "captioners: the name '{name}' is reserved", {"name": min(reserved)})
         return self
 
     @property
@@ -150,7 +148,9 @@ def _read(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
-        raise SettingsError(f"{path}: expected keys and values; allowed keys: {', '.join(sorted(Settings.model_fields))}")
+        raise SettingsError(
+            f"{path}: expected keys and values; allowed keys: {', '.join(sorted(Settings.model_fields))}"
+        )
     return values
 
 

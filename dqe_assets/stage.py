@@ -196,7 +196,9 @@ class Stage:
         outcome = "current" if reused else f"{stored.stamp.rows:,} rows, {seconds:.1f} s"
         failed_now = [name for name, verdict in verdicts.items() if not verdict.passed]
         progress.report(
-            progress.Step(self.name, work.partition, 1, 1, f"failed: {', '.join(failed_now)}" if failed_now else outcome)
+            progress.Step(
+                self.name, work.partition, 1, 1, f"failed: {', '.join(failed_now)}" if failed_now else outcome
+            )
         )
         return stored, metadata, verdicts
 
@@ -266,12 +268,12 @@ class Stage:
                 for check in self.checks
             ],
         )
-        def compute(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        def compute(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
             return self._execute(context)
 
         return compute
 
-    def _execute(self, context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def _execute(self, context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         # A plain pass over the keys, and not a run for each: one load of a model then serves all of them, and each
         # partition is in the store before the next one begins.
         settings: Settings = context.resources.settings

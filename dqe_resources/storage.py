@@ -58,7 +58,9 @@ class Stamp:
 
     def to_json(self) -> bytes:
         """Deterministic JSON."""
-        record = {name: getattr(self, name) for name in ("fingerprint", "code_version", "rows", "failed_checks", "facts")}
+        record = {
+            name: getattr(self, name) for name in ("fingerprint", "code_version", "rows", "failed_checks", "facts")
+        }
         return json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False).encode()
 
     @classmethod
@@ -103,7 +105,7 @@ class Store:
 
     @cached_property
     def _filesystem(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        import fsspec  # noqa: PLC0415
+        import fsspec
 
         return fsspec.core.url_to_fs(self.root)
 
@@ -243,7 +245,7 @@ class Store:
         stale = [
             path
             for path in Path(self._filesystem[1]).glob("**/.*.tmp")
-            if datetime.now(UTC).timestamp() - path.stat().st_mtime > 3600  # noqa: PLR2004
+            if datetime.now(UTC).timestamp() - path.stat().st_mtime > 3600
         ]
         for path in stale:
             path.unlink(missing_ok=True)
@@ -308,9 +310,7 @@ def _conform(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
     return table.select(expected).cast(schema)
 
 
-def _check_schema(
-    found: pa.Schema, expected: pa.Schema, path: str, columns: Sequence[str] | None, mend: str
-) -> None:
+def _check_schema(found: pa.Schema, expected: pa.Schema, path: str, columns: Sequence[str] | None, mend: str) -> None:
     for column in expected:
         if columns is not None and column.name not in columns:
             continue

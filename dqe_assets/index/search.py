@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dqe_resources.vectors.protocol import Hit
 
 
-def search_collection(  # noqa: PLR0913
+def search_collection(
     settings: Settings,
     *,
     text: str | None = None,

@@ -36,7 +36,10 @@ def warehouse_of(synthetic: Sequence[Stage]) -> Stage:
         files = {name: work.paths(name) for name in names}
         files["duplicate_clusters"] = [work.store.path("duplicate_clusters", None)]
         return WarehouseInputs(
-            files, _materialisations(work, [*names, "caption_collection"]), _captioners(work), work.settings.scorer.model
+            files,
+            _materialisations(work, [*names, "caption_collection"]),
+            _captioners(work),
+            work.settings.scorer.model,
         )
 
     def every_sample_there(work: Work, output: Facts) -> Verdict:

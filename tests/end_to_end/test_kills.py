@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +14,7 @@ from tests.conftest import make_data_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 KILLS = 10
 
@@ -77,4 +77,3 @@ def test_killed_at_random_moments_it_ends_with_the_same_store(
     assert warehouse_rows(data) == warehouse_rows(calm)
     assert (data / "gallery.html").read_bytes() == (calm / "gallery.html").read_bytes()
     assert "were current" in completed(data, "materialize")
-    assert not list((data / "store").rglob("*.tmp")) or time.time() - os.stat(data).st_mtime < 3600

@@ -197,6 +197,10 @@ class TestRebuild:
             warehouse.connect()
         assert "\n" not in str(caught.value)
 
+    def test_it_lies_in_the_data_directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DQE_DATA", str(tmp_path))
+        assert Warehouse().path == tmp_path / "warehouse.duckdb"
+
     def test_where_the_file_lies_is_no_part_of_what_it_holds(self, tmp_path: Path) -> None:
         assert Warehouse(path=tmp_path / "a").signature() == Warehouse(path=tmp_path / "b").signature()
 

@@ -51,7 +51,9 @@ def test_a_manifest_keeps_its_facts(store: Store) -> None:
 
 def test_nothing_there_is_none_for_get_and_an_error_for_read(store: Store) -> None:
     assert store.get("scores", "s-00000") is None
-    with pytest.raises(StorageError, match=r"s-00000\.parquet: not there; run: dqe materialize scores --shard s-00000$"):
+    with pytest.raises(
+        StorageError, match=r"s-00000\.parquet: not there; run: dqe materialize scores --shard s-00000$"
+    ):
         store.read("scores", "s-00000", SCHEMA)
 
 
