@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import platform
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from dqe_resources.cache import data_directory
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -34,6 +38,23 @@ def machine() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the speed."""
     return {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}}
+
+
+@contextmanager
+def data_folder() -> Iterator[Path]:
+    """A data folder that is removed in the end, with the converted models of the one that was configured before."""
+    cache, before = data_directory() / "cache", os.environ.get("DQE_DATA")
+    with TemporaryDirectory() as name:
+        if cache.is_dir():
+            Path(name, "cache").symlink_to(cache)
+        os.environ["DQE_DATA"] = name
+        try:
+            yield Path(name)
+        finally:
+            if before is None:
+                del os.environ["DQE_DATA"]
+            else:
+                os.environ["DQE_DATA"] = before
 
 
 def publish(name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], title: str) -> None:
@@ -73,5 +94,5 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:,.3f}" if abs(value) < 10 else f"{value:,.1f}"  # noqa: PLR2004
+        return f"{value:,.3f}" if abs(value) < 10 else f"{value:,.1f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,26 +1,20 @@
 """How well each stage finds what was planted in the embedded sample: precision, recall and AUC.
 
-    python -m benchmarks.planted [--data FOLDER]
+    python -m benchmarks.planted
 
-Makes the sample's assets in a folder of its own, or reads them where they are made already.
+Makes the sample's assets in a folder of its own.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.common import publish
+from benchmarks.common import data_folder, publish
 from dqe_assets import graph
 from dqe_assets.report.planted import pair_similarity, planted_figures
 from dqe_assets.schemas import schema_of
 from dqe_assets.settings import Settings
-from dqe_resources.cache import data_directory
 
 COSINES = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 DISTANCES = (4, 6, 8, 10, 12, 14, 16)
@@ -41,14 +35,7 @@ def make(settings: Settings) -> list[str]:
 
 def main() -> None:
     """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="a data folder in which the sample was materialised")
-    arguments = parser.parse_args()
-    with TemporaryDirectory() as temporary:
-        cache = data_directory() / "cache"
-        os.environ["DQE_DATA"] = str(arguments.data or temporary)
-        if not arguments.data and cache.is_dir():
-            Path(temporary, "cache").symlink_to(cache)
+    with data_folder():
         settings = Settings.model_validate({"sources": [{"kind": "sample"}]})
         shards = make(settings)
         store = settings.opened_store
@@ -62,7 +49,9 @@ def main() -> None:
         figures = planted_figures(raw, features, table("caption_scores"), clusters)
         pairs = pair_similarity(raw, features)
     publish("planted", figures.column_names, figures.to_pylist(), "What each stage finds of what was planted")
-    publish("planted_thresholds", ["rule", "recall", "false_pairs", "of"], thresholds(pairs), "Thresholds of duplicates")
+    publish(
+        "planted_thresholds", ["rule", "recall", "false_pairs", "of"], thresholds(pairs), "Thresholds of duplicates"
+    )
 
 
 def thresholds(pairs: pa.Table) -> list[dict[str, float | int | str]]:

@@ -81,8 +81,7 @@ def test_every_asset_and_check_says_what_it_is(data: Path) -> None:
 
 def test_each_captioner_is_an_asset_of_its_own(data: Path) -> None:
     (data / "dqe.yaml").write_text(
-        "sources: [{kind: sample}]\n"
-        "captioners: [{kind: labels, name: one}, {kind: labels, name: two}]\n"
+        "sources: [{kind: sample}]\ncaptioners: [{kind: labels, name: one}, {kind: labels, name: two}]\n"
     )
     graph = definitions(load_settings({})).resolve_asset_graph()
     keys = {key.to_user_string() for key in graph.get_all_asset_keys()}

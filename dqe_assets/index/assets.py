@@ -30,8 +30,8 @@ def _count_matches(work: Work, output: Facts) -> Verdict:
         found = collection.count({"shard": work.partition or ""})
     return Verdict(
         found == expected == output.rows,
-        f"{found:,} points of the shard in the collection, {expected:,} samples that should be in it",
-        {"points": found, "expected": expected},
+        f"{expected:,} samples should be in the collection, {output.rows:,} points were written, {found:,} are there",
+        {"expected": expected, "written": output.rows, "found": found},
     )
 
 

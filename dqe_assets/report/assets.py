@@ -48,8 +48,9 @@ def warehouse_of(synthetic: Sequence[Stage]) -> Stage:
             found = connection.execute("SELECT count(*), count(DISTINCT uid) FROM samples").fetchone() or (0, 0)
         return Verdict(
             found == (expected, expected) and output.rows == expected,
-            f"{found[0]:,} samples with {found[1]:,} uids in the warehouse, {expected:,} rows in the store",
-            {"samples": found[0], "expected": expected},
+            f"{expected:,} rows in the store, {output.rows:,} were counted, {found[0]:,} samples with "
+            f"{found[1]:,} uids are in the warehouse",
+            {"expected": expected, "counted": output.rows, "samples": found[0], "uids": found[1]},
         )
 
     @stage(

@@ -212,13 +212,14 @@ def _shapes(planted: _Planted, figures: _Figures) -> None:
     # A strip of a photo is small too, which is no mistake of the measure.
     judged = planted.ok & ~strip
     tiny = (planted.image == "tiny")[judged]
-    figures.found("raw_samples", f"tiny: shorter side under {SMALL_SIDE}", tiny, shorter[judged] < SMALL_SIDE)
-    figures.ranked("raw_samples", "tiny: shorter side", -shorter[judged], tiny)
-    aspect = longer[planted.ok] / shorter[planted.ok]
-    figures.found(
-        "raw_samples", f"extreme_aspect: above {EXTREME_ASPECT:g}", strip[planted.ok], aspect > EXTREME_ASPECT
+    small, aspect = shorter < SMALL_SIDE, longer / np.maximum(shorter, 1)
+    figures.share(
+        "raw_samples", f"tiny: under {SMALL_SIDE} pixels", "recall", tiny & small[judged], of=tiny, truth=tiny
     )
-    figures.ranked("raw_samples", "extreme_aspect: aspect", aspect, strip[planted.ok])
+    figures.ranked("raw_samples", "tiny: shorter side", -shorter[judged], tiny)
+    truth, said = strip[planted.ok], (aspect > EXTREME_ASPECT)[planted.ok]
+    figures.found("raw_samples", f"extreme_aspect: above {EXTREME_ASPECT:g}", truth, said)
+    figures.ranked("raw_samples", "extreme_aspect: aspect", aspect[planted.ok], truth)
 
 
 def _separation(pairs: pa.Table, figures: _Figures) -> None:
