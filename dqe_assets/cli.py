@@ -205,16 +205,11 @@ def _fail(message: str) -> None:
 @contextmanager
 def _clear_errors() -> Iterator[None]:
     """Every error that a person can mend is one line for each fault; what remains is a fault of ours."""
-    from dqe_assets.images import ImageError
-    from dqe_assets.ingest.sources import SourceError
-    from dqe_assets.settings import SettingsError
-    from dqe_resources.storage import StorageError
-    from dqe_resources.vectors.protocol import VectorsError
-    from dqe_resources.warehouse import WarehouseError
+    from dqe_resources.errors import DataQualityError
 
     try:
         yield
-    except (SettingsError, SourceError, StorageError, VectorsError, WarehouseError, ImageError, ValueError) as error:
+    except (DataQualityError, ValueError) as error:
         for line in str(error).splitlines():
             errors.print(f"[red]error:[/red] {escape(line)}", soft_wrap=True, highlight=False)
         raise typer.Exit(1) from None
@@ -278,7 +273,7 @@ def _print_report(settings: Settings) -> None:
 
 
 def _print_table(data: pa.Table) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
     for name, kind in zip(data.column_names, data.schema.types, strict=True):
         # With spaces, a heading wraps between words where the terminal is narrow.
         table.add_column(name.replace("_", " "), justify="left" if str(kind) in _LEFT else "right", overflow="fold")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dqe_resources.errors import DataQualityError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -19,7 +21,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _EXIF_ORIENTATION = 0x0112
 
 
-class ImageError(Exception):
+class ImageError(DataQualityError):
     """Bytes that give no image.
 
     Attributes:

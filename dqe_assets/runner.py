@@ -15,6 +15,7 @@ from dqe_assets import graph
 from dqe_assets.sensors import plan_sync
 from dqe_assets.stage import FORCE_TAG, Stage, registered_shards
 from dqe_resources.cache import data_directory
+from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ _PID_TAG, _HOST_TAG = "dqe/pid", "dqe/host"
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
-class RunError(Exception):
+class RunError(DataQualityError):
     """What was asked for cannot be materialised, or failed: says what and why."""
 
 

@@ -16,6 +16,7 @@ from dqe_assets.ingest.sources import AnySource, Source
 from dqe_resources.cache import data_directory
 from dqe_resources.captioners import AnyCaptioner
 from dqe_resources.component import Strict
+from dqe_resources.errors import DataQualityError
 from dqe_resources.image_model import ImageModel
 from dqe_resources.scorers import AnyScorer
 from dqe_resources.scorers.label_space import LabelSpace
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 CONFIGURATION_FILE = "dqe.yaml"
 
 
-class SettingsError(Exception):
+class SettingsError(DataQualityError):
     """The settings are wrong: says the file, the key and what is allowed, a line for each fault."""
 
 

@@ -21,6 +21,8 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dqe_resources.errors import DataQualityError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import BinaryIO
@@ -34,7 +36,7 @@ _STAMP = b"dqe"
 _ROW_GROUP_BYTES = 16 << 20
 
 
-class StorageError(Exception):
+class StorageError(DataQualityError):
     """The store cannot be read or written: says which file and what to do."""
 
 

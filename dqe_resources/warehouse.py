@@ -15,6 +15,7 @@ from pydantic import Field
 
 from dqe_resources.cache import data_directory
 from dqe_resources.component import Component
+from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ CATALOG = "warehouse"
 """Name under which a connection of ours holds the database."""
 
 
-class WarehouseError(RuntimeError):
+class WarehouseError(DataQualityError):
     """The warehouse could not be written or read; one line that says what to do."""
 
 

@@ -152,9 +152,10 @@ def test_a_failing_blocking_check_stops_what_is_downstream_and_is_mended_by_runn
     assert store.get("caption_scores", "noise-00000") is not None, "the good shard goes on"
     assert store.get("warehouse", None) is None
 
+    features = stage_named(load_settings(), "image_features")
+    work = features.work(load_settings(), "noise-00001", [])
     with pytest.raises(StorageError, match="needs raw_samples, shard noise-00001, which failed success_rate"):
-        stage = stage_named(load_settings(), "image_features")
-        stage.fingerprint(stage.work(load_settings(), "noise-00001", []), {})
+        features.fingerprint(work, {})
 
     (folder / "4.jpg").write_bytes(good)
     assert materialized().failures == []

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 
 from dqe_resources.cache import data_directory
 from dqe_resources.component import Component
+from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from dqe_assets.ingest.rows import SourceRow
 
 
-class SourceError(Exception):
+class SourceError(DataQualityError):
     """A source cannot be read: says the file, the row or column, and what was expected."""
 
 
