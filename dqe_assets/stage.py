@@ -65,10 +65,6 @@ class Work:
         for shard in self.shards:
             yield self.store.read(asset, shard, schema_of(asset), columns)
 
-    def paths(self, asset: str) -> list[str]:
-        """The Parquet files of an input, in the order of the shards."""
-        return list(self.store.paths(asset, self.shards).values())
-
     def track(self, items: Iterable[Any], total: int) -> Iterator[Any]:
         """Yield the items and report progress."""
         return progress.track(items, total, progress.Step(self.asset, self.partition, 0, total), self.log)

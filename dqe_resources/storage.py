@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import BinaryIO
 
+    import duckdb
     import fsspec
 
 UNPARTITIONED = "all"
@@ -195,10 +196,17 @@ class Store:
             )
         return None
 
-    def paths(self, asset: str, partitions: Sequence[str]) -> dict[str, str]:
-        """Paths of those partitions of a table that are stored, by partition."""
-        paths = {partition: self.path(asset, partition) for partition in partitions}
-        return {partition: path for partition, path in paths.items() if self._filesystem[0].exists(path)}
+    def urls(self, asset: str, partitions: Sequence[str | None]) -> list[str]:
+        """Those partitions of a table that are stored, as another program names them: local paths, or URLs."""
+        filesystem = self._filesystem[0]
+        paths = [self.path(asset, partition) for partition in partitions]
+        stored = [path for path in paths if filesystem.exists(path)]
+        return stored if self._is_local else [filesystem.unstrip_protocol(path) for path in stored]
+
+    def open_to(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Let a DuckDB connection read the URLs that ``urls`` gives."""
+        if not self._is_local:
+            connection.register_filesystem(self._filesystem[0])
 
     def _stamp(self, path: str, asset: str, partition: str | None) -> Stamp:
         mend = _mend(asset, partition)

@@ -238,6 +238,15 @@ def test_a_source_with_nothing_but_failures_still_gets_its_report(folder: Path) 
         assert connection.sql("SELECT reason, count(*) FROM failures GROUP BY ALL").fetchall() == [("empty", 6)]
 
 
+def test_the_store_can_be_an_object_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DQE_STORE", f"memory://{folder.parent.name}-{id(folder)}/store")
+    assert materialized().failures == []
+    assert materialized().made == []
+    assert not (folder.parent / "store").exists()
+    with load_settings().warehouse.connect() as connection:
+        assert connection.sql("SELECT count(*), count(original_similarity) FROM samples").fetchall() == [(6, 6)]
+
+
 def test_a_shard_opens_as_a_hugging_face_dataset(finished: Path) -> None:
     datasets = pytest.importorskip("datasets")
     path = finished / "store" / "raw_samples" / f"{SHARD}.parquet"

@@ -33,8 +33,8 @@ def warehouse_of(synthetic: Sequence[Stage]) -> Stage:
     names = [*TABLES, *(captions.name for captions in synthetic)]
 
     def inputs(work: Work) -> WarehouseInputs:
-        files = {name: work.paths(name) for name in names}
-        files["duplicate_clusters"] = [work.store.path("duplicate_clusters", None)]
+        files = {name: work.store.urls(name, work.shards) for name in names}
+        files["duplicate_clusters"] = work.store.urls("duplicate_clusters", [None])
         return WarehouseInputs(
             files,
             _materialisations(work, [*names, "caption_collection"]),
@@ -73,7 +73,12 @@ def warehouse_of(synthetic: Sequence[Stage]) -> Stage:
         It is built beside the live file and swapped in, so a reader is neither blocked nor broken.
         """
         prepared = inputs(work)
-        warehouse.rebuild(lambda connection: build_warehouse(connection, prepared))
+
+        def fill(connection: duckdb.DuckDBPyConnection) -> None:
+            work.store.open_to(connection)
+            build_warehouse(connection, prepared)
+
+        warehouse.rebuild(fill)
         with warehouse.connect() as connection:
             samples = connection.execute("SELECT count(*) FROM samples").fetchone() or (0,)
         return Facts(samples[0], {"shards": list(work.shards)})

@@ -155,7 +155,7 @@ def test_an_object_store_works_alike() -> None:
     store = Store("memory://bucket/store")
     store.write_table("scores", "s-00000", table(), SCHEMA, STAMP)
     assert store.read("scores", "s-00000", SCHEMA).equals(table())
-    assert list(store.paths("scores", ["s-00000", "s-00001"])) == ["s-00000"]
+    assert store.urls("scores", ["s-00000", "s-00001"]) == ["memory:///bucket/store/scores/s-00000.parquet"]
     stored = store.get("scores", "s-00000")
     assert stored is not None
     assert stored.stamp == STAMP
