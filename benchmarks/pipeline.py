@@ -128,10 +128,12 @@ class Bare:
 
     def using(self, threads: int) -> Bare:
         """With so many threads in each pass; 0 for one on each core."""
-        image_model, text_encoder = (
-            model.model_copy(update={"threads": threads}) for model in (self.image_model, self.text_encoder)
+        update = {"threads": threads}
+        return replace(
+            self,
+            image_model=self.image_model.model_copy(update=update),
+            text_encoder=self.text_encoder.model_copy(update=update),
         )
-        return replace(self, image_model=image_model, text_encoder=text_encoder)
 
     def loop(self) -> dict[str, float]:
         """Everything that the models need, and nothing that is checked, kept or measured besides."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +59,7 @@ def demo() -> None:
         _stop_if_failed(outcome)
         _print_report(settings)
         _print_outcome(outcome)
-        console.print("Next: [b]make ui[/b] (Dagster), [b]dqe gallery[/b] (the photos), [b]dqe sql[/b] (DuckDB)")
+        _next("make ui", "dqe gallery", 'dqe search "a cat"', 'dqe sql "SELECT * FROM worst_captions LIMIT 10"')
 
 
 @app.command()
@@ -69,7 +71,7 @@ def sync() -> None:
         with runner.instance() as current:
             plan = runner.sync(_settings(), current)
         console.print(f"{plan.total} shards; {len(plan.add)} added, {len(plan.remove)} removed")
-        console.print("Next: [b]dqe materialize[/b]")
+        _next("dqe materialize")
 
 
 @app.command()
@@ -84,7 +86,7 @@ def materialize(assets: AssetNames = None, shard: ShardKeys = None, *, force: Fo
             outcome = runner.materialize(settings, current, assets=assets or (), shards=shard or (), force=force)
         _stop_if_failed(outcome)
         _print_outcome(outcome)
-        console.print("Next: [b]dqe report[/b]")
+        _next("dqe report")
 
 
 @app.command()
@@ -107,10 +109,9 @@ def status() -> None:
             stale |= states["current"] < len(keys)
             table.add_row(stage.name, *(str(states[name] or "-") for name in ("current", "stale", "missing", "failed")))
         console.print(table)
-        if not shards:
-            console.print("Next: [b]dqe sync[/b]")
-        else:
-            console.print("Next: [b]dqe materialize[/b]" if stale else "All is current. Next: [b]dqe report[/b]")
+        if not stale:
+            console.print("All is current.")
+        _next("dqe sync" if not shards else "dqe materialize" if stale else "dqe report")
 
 
 @app.command()
@@ -118,7 +119,7 @@ def report() -> None:
     """Print the quality report."""
     with _clear_errors():
         _print_report(_settings())
-        console.print('Next: [b]dqe sql "SELECT * FROM worst_captions LIMIT 10"[/b]')
+        _next('dqe sql "SELECT * FROM worst_captions LIMIT 10"')
 
 
 @app.command()
@@ -160,9 +161,10 @@ def search(
                 *map(escape, (f"{hit.score:.3f}", str(payload["image_name"]), str(caption), str(payload["source"])))
             )
         console.print(table)
-        console.print(
-            "Next: [b]dqe get IMAGE_NAME[/b]" if hits else "Nothing found: the collection or the filter is empty."
-        )
+        if hits:
+            _next(f"dqe get {hits[0].payload['image_name']}")
+        else:
+            console.print("Nothing found: no sample fulfils the condition.")
 
 
 @app.command()
@@ -244,6 +246,15 @@ def _progress() -> Iterator[None]:
 
         with progress.listen(show):
             yield
+
+
+def _next(*commands: str) -> None:
+    """The last line of every command: what to do next, as it is to be typed here."""
+    program = Path(sys.argv[0])
+    typed = "dqe" if shutil.which("dqe") == str(program) or program.suffix == ".py" else os.path.relpath(program)
+    console.print(
+        "Next: " + ", ".join(f"[b]{command.replace('dqe', typed, 1)}[/b]" for command in commands), soft_wrap=True
+    )
 
 
 def _stop_if_failed(outcome: Outcome) -> None:

@@ -42,6 +42,7 @@ class Work:
         partition: the shard; None for an asset over all shards.
         shards: that shard, or all shards whose inputs are there and passed their checks.
         settings: the settings.
+        left_out: shards whose inputs are not there, or failed a check.
         log: writes a line to the run's log.
     """
 
@@ -49,6 +50,7 @@ class Work:
     partition: str | None
     shards: tuple[str, ...]
     settings: Settings
+    left_out: tuple[str, ...] = ()
     log: Callable[[str], None] = field(default=lambda _: None)
 
     @property
@@ -129,8 +131,11 @@ class Stage:
 
     def work(self, settings: Settings, partition: str | None, shards: Sequence[str], log: Any = None) -> Work:
         """The work of making a partition; for an asset over all shards, of those shards whose inputs are there."""
-        usable = (partition,) if partition else tuple(shard for shard in shards if self._has_inputs(settings, shard))
-        work = Work(self.name, partition, usable, settings)
+        if partition is not None:
+            work = Work(self.name, partition, (partition,), settings)
+        else:
+            usable = tuple(shard for shard in shards if self._has_inputs(settings, shard))
+            work = Work(self.name, None, usable, settings, left_out=tuple(sorted(set(shards) - set(usable))))
         return replace(work, log=log) if log else work
 
     def _has_inputs(self, settings: Settings, shard: str) -> bool:
@@ -190,6 +195,8 @@ class Stage:
         seconds = time.monotonic() - started
         metadata = self._metadata(work, stored, output, seconds=seconds, reused=reused)
         outcome = "current" if reused else f"{stored.stamp.rows:,} rows, {seconds:.1f} s"
+        if work.left_out:
+            outcome += f"; left out, as their inputs are missing or failed: {', '.join(work.left_out)}"
         failed_now = [name for name, verdict in verdicts.items() if not verdict.passed]
         progress.report(
             progress.Step(
@@ -226,6 +233,7 @@ class Stage:
     ) -> Mapping[str, Any]:
         return {
             **(self.describe(work, output) if self.describe else {}),
+            **({"shards_left_out": list(work.left_out)} if work.left_out else {}),
             "dagster/row_count": stored.stamp.rows,
             "path": dg.MetadataValue.path(stored.path),
             "bytes": stored.bytes,

@@ -51,7 +51,7 @@ def search_collection(
         raise ValueError(msg)
     conditions = parse_where(where)
     vector = _text_vector(settings, text) if text is not None else _image_vector(settings, image)
-    with settings.vectors.open(collection_vectors(settings)) as collection:
+    with settings.vectors.open() as collection:
         return collection.search(vector, using, limit, conditions)
 
 
