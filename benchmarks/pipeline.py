@@ -54,6 +54,12 @@ if TYPE_CHECKING:
 _PAIRS = "pairs"
 _ROW_GROUP = 256
 _TEXTS = 64
+# A process counts the memory that its parent had when it was started as its own, and this one has much.
+_SMALL_PARENT = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 
 
 @dataclass(frozen=True)
@@ -227,12 +233,10 @@ def memory(folder: Path, shards: int, shard_size: int) -> dict[str, Any]:
 def _peak_mib(folder: Path, assets: list[str]) -> float:
     environment = {**os.environ, "DQE_DATA": str(folder), "DAGSTER_HOME": str(folder / "dagster_home")}
     command = [sys.executable, "-m", "dqe_assets.cli", "materialize", *assets]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    measured = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", _SMALL_PARENT, *command], env=environment, stdout=subprocess.PIPE, check=True, text=True
+    )
+    return int(measured.stdout) / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _prepared(model: ImageModel, path: Path) -> Iterator[tuple[np.ndarray, list[str]]]:

@@ -208,19 +208,23 @@ def show(page: Page, asset: str, shard: str | None = None) -> None:
     page.get_by_text("Metadata", exact=True).first.wait_for()
 
 
-def row(page: Page, key: str) -> str:
-    """The value of a metadata entry, as it is shown."""
-    return page.locator("tr", has=page.get_by_text(key, exact=True)).first.inner_text()
+def expect_entry(page: Page, key: str, value: str) -> None:
+    """A metadata entry is shown with this in it, or, of a number, with this alone."""
+    from playwright.sync_api import expect
+
+    row = page.locator("tr", has=page.get_by_text(key, exact=True)).first
+    cell = row.locator("td").nth(1)
+    expect(cell).to_contain_text(re.compile(rf"^{value}$") if value.isdigit() else value, timeout=30_000)
 
 
 def test_what_the_command_line_made_is_shown(ui: Dagster, page: Page) -> None:
     show(page, "raw_samples", SHARDS[0])
     page.get_by_text("Materialized", exact=True).wait_for()
-    assert re.search(rf"\b{SHARD_SIZE}\b", row(page, "dagster/row_count"))
-    assert "raw_samples/photos-00000.parquet" in row(page, "path")
-    assert "false" in row(page, "reused")
+    expect_entry(page, "dagster/row_count", str(SHARD_SIZE))
+    expect_entry(page, "path", "raw_samples/photos-00000.parquet")
+    expect_entry(page, "reused", "false")
     show(page, "warehouse")
-    assert re.search(rf"\b{SHARD_SIZE}\b", row(page, "samples"))
+    expect_entry(page, "samples", str(SHARD_SIZE))
 
 
 def test_the_sensor_registers_new_shards(ui: Dagster, page: Page) -> None:
@@ -249,31 +253,33 @@ def test_an_assets_page_shows_partitions_metadata_and_plot(materialised: Dagster
     show(page, "caption_preference", SHARDS[1])
     page.get_by_text(f"Materialized ({len(SHARDS)})").wait_for()
     page.get_by_text("Missing (0)").wait_for()
-    assert "original / labels" in row(page, "preferred")
+    expect_entry(page, "preferred", "original / labels")
     page.locator("tr", has=page.get_by_text("counts", exact=True)).get_by_text("Show Markdown").click()
     plot = page.get_by_role("dialog").locator("img")
     plot.wait_for()
-    assert plot.evaluate("image => image.complete && image.naturalWidth") > 300
+    assert plot.evaluate("image => image.decode().then(() => image.naturalWidth)") > 300
 
 
 def test_checks_are_shown_with_their_results(materialised: Dagster, page: Page) -> None:
+    from playwright.sync_api import expect
+
     page.goto("/assets/caption_preference?view=checks")
     page.get_by_text("No two rows have the same uid and source_a and source_b.").wait_for()
     for name in ("keys_unique", "rows_complete", "probability_a_finite"):
         page.get_by_text(name, exact=True).first.wait_for()
-    assert page.get_by_text("Succeeded", exact=True).count() == 3
+    expect(page.get_by_text("Succeeded", exact=True)).to_have_count(3, timeout=30_000)
 
 
 def test_what_is_current_is_not_made_again(materialised: Dagster, page: Page) -> None:
     show(page, "image_features", SHARDS[0])
-    assert "true" in row(page, "reused")
+    expect_entry(page, "reused", "true")
     show(page, "image_features", SHARDS[1])
-    assert "false" in row(page, "reused")
+    expect_entry(page, "reused", "false")
 
 
 def test_the_assets_over_all_shards_are_made_after_the_shards(materialised: Dagster, page: Page) -> None:
     show(page, "warehouse")
-    assert re.search(rf"\b{SHARD_SIZE * len(SHARDS)}\b", row(page, "samples"))
+    expect_entry(page, "samples", str(SHARD_SIZE * len(SHARDS)))
     show(page, "duplicate_clusters")
     show(page, "sample_gallery")
 

@@ -1,0 +1,105 @@
+"""Take the pictures of docs/images from a running UI, in which everything is materialised, and from a gallery.
+
+Usage: python docs/take_pictures.py http://127.0.0.1:3000 data/gallery.html
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+IMAGES = Path(__file__).parent / "images"
+MAX_BYTES = 300_000
+SHARD = "sample-00000"
+
+
+def main() -> None:
+    """Take all pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ui", help="address of the running UI")
+    parser.add_argument("gallery", type=Path, help="path of gallery.html")
+    arguments = parser.parse_args()
+
+    from playwright.sync_api import sync_playwright
+
+    IMAGES.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        # As root, chromium starts only without its sandbox.
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        take_graph(browser, arguments.ui)
+        take_asset(browser, arguments.ui)
+        take_gallery(browser, arguments.gallery.resolve().as_uri())
+        browser.close()
+
+
+def take_graph(browser: Browser, ui: str) -> None:
+    """The asset graph with all its groups open, and nothing beside it."""
+    page = browser.new_page(base_url=ui, viewport={"width": 1600, "height": 900})
+    page.goto("/asset-groups")
+    page.get_by_text("Hide navigation").click()
+    page.get_by_label("panel_show_right").click()
+    settle(page)
+    page.mouse.click(600, 840, button="right")
+    page.get_by_role("menuitem", name="Expand all groups").click()
+    settle(page)
+    # Opening the groups leaves the graph larger than the window and above its middle.
+    for _ in range(2):
+        page.get_by_label("zoom_out").click()
+    page.mouse.move(600, 840)
+    page.mouse.down()
+    page.mouse.move(600, 925, steps=10)
+    page.mouse.up()
+    settle(page)
+    save(page, "asset_graph.png")
+    page.close()
+
+
+def take_asset(browser: Browser, ui: str) -> None:
+    """One partition of an asset with its metadata."""
+    page = browser.new_page(base_url=ui, viewport={"width": 1600, "height": 900})
+    page.goto(f"/assets/caption_scores?view=partitions&partition={SHARD}")
+    page.get_by_text("Metadata", exact=True).first.wait_for()
+    settle(page)
+    save(page, "asset_page.png")
+    page.close()
+
+
+def take_gallery(browser: Browser, address: str) -> None:
+    """The gallery's beginning, and the first of its photos."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(address)
+    settle(page)
+    save(page, "gallery.png")
+    page.set_viewport_size({"width": 1280, "height": 720})  # one row of photos with their captions
+    page.goto(f"{address}#improved")
+    settle(page)
+    save(page, "gallery_photos.png")
+    page.close()
+
+
+def settle(page: Page) -> None:
+    """Wait until nothing is loaded or moves any more."""
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(3000)
+
+
+def save(page: Page, name: str) -> None:
+    """Keep a picture of a page, in few enough colours that a README loads quickly."""
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    path = IMAGES / name
+    picture.quantize(256, kmeans=2, dither=Image.Dither.NONE).save(path, optimize=True)
+    if path.stat().st_size > MAX_BYTES:
+        sys.exit(f"{path}: {path.stat().st_size:,} bytes are more than {MAX_BYTES:,}")
+
+
+if __name__ == "__main__":
+    main()
