@@ -71,7 +71,7 @@ class ImageModel(Component):
 
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Images a pass. The results do not depend on it; more than 8 falls out of the processor's caches."""
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0)] = 1
     """Threads of a pass; 0 for one on each core."""
 
     def signature(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -207,6 +208,17 @@ def test_an_added_captioner_makes_only_what_is_new(folder: Path) -> None:
     assert features.stat().st_mtime_ns == before
     scores = load_settings().opened_store.read("caption_scores", "noise-00000", schema_of("caption_scores"))
     assert pc.unique(scores["caption_source"]).to_pylist() == ["original", "labels", "other"]
+
+
+def test_a_collection_that_was_deleted_is_made_again(folder: Path) -> None:
+    materialized()
+    shutil.rmtree(folder.parent / "qdrant")
+    outcome = materialized()
+    assert outcome.failures == []
+    settings = load_settings()
+    with settings.vectors.open() as collection:
+        assert [collection.count({"shard": f"noise-0000{index}"}) for index in (0, 1)] == [3, 3]
+    assert materialized().made == []
 
 
 def test_unknown_assets_and_shards_are_named(folder: Path) -> None:

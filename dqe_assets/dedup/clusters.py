@@ -35,7 +35,7 @@ class DuplicateRules(Strict):
 
     max_distance: Annotated[int, Field(ge=0, le=16)] = 8
     min_contrast: Annotated[float, Field(ge=0, le=1)] = 0.02
-    min_cosine: Annotated[float, Field(gt=0, le=1)] = 0.9
+    min_cosine: Annotated[float, Field(gt=0, le=1)] = 0.85
 
 
 def find_duplicates(samples: pa.Table, rules: DuplicateRules) -> pa.Table:

@@ -11,8 +11,8 @@ import pyarrow as pa
 from dqe_assets import images
 from dqe_assets.arrow import from_matrix, scatter
 from dqe_assets.features.measure import measure
-from dqe_assets.parallel import ordered_map
 from dqe_assets.schemas import IMAGE_FEATURES
+from dqe_resources.parallel import ordered_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dqe_resources.image_model import ImageModel
 
 TOP_LABELS = 20
+AHEAD = 8
 
 
 def image_features(
@@ -39,22 +40,22 @@ def image_features(
     rows = np.flatnonzero(raw["image"].is_valid().to_numpy())
     files = raw["image"]
 
-    def prepare(row: int) -> tuple[ImageMeasures, np.ndarray]:
-        image = images.decode(files[row]["bytes"].as_py())
-        return measure(image), model.preprocess(image)
-
-    measures: list[ImageMeasures] = []
-    features: list[np.ndarray] = []
-    ids: list[np.ndarray] = []
-    probabilities: list[np.ndarray] = []
-    prepared = ordered_map(prepare, track(rows.tolist(), len(rows)), ahead=2 * model.batch_size)
-    while batch := list(islice(prepared, model.batch_size)):
-        measures += [measured for measured, _ in batch]
-        embedded = model.embed(np.stack([pixels for _, pixels in batch]))
-        features.append(embedded.features)
+    def extract(batch: list[int]) -> tuple[list[ImageMeasures], np.ndarray, np.ndarray, np.ndarray]:
+        decoded = [images.decode(files[row]["bytes"].as_py()) for row in batch]
+        embedded = model.embed(np.stack([model.preprocess(image) for image in decoded]))
         top = np.argsort(-embedded.probabilities, axis=1, kind="stable")[:, :TOP_LABELS]
-        ids.append(top.astype(np.int16))
-        probabilities.append(np.take_along_axis(embedded.probabilities, top, axis=1))
+        likeliest = np.take_along_axis(embedded.probabilities, top, axis=1)
+        return [measure(image) for image in decoded], embedded.features, top.astype(np.int16), likeliest
+
+    # Whole batches side by side, each on one core: decoding and the model then do not fight for the cores.
+    tracked = track(rows.tolist(), len(rows))
+    batches = iter(lambda: list(islice(tracked, model.batch_size)), [])
+    measures, features, ids, probabilities = [], [], [], []
+    for measured, feature, top, likeliest in ordered_map(extract, batches, ahead=AHEAD):
+        measures += measured
+        features.append(feature)
+        ids.append(top)
+        probabilities.append(likeliest)
     return _table(uids, rows, measures, features, ids, probabilities, model.class_names)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dqe_assets import describe
@@ -26,8 +26,7 @@ COLLECTION_POOL = "collection"
 def _count_matches(work: Work, output: Facts) -> Verdict:
     statuses = work.read("raw_samples", ["status"])["status"].to_pylist()
     expected = statuses.count("ok")
-    with work.settings.vectors.open(collection_vectors(work.settings)) as collection:
-        found = collection.count({"shard": work.partition or ""})
+    found = output.facts["counted"]
     return Verdict(
         found == expected == output.rows,
         f"{expected:,} samples should be in the collection, {output.rows:,} points were written, {found:,} are there",
@@ -51,13 +50,13 @@ def _opened(work: Work, vectors: Vectors) -> Iterator[Collection]:
     The other shards are then no longer intact, so they are written again when they are next materialised.
     """
     named = collection_vectors(work.settings)
-    try:
-        with vectors.open(named):
-            pass
-    except (VectorsMismatchError, VectorsBrokenError) as error:
-        work.log(f"The collection is made anew, and its other shards have to be materialised again: {error}")
-        vectors.recreate(named)
-    with vectors.open(named) as collection:
+    with ExitStack() as stack:
+        try:
+            collection = stack.enter_context(vectors.open(named))
+        except (VectorsMismatchError, VectorsBrokenError) as error:
+            work.log(f"The collection is made anew, and its other shards have to be materialised again: {error}")
+            vectors.recreate(named)
+            collection = stack.enter_context(vectors.open(named))
         yield collection
 
 
@@ -95,6 +94,7 @@ def caption_collection_of(synthetic: Sequence[Stage]) -> Stage:
         )
         with _opened(work, vectors) as collection:
             written = collection.replace_shard(work.partition or "", points)
-            return Facts(written, {"collection": collection.identity})
+            counted = collection.count({"shard": work.partition or ""})
+            return Facts(written, {"collection": collection.identity, "counted": counted})
 
     return caption_collection

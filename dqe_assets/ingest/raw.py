@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from dqe_assets import images
-from dqe_assets.parallel import ordered_map
 from dqe_assets.schemas import RAW_SAMPLES
+from dqe_resources.parallel import ordered_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

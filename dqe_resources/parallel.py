@@ -18,7 +18,7 @@ R = TypeVar("R")
 def ordered_map(function: Callable[[T], R], items: Iterable[T], *, ahead: int = 64) -> Iterator[R]:
     """``map`` on all cores, in threads, its results in order and at most ``ahead`` of them waiting.
 
-    For functions that release the interpreter's lock, as decoding an image does.
+    For functions that release the interpreter's lock, as decoding an image and running a model do.
     """
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         rest = iter(items)
