@@ -132,8 +132,12 @@ class Stage:
         return dg.AssetKey(self.name.split("/"))
 
     def work(self, settings: Settings, partition: str | None, shards: Sequence[str], log: Any = None) -> Work:
-        """The work of making a partition; for an asset over all shards, of those shards whose inputs are there."""
-        usable = (partition,) if partition else tuple(shard for shard in shards if self._has_inputs(settings, shard))
+        """The work of making a partition; for an asset over all shards, of those shards whose inputs are there.
+
+        An asset that reads nothing of any shard has none, and stays current when shards come and go.
+        """
+        read = shards if self.inputs else ()
+        usable = (partition,) if partition else tuple(shard for shard in read if self._has_inputs(settings, shard))
         work = Work(self.name, partition, usable, settings)
         return replace(work, log=log) if log else work
 
