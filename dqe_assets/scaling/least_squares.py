@@ -66,7 +66,9 @@ def least_squares(
         here = found[live]
         slope = np.einsum("mnk,mn->mk", derivative[live], residual[live])
         curvature = np.swapaxes(derivative[live], 1, 2) @ derivative[live]
-        held = np.broadcast_to(low == high, here.shape) | ((here <= low) & (slope > 0)) | ((here >= high) & (slope < 0))
+        held: NDArray[np.bool_] = (
+            np.asarray(low == high) | ((here <= low) & (slope > 0)) | ((here >= high) & (slope < 0))
+        )
         free = ~held
         slope = np.where(free, slope, 0.0)
         curvature = np.where(free[:, :, None] & free[:, None, :], curvature, 0.0)

@@ -201,7 +201,8 @@ def predict_mixture_error(
             raise ValueError(f"the pools of a mixture share {name}, these have {', '.join(f'{v:g}' for v in values)}")
     seen = _positive("samples_seen", samples_seen)
     sizes = _positive("pool_size", np.broadcast_to(np.asarray(pool_size, dtype=np.float64), len(pools)))
-    return mixture_errors(parameters[None], seen.ravel(), sizes, unit)[0].reshape(seen.shape)
+    error: Array = mixture_errors(parameters[None], seen.ravel(), sizes, unit)[0].reshape(seen.shape)
+    return error
 
 
 def mixture_errors(draws: Array, samples_seen: Array, pool_sizes: Array, unit: float = UNIT) -> Array:
@@ -583,11 +584,11 @@ class _Problem:
         if not count:
             return np.empty((0, len(estimate)))
         freedom = self.points - self.unknowns
-        curve = self(estimate[None])[0]
-        relative = float((((curve - self.errors) / curve) ** 2).sum())
-        spread = np.maximum(math.sqrt(cost / freedom), math.sqrt(relative / freedom) * curve)
+        fit = self(estimate[None])[0]
+        relative = float((((fit - self.errors) / fit) ** 2).sum())
+        spread = np.maximum(math.sqrt(cost / freedom), math.sqrt(relative / freedom) * fit)
         scale = np.sqrt(freedom / random.chisquare(freedom, (count, 1)))
-        drawn = curve + scale * spread * random.standard_normal((count, self.points))
+        drawn = fit + scale * spread * random.standard_normal((count, self.points))
         fitted, _ = least_squares(self, drawn, np.repeat(estimate[None], count, axis=0), self.low, self.high)
         for place, curve in enumerate(self.curves):
             if not curve.repeats:
