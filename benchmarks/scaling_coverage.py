@@ -1,19 +1,18 @@
 """How often the interval of a fit holds the true value.
 
-python benchmarks/scaling_coverage.py [trials]
+    python -m benchmarks.scaling_coverage [trials]
 
 Curves of known parameters, with noise of 1 % of the error, are fitted again and again.
 """
 
 from __future__ import annotations
 
-import json
-import platform
 import sys
 import time
 
 import numpy as np
 
+from benchmarks.common import publish
 from dqe_assets.scaling.utility import PARAMETERS, PoolUtility, fit_pools, predict_error
 
 NOISE = 0.01
@@ -46,19 +45,16 @@ def coverage(pools: list[PoolUtility], d: float | None, trials: int) -> dict[str
 
 
 def main() -> None:
-    """Print a table and a JSON row."""
+    """Measure each design, the lowest share of all its pools for each parameter."""
     trials = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    rows: dict[str, object] = {"trials": trials, "noise": NOISE, "machine": platform.processor() or platform.machine()}
-    print(f"{trials} trials, {NOISE:.0%} noise, {len(CHECKPOINTS)} points a pool")
-    print("share of the 95 % intervals that hold the true value, the lowest of all pools")
+    rows = []
     for name, (pools, d) in DESIGNS.items():
         started = time.perf_counter()
         found = coverage(pools, d, trials)
-        seconds = time.perf_counter() - started
-        fitted = {key: min(values) for key, values in found.items() if key != "d" or d is None}
-        print(f"{name:40} {'  '.join(f'{key} {value:.3f}' for key, value in fitted.items())}   {seconds:.0f} s")
-        rows[name] = found
-    print(json.dumps(rows))
+        shares = {key: min(values) for key, values in found.items() if key != "d" or d is None}
+        rows.append({"design": name, "trials": trials, **shares, "seconds": time.perf_counter() - started})
+    title = f"95 % intervals that hold the true value: {NOISE:.0%} noise, {len(CHECKPOINTS)} points a pool"
+    publish("scaling_coverage", ["design", "trials", *PARAMETERS, "seconds"], rows, title)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Seconds and residual of fit_pool against grid searches of 100,000 points over the same objective, in one run.
 
-python benchmarks/scaling_fit.py
+    python -m benchmarks.scaling_fit
 
 The first grid search is what the paper's authors publish: a loop over the points of the grid. The second computes the
 same grid as arrays, as fast as we know how.
@@ -8,14 +8,13 @@ same grid as arrays, as fast as we know how.
 
 from __future__ import annotations
 
-import json
-import platform
 import time
 from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.common import publish
 from dqe_assets.scaling.utility import PoolUtility, fit_pool, mixture_errors, predict_error
 
 if TYPE_CHECKING:
@@ -74,25 +73,31 @@ def timed(run: Callable[[Array], float], error: Array, times: int) -> tuple[floa
 
 
 def main() -> None:
-    """Print a table and a JSON row."""
+    """Measure a curve without and one with noise."""
     points = int(np.prod([len(values) for values in GRID.values()]))
-    row: dict[str, object] = {"grid": points, "machine": platform.processor() or platform.machine()}
+    rows = []
     for noise in (0.0, 0.01):
         error = predict_error(TRUTH, SEEN, SIZE)
         error = error * (1 + noise * np.random.default_rng(0).standard_normal(len(error)))
         fitted(error)
         results = {
             "fit_pool": timed(fitted, error, 15),
-            "fit_pool with intervals": timed(with_intervals, error, 3),
-            f"grid of {points:,}, loop": timed(loop, error, 1),
-            f"grid of {points:,}, arrays": timed(arrays, error, 3),
+            "fit_pool with 1,000 resampled fits": timed(with_intervals, error, 3),
+            f"grid of {points:,}, a loop": timed(loop, error, 1),
+            f"grid of {points:,}, as arrays": timed(arrays, error, 3),
         }
-        base = results["fit_pool"][0]
-        print(f"noise {noise:.0%}")
         for name, (seconds, squares) in results.items():
-            print(f"  {name:28} {seconds:9.4f} s  {seconds / base:8.1f} x  sum of squares {squares:.3e}")
-        row[f"noise {noise}"] = results
-    print(json.dumps(row))
+            ratio = seconds / results["fit_pool"][0]
+            rows.append(
+                {
+                    "noise": f"{noise:.0%}",
+                    "method": name,
+                    "seconds": seconds,
+                    "times": ratio,
+                    "squares": f"{squares:.3e}",
+                }
+            )
+    publish("scaling_fit", ["noise", "method", "seconds", "times", "squares"], rows, "Fitting one pool")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""What is built: the stages, in the order in which data flows."""

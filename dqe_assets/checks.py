@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 UNIQUE = "keys_unique"
 COMPLETE = "rows_complete"
-FINITE = "values_finite"
+FINITE = "finite"
 
 
 def unique(*columns: str) -> Check:
@@ -47,7 +47,9 @@ def complete(rows_each: int = 1, *, of: str = "raw_samples") -> Check:
         passed = missing == foreign == 0 and table.num_rows == rows_each * len(expected)
         values = {"rows_in": len(expected), "rows_out": table.num_rows, "missing": missing, "foreign": foreign}
         return Verdict(
-            passed, f"{len(expected):,} samples in, {table.num_rows:,} rows out, {missing} missing, {foreign} foreign", values
+            passed,
+            f"{len(expected):,} samples in, {table.num_rows:,} rows out, {missing} missing, {foreign} foreign",
+            values,
         )
 
     return Check(COMPLETE, "Rows in = rows out: every sample has its rows, and no other sample has any.", run)
@@ -87,7 +89,7 @@ def covered(columns: Sequence[str], of: str, minimum: float = 1.0) -> Check:
         share = have / len(wanted) if len(wanted) else 1.0
         return Verdict(
             share >= minimum,
-            f"{have:,} of {len(wanted):,} samples with an image have {of} ({share:.1%}, at least {minimum:.0%} required)",
+            f"{have:,} of {len(wanted):,} samples with an image have {of} ({share:.1%}, required: {minimum:.0%})",
             {"covered": have, "of": len(wanted), "share": round(share, 4), "required": minimum},
         )
 

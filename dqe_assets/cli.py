@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +46,7 @@ Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many.")]
 def demo() -> None:
     """Take the embedded sample through every stage and print its quality report."""
     with _clear_errors():
-        from dqe_assets import runner  # noqa: PLC0415
+        from dqe_assets import runner
 
         settings = _settings()
         samples = [source for source in settings.sources if source.kind == "sample"]
@@ -57,26 +59,26 @@ def demo() -> None:
         _stop_if_failed(outcome)
         _print_report(settings)
         _print_outcome(outcome)
-        console.print("Next: [b]make ui[/b] (Dagster), [b]dqe gallery[/b] (the photos), [b]dqe sql[/b] (DuckDB)")
+        _next("make ui", "dqe gallery", 'dqe search "a cat"', 'dqe sql "SELECT * FROM worst_captions LIMIT 10"')
 
 
 @app.command()
 def sync() -> None:
     """Register the shards of every source as partitions."""
     with _clear_errors():
-        from dqe_assets import runner  # noqa: PLC0415
+        from dqe_assets import runner
 
         with runner.instance() as current:
             plan = runner.sync(_settings(), current)
         console.print(f"{plan.total} shards; {len(plan.add)} added, {len(plan.remove)} removed")
-        console.print("Next: [b]dqe materialize[/b]")
+        _next("dqe materialize")
 
 
 @app.command()
 def materialize(assets: AssetNames = None, shard: ShardKeys = None, *, force: Force = False) -> None:
     """Make what is missing or no longer current."""
     with _clear_errors():
-        from dqe_assets import runner  # noqa: PLC0415
+        from dqe_assets import runner
 
         settings = _settings()
         with runner.instance() as current, _progress():
@@ -84,17 +86,17 @@ def materialize(assets: AssetNames = None, shard: ShardKeys = None, *, force: Fo
             outcome = runner.materialize(settings, current, assets=assets or (), shards=shard or (), force=force)
         _stop_if_failed(outcome)
         _print_outcome(outcome)
-        console.print("Next: [b]dqe report[/b]")
+        _next("dqe report")
 
 
 @app.command()
 def status() -> None:
     """Say what is current, stale, missing or failed, for each asset."""
     with _clear_errors():
-        from collections import Counter  # noqa: PLC0415
+        from collections import Counter
 
-        from dqe_assets import graph, runner  # noqa: PLC0415
-        from dqe_assets.stage import registered_shards  # noqa: PLC0415
+        from dqe_assets import graph, runner
+        from dqe_assets.stage import registered_shards
 
         settings = _settings()
         with runner.instance() as current:
@@ -107,10 +109,9 @@ def status() -> None:
             stale |= states["current"] < len(keys)
             table.add_row(stage.name, *(str(states[name] or "-") for name in ("current", "stale", "missing", "failed")))
         console.print(table)
-        if not shards:
-            console.print("Next: [b]dqe sync[/b]")
-        else:
-            console.print("Next: [b]dqe materialize[/b]" if stale else "All is current. Next: [b]dqe report[/b]")
+        if not stale:
+            console.print("All is current.")
+        _next("dqe sync" if not shards else "dqe materialize" if stale else "dqe report")
 
 
 @app.command()
@@ -118,7 +119,7 @@ def report() -> None:
     """Print the quality report."""
     with _clear_errors():
         _print_report(_settings())
-        console.print('Next: [b]dqe sql "SELECT * FROM worst_captions LIMIT 10"[/b]')
+        _next('dqe sql "SELECT * FROM worst_captions LIMIT 10"')
 
 
 @app.command()
@@ -137,13 +138,17 @@ def sql(query: Annotated[str, typer.Argument(help="A query; tables and views: dq
 def search(
     text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
     image: Annotated[Path | None, typer.Option(help="An image to look for instead.")] = None,
-    where: Annotated[list[str] | None, typer.Option(help="A condition: source=sample, similarity_original>=0.3 ...")] = None,
-    using: Annotated[str, typer.Option("--in", help="What to search: image, original, or a captioner's name.")] = "image",
+    where: Annotated[
+        list[str] | None, typer.Option(help="A condition: source=sample, similarity_original>=0.3 ...")
+    ] = None,
+    using: Annotated[
+        str, typer.Option("--in", help="What to search: image, original, or a captioner's name.")
+    ] = "image",
     limit: Limit = 10,
 ) -> None:
     """Find the samples nearest in meaning to a text or an image."""
     with _clear_errors():
-        from dqe_assets.index.search import search_collection  # noqa: PLC0415
+        from dqe_assets.index.search import search_collection
 
         if (text is None) == (image is None):
             _fail('give a text (dqe search "a cat") or --image FILE, one of the two')
@@ -152,16 +157,21 @@ def search(
         for hit in hits:
             payload = hit.payload
             caption = payload.get("caption_" + (using if using != "image" else "original"), "")
-            table.add_row(*map(escape, (f"{hit.score:.3f}", str(payload["image_name"]), str(caption), str(payload["source"]))))
+            table.add_row(
+                *map(escape, (f"{hit.score:.3f}", str(payload["image_name"]), str(caption), str(payload["source"])))
+            )
         console.print(table)
-        console.print("Next: [b]dqe get IMAGE_NAME[/b]" if hits else "Nothing found: the collection or the filter is empty.")
+        if hits:
+            _next(f"dqe get {hits[0].payload['image_name']}")
+        else:
+            console.print("Nothing found: no sample fulfils the condition.")
 
 
 @app.command()
 def get(image_name: Annotated[str, typer.Argument(help="The source's own name of the row.")]) -> None:
     """Show all that is known of a sample."""
     with _clear_errors():
-        from dqe_assets.report.explain import sample_sections  # noqa: PLC0415
+        from dqe_assets.report.explain import sample_sections
 
         sections = sample_sections(_settings().warehouse, image_name)
         for section in sections:
@@ -173,7 +183,7 @@ def get(image_name: Annotated[str, typer.Argument(help="The source's own name of
 def gallery() -> None:
     """Say where the gallery is, and open it in a browser."""
     with _clear_errors():
-        from dqe_assets.report.assets import gallery_path  # noqa: PLC0415
+        from dqe_assets.report.assets import gallery_path
 
         path = gallery_path()
         if not path.exists():
@@ -213,11 +223,11 @@ def recommend(
                 "data/dqe.yaml (docs/scaling.md)",
                 highlight=False,
             )
-        console.print("Next: the pictures in Dagster ([b]make ui[/b]), or [b]dqe sql 'FROM best_filters'[/b]")
+        _next("make ui", 'dqe sql "FROM best_filters"')
 
 
 def _settings() -> Settings:
-    from dqe_assets.settings import load_settings  # noqa: PLC0415
+    from dqe_assets.settings import load_settings
 
     return load_settings()
 
@@ -230,16 +240,11 @@ def _fail(message: str) -> None:
 @contextmanager
 def _clear_errors() -> Iterator[None]:
     """Every error that a person can mend is one line for each fault; what remains is a fault of ours."""
-    from dqe_assets.images import ImageError  # noqa: PLC0415
-    from dqe_assets.ingest.sources import SourceError  # noqa: PLC0415
-    from dqe_assets.settings import SettingsError  # noqa: PLC0415
-    from dqe_resources.storage import StorageError  # noqa: PLC0415
-    from dqe_resources.vectors.protocol import VectorsError  # noqa: PLC0415
-    from dqe_resources.warehouse import WarehouseError  # noqa: PLC0415
+    from dqe_resources.errors import DataQualityError
 
     try:
         yield
-    except (SettingsError, SourceError, StorageError, VectorsError, WarehouseError, ImageError, ValueError) as error:
+    except (DataQualityError, ValueError) as error:
         for line in str(error).splitlines():
             errors.print(f"[red]error:[/red] {escape(line)}", soft_wrap=True, highlight=False)
         raise typer.Exit(1) from None
@@ -251,9 +256,9 @@ def _clear_errors() -> Iterator[None]:
 @contextmanager
 def _progress() -> Iterator[None]:
     """A bar for what runs, a line for what has ended."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from dqe_assets import progress  # noqa: PLC0415
+    from dqe_assets import progress
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bars:
@@ -276,6 +281,15 @@ def _progress() -> Iterator[None]:
             yield
 
 
+def _next(*commands: str) -> None:
+    """The last line of every command: what to do next, as it is to be typed here."""
+    program = Path(sys.argv[0])
+    typed = "dqe" if shutil.which("dqe") == str(program) or program.suffix == ".py" else os.path.relpath(program)
+    console.print(
+        "Next: " + ", ".join(f"[b]{command.replace('dqe', typed, 1)}[/b]" for command in commands), soft_wrap=True
+    )
+
+
 def _stop_if_failed(outcome: Outcome) -> None:
     for failure in outcome.failures:
         errors.print(f"[red]failed:[/red] {escape(failure)}", soft_wrap=True, highlight=False)
@@ -290,7 +304,7 @@ def _print_outcome(outcome: Outcome) -> None:
 
 
 def _print_report(settings: Settings) -> None:
-    from dqe_assets.report.warehouse import quality_report  # noqa: PLC0415
+    from dqe_assets.report.warehouse import quality_report
 
     with settings.warehouse.connect() as connection:
         sections = quality_report(connection)
@@ -303,7 +317,7 @@ def _print_report(settings: Settings) -> None:
 
 
 def _print_table(data: pa.Table) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
     for name, kind in zip(data.column_names, data.schema.types, strict=True):
         # With spaces, a heading wraps between words where the terminal is narrow.
         table.add_column(name.replace("_", " "), justify="left" if str(kind) in _LEFT else "right", overflow="fold")

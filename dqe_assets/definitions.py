@@ -1,29 +1,6 @@
 """The code location."""
 
-from __future__ import annotations
-
-import dagster as dg
-
-from dqe_assets import graph
-from dqe_assets.jobs import jobs
-from dqe_assets.sensors import shard_sensor
-from dqe_assets.settings import Settings, load_settings
-
-
-def definitions(settings: Settings) -> dg.Definitions:
-    """The Definitions that the settings call for."""
-    return dg.Definitions(
-        assets=[stage.definition(settings) for stage in graph.stages(settings)],
-        resources={key: described(value) for key, value in graph.resources(settings).items()},
-        jobs=jobs(settings),
-        sensors=[shard_sensor(settings)],
-        executor=dg.multiprocess_executor.configured({"max_concurrent": 2}),
-    )
-
-
-def described(value: object) -> dg.ResourceDefinition:
-    """A resource whose page in the UI shows its settings."""
-    return dg.ResourceDefinition.hardcoded_resource(value, description=repr(value))
-
+from dqe_assets.code_location import definitions
+from dqe_assets.settings import load_settings
 
 defs = definitions(load_settings())

@@ -154,7 +154,7 @@ def warehouse(_: Work, output: Facts) -> Metadata:
     }
 
 
-def sample_gallery(work: Work, output: Facts) -> Metadata:
+def sample_gallery(_: Work, output: Facts) -> Metadata:
     """Where the page is, and what it looks like at its beginning."""
     return {"page": dg.MetadataValue.path(output.facts["path"]), "samples_shown": output.rows}
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dqe_resources.errors import DataQualityError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -19,7 +21,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _EXIF_ORIENTATION = 0x0112
 
 
-class ImageError(Exception):
+class ImageError(DataQualityError):
     """Bytes that give no image.
 
     Attributes:
@@ -68,7 +70,7 @@ def inspect(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageInfo:
         # A JPEG is read to its end at an eighth of its size too, for a fraction of the time.
         image.draft(None, (max(width // 8, 1), max(height // 8, 1)))
         image.load()
-        if orientation >= 5:  # noqa: PLR2004 - 5 to 8 turn the image on its side
+        if orientation >= 5:
             width, height = height, width
         return ImageInfo("jpeg" if image.format == "MPO" else str(image.format).lower(), width, height, orientation)
 
@@ -117,4 +119,4 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
 
 def _orientation(image: Image.Image) -> int:
     orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1  # noqa: PLR2004
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1

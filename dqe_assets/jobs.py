@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dqe_assets.graph import stages
-from dqe_assets.partitions import SHARDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +23,6 @@ def jobs(settings: Settings) -> Sequence[UnresolvedAssetJobDefinition]:
         dg.define_asset_job(
             "shards",
             selection=dg.AssetSelection.assets(*(stage.key for stage in every if stage.partitioned)),
-            partitions_def=SHARDS,
             description="Everything that is made for each shard, from raw samples to the collection.",
         ),
         dg.define_asset_job(

@@ -15,6 +15,7 @@ from dqe_assets import graph
 from dqe_assets.sensors import plan_sync
 from dqe_assets.stage import FORCE_TAG, Stage, registered_shards
 from dqe_resources.cache import data_directory
+from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ _PID_TAG, _HOST_TAG = "dqe/pid", "dqe/host"
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
-class RunError(Exception):
+class RunError(DataQualityError):
     """What was asked for cannot be materialised, or failed: says what and why."""
 
 
@@ -55,7 +56,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(data_directory() / "dagster_home")))
     try:
         home.mkdir(parents=True, exist_ok=True)
-        (home / "dagster.yaml").touch()
+        configuration = home / "dagster.yaml"
+        if not configuration.exists():
+            configuration.write_text("telemetry:\n  enabled: false\n")
         opened = dg.DagsterInstance.get()
     except OSError as error:
         raise RunError(f"{home}: cannot be written ({error.strerror or error}); allow writing there") from error
@@ -71,7 +74,7 @@ def sync(settings: Settings, current: dg.DagsterInstance) -> SyncPlan:
     return plan
 
 
-def materialize(  # noqa: PLR0913
+def materialize(
     settings: Settings,
     current: dg.DagsterInstance,
     *,
@@ -124,7 +127,7 @@ def state(settings: Settings, stage: Stage, partition: str | None, shards: Seque
     return "failed" if stored.stamp.failed_checks else "stale"
 
 
-def _run(  # noqa: PLR0913, PLR0917
+def _run(
     settings: Settings,
     current: dg.DagsterInstance,
     selected: Sequence[Stage],
@@ -154,7 +157,7 @@ def _run(  # noqa: PLR0913, PLR0917
     for event in result.get_step_failure_events():
         data = event.step_failure_data
         error = data.error.cause if data.error and data.error.cause else data.error
-        if error and error.cls_name == dg.DagsterAssetCheckFailedError.__name__:
+        if error and error.cls_name == "DagsterAssetCheckFailedError":
             continue  # the check itself says more, below
         name = (event.step_key or "").replace("__", "/")
         message = " ".join((error.message if error else "failed").split())
@@ -175,7 +178,7 @@ def _selected(settings: Settings, assets: Sequence[str]) -> list[Stage]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" ... ({len(names)} in all)" if len(names) > 5 else "") or "none; run: dqe sync"  # noqa: PLR2004
+    return ", ".join(names[:5]) + (f" ... ({len(names)} in all)" if len(names) > 5 else "") or "none; run: dqe sync"
 
 
 def _end_dead_runs(current: dg.DagsterInstance) -> None:

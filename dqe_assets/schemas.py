@@ -68,7 +68,9 @@ RAW_SAMPLES = table_schema(
         Column("height", pa.int32(), "height once the EXIF orientation is applied", "pixels"),
         Column("exif_orientation", pa.int8(), "EXIF orientation, 1 to 8; 1 is upright"),
         Column("status", pa.string(), "ok or failed", nullable=False),
-        Column("reason", pa.string(), "ok, or why the row failed: missing, truncated, not_an_image ...", nullable=False),
+        Column(
+            "reason", pa.string(), "ok, or why the row failed: missing, truncated, not_an_image ...", nullable=False
+        ),
         Column("detail", pa.string(), "the error in full, if the row failed"),
         Column(
             "truth",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
@@ -18,6 +17,7 @@ from dqe_assets.scaling.measurements import Scaling
 from dqe_resources.cache import data_directory
 from dqe_resources.captioners import AnyCaptioner
 from dqe_resources.component import Strict
+from dqe_resources.errors import DataQualityError
 from dqe_resources.image_model import ImageModel
 from dqe_resources.scorers import AnyScorer
 from dqe_resources.scorers.label_space import LabelSpace
@@ -29,12 +29,13 @@ from dqe_resources.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from typing import Self
 
 CONFIGURATION_FILE = "dqe.yaml"
 
 
-class SettingsError(Exception):
+class SettingsError(DataQualityError):
     """The settings are wrong: says the file, the key and what is allowed, a line for each fault."""
 
 
@@ -49,7 +50,7 @@ class Settings(Strict):
     """Everything that data/dqe.yaml configures."""
 
     sources: Annotated[list[AnySource], Field(min_length=1)]
-    captioners: list[AnyCaptioner] = []
+    captioners: list[AnyCaptioner] = Field(default_factory=list)
     image_model: ImageModel = Field(default_factory=ImageModel)
     scorer: AnyScorer = Field(default_factory=LabelSpace)
     vectors: AnyVectors = Field(default_factory=EmbeddedQdrant)
@@ -70,9 +71,7 @@ class Settings(Strict):
                 )
         reserved = {schemas.ORIGINAL, schemas.IMAGE} & set(self.captioner_names)
         if reserved:
-            raise PydanticCustomError(
-                "reserved", "captioners: the name '{name}' is reserved", {"name": sorted(reserved)[0]}
-            )
+            raise PydanticCustomError("reserved", "captioners: the name '{name}' is reserved", {"name": min(reserved)})
         return self
 
     @property
@@ -152,7 +151,9 @@ def _read(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
-        raise SettingsError(f"{path}: expected keys and values; allowed keys: {', '.join(sorted(Settings.model_fields))}")
+        raise SettingsError(
+            f"{path}: expected keys and values; allowed keys: {', '.join(sorted(Settings.model_fields))}"
+        )
     return values
 
 

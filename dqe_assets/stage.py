@@ -42,6 +42,7 @@ class Work:
         partition: the shard; None for an asset over all shards.
         shards: that shard, or all shards whose inputs are there and passed their checks.
         settings: the settings.
+        left_out: shards whose inputs are not there, or failed a check.
         log: writes a line to the run's log.
     """
 
@@ -49,6 +50,7 @@ class Work:
     partition: str | None
     shards: tuple[str, ...]
     settings: Settings
+    left_out: tuple[str, ...] = ()
     log: Callable[[str], None] = field(default=lambda _: None)
 
     @property
@@ -64,10 +66,6 @@ class Work:
         """The tables of an input, one shard at a time."""
         for shard in self.shards:
             yield self.store.read(asset, shard, schema_of(asset), columns)
-
-    def paths(self, asset: str) -> list[str]:
-        """The Parquet files of an input, in the order of the shards."""
-        return list(self.store.paths(asset, self.shards).values())
 
     def track(self, items: Iterable[Any], total: int) -> Iterator[Any]:
         """Yield the items and report progress."""
@@ -136,9 +134,12 @@ class Stage:
 
         An asset that reads nothing of any shard has none, and stays current when shards come and go.
         """
-        read = shards if self.inputs else ()
-        usable = (partition,) if partition else tuple(shard for shard in read if self._has_inputs(settings, shard))
-        work = Work(self.name, partition, usable, settings)
+        if partition is not None:
+            work = Work(self.name, partition, (partition,), settings)
+        else:
+            read = shards if self.inputs else ()
+            usable = tuple(shard for shard in read if self._has_inputs(settings, shard))
+            work = Work(self.name, None, usable, settings, left_out=tuple(sorted(set(read) - set(usable))))
         return replace(work, log=log) if log else work
 
     def _has_inputs(self, settings: Settings, shard: str) -> bool:
@@ -198,9 +199,13 @@ class Stage:
         seconds = time.monotonic() - started
         metadata = self._metadata(work, stored, output, seconds=seconds, reused=reused)
         outcome = "current" if reused else f"{stored.stamp.rows:,} rows, {seconds:.1f} s"
+        if work.left_out:
+            outcome += f"; left out, as their inputs are missing or failed: {', '.join(work.left_out)}"
         failed_now = [name for name, verdict in verdicts.items() if not verdict.passed]
         progress.report(
-            progress.Step(self.name, work.partition, 1, 1, f"failed: {', '.join(failed_now)}" if failed_now else outcome)
+            progress.Step(
+                self.name, work.partition, 1, 1, f"failed: {', '.join(failed_now)}" if failed_now else outcome
+            )
         )
         return stored, metadata, verdicts
 
@@ -232,6 +237,7 @@ class Stage:
     ) -> Mapping[str, Any]:
         return {
             **(self.describe(work, output) if self.describe else {}),
+            **({"shards_left_out": list(work.left_out)} if work.left_out else {}),
             "dagster/row_count": stored.stamp.rows,
             "path": dg.MetadataValue.path(stored.path),
             "bytes": stored.bytes,
@@ -270,12 +276,12 @@ class Stage:
                 for check in self.checks
             ],
         )
-        def compute(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        def compute(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
             return self._execute(context)
 
         return compute
 
-    def _execute(self, context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def _execute(self, context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         # A plain pass over the keys, and not a run for each: one load of a model then serves all of them, and each
         # partition is in the store before the next one begins.
         settings: Settings = context.resources.settings

@@ -1,0 +1,1 @@
+"""With what it is built: models, the store, the collection, the warehouse."""

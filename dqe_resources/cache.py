@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from dqe_resources.errors import DataQualityError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class CacheError(RuntimeError):
+class CacheError(DataQualityError):
     """A derived file cannot be written or read; says which and what to do."""
 
 

@@ -24,7 +24,10 @@ class Strict(BaseModel):
                 raise PydanticCustomError(
                     "unknown_key",
                     "unknown key {unknown}; allowed: {allowed}",
-                    {"unknown": ", ".join(f"'{key}'" for key in unknown), "allowed": ", ".join(sorted(cls.model_fields))},
+                    {
+                        "unknown": ", ".join(f"'{key}'" for key in unknown),
+                        "allowed": ", ".join(sorted(cls.model_fields)),
+                    },
                 )
         return value
 

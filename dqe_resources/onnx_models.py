@@ -6,6 +6,8 @@ import warnings
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from dqe_resources.errors import DataQualityError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -18,7 +20,7 @@ TOLERANCE = 1e-3
 _OPSET = 20
 
 
-class ConversionError(RuntimeError):
+class ConversionError(DataQualityError):
     """A converted model does not give what the torch model gives."""
 
 

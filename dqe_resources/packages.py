@@ -6,8 +6,10 @@ import importlib.metadata
 import importlib.util
 from pathlib import Path
 
+from dqe_resources.errors import DataQualityError
 
-class PackageError(RuntimeError):
+
+class PackageError(DataQualityError):
     """A package that carries a model is not installed."""
 
 

@@ -21,10 +21,13 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dqe_resources.errors import DataQualityError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import BinaryIO
 
+    import duckdb
     import fsspec
 
 UNPARTITIONED = "all"
@@ -34,7 +37,7 @@ _STAMP = b"dqe"
 _ROW_GROUP_BYTES = 16 << 20
 
 
-class StorageError(Exception):
+class StorageError(DataQualityError):
     """The store cannot be read or written: says which file and what to do."""
 
 
@@ -58,7 +61,9 @@ class Stamp:
 
     def to_json(self) -> bytes:
         """Deterministic JSON."""
-        record = {name: getattr(self, name) for name in ("fingerprint", "code_version", "rows", "failed_checks", "facts")}
+        record = {
+            name: getattr(self, name) for name in ("fingerprint", "code_version", "rows", "failed_checks", "facts")
+        }
         return json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False).encode()
 
     @classmethod
@@ -103,7 +108,7 @@ class Store:
 
     @cached_property
     def _filesystem(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        import fsspec  # noqa: PLC0415
+        import fsspec
 
         return fsspec.core.url_to_fs(self.root)
 
@@ -191,10 +196,17 @@ class Store:
             )
         return None
 
-    def paths(self, asset: str, partitions: Sequence[str]) -> dict[str, str]:
-        """Paths of those partitions of a table that are stored, by partition."""
-        paths = {partition: self.path(asset, partition) for partition in partitions}
-        return {partition: path for partition, path in paths.items() if self._filesystem[0].exists(path)}
+    def urls(self, asset: str, partitions: Sequence[str | None]) -> list[str]:
+        """Those partitions of a table that are stored, as another program names them: local paths, or URLs."""
+        filesystem = self._filesystem[0]
+        paths = [self.path(asset, partition) for partition in partitions]
+        stored = [path for path in paths if filesystem.exists(path)]
+        return stored if self._is_local else [filesystem.unstrip_protocol(path) for path in stored]
+
+    def open_to(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Let a DuckDB connection read the URLs that ``urls`` gives."""
+        if not self._is_local:
+            connection.register_filesystem(self._filesystem[0])
 
     def _stamp(self, path: str, asset: str, partition: str | None) -> Stamp:
         mend = _mend(asset, partition)
@@ -243,7 +255,7 @@ class Store:
         stale = [
             path
             for path in Path(self._filesystem[1]).glob("**/.*.tmp")
-            if datetime.now(UTC).timestamp() - path.stat().st_mtime > 3600  # noqa: PLR2004
+            if datetime.now(UTC).timestamp() - path.stat().st_mtime > 3600
         ]
         for path in stale:
             path.unlink(missing_ok=True)
@@ -308,9 +320,7 @@ def _conform(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
     return table.select(expected).cast(schema)
 
 
-def _check_schema(
-    found: pa.Schema, expected: pa.Schema, path: str, columns: Sequence[str] | None, mend: str
-) -> None:
+def _check_schema(found: pa.Schema, expected: pa.Schema, path: str, columns: Sequence[str] | None, mend: str) -> None:
     for column in expected:
         if columns is not None and column.name not in columns:
             continue

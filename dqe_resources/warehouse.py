@@ -7,7 +7,7 @@ import secrets
 import shutil
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
-from pathlib import Path  # noqa: TC003 - pydantic reads the annotation
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from filelock import FileLock
@@ -15,6 +15,7 @@ from pydantic import Field
 
 from dqe_resources.cache import data_directory
 from dqe_resources.component import Component
+from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,11 +26,14 @@ if TYPE_CHECKING:
 RESULT_LIMIT = 512 * 2**20
 """Bytes of a result that ``Warehouse.query`` gives back at most."""
 
+BUILD_MEMORY = "2GB"
+"""What DuckDB holds in memory while it builds; the rest it spills beside the new file."""
+
 CATALOG = "warehouse"
 """Name under which a connection of ours holds the database."""
 
 
-class WarehouseError(RuntimeError):
+class WarehouseError(DataQualityError):
     """The warehouse could not be written or read; one line that says what to do."""
 
 
@@ -77,7 +81,7 @@ class Warehouse(Component):
                 self._remove_leftovers()
                 new = self.path.with_name(f"{self._prefix}{secrets.token_hex(8)}")
                 try:
-                    with closing(duckdb.connect(str(new))) as connection:
+                    with closing(duckdb.connect(str(new), config={"memory_limit": BUILD_MEMORY})) as connection:
                         build(connection)
                         connection.execute("CHECKPOINT")
                     self._swap_in(new)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from dqe_assets.settings import Settings, load_settings
 
 ROOT = Path(__file__).parent.parent
 SBU = ROOT.parent / "shared" / "data" / "sbu"
@@ -26,16 +27,52 @@ def model_cache() -> Path:
 @pytest.fixture
 def data(tmp_path: Path, model_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data folder with the project's own settings and nothing made yet."""
-    return make_data_folder(tmp_path / "data", model_cache, monkeypatch.setenv)
+    folder = make_data_folder(tmp_path / "data", model_cache)
+    for name, value in environment(folder).items():
+        monkeypatch.setenv(name, value)
+    return folder
 
 
-def make_data_folder(folder: Path, model_cache: Path, setenv: Callable[[str, str], None]) -> Path:
+def make_data_folder(folder: Path, model_cache: Path) -> Path:
+    """A data folder with the project's own settings and the converted models."""
     folder.mkdir(parents=True)
     shutil.copy(ROOT / "data" / "dqe.yaml", folder)
     (folder / "cache").symlink_to(model_cache)
-    setenv("DQE_DATA", str(folder))
-    setenv("DAGSTER_HOME", str(folder / "dagster_home"))
     return folder
+
+
+def dqe(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The ``dqe`` command, as a person runs it, on a data folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "dqe_assets.cli", *arguments],
+        env=environment(data),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def environment(data: Path) -> dict[str, str]:
+    """The environment of a command on a data folder."""
+    return {**os.environ, "DQE_DATA": str(data), "DAGSTER_HOME": str(data / "dagster_home"), "COLUMNS": "100"}
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Path:
+    """A data folder in which the embedded sample has gone through every stage; not to be written to."""
+    data = make_data_folder(tmp_path_factory.mktemp("finished") / "data", model_cache)
+    done = dqe(data, "materialize")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return data
+
+
+@pytest.fixture
+def opened(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings of the finished data folder."""
+    for name, value in environment(finished).items():
+        monkeypatch.setenv(name, value)
+    return load_settings()
 
 
 @pytest.fixture(scope="session")

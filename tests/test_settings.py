@@ -30,7 +30,10 @@ def test_the_settings_that_come_with_the_project_load(data: Path) -> None:
     [
         ({"sorces": []}, r"dqe\.yaml: unknown key 'sorces'; allowed: captioners, duplicates, image"),
         ({"sources": []}, r"dqe\.yaml: sources: List should have at least 1 item"),
-        ({"sources": [{"kind": "smaple"}]}, r"sources\.0: kind 'smaple' is not known; allowed: folder, parquet, sample"),
+        (
+            {"sources": [{"kind": "smaple"}]},
+            r"sources\.0: kind 'smaple' is not known; allowed: folder, parquet, sample",
+        ),
         ({"sources": [{"name": "x"}]}, r"sources\.0: needs the key 'kind', one of: folder, parquet, sample"),
         ({"sources": [{"kind": "sample", "shards": 3}]}, r"sources\.0: unknown key 'shards'; allowed: .*shard_size"),
         ({"sources": [{"kind": "sample", "shard_size": "many"}]}, r"sources\.0\.shard_size: .*integer.*'many'"),
@@ -39,7 +42,10 @@ def test_the_settings_that_come_with_the_project_load(data: Path) -> None:
         ({"sources": [{"kind": "folder", "name": "x"}]}, r"sources\.0\.path: Field required"),
         ({"sources": [SAMPLE, SAMPLE]}, "sources: the name 'sample' is there twice"),
         ({"captioners": [{"kind": "labels", "name": "original"}]}, "captioners: the name 'original' is reserved"),
-        ({"captioners": [{"kind": "blip", "name": "x"}]}, r"captioners\.0: kind 'blip' is not known; allowed: .*labels"),
+        (
+            {"captioners": [{"kind": "blip", "name": "x"}]},
+            r"captioners\.0: kind 'blip' is not known; allowed: .*labels",
+        ),
         ({"scorer": {"kind": "label_space", "device": "cuda"}}, "scorer: unknown key 'device'"),
         ({"duplicates": {"min_cosine": 1.5}}, r"duplicates\.min_cosine: Input should be less than or equal to 1"),
         ({"shards_per_run": 0}, "shards_per_run: Input should be greater than or equal to 1"),
@@ -78,7 +84,7 @@ def test_the_environment_overrides_and_is_named_when_wrong(data: Path) -> None:
     assert load_settings({"DQE_STORE": "s3://bucket/x"}).opened_store.root == "s3://bucket/x"
     server = load_settings({"DQE_QDRANT_URL": "http://localhost:6333"}).vectors
     assert server.kind == "server"
-    with pytest.raises(SettingsError, match="^DQE_SHARDS_PER_RUN: shards_per_run: .*'few'"):
+    with pytest.raises(SettingsError, match=r"^DQE_SHARDS_PER_RUN: shards_per_run: .*'few'"):
         load_settings({"DQE_SHARDS_PER_RUN": "few"})
 
 

@@ -1,0 +1,1 @@
+"""Captions: what models say of the images."""

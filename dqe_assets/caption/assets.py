@@ -32,6 +32,7 @@ def captions_of(captioner: Captioner) -> Stage:
         pool=MODEL_POOL,
     )
     def synthetic(work: Work, captioner: Captioner) -> pa.Table:
+        """What one captioner says of each image: the text as generated, and the straightforward caption made of it."""
         raw = work.read("raw_samples", None if "raw_samples" in captioner.requires else ["uid", "status"])
         samples = raw
         for asset in captioner.requires:

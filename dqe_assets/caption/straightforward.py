@@ -72,8 +72,8 @@ def straightforward(text: str) -> str:
 
     The opening formula ("This image showcases", "In this picture, we can see" ...) is stripped and the first letter
     is made a capital again; without a formula the wording is untouched. Words that say something of the picture ("a
-    black and white photo of", "a close-up of", "a painting of") or of how sure the model is ("possibly") stay. Entities and whitespace are as
-    `normalise_original` leaves them. Idempotent.
+    black and white photo of", "a close-up of", "a painting of") or of how sure the model is ("possibly") stay. Entities
+    and whitespace are as `normalise_original` leaves them. Idempotent.
 
     Returns:
         The caption; empty only if the text held nothing but whitespace: a formula with nothing behind it stays.
@@ -94,11 +94,11 @@ def straightforward_captions(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
     Returns:
         string array of the same length, null where the text is null.
     """
-    return pa.array(
-        [None if text is None else straightforward(text) for text in texts.to_pylist()], type=pa.string()
-    )
+    return pa.array([None if text is None else straightforward(text) for text in texts.to_pylist()], type=pa.string())
 
 
 def normalise_captions(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
     """`normalise_original` of every text, null where the text is null."""
-    return pa.array([None if text is None else normalise_original(text) for text in texts.to_pylist()], type=pa.string())
+    return pa.array(
+        [None if text is None else normalise_original(text) for text in texts.to_pylist()], type=pa.string()
+    )

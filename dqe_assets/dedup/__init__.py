@@ -1,0 +1,1 @@
+"""Duplicates: images that are the same, look the same or show the same."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -11,9 +9,6 @@ from dqe_assets import describe
 from dqe_assets.checks import finite, unique
 from dqe_assets.dedup.clusters import find_duplicates
 from dqe_assets.stage import Check, Verdict, Work, stage
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 RAW_COLUMNS = ["uid", "sha256", "width", "height"]
 FEATURE_COLUMNS = ["perceptual_hash", "contrast", "embedding"]
@@ -43,7 +38,11 @@ def _one_representative_each(_: Work, table: pa.Table) -> Verdict:
     partitioned=False,
     checks=[
         unique("uid", "kind"),
-        Check("one_representative", "Each cluster has one sample to keep, and the size it states.", _one_representative_each),
+        Check(
+            "one_representative",
+            "Each cluster has one sample to keep, and the size it states.",
+            _one_representative_each,
+        ),
         finite("similarity", -1, 1),
     ],
     describe=describe.duplicate_clusters,
@@ -69,5 +68,7 @@ def _side_by_side(raw: pa.Table, features: pa.Table) -> pa.Table:
 def _empty() -> pa.Table:
     from dqe_assets.schemas import IMAGE_FEATURES, RAW_SAMPLES
 
-    fields = [RAW_SAMPLES.field(name) for name in RAW_COLUMNS] + [IMAGE_FEATURES.field(name) for name in FEATURE_COLUMNS]
+    fields = [RAW_SAMPLES.field(name) for name in RAW_COLUMNS] + [
+        IMAGE_FEATURES.field(name) for name in FEATURE_COLUMNS
+    ]
     return pa.schema(fields).empty_table()

@@ -138,7 +138,7 @@ def _clusters_of(
     return pa.Table.from_arrays(arrays, schema=DUPLICATE_CLUSTERS)
 
 
-def _components(pairs: NDArray[np.int64], nodes: int) -> NDArray[np.int32]:
+def _components(pairs: NDArray[np.int64], nodes: int) -> NDArray[np.integer]:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

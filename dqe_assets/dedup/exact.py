@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,11 +30,11 @@ def exact_pairs(digests: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
     return rows[links_to_first(codes)]
 
 
-def links_to_first(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+def links_to_first(codes: NDArray[Any]) -> NDArray[np.int64]:
     """Links of every row to the first row of the same code.
 
     Args:
-        codes: integers [n].
+        codes: [n], of a type that can be sorted.
 
     Returns:
         Row numbers, int64 [m, 2], each the first of its code and a later one, in order of the later one.

@@ -15,9 +15,7 @@ _BLOCK = 2048
 _ROUNDING = 1e-4
 
 
-def semantic_pairs(
-    embeddings: NDArray[np.floating], threshold: float
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def semantic_pairs(embeddings: NDArray[np.floating], threshold: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """All pairs of rows whose cosine is at least ``threshold``.
 
     Candidates come from blocks of float32 products; their cosines are then computed one by one in float64, so that

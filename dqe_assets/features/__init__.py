@@ -1,0 +1,1 @@
+"""Features: what is measured once for each image."""

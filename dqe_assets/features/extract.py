@@ -24,7 +24,9 @@ TOP_LABELS = 20
 
 
 def image_features(
-    raw: pa.Table, model: ImageModel, track: Callable[[Iterable[Any], int], Iterator[Any]] = lambda items, _: iter(items)
+    raw: pa.Table,
+    model: ImageModel,
+    track: Callable[[Iterable[Any], int], Iterator[Any]] = lambda items, _: iter(items),
 ) -> pa.Table:
     """One row of ``IMAGE_FEATURES`` for each row of ``raw_samples``; null where there is no image.
 
@@ -56,7 +58,7 @@ def image_features(
     return _table(uids, rows, measures, features, ids, probabilities, model.class_names)
 
 
-def _table(  # noqa: PLR0913, PLR0917
+def _table(  # noqa: PLR0917
     uids: pa.ChunkedArray,
     rows: np.ndarray,
     measures: list[ImageMeasures],

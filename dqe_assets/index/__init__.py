@@ -1,0 +1,1 @@
+"""The index: the Qdrant collection and its search."""

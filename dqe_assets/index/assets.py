@@ -30,8 +30,8 @@ def _count_matches(work: Work, output: Facts) -> Verdict:
         found = collection.count({"shard": work.partition or ""})
     return Verdict(
         found == expected == output.rows,
-        f"{found:,} points of the shard in the collection, {expected:,} samples that should be in it",
-        {"points": found, "expected": expected},
+        f"{expected:,} samples should be in the collection, {output.rows:,} points were written, {found:,} are there",
+        {"expected": expected, "written": output.rows, "found": found},
     )
 
 
@@ -84,7 +84,9 @@ def caption_collection_of(synthetic: Sequence[Stage]) -> Stage:
 
         Points are named by uid, so writing a shard again changes nothing, and what has left the shard is removed.
         """
-        raw = work.read("raw_samples", ["uid", "source", "shard", "image_name", "url", "caption", "width", "height", "status"])
+        raw = work.read(
+            "raw_samples", ["uid", "source", "shard", "image_name", "url", "caption", "width", "height", "status"]
+        )
         captions = {ORIGINAL: normalise_captions(raw["caption"].combine_chunks())}
         for name in work.settings.captioner_names:
             captions[name] = work.read(SYNTHETIC_CAPTIONS_PREFIX + name, ["caption"])["caption"].combine_chunks()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dqe_resources.vectors.protocol import Hit
 
 
-def search_collection(  # noqa: PLR0913
+def search_collection(
     settings: Settings,
     *,
     text: str | None = None,
@@ -51,7 +51,7 @@ def search_collection(  # noqa: PLR0913
         raise ValueError(msg)
     conditions = parse_where(where)
     vector = _text_vector(settings, text) if text is not None else _image_vector(settings, image)
-    with settings.vectors.open(collection_vectors(settings)) as collection:
+    with settings.vectors.open() as collection:
         return collection.search(vector, using, limit, conditions)
 
 

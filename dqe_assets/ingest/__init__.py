@@ -1,0 +1,1 @@
+"""Ingest: rows of sources become raw samples."""

@@ -26,9 +26,7 @@ def uid_of(source: str, key: str) -> str:
     return hashlib.blake2b(f"{source}\0{key}".encode(), digest_size=16).hexdigest()
 
 
-def raw_samples(
-    rows: Iterable[SourceRow], *, source: str, shard: str, max_bytes: int, max_pixels: int
-) -> pa.Table:
+def raw_samples(rows: Iterable[SourceRow], *, source: str, shard: str, max_bytes: int, max_pixels: int) -> pa.Table:
     """One row of ``RAW_SAMPLES`` for each row of the source, in order.
 
     Args:

@@ -1,0 +1,1 @@
+"""Reports: the warehouse, plots and the gallery."""

@@ -34,10 +34,13 @@ def warehouse_of(synthetic: Sequence[Stage]) -> Stage:
     names = [*TABLES, *(captions.name for captions in synthetic)]
 
     def inputs(work: Work) -> WarehouseInputs:
-        files = {name: work.paths(name) for name in names}
-        files |= {name: [work.store.path(name, None)] for name in CORPUS_TABLES}
+        files = {name: work.store.urls(name, work.shards) for name in names}
+        files |= {name: work.store.urls(name, [None]) for name in CORPUS_TABLES}
         return WarehouseInputs(
-            files, _materialisations(work, [*names, "caption_collection"]), _captioners(work), work.settings.scorer.model
+            files,
+            _materialisations(work, [*names, "caption_collection"]),
+            _captioners(work),
+            work.settings.scorer.model,
         )
 
     def every_sample_there(work: Work, output: Facts) -> Verdict:
@@ -46,8 +49,9 @@ def warehouse_of(synthetic: Sequence[Stage]) -> Stage:
             found = connection.execute("SELECT count(*), count(DISTINCT uid) FROM samples").fetchone() or (0, 0)
         return Verdict(
             found == (expected, expected) and output.rows == expected,
-            f"{found[0]:,} samples with {found[1]:,} uids in the warehouse, {expected:,} rows in the store",
-            {"samples": found[0], "expected": expected},
+            f"{expected:,} rows in the store, {output.rows:,} were counted, {found[0]:,} samples with "
+            f"{found[1]:,} uids are in the warehouse",
+            {"expected": expected, "counted": output.rows, "samples": found[0], "uids": found[1]},
         )
 
     @stage(
@@ -70,7 +74,12 @@ def warehouse_of(synthetic: Sequence[Stage]) -> Stage:
         It is built beside the live file and swapped in, so a reader is neither blocked nor broken.
         """
         prepared = inputs(work)
-        warehouse.rebuild(lambda connection: build_warehouse(connection, prepared))
+
+        def fill(connection: duckdb.DuckDBPyConnection) -> None:
+            work.store.open_to(connection)
+            build_warehouse(connection, prepared)
+
+        warehouse.rebuild(fill)
         with warehouse.connect() as connection:
             samples = connection.execute("SELECT count(*) FROM samples").fetchone() or (0,)
         return Facts(samples[0], {"shards": list(work.shards)})

@@ -416,7 +416,7 @@ def _bins(values: int) -> int:
 
 def _percent(part: int, whole: int) -> str:
     share = 100 * part / whole
-    return f"{share:.0f} %" if part in (0, whole) or 1 <= share <= 99 else f"{share:.2g} %"  # noqa: PLR2004
+    return f"{share:.0f} %" if part in (0, whole) or 1 <= share <= 99 else f"{share:.2g} %"
 
 
 def _text(theme: Theme, *, muted: bool = False) -> dict[str, Any]:

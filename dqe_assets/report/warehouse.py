@@ -642,12 +642,17 @@ def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
     notes = [note for (note,) in connection.execute(_NOTES).fetchall()]
     warning = f" Where independent says no: {'; '.join(notes)}." if notes else ""
     return [
-        Section("Samples", "Every row of every source.", _table(connection, "SELECT * FROM quality_by_source")),
+        Section("Samples", "Every row of every source.", _table(connection, _SAMPLES)),
         Section("Failures", "Why images could not be read.", _table(connection, "SELECT * FROM failure_reasons")),
-        Section("Captions", f"How well captions fit their images{scored_by}.", _table(connection, _CAPTIONS)),
+        Section(
+            "Captions",
+            f"How well captions fit their images{scored_by}; better is the share above the original, "
+            "cut that of captions too long for the encoder.",
+            _table(connection, _CAPTIONS),
+        ),
         Section(
             "Preference",
-            f"Which of two captions the scorer prefers{scored_by}; surely means above 90 %.{warning}",
+            f"Which of two captions the scorer prefers, and how often with a probability above 70 and 90 %.{warning}",
             preference,
         ),
         Section(
@@ -657,15 +662,22 @@ def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
         ),
         Section(
             "Shards",
-            "Those first whose original captions fit least.",
-            _table(connection, "SELECT * EXCLUDE materialised_at FROM quality_by_shard"),
+            "The first 20 of those whose original captions fit least.",
+            _table(connection, _SHARDS),
         ),
     ]
 
 
+_SAMPLES = """
+SELECT source, shards, rows, ok, failed, success_rate AS success, duplicates AS redundant,
+    mean_original_similarity AS original, mean_best_similarity AS best
+FROM quality_by_source
+"""
+
 _CAPTIONS = """
-SELECT q.caption_source, c.model, q.captions, c.errors, q.mean_similarity, c.mean_gain, c.share_better_than_original,
-    q.mean_tokens, q.truncated_share, c.independent
+SELECT q.caption_source AS source, q.captions, q.mean_similarity AS similarity, c.mean_gain AS gain,
+    c.share_better_than_original AS better, q.mean_tokens AS tokens, q.truncated_share AS cut,
+    CASE WHEN c.independent THEN 'yes' WHEN NOT c.independent THEN 'no' END AS independent
 FROM caption_quality q LEFT JOIN captioners c ON c.name = q.caption_source
 ORDER BY q.caption_source <> 'original', q.caption_source
 """
@@ -673,20 +685,26 @@ ORDER BY q.caption_source <> 'original', q.caption_source
 _PREFERENCE_IN_WORDS = """
 WITH pairs AS (
     SELECT source_a AS preferred, source_b AS other, a_above_70 AS wins, b_above_70 AS losses, a_above_90 AS sure,
-        mean_probability_a AS probability, n, independent
+        n, independent
     FROM caption_preference WHERE a_above_70 > b_above_70
     UNION ALL
-    SELECT source_b, source_a, b_above_70, a_above_70, b_above_90, mean_probability_b, n, independent
+    SELECT source_b, source_a, b_above_70, a_above_70, b_above_90, n, independent
     FROM caption_preference WHERE a_above_70 <= b_above_70
 )
 SELECT CASE
         WHEN n = 0 THEN preferred || ' and ' || other || ': no image has both captions'
-        WHEN wins = losses THEN preferred || ' and ' || other || ' are preferred equally often'
-        ELSE preferred || ' is preferred to ' || other
+        WHEN wins = losses THEN preferred || ' and ' || other || ' equally'
+        ELSE preferred || ' over ' || other
     END AS preference,
-    n AS images, wins AS above_70, sure AS surely, losses AS other_above_70, probability AS mean_probability,
-    CASE WHEN independent THEN 'yes' ELSE 'no, it proves nothing' END AS independent
+    n AS images, wins AS above_70, losses AS other_above_70, sure AS above_90,
+    CASE WHEN independent THEN 'yes' ELSE 'no' END AS independent
 FROM pairs ORDER BY independent DESC, preference
+"""
+
+_SHARDS = """
+SELECT shard, rows, success_rate AS success, mean_original_similarity AS original, mean_best_similarity AS best, gain,
+    duplicate_share AS redundant
+FROM quality_by_shard LIMIT 20
 """
 
 _NOTES = "SELECT DISTINCT note FROM caption_preference WHERE note IS NOT NULL ORDER BY note"

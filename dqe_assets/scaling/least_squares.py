@@ -98,7 +98,7 @@ def least_squares(
     return found, cost
 
 
-def _acceleration(
+def _acceleration(  # noqa: PLR0917
     model: Model, here: Array, step: Array, prediction: Array, derivative: Array, system: Array, free: NDArray[np.bool_]
 ) -> Array:
     """Half the geodesic acceleration: what bends a step along a curved valley, where it is not too large to trust.

@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 
 from dqe_resources.cache import data_directory
 from dqe_resources.component import Strict
+from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -67,7 +68,7 @@ _MOST_FAULTS = 10
 _MULTIPLES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 
 
-class MeasurementsError(ValueError):
+class MeasurementsError(DataQualityError):
     """Measurements cannot be read: a line for each fault, with the file and the row."""
 
 
@@ -173,7 +174,7 @@ def read_measurements(path: Path, metrics: tuple[str, ...] | None = None) -> lis
         try:
             pool, size, seen = _keys(row)
             errors = _errors(row, path)
-        except ValueError as error:
+        except (MeasurementsError, ValueError) as error:
             faults.append(f"{where}: {error}")
             continue
         known |= errors.keys()

@@ -416,7 +416,7 @@ def _checked_curve(name: str, samples_seen: ArrayLike, error: ArrayLike) -> tupl
         raise ValueError(
             f"{name}: samples_seen and error must be lists of one length, not {seen.shape}, {values.shape}"
         )
-    if len(seen) < 2:  # noqa: PLR2004
+    if len(seen) < 2:
         raise ValueError(f"{name}: {len(seen)} point, a curve needs at least two")
     for row, (at, value) in enumerate(zip(seen, values, strict=True)):
         if not (math.isfinite(at) and at > 0):

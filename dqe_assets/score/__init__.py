@@ -1,0 +1,1 @@
+"""Scores: how well captions fit images."""

@@ -121,10 +121,6 @@ def caption_preference_of(caption_sources: Sequence[str]) -> Stage:
         Where ``independent`` is false, the scorer shares a backbone with a captioner: it then looks for what that
         captioner wrote down, and its preference proves nothing.
         """
-        return alignment.caption_preference(
-            work.read("caption_scores"), pairs, scorer.logit_scale, independent(work)
-        )
+        return alignment.caption_preference(work.read("caption_scores"), pairs, scorer.logit_scale, independent(work))
 
     return caption_preference
-
-

@@ -20,7 +20,7 @@ class Scorer(Component):
     """Puts images and texts into one space, where the cosine says how well a caption fits an image, as CLIP does."""
 
     requires: ClassVar[tuple[str, ...]]
-    """The assets that ``embed_images`` reads: ``raw_samples`` for a model that sees the image, or ``image_features``."""
+    """The assets that ``embed_images`` reads: ``raw_samples`` for a model that sees images, or ``image_features``."""
 
     @property
     @abstractmethod

@@ -254,7 +254,7 @@ class EmbeddedQdrant(Vectors):
         return f"Everything in it comes from the store: delete {self._collection}, then {self._refill().lower()}"
 
     def _refill(self) -> str:
-        return "Materialise caption_collection for every shard"
+        return "Run: dqe materialize caption_collection"
 
 
 def _engine(call: Callable[[], Result], failed: Callable[[BaseException], VectorsError]) -> Result:

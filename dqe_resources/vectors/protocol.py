@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from dqe_resources.component import Component
+from dqe_resources.errors import DataQualityError
 from dqe_resources.vectors.points import Point, points_of
 from dqe_resources.vectors.where import DEFAULT_INDEXES, Clause, Equals, Index, Where, clauses, index_of
 
@@ -23,7 +24,7 @@ _BATCH_NUMBERS = 400_000
 _SCORE_DECIMALS = 5
 
 
-class VectorsError(Exception):
+class VectorsError(DataQualityError):
     """A collection cannot be used: the message says which, why, and what to do."""
 
 

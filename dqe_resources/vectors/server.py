@@ -261,7 +261,7 @@ class ServerQdrant(Vectors):
         )
 
     def _refill(self) -> str:
-        return "Materialise caption_collection for every shard"
+        return "Run: dqe materialize caption_collection"
 
 
 def _id(uid: str) -> str:

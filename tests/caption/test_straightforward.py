@@ -7,9 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dqe_assets.caption.straightforward import normalise_original, straightforward, straightforward_captions
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from dqe_assets.caption.straightforward import normalise_original, straightforward, straightforward_captions
 
 CAPTIONS = Path(__file__).parents[3] / "shared" / "data" / "sbu" / "captions.parquet"
 

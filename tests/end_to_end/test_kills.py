@@ -1,41 +1,20 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
-from tests.conftest import make_data_folder
+from tests.conftest import dqe, environment, make_data_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
-KILLS = 10
-
-
-def command(data: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "DQE_DATA": str(data), "DAGSTER_HOME": str(data / "dagster_home")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "dqe_assets.cli", *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def completed(data: Path, *arguments: str) -> str:
-    process = command(data, *arguments)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    return output
+KILLS = 12
 
 
 def store_files(data: Path) -> dict[str, bytes]:
@@ -43,38 +22,45 @@ def store_files(data: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*.parquet"))}
 
 
-def warehouse_rows(data: Path) -> str:
-    return completed(
-        data, "sql", "SELECT uid, caption_source, caption, similarity FROM captions ORDER BY uid, caption_source"
-    )
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Iterator[tuple[Path, float]]:
-    data = make_data_folder(tmp_path_factory.mktemp("calm") / "data", model_cache, lambda *_: None)
-    started = time.monotonic()
-    completed(data, "materialize")
-    return data, time.monotonic() - started
+def query(data: Path, sql: str) -> str:
+    done = dqe(data, "sql", sql)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_store(
-    undisturbed: tuple[Path, float], tmp_path: Path, model_cache: Path
+    finished: Path, tmp_path: Path, model_cache: Path
 ) -> None:
-    calm, seconds = undisturbed
-    data = make_data_folder(tmp_path / "data", model_cache, lambda *_: None)
+    data = make_data_folder(tmp_path / "data", model_cache)
     chance = random.Random(20)
-    progress = []
+    files = []
     for _ in range(KILLS):
-        process = command(data, "materialize")
-        # Each kill comes later in a run than most of the work that is left needs, so that kills fall into every stage.
-        time.sleep(chance.uniform(0.2, 0.6) * seconds)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        progress.append(len(store_files(data)))
-    assert progress[0] < len(store_files(calm)), "the first kill came too late to disturb anything"
-    completed(data, "materialize")
-    assert store_files(data) == store_files(calm)
-    assert warehouse_rows(data) == warehouse_rows(calm)
-    assert (data / "gallery.html").read_bytes() == (calm / "gallery.html").read_bytes()
-    assert "were current" in completed(data, "materialize")
-    assert not list((data / "store").rglob("*.tmp")) or time.time() - os.stat(data).st_mtime < 3600
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dqe_assets.cli", "materialize"],
+            env=environment(data),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        # Each run gets a little further than the last: kills fall into every stage, and none finds the work done.
+        further = (files[-1] if files else 0) + chance.randint(1, 3)
+        while process.poll() is None and len(store_files(data)) < further:
+            time.sleep(0.02)
+        time.sleep(chance.uniform(0, 0.6))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        files.append(len(store_files(data)))
+    disturbed = [count for count in files if count < len(store_files(finished))]
+    assert len(set(disturbed)) >= 6, f"the kills fell into too few stages: {files}"
+
+    done = dqe(data, "materialize")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert store_files(data) == store_files(finished)
+    captions = "SELECT uid, caption_source, caption, similarity FROM captions ORDER BY ALL"
+    assert query(data, captions) == query(finished, captions)
+    assert (data / "gallery.html").read_bytes() == (finished / "gallery.html").read_bytes()
+    again = dqe(data, "materialize")
+    assert "0 partitions made or checked" in again.stdout
+    for text in ("a cat", "red motorcycle"):
+        assert dqe(data, "search", text).stdout == dqe(finished, "search", text).stdout

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dqe_assets.features.measure import COLOURS, dominant_colours, measure, name_colours, perceptual_hash
-from dqe_assets.schemas import IMAGE_FEATURES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
+
+from dqe_assets.features.measure import COLOURS, dominant_colours, measure, name_colours, perceptual_hash
+from dqe_assets.schemas import IMAGE_FEATURES
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "sbu" / "images"
 RAMP_HASH = 0xAA00000000000000

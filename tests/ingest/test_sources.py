@@ -128,22 +128,27 @@ def test_parquet_shards_run_over_files_and_row_groups(tmp_path: Path) -> None:
     assert captions == [f"caption {i}" for i in [*range(10), *range(5)]]
 
 
+def keys_by_caption(source: ParquetSource) -> dict[str | None, str]:
+    return {row.caption: row.key for shard in source.shards() for row in source.rows(shard.index)}
+
+
 def test_a_row_without_a_key_is_named_by_its_content_wherever_it_stands(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "a.parquet", 6)
-    first = {row.caption: row.key for row in parquet_source(tmp_path / "a.parquet").rows(0)}
-    table = pq.read_table(tmp_path / "a.parquet")
-    pq.write_table(table.take([5, 4, 3, 2, 1, 0]), tmp_path / "b.parquet")
-    second = {row.caption: row.key for row in parquet_source(tmp_path / "b.parquet").rows(0)}
-    assert first == second
+    path = write_parquet(tmp_path / "a.parquet", 6)
+    first = keys_by_caption(parquet_source(path))
+    pq.write_table(pq.read_table(path).take([5, 4, 3, 2, 1, 0]), path)
+    assert keys_by_caption(parquet_source(path, shard_size=4)) == first
     assert len(set(first.values())) == 6
 
 
-def test_equal_rows_keep_keys_of_their_own(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "a.parquet", 2)
-    table = pq.read_table(tmp_path / "a.parquet")
-    pq.write_table(pa.concat_tables([table, table]), tmp_path / "b.parquet")
-    keys = [row.key for row in parquet_source(tmp_path / "b.parquet").rows(0)]
-    assert len(set(keys)) == 4
+@pytest.mark.parametrize("shard_size", [1, 2, 3, 100])
+def test_equal_rows_keep_keys_of_their_own_whatever_the_shards(tmp_path: Path, shard_size: int) -> None:
+    write_parquet(tmp_path / "in" / "0.parquet", 2)
+    table = pq.read_table(tmp_path / "in" / "0.parquet")
+    pq.write_table(pa.concat_tables([table, table, table]), tmp_path / "in" / "1.parquet")
+    source = parquet_source(tmp_path / "in", shard_size=shard_size)
+    keys = [row.key for shard in source.shards() for row in source.rows(shard.index)]
+    assert len(set(keys)) == 8
+    assert keys == [row.key for row in parquet_source(tmp_path / "in", shard_size=50).rows(0)]
 
 
 def test_key_column_structs_and_paths(tmp_path: Path) -> None:
@@ -184,7 +189,7 @@ def test_a_folder_kind_refuses_a_file(tmp_path: Path) -> None:
 
 def test_a_shard_that_went_is_an_error_with_the_mend(folder: Path) -> None:
     source = FolderSource(name="photos", path=folder)
-    with pytest.raises(SourceError, match="has no shard photos-00009.*run: dqe sync"):
+    with pytest.raises(SourceError, match=r"has no shard photos-00009.*run: dqe sync"):
         source.shard("photos-00009")
 
 

@@ -199,6 +199,10 @@ class TestRebuild:
             warehouse.connect()
         assert "\n" not in str(caught.value)
 
+    def test_it_lies_in_the_data_directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DQE_DATA", str(tmp_path))
+        assert Warehouse().path == tmp_path / "warehouse.duckdb"
+
     def test_where_the_file_lies_is_no_part_of_what_it_holds(self, tmp_path: Path) -> None:
         assert Warehouse(path=tmp_path / "a").signature() == Warehouse(path=tmp_path / "b").signature()
 
@@ -499,8 +503,9 @@ def test_the_quality_report_says_in_words_what_is_preferred_and_what_proves_noth
     assert list(report) == ["Samples", "Failures", "Captions", "Preference", "Duplicates", "Shards"]
     preference = report["Preference"]
     words = dict(zip(*(preference.table[name].to_pylist() for name in ("preference", "independent")), strict=True))
-    assert words["vlm is preferred to original"] == "yes"
-    assert words["labels is preferred to original"] == "no, it proves nothing"
+    assert words["vlm over original"] == "yes"
+    assert words["labels over original"] == "no"
+    assert "proves nothing" in preference.description
     assert "shares an image backbone with labels" in preference.description
-    assert report["Captions"].table["caption_source"].to_pylist() == ["original", "labels", "vlm"]
+    assert report["Captions"].table["source"].to_pylist() == ["original", "labels", "vlm"]
     assert report["Samples"].table["failed"].to_pylist() == [3 * SHARDS]

@@ -8,13 +8,14 @@ import sys
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
 from dqe_assets.caption.straightforward import straightforward
 from dqe_assets.schemas import IMAGE_FEATURES
 from dqe_resources.captioners import AnyCaptioner, LabelsCaptioner
 from dqe_resources.captioners.labels import describe
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pydantic import TypeAdapter, ValidationError
 
 MEDIUM = {"brightness": 0.5, "contrast": 0.2, "sharpness": 400.0, "focus": (0.5, 0.5)}
 
@@ -85,7 +86,9 @@ def test_the_picture_is_described_as_measured() -> None:
 
 
 @settings(deadline=None)
-@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.5), st.floats(0, 1e5), st.tuples(st.floats(0, 1), st.floats(0, 1)))
+@given(
+    st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.5), st.floats(0, 1e5), st.tuples(st.floats(0, 1), st.floats(0, 1))
+)
 def test_every_measure_gives_two_sentences(
     probability: float, brightness: float, contrast: float, sharpness: float, focus: tuple[float, float]
 ) -> None:
@@ -107,7 +110,7 @@ def test_configuration_chooses_it_by_kind() -> None:
 def test_importing_it_loads_nothing_heavy() -> None:
     heavy = {"torch", "timm", "open_clip", "onnxruntime", "scipy", "pandas"}
     code = f"import sys, dqe_resources.captioners; print(*({heavy!r} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 
 

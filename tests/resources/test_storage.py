@@ -51,7 +51,9 @@ def test_a_manifest_keeps_its_facts(store: Store) -> None:
 
 def test_nothing_there_is_none_for_get_and_an_error_for_read(store: Store) -> None:
     assert store.get("scores", "s-00000") is None
-    with pytest.raises(StorageError, match=r"s-00000\.parquet: not there; run: dqe materialize scores --shard s-00000$"):
+    with pytest.raises(
+        StorageError, match=r"s-00000\.parquet: not there; run: dqe materialize scores --shard s-00000$"
+    ):
         store.read("scores", "s-00000", SCHEMA)
 
 
@@ -153,7 +155,7 @@ def test_an_object_store_works_alike() -> None:
     store = Store("memory://bucket/store")
     store.write_table("scores", "s-00000", table(), SCHEMA, STAMP)
     assert store.read("scores", "s-00000", SCHEMA).equals(table())
-    assert list(store.paths("scores", ["s-00000", "s-00001"])) == ["s-00000"]
+    assert store.urls("scores", ["s-00000", "s-00001"]) == ["memory:///bucket/store/scores/s-00000.parquet"]
     stored = store.get("scores", "s-00000")
     assert stored is not None
     assert stored.stamp == STAMP

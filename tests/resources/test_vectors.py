@@ -384,7 +384,7 @@ class TestOpen:
         assert len(identities) == len(stores)
 
     def test_none_there(self, store):
-        with pytest.raises(VectorsError, match="Materialise caption_collection"), store.open():
+        with pytest.raises(VectorsError, match="dqe materialize caption_collection"), store.open():
             pass
 
     @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from dqe_resources.errors import DataQualityError
+
 MAX_SIDE = 640
 """Longest side of a photo in the sample, in pixels."""
 
@@ -31,7 +33,7 @@ _INSTALL = {
 }
 
 
-class SamplePhotoError(RuntimeError):
+class SamplePhotoError(DataQualityError):
     """A photo of the sample is not installed, or is not the file that the sample was made from."""
 
 

@@ -204,10 +204,14 @@ def _caption_drawn(image: Image.Image, seed: str, words: str) -> Image.Image:
 
 
 _NOT_IMAGES = (
-    b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head>\n"
-    b"<body><h1>Not Found</h1><p>The requested URL was not found on this server.</p></body></html>\n",
-    b"<html>\r\n<head><title>403 Forbidden</title></head>\r\n<body>\r\n<center><h1>403 Forbidden</h1></center>\r\n"
-    b"<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n",
+    (
+        b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head>\n"
+        b"<body><h1>Not Found</h1><p>The requested URL was not found on this server.</p></body></html>\n"
+    ),
+    (
+        b"<html>\r\n<head><title>403 Forbidden</title></head>\r\n<body>\r\n<center><h1>403 Forbidden</h1></center>\r\n"
+        b"<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
+    ),
     b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>',
     b'{"stat": "fail", "code": 1, "message": "Photo not found"}\n',
     b"This photo is currently unavailable.\n",

@@ -92,8 +92,8 @@ def _photos_in_turn(kind: str) -> Iterator[Photo]:
     return cycle(sorted(fit, key=lambda photo: fraction(photo.key, kind)))
 
 
-def _plant_captions(drafts: list[_Draft]) -> None:
-    """Choose every row's caption. What is wrong with a caption is planted on images that are fine."""
+def _choose_caption_kinds(drafts: list[_Draft]) -> None:
+    """What is wrong with a caption is planted on images that are fine."""
     fine = [draft for draft in drafts if draft.image in NEAR_COPIES | {"exact_copy"}]
     fine.sort(key=lambda draft: fraction(draft.seed, "caption"))
     for photo in PHOTOS.values():
@@ -112,6 +112,8 @@ def _plant_captions(drafts: list[_Draft]) -> None:
         for draft in islice(queue, number):
             draft.caption_kind = kind
 
+
+def _write_captions(drafts: list[_Draft]) -> None:
     right = {photo.key: cycle(photo.captions) for photo in PHOTOS.values()}
     file_names, empty, markup = cycle(FILE_NAMES), cycle(EMPTY), cycle(MARKUP)
     strangers: Counter[str] = Counter()
@@ -148,7 +150,8 @@ def manifest() -> tuple[Plant, ...]:
         for photo in islice(_photos_in_turn(kind), number):
             drafts.append(_Draft(f"{photo.key}/{kind}/{copies[photo.key]}", photo, kind))
             copies[photo.key] += 1
-    _plant_captions(drafts)
+    _choose_caption_kinds(drafts)
+    _write_captions(drafts)
 
     drafts.sort(key=lambda draft: (draft.image, draft.caption_kind, fraction(draft.seed, "shard")))
     shards = [sorted(drafts[shard::SHARDS], key=lambda draft: fraction(draft.seed, "row")) for shard in range(SHARDS)]

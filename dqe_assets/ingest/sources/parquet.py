@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ from dqe_resources.storage import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _BATCH_ROWS = 256
 
@@ -25,7 +25,8 @@ class ParquetSource(Source):
 
     The image column holds the file's bytes, a Hugging Face Image (a struct of ``bytes`` and ``path``), or the path of
     a local file (a relative one counts from the Parquet file's folder). ``key_column`` names a row for good; without
-    it, a row's name is a digest of its image and caption.
+    it, a row is named by its file, its image's path and a digest of image and caption: neither the size of the shards
+    nor the order of different rows matters, and equal rows of a file are numbered.
     """
 
     kind: ClassVar[str] = "parquet"
@@ -47,12 +48,13 @@ class ParquetSource(Source):
         """As ``Source.rows``, reading only the row groups that hold them."""
         start = index * self.shard_size
         stop = start + self.shard_size
-        seen: Counter[str] = Counter()
         for path, first, count in self._ranges(start, stop):
+            # Equal rows have equal captions, so the captions before this shard say how many of them there were.
+            seen = Counter() if self.key_column else _captions_before(path, self.caption_column, first)
             for number, record in _records(path, self._columns(), first, count):
                 yield self._row(path, number, record, seen)
 
-    def _row(self, path: Path, number: int, record: dict[str, Any], seen: Counter[str]) -> SourceRow:
+    def _row(self, path: Path, number: int, record: dict[str, Any], seen: Counter[str | None]) -> SourceRow:
         image = record[self.image_column]
         image_path = image.get("path") if isinstance(image, dict) else image if isinstance(image, str) else None
         data = image.get("bytes") if isinstance(image, dict) else image if isinstance(image, bytes) else None
@@ -60,15 +62,15 @@ class ParquetSource(Source):
         if caption is not None and not isinstance(caption, str):
             msg = f"{path}, row {number}: column '{self.caption_column}' holds {type(caption).__name__}, expected text"
             raise SourceError(msg)
+        seen[caption] += 1
         if self.key_column is not None:
             key = str(record[self.key_column])
         else:
-            content = hashlib.blake2b(data or (image_path or "").encode(), digest_size=16)
+            content = hashlib.blake2b(data or (image_path or "").encode(), digest_size=8)
             content.update(b"\0" + (caption or "").encode())
-            key = content.hexdigest()
-        seen[key] += 1
-        if seen[key] > 1:
-            key = f"{key}#{seen[key]}"
+            file = path.relative_to(self.path).as_posix() if self.path.is_dir() else path.name
+            key = ":".join(filter(None, (file, image_path, content.hexdigest())))
+            key += f"#{seen[caption]}" if seen[caption] > 1 else ""
         local = path.parent / image_path if data is None and image_path else None
         return SourceRow(key, caption, data or local, record[self.url_column] if self.url_column else None)
 
@@ -110,6 +112,15 @@ class ParquetSource(Source):
             if first < last:
                 yield path, first, last - first
             offset += rows
+
+
+def _captions_before(path: Path, column: str, stop: int) -> Counter[str | None]:
+    """How often each caption stands in the rows before ``stop``."""
+    seen: Counter[str | None] = Counter()
+    if stop:
+        for _, record in _records(path, [column], 0, stop):
+            seen[record[column]] += 1
+    return seen
 
 
 _PLAIN_TYPES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_string, pa.types.is_large_string)

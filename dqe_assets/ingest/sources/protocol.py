@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 
 from dqe_resources.cache import data_directory
 from dqe_resources.component import Component
+from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from dqe_assets.ingest.rows import SourceRow
 
 
-class SourceError(Exception):
+class SourceError(DataQualityError):
     """A source cannot be read: says the file, the row or column, and what was expected."""
 
 
@@ -37,6 +38,9 @@ ExistingPath = Annotated[Path, AfterValidator(_existing_path)]
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 """A name that is safe as a partition key, an asset key, a file name and a column name."""
+
+ShardSize = Annotated[int, Field(ge=1, le=1_000_000)]
+"""Rows in a shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class Source(Component):
     """Image-caption pairs from one place, cut into shards of ``shard_size`` rows."""
 
     name: Name
-    shard_size: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    shard_size: ShardSize = 10_000
     min_success_rate: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     @abstractmethod

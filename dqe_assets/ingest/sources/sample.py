@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from dqe_assets.ingest.sources.protocol import Shard, Source
+from dqe_assets.ingest.sources.protocol import Name, Shard, ShardSize, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,12 +16,12 @@ class SampleSource(Source):
     """Real photos that come inside Python packages, with captions and planted faults."""
 
     kind: ClassVar[str] = "sample"
-    name: str = "sample"
-    shard_size: int = 64
+    name: Name = "sample"
+    shard_size: ShardSize = 64
 
     def shards(self) -> Iterator[Shard]:
         """As ``Source.shards``."""
-        from dqe_assets.ingest.sample import SAMPLE_SIZE, sample_digest  # noqa: PLC0415
+        from dqe_assets.ingest.sample import SAMPLE_SIZE, sample_digest
 
         digest = sample_digest()
         for index, start in enumerate(range(0, SAMPLE_SIZE, self.shard_size)):
@@ -29,7 +29,7 @@ class SampleSource(Source):
 
     def rows(self, index: int) -> Iterator[SourceRow]:
         """As ``Source.rows``."""
-        from dqe_assets.ingest.sample import SAMPLE_SIZE, sample_rows  # noqa: PLC0415
+        from dqe_assets.ingest.sample import SAMPLE_SIZE, sample_rows
 
         start = index * self.shard_size
         return sample_rows(start, min(start + self.shard_size, SAMPLE_SIZE))

@@ -1,0 +1,98 @@
+"""What benchmarks share: the machine's name, a table, and a row of JSON for each figure."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dqe_resources.cache import data_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+RESULTS = Path(__file__).parent / "results"
+
+_VERSIONS = ("dagster", "numpy", "onnxruntime", "pillow", "pyarrow", "qdrant-edge-py")
+
+
+def machine() -> dict[str, Any]:
+    """The machine as far as it explains a figure: processor, cores this process may use, memory in GiB."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": round(memory / 2**30, 1),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the speed."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}}
+
+
+@contextmanager
+def data_folder() -> Iterator[Path]:
+    """A data folder that is removed in the end, with the converted models of the one that was configured before."""
+    cache, before = data_directory() / "cache", os.environ.get("DQE_DATA")
+    with TemporaryDirectory() as name:
+        if cache.is_dir():
+            Path(name, "cache").symlink_to(cache)
+        os.environ["DQE_DATA"] = name
+        try:
+            yield Path(name)
+        finally:
+            if before is None:
+                del os.environ["DQE_DATA"]
+            else:
+                os.environ["DQE_DATA"] = before
+
+
+def publish(name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Print rows as a table, and append each as a line of JSON to results/<name>.jsonl, with machine and versions.
+
+    Args:
+        name: of the results file.
+        columns: the keys to show.
+        rows: a figure each.
+        title: of the table.
+    """
+    here = machine()
+    table = Table(title=title, title_justify="left", caption=", ".join(f"{key} {value}" for key, value in here.items()))
+    for column in columns:
+        numeric = any(isinstance(row.get(column), int | float) for row in rows)
+        table.add_column(column.replace("_", " "), justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    Console(width=140).print(table)
+    RESULTS.mkdir(exist_ok=True)
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    with (RESULTS / f"{name}.jsonl").open("a", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps({**row, "machine": here, "versions": versions(), "when": when}) + "\n")
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:,.3f}" if abs(value) < 10 else f"{value:,.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,30 @@
+"""What Dagster loads, put together from the settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from dqe_assets import graph
+from dqe_assets.jobs import jobs
+from dqe_assets.sensors import shard_sensor
+
+if TYPE_CHECKING:
+    from dqe_assets.settings import Settings
+
+
+def definitions(settings: Settings) -> dg.Definitions:
+    """The Definitions that the settings call for."""
+    return dg.Definitions(
+        assets=[stage.definition(settings) for stage in graph.stages(settings)],
+        resources={key: _described(value) for key, value in graph.resources(settings).items()},
+        jobs=jobs(settings),
+        sensors=[shard_sensor(settings)],
+        executor=dg.multiprocess_executor.configured({"max_concurrent": 2}),
+    )
+
+
+def _described(value: object) -> dg.ResourceDefinition:
+    """A resource whose page in the UI shows its settings."""
+    return dg.ResourceDefinition.hardcoded_resource(value, description=repr(value))

@@ -1,0 +1,287 @@
+"""The UI as a person has it: dagster dev in a process of its own, driven in a real browser."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dqe_assets.graph import stages
+from dqe_assets.ingest.sources.sample import SampleSource
+from dqe_assets.settings import load_settings
+from tests.conftest import ROOT, dqe, environment, make_data_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+MISSING = [name for name in ("playwright", "dagster_webserver") if importlib.util.find_spec(name) is None]
+
+pytestmark = [
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}: extras ui and test"),
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH (Debian: apt-get install chromium)"),
+]
+
+SHARDS = ["photos-00000", "photos-00001", "photos-00002"]
+SHARD_SIZE = 4
+SETTINGS = """
+sources: [{{kind: folder, name: photos, path: {folder}, shard_size: {size}}}]
+captioners: [{{kind: labels, name: labels}}]
+"""
+
+# The backfill daemon looks every 30 s; a backfill needs three or four of its looks.
+BACKFILL_SECONDS = 240
+FINISHED = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
+
+
+@dataclass(frozen=True)
+class Dagster:
+    """A running UI and its data folder."""
+
+    url: str
+    data: Path
+
+    def ask(self, query: str) -> Any:
+        """The answer to a GraphQL query."""
+        request = urllib.request.Request(
+            f"{self.url}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)["data"]
+
+    def shards(self) -> list[str]:
+        """The partition keys that Dagster knows of ``raw_samples``."""
+        node = self.ask('{assetNodeOrError(assetKey: {path: ["raw_samples"]}) {... on AssetNode {partitionKeys}}}')
+        return sorted(node["assetNodeOrError"]["partitionKeys"])
+
+    def backfills(self) -> list[dict[str, Any]]:
+        """All backfills, the newest first."""
+        fields = "id status error {message} runs {status}"
+        return self.ask(f"{{partitionBackfillsOrError {{... on PartitionBackfills {{results {{{fields}}}}}}}}}")[
+            "partitionBackfillsOrError"
+        ]["results"]
+
+
+def poll(what: str, found: Callable[[], Any], seconds: float) -> Any:
+    """What ``found`` returns, once that is true of it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := found():
+            return value
+        time.sleep(0.5)
+    pytest.fail(f"no {what} in {seconds} s")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def write_photos(folder: Path, count: int) -> None:
+    """The first photos of the embedded sample that are files at all, as a folder with sidecar captions."""
+    folder.mkdir(exist_ok=True)
+    rows = (row for row in SampleSource().rows(0) if isinstance(row.image, bytes) and row.truth.image != "not_an_image")
+    for number, row in enumerate(islice(rows, count)):
+        path = folder / f"{number:02}.jpg"
+        if not path.exists():
+            path.write_bytes(row.image)
+            path.with_suffix(".txt").write_text(f"{row.caption or ''}\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def dagster_dev(data: Path) -> Iterator[Dagster]:
+    """``dagster dev`` on a data folder; whatever it started is gone afterwards."""
+    port = free_port()
+    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
+    ui = Dagster(f"http://127.0.0.1:{port}", data)
+    with (data / "dev.log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment(data), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+
+            def ready() -> bool:
+                assert process.poll() is None, (data / "dev.log").read_text()
+                try:
+                    nodes = ui.ask("{repositoriesOrError {... on RepositoryConnection {nodes {name}}}}")
+                except OSError:
+                    return False
+                return bool(nodes["repositoriesOrError"].get("nodes"))
+
+            poll("answer of dagster dev", ready, 90)
+            yield ui
+        finally:
+            # Its children ignore what ends their parent and live on until a heartbeat is missed.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def ui(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Iterator[Dagster]:
+    """Dagster on a folder of photos, whose first shard the command line has made, and the others nobody yet."""
+    root = tmp_path_factory.mktemp("ui")
+    data = make_data_folder(root / "data", model_cache)
+    (data / "dqe.yaml").write_text(SETTINGS.format(folder=root / "photos", size=SHARD_SIZE))
+    (data / "dagster_home").mkdir()
+    shutil.copy(ROOT / "data" / "dagster_home" / "dagster.yaml", data / "dagster_home")
+    write_photos(root / "photos", SHARD_SIZE)
+    done = dqe(data, "materialize")
+    assert done.returncode == 0, done.stdout + done.stderr
+    write_photos(root / "photos", SHARD_SIZE * len(SHARDS))
+    with dagster_dev(data) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # As root, chromium starts only without its sandbox; the pages are our own.
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-sync"])
+        yield chromium
+        chromium.close()
+
+
+@contextlib.contextmanager
+def pictured(browser: Browser, ui: Dagster, picture: Path) -> Iterator[Page]:
+    """A page of the UI; how it looked in the end is kept as a picture."""
+    page = browser.new_page(base_url=ui.url, viewport={"width": 1600, "height": 1000})
+    page.set_default_timeout(30_000)
+    try:
+        yield page
+    finally:
+        page.screenshot(path=picture)
+        page.close()
+
+
+@pytest.fixture
+def page(browser: Browser, ui: Dagster, tmp_path: Path) -> Iterator[Page]:
+    with pictured(browser, ui, tmp_path / "page.png") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def materialised(ui: Dagster, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Dagster:
+    """The same after "Materialize all", for all partitions, clicked on the lineage page."""
+    poll("shards", lambda: ui.shards() == SHARDS, 60)
+    with pictured(browser, ui, tmp_path_factory.mktemp("materialise") / "page.png") as page:
+        page.goto("/asset-groups")
+        page.get_by_role("button", name="Materialize all").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_role("button", name="All", exact=True).click()
+        dialog.get_by_text(f"{len(SHARDS)} partitions").wait_for()
+        dialog.get_by_role("button", name="Launch backfill").click()
+        page.get_by_text("Created backfill").wait_for()
+        page.get_by_text("View", exact=True).click()
+        page.wait_for_url(re.compile("/runs/b/"))
+        ended = poll(
+            "end of the backfill", lambda: [b for b in ui.backfills() if b["status"] in FINISHED], BACKFILL_SECONDS
+        )
+        assert ended[0]["status"] == "COMPLETED_SUCCESS", (ended, (ui.data / "dev.log").read_text()[-5000:])
+        page.get_by_text("Succeeded").first.wait_for()
+    return ui
+
+
+def show(page: Page, asset: str, shard: str | None = None) -> None:
+    """Open an asset's page: what was materialised last, or one of its partitions."""
+    page.goto(f"/assets/{asset}?view=" + (f"partitions&partition={shard}" if shard else "overview"))
+    page.get_by_text("Metadata", exact=True).first.wait_for()
+
+
+def row(page: Page, key: str) -> str:
+    """The value of a metadata entry, as it is shown."""
+    return page.locator("tr", has=page.get_by_text(key, exact=True)).first.inner_text()
+
+
+def test_what_the_command_line_made_is_shown(ui: Dagster, page: Page) -> None:
+    show(page, "raw_samples", SHARDS[0])
+    page.get_by_text("Materialized", exact=True).wait_for()
+    assert re.search(rf"\b{SHARD_SIZE}\b", row(page, "dagster/row_count"))
+    assert "raw_samples/photos-00000.parquet" in row(page, "path")
+    assert "false" in row(page, "reused")
+    show(page, "warehouse")
+    assert re.search(rf"\b{SHARD_SIZE}\b", row(page, "samples"))
+
+
+def test_the_sensor_registers_new_shards(ui: Dagster, page: Page) -> None:
+    poll("shards", lambda: ui.shards() == SHARDS, 60)
+    page.goto("/assets/raw_samples?view=partitions")
+    for shard in SHARDS:
+        page.get_by_text(shard, exact=True).first.wait_for()
+
+
+def test_materialising_all_makes_every_asset_of_every_shard(
+    materialised: Dagster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DQE_DATA", str(materialised.data))
+    missing = [
+        (stage.name, shard)
+        for stage in stages(load_settings())
+        for shard in (SHARDS if stage.partitioned else ["all"])
+        if not list((materialised.data / "store" / stage.name).glob(f"{shard}.*"))
+    ]
+    assert not missing
+    assert (materialised.data / "gallery.html").stat().st_size > 0
+    assert {run["status"] for run in materialised.backfills()[0]["runs"]} == {"SUCCESS"}
+
+
+def test_an_assets_page_shows_partitions_metadata_and_plot(materialised: Dagster, page: Page) -> None:
+    show(page, "caption_preference", SHARDS[1])
+    page.get_by_text(f"Materialized ({len(SHARDS)})").wait_for()
+    page.get_by_text("Missing (0)").wait_for()
+    assert "original / labels" in row(page, "preferred")
+    page.locator("tr", has=page.get_by_text("counts", exact=True)).get_by_text("Show Markdown").click()
+    plot = page.get_by_role("dialog").locator("img")
+    plot.wait_for()
+    assert plot.evaluate("image => image.complete && image.naturalWidth") > 300
+
+
+def test_checks_are_shown_with_their_results(materialised: Dagster, page: Page) -> None:
+    page.goto("/assets/caption_preference?view=checks")
+    page.get_by_text("No two rows have the same uid and source_a and source_b.").wait_for()
+    for name in ("keys_unique", "rows_complete", "probability_a_finite"):
+        page.get_by_text(name, exact=True).first.wait_for()
+    assert page.get_by_text("Succeeded", exact=True).count() == 3
+
+
+def test_what_is_current_is_not_made_again(materialised: Dagster, page: Page) -> None:
+    show(page, "image_features", SHARDS[0])
+    assert "true" in row(page, "reused")
+    show(page, "image_features", SHARDS[1])
+    assert "false" in row(page, "reused")
+
+
+def test_the_assets_over_all_shards_are_made_after_the_shards(materialised: Dagster, page: Page) -> None:
+    show(page, "warehouse")
+    assert re.search(rf"\b{SHARD_SIZE * len(SHARDS)}\b", row(page, "samples"))
+    show(page, "duplicate_clusters")
+    show(page, "sample_gallery")
+
+
+def test_the_command_line_goes_on_from_what_the_ui_made(materialised: Dagster) -> None:
+    report = dqe(materialised.data, "report")
+    assert report.returncode == 0, report.stderr
+    assert "photos" in report.stdout
+    again = dqe(materialised.data, "materialize")
+    assert again.returncode == 0, again.stderr
+    assert "0 partitions made" in again.stdout

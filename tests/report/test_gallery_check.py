@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dqe_assets.report.assets import gallery_path, sample_gallery
+from dqe_assets.stage import Facts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dqe_assets.settings import Settings
+
+
+def verdict(settings: Settings) -> tuple[bool, str]:
+    found = sample_gallery.checks[0].run(sample_gallery.work(settings, None, []), Facts(0))
+    return found.passed, found.message
+
+
+def test_the_gallery_stands_alone(opened: Settings) -> None:
+    assert verdict(opened) == (True, "the page loads or runs 0 things")
+    page = gallery_path().read_text(encoding="utf-8")
+    assert "<script>alert" not in page.lower()
+    assert "&lt;script&gt;" in page or "&lt;b&gt;" in page, "the sample's captions hold markup, and the page shows it"
+
+
+@pytest.mark.parametrize(
+    "markup",
+    [
+        '<img src="https://example.org/x.png">',
+        "<script>1</script>",
+        '<p onclick="x()">',
+        '<a href="http://x">',
+        "<form>",
+    ],
+)
+def test_a_page_that_loads_or_runs_anything_fails(data: Path, opened: Settings, markup: str, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    page = gallery_path().read_text(encoding="utf-8")
+    monkeypatch.setenv("DQE_DATA", str(data))
+    gallery_path().write_text(page.replace("</body>", markup + "</body>"), encoding="utf-8")
+    passed, message = verdict(opened)
+    assert not passed
+    assert "1 things: " in message

@@ -1,0 +1,265 @@
+"""What holds for every stage, shown on the real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from PIL import Image
+
+from dqe_assets import graph, runner
+from dqe_assets.runner import RunError
+from dqe_assets.schemas import schema_of
+from dqe_assets.settings import Settings, load_settings
+from dqe_assets.stage import Facts, Stage, Work
+from dqe_resources.storage import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SHARD = "sample-00001"
+
+
+def stage_named(settings: Settings, name: str) -> Stage:
+    return next(stage for stage in graph.stages(settings) if stage.name == name)
+
+
+def stored(settings: Settings, name: str) -> tuple[Work, pa.Table | Facts]:
+    stage = stage_named(settings, name)
+    shards = [f"sample-{index:05d}" for index in range(4)]
+    work = stage.work(settings, SHARD if stage.partitioned else None, shards)
+    partition = settings.opened_store.get(name, work.partition)
+    assert partition is not None
+    return work, stage._stored_output(work, partition.stamp)
+
+
+def replaced(table: pa.Table, column: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    return table.set_column(table.column_names.index(column), table.schema.field(column), values)
+
+
+def twice(table: pa.Table) -> pa.Table:
+    return pa.concat_tables([table, table.slice(0, 1)])
+
+
+def fewer(table: pa.Table) -> pa.Table:
+    return table.slice(1)
+
+
+def without(column: str) -> Callable[[pa.Table], pa.Table]:
+    return lambda table: replaced(table, column, pa.nulls(len(table), table.schema.field(column).type))
+
+
+def filled(column: str, value: object) -> Callable[[pa.Table], pa.Table]:
+    return lambda table: replaced(table, column, pa.array([value] * len(table), table.schema.field(column).type))
+
+
+def all_failed(table: pa.Table) -> pa.Table:
+    return filled("reason", "http_404")(filled("status", "failed")(table))
+
+
+def fewer_points(facts: Facts) -> Facts:
+    return Facts(facts.rows - 1, facts.facts)
+
+
+BREAKAGES = [
+    ("raw_samples", "keys_unique", twice),
+    ("raw_samples", "rows_complete", fewer),
+    ("raw_samples", "success_rate", all_failed),
+    ("image_features", "keys_unique", twice),
+    ("image_features", "rows_complete", fewer),
+    ("image_features", "coverage", without("embedding")),
+    ("image_features", "embedding_finite", filled("embedding", [1.0, np.nan])),
+    ("synthetic_captions/labels", "keys_unique", twice),
+    ("synthetic_captions/labels", "rows_complete", fewer),
+    ("synthetic_captions/labels", "coverage", without("caption")),
+    ("joint_embeddings", "keys_unique", twice),
+    ("joint_embeddings", "rows_complete", fewer),
+    ("joint_embeddings", "embedding_finite", filled("embedding", [0.1, 2.0])),
+    ("caption_scores", "keys_unique", twice),
+    ("caption_scores", "rows_complete", fewer),
+    ("caption_scores", "coverage", without("similarity")),
+    ("caption_scores", "similarity_finite", filled("similarity", 1.5)),
+    ("caption_scores", "similarity_finite", filled("similarity", float("nan"))),
+    ("caption_preference", "keys_unique", twice),
+    ("caption_preference", "rows_complete", fewer),
+    ("caption_preference", "probability_a_finite", filled("probability_a", 1.2)),
+    ("duplicate_clusters", "keys_unique", twice),
+    ("duplicate_clusters", "one_representative", filled("is_representative", False)),
+    ("duplicate_clusters", "one_representative", filled("size", 99)),
+    ("duplicate_clusters", "similarity_finite", filled("similarity", -1.5)),
+    ("pool_utilities", "keys_unique", twice),
+    ("pool_utilities", "b_finite", filled("b", 0.1)),
+    ("pool_utilities", "residual_finite", filled("residual", float("nan"))),
+    ("pool_utilities", "fits_well", filled("residual", 0.1)),
+    ("filter_recommendation", "keys_unique", twice),
+    ("filter_recommendation", "error_finite", filled("error", float("inf"))),
+    ("filter_recommendation", "one_best", filled("is_best", True)),
+    ("caption_collection", "count_matches", fewer_points),
+    ("warehouse", "rows_complete", fewer_points),
+]
+
+
+@pytest.mark.parametrize(("asset", "check", "damage"), BREAKAGES, ids=[f"{a}-{c}" for a, c, _ in BREAKAGES])
+def test_each_check_holds_and_can_fail(
+    opened: Settings, asset: str, check: str, damage: Callable[[pa.Table | Facts], pa.Table | Facts]
+) -> None:
+    work, output = stored(opened, asset)
+    run = next(one.run for one in stage_named(opened, asset).checks if one.name == check)
+    good, bad = run(work, output), run(work, damage(output))
+    assert good.passed, good.message
+    assert not bad.passed
+    assert bad.message != good.message or bad.values != good.values
+
+
+def test_every_check_is_shown_to_fail(opened: Settings) -> None:
+    checks = {(stage.name, check.name) for stage in graph.stages(opened) for check in stage.checks}
+    # That the gallery stands alone is shown to fail in tests/report/test_gallery_check.py.
+    assert checks - {("sample_gallery", "stands_alone")} == {(asset, check) for asset, check, _ in BREAKAGES}
+
+
+@pytest.fixture
+def folder(data: Path) -> Path:
+    """Six photos in two shards, and settings that name them."""
+    photos = data / "photos"
+    photos.mkdir()
+    rng = np.random.default_rng(7)
+    for index in range(6):
+        pixels = rng.integers(0, 255, (12, 16, 3), np.uint8)
+        Image.fromarray(pixels).resize((160, 120)).save(photos / f"{index}.jpg")
+        (photos / f"{index}.txt").write_text(f"a picture of noise, number {index}")
+    (data / "dqe.yaml").write_text(
+        "sources: [{kind: folder, name: noise, path: photos, shard_size: 3, min_success_rate: 0.9}]\n"
+        "captioners: [{kind: labels, name: labels}]\n"
+    )
+    return photos
+
+
+def materialized(**options: object) -> runner.Outcome:
+    settings = load_settings()
+    with runner.instance() as instance:
+        runner.sync(settings, instance)
+        return runner.materialize(settings, instance, **options)  # type: ignore[arg-type]
+
+
+def test_a_failing_blocking_check_stops_what_is_downstream_and_is_mended_by_running_again(folder: Path) -> None:
+    good = (folder / "4.jpg").read_bytes()
+    (folder / "4.jpg").write_bytes(b"<html>gone</html>")
+    outcome = materialized()
+    store = load_settings().opened_store
+    assert len(outcome.failures) == 1
+    assert "raw_samples, shard noise-00001: check success_rate: " in outcome.failures[0]
+    assert "2 of 3 rows have an image" in outcome.failures[0]
+    assert "not_an_image 1" in outcome.failures[0]
+    assert store.get("raw_samples", "noise-00001") is not None
+    assert store.get("image_features", "noise-00001") is None
+    assert store.get("caption_scores", "noise-00000") is not None, "the good shard goes on"
+    assert store.get("warehouse", None) is None
+
+    features = stage_named(load_settings(), "image_features")
+    work = features.work(load_settings(), "noise-00001", [])
+    with pytest.raises(StorageError, match="needs raw_samples, shard noise-00001, which failed success_rate"):
+        features.fingerprint(work, {})
+
+    (folder / "4.jpg").write_bytes(good)
+    assert materialized().failures == []
+    assert store.get("warehouse", None) is not None
+
+
+def test_what_is_current_is_left_alone_and_what_changed_is_made_again(folder: Path) -> None:
+    assert materialized().failures == []
+    assert materialized().made == []
+    before = {path: path.stat().st_mtime_ns for path in (folder.parent / "store").rglob("noise-*")}
+    (folder / "5.txt").write_text("another caption of the last photo")
+    outcome = materialized()
+    assert outcome.failures == []
+    changed = {p.relative_to(folder.parent / "store") for p, t in before.items() if p.stat().st_mtime_ns != t}
+    assert {path.name.split(".")[0] for path in changed} == {"noise-00001"}
+    assert Path("raw_samples/noise-00001.parquet") in changed
+
+
+def test_force_makes_again_what_is_current(folder: Path) -> None:
+    materialized()
+    path = folder.parent / "store" / "caption_scores" / "noise-00000.parquet"
+    before, content = path.stat().st_mtime_ns, path.read_bytes()
+    outcome = materialized(assets=["caption_scores"], shards=["noise-00000"], force=True)
+    assert outcome.made == [("caption_scores", "noise-00000")]
+    assert path.stat().st_mtime_ns > before
+    assert path.read_bytes() == content
+
+
+def test_a_smaller_source_loses_its_shards_and_the_report_its_rows(folder: Path) -> None:
+    materialized()
+    for index in (3, 4, 5):
+        (folder / f"{index}.jpg").unlink()
+    assert materialized().failures == []
+    with load_settings().warehouse.connect() as connection:
+        assert connection.sql("SELECT count(*) FROM samples").fetchall() == [(3,)]
+
+
+def test_an_added_captioner_makes_only_what_is_new(folder: Path) -> None:
+    materialized()
+    settings_file = folder.parent / "dqe.yaml"
+    settings_file.write_text(
+        settings_file.read_text().replace(
+            "[{kind: labels, name: labels}]", "[{kind: labels, name: labels}, {kind: labels, name: other}]"
+        )
+    )
+    features = folder.parent / "store" / "image_features" / "noise-00000.parquet"
+    before = features.stat().st_mtime_ns
+    assert materialized().failures == []
+    assert features.stat().st_mtime_ns == before
+    scores = load_settings().opened_store.read("caption_scores", "noise-00000", schema_of("caption_scores"))
+    assert pc.unique(scores["caption_source"]).to_pylist() == ["original", "labels", "other"]
+
+
+def test_unknown_assets_and_shards_are_named(folder: Path) -> None:
+    with pytest.raises(RunError, match="no asset raw_sample; there are: raw_samples, image_features"):
+        materialized(assets=["raw_sample"])
+    with pytest.raises(RunError, match="no shard noise-9; there are: noise-00000, noise-00001"):
+        materialized(shards=["noise-9"])
+
+
+def test_a_torn_partition_is_named_and_kept_until_forced(folder: Path) -> None:
+    materialized()
+    path = folder.parent / "store" / "image_features" / "noise-00000.parquet"
+    torn = path.read_bytes()[:-9]
+    path.write_bytes(torn)
+    with pytest.raises(StorageError, match=r"noise-00000\.parquet: torn .* dqe materialize image_features --shard"):
+        materialized()
+    assert path.read_bytes() == torn
+    assert materialized(assets=["image_features"], shards=["noise-00000"], force=True).failures == []
+    assert materialized().failures == []
+
+
+def test_a_source_with_nothing_but_failures_still_gets_its_report(folder: Path) -> None:
+    for photo in folder.glob("*.jpg"):
+        photo.write_bytes(b"")
+    settings_file = folder.parent / "dqe.yaml"
+    settings_file.write_text(settings_file.read_text().replace("0.9", "0"))
+    assert materialized().failures == []
+    with load_settings().warehouse.connect() as connection:
+        assert connection.sql("SELECT reason, count(*) FROM failures GROUP BY ALL").fetchall() == [("empty", 6)]
+
+
+def test_the_store_can_be_an_object_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DQE_STORE", f"memory://{folder.parent.name}-{id(folder)}/store")
+    assert materialized().failures == []
+    assert materialized().made == []
+    assert not (folder.parent / "store").exists()
+    with load_settings().warehouse.connect() as connection:
+        assert connection.sql("SELECT count(*), count(original_similarity) FROM samples").fetchall() == [(6, 6)]
+
+
+def test_a_shard_opens_as_a_hugging_face_dataset(finished: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    path = finished / "store" / "raw_samples" / f"{SHARD}.parquet"
+    loaded = datasets.Dataset.from_parquet(str(path), cache_dir=str(finished / "hf")).cast_column(
+        "image", datasets.Image()
+    )
+    row = next(row for row in loaded if row["status"] == "ok")
+    assert isinstance(row["image"], Image.Image)
+    assert (row["image"].width, row["image"].height) == (row["width"], row["height"])
