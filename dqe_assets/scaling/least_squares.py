@@ -77,8 +77,8 @@ def least_squares(
         scale = np.where(free, scale, 1.0)
         system = curvature + identity * (damping[live, None] * scale + held)[:, :, None]
         step = np.linalg.solve(system, -slope[:, :, None])[:, :, 0]
-        inside = ((here + _AHEAD * step >= low) & (here + _AHEAD * step <= high)).all(axis=1)
-        bent = np.where(inside[:, None], step, 0.0)
+        ahead = here + _AHEAD * step
+        bent = np.where(((ahead >= low) & (ahead <= high)).all(axis=1, keepdims=True), step, 0.0)
         step += _acceleration(model, here, bent, residual[live] + targets[live], derivative[live], system, free)
         trial = np.clip(here + step, low, high)
         prediction, trial_derivative = model(trial)

@@ -158,7 +158,7 @@ class BestPools:
 
 
 def predict_error(pool: PoolUtility, samples_seen: ArrayLike, pool_size: float, unit: float = UNIT) -> Array:
-    """The error after training on one pool (equations 2 and 3 of the paper).
+    """The error after training on one pool.
 
     Args:
         pool: its parameters.
