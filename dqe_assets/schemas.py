@@ -165,7 +165,7 @@ _LAW = {
     "d": "error that no amount of data removes, common to a metric's pools",
 }
 
-_ENDS = {"": "", "_low": ": lower end, 95 % interval", "_high": ": upper end, 95 % interval"}
+_ENDS = {"": "", "_low": "lower end", "_high": "upper end"}
 
 POOL_UTILITIES = table_schema(
     [
@@ -174,7 +174,13 @@ POOL_UTILITIES = table_schema(
         Column("rank", pa.int32(), "place by utility among the metric's pools, 1 is best", nullable=False),
         Column("pool_size", pa.int64(), "samples in the pool", "samples", nullable=False),
         *(
-            Column(f"{name}{suffix}", pa.float64(), meaning + ends, "epochs" if name == "tau" else "", nullable=False)
+            Column(
+                f"{name}{suffix}",
+                pa.float64(),
+                f"{name}: {ends} of its 95 % interval" if ends else meaning,
+                "epochs" if name == "tau" else "",
+                nullable=False,
+            )
             for name, meaning in _LAW.items()
             for suffix, ends in _ENDS.items()
         ),

@@ -540,7 +540,7 @@ _VIEWS = (
             is_measured, source
         FROM filter_recommendation WHERE is_best ORDER BY metric, samples_seen
         """,
-        {"epochs": _meaning(schemas.FILTER_RECOMMENDATION, "epochs")},
+        {name: _meaning(schemas.FILTER_RECOMMENDATION, name) for name in ("metric", "epochs", "error", "source")},
     ),
     _View(
         "asset_sizes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -117,6 +118,16 @@ def test_pictures_are_small_and_the_same_every_time(example: FittedPools, theme:
             assert image.width >= 500
 
 
+def test_any_name_can_be_drawn(example: FittedPools) -> None:
+    odd = replace(example, names=("_a", r"$\frac{", "<b>|", "x" * 60), metric="$_")
+    for data in (
+        scaling_plots.fitted_curves(odd),
+        scaling_plots.utility_by_epoch(odd),
+        scaling_plots.mixtures_over_compute(odd, [1_000_000]),
+    ):
+        assert data.startswith(b"\x89PNG")
+
+
 def test_the_warehouse_holds_both_tables_and_the_best_filters(
     utilities: pa.Table, example: FittedPools, tmp_path: Path
 ) -> None:
@@ -134,6 +145,8 @@ def test_the_warehouse_holds_both_tables_and_the_best_filters(
             "'best_filters') AND comment IS NULL"
         ).fetchall()
         assert comments == []
+        meaning = "SELECT comment FROM duckdb_columns() WHERE table_name = 'best_filters' AND column_name = 'error'"
+        assert connection.execute(meaning).fetchall() == [("predicted error",)]
 
 
 def test_the_assets_are_made_stay_current_and_follow_settings_and_measurements(data: Path) -> None:
