@@ -79,7 +79,9 @@ def test_search_by_text_finds_what_the_photos_show(finished: Path) -> None:
     for text, name in (("a cat", "chelsea"), ("red motorcycle in a garage", "motorcycle"), ("a puppy", "puppy")):
         done = dqe(finished, "search", text, "--limit", "3")
         assert done.returncode == 0, done.stderr
-        assert sum(name in line for line in lines(done.stdout)) == 3, done.stdout
+        found = [line for line in lines(done.stdout) if line.startswith("│ 0.")]
+        assert len(found) == 3
+        assert all(f" {name}_" in line for line in found), done.stdout
 
 
 def test_search_by_image_and_by_condition(finished: Path, tmp_path: Path) -> None:
