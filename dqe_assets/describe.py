@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.report import plots
-from dqe_assets.schemas import RAW_SAMPLES
+from dqe_assets.report import plots, scaling_plots
+from dqe_assets.scaling.recommend import amount, answer, fitted_pools
+from dqe_assets.schemas import POOL_UTILITIES, RAW_SAMPLES
 from dqe_assets.score.preference import preference_counts
 
 if TYPE_CHECKING:
@@ -156,6 +157,57 @@ def warehouse(_: Work, output: Facts) -> Metadata:
 def sample_gallery(_: Work, output: Facts) -> Metadata:
     """Where the page is, and what it looks like at its beginning."""
     return {"page": dg.MetadataValue.path(output.facts["path"]), "samples_shown": output.rows}
+
+
+def pool_utilities(work: Work, table: pa.Table) -> Metadata:
+    """The parameters with their intervals, what the data cannot say, and for each metric the curves and the decay."""
+    rows = [
+        [row["metric"], row["pool"], *(_with_interval(row, name) for name in ("a", "b", "tau", "d")), row["points"]]
+        for row in table.to_pylist()
+    ]
+    warnings = list(dict.fromkeys(text for text in table["warning"].to_pylist() if text))
+    pictures: Metadata = {}
+    for fitted in fitted_pools(table):
+        curves = _picture(scaling_plots.fitted_curves(fitted), f"{fitted.metric}: measured errors and fitted curves")
+        decay = _picture(scaling_plots.utility_by_epoch(fitted), f"{fitted.metric}: utility of each pool by epoch")
+        pictures |= {f"curves_{fitted.metric}": curves, f"utility_{fitted.metric}": decay}
+    return {
+        "source": work.settings.scaling.source,
+        "parameters": _table(["metric", "pool", "a", "b", "tau", "d", "points"], rows),
+        "warnings": dg.MetadataValue.md("\n".join(f"- {_cell(text)}" for text in warnings) or "none"),
+        **pictures,
+    }
+
+
+def filter_recommendation(work: Work, table: pa.Table) -> Metadata:
+    """The answer in words, the predicted errors, and for each metric a picture of them over compute."""
+    rows = [
+        [
+            row["metric"],
+            amount(row["samples_seen"]) + ("" if row["is_measured"] else " (outside the data)"),
+            f"**{row['keep']}**" if row["is_best"] else row["keep"],
+            amount(row["kept_samples"]),
+            f"{row['epochs']:.3g}",
+            _with_interval(row, "error"),
+            f"{row['share_best']:.0%}",
+        ]
+        for row in table.to_pylist()
+    ]
+    metadata: Metadata = {"source": work.settings.scaling.source}
+    utilities = work.store.read("pool_utilities", None, POOL_UTILITIES)
+    budgets = work.settings.scaling.samples_seen
+    for fitted in fitted_pools(utilities):
+        words = [_cell(line) for line in answer(fitted, budgets)]
+        metadata[f"answer_{fitted.metric}"] = dg.MetadataValue.md("\n".join(f"- {line}" for line in words))
+        metadata[f"mixtures_{fitted.metric}"] = _picture(
+            scaling_plots.mixtures_over_compute(fitted, budgets), f"{fitted.metric}: predicted error over compute"
+        )
+    header = ["metric", "samples seen", "pools kept", "samples kept", "passes", "error", "best in resampled fits"]
+    return metadata | {"predictions": _table(header, rows)}
+
+
+def _with_interval(row: dict[str, Any], name: str) -> str:
+    return f"{row[name]:.3g} ({row[f'{name}_low']:.3g} to {row[f'{name}_high']:.3g})"
 
 
 def _picture(image: bytes, alt: str) -> dg.MarkdownMetadataValue:

@@ -10,6 +10,7 @@ from dqe_assets.features.assets import image_features
 from dqe_assets.index.assets import caption_collection_of
 from dqe_assets.ingest.assets import raw_samples
 from dqe_assets.report.assets import sample_gallery, warehouse_of
+from dqe_assets.scaling.assets import filter_recommendation, pool_utilities
 from dqe_assets.score.assets import caption_preference_of, caption_scores_of, joint_embeddings_of
 from dqe_assets.stage import CAPTIONER_PREFIX, Stage
 
@@ -30,6 +31,8 @@ def stages(settings: Settings) -> list[Stage]:
         caption_preference_of(sources),
         caption_collection_of(synthetic),
         duplicate_clusters,
+        pool_utilities,
+        filter_recommendation,
         warehouse_of(synthetic),
         sample_gallery,
     ]

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from dqe_assets import schemas
 from dqe_assets.dedup.clusters import DuplicateRules
 from dqe_assets.ingest.sources import AnySource, Source
+from dqe_assets.scaling.measurements import Scaling
 from dqe_resources.cache import data_directory
 from dqe_resources.captioners import AnyCaptioner
 from dqe_resources.component import Strict
@@ -57,6 +58,7 @@ class Settings(Strict):
     store: str = "store"
     images: ImageLimits = ImageLimits()
     duplicates: DuplicateRules = DuplicateRules()
+    scaling: Scaling = Field(default_factory=Scaling)
     shards_per_run: Annotated[int, Field(ge=1)] = 16
 
     @model_validator(mode="after")

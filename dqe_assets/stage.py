@@ -130,12 +130,16 @@ class Stage:
         return dg.AssetKey(self.name.split("/"))
 
     def work(self, settings: Settings, partition: str | None, shards: Sequence[str], log: Any = None) -> Work:
-        """The work of making a partition; for an asset over all shards, of those shards whose inputs are there."""
+        """The work of making a partition; for an asset over all shards, of those shards whose inputs are there.
+
+        An asset that reads nothing of any shard has none, and stays current when shards come and go.
+        """
         if partition is not None:
             work = Work(self.name, partition, (partition,), settings)
         else:
-            usable = tuple(shard for shard in shards if self._has_inputs(settings, shard))
-            work = Work(self.name, None, usable, settings, left_out=tuple(sorted(set(shards) - set(usable))))
+            read = shards if self.inputs else ()
+            usable = tuple(shard for shard in read if self._has_inputs(settings, shard))
+            work = Work(self.name, None, usable, settings, left_out=tuple(sorted(set(read) - set(usable))))
         return replace(work, log=log) if log else work
 
     def _has_inputs(self, settings: Settings, shard: str) -> bool:

@@ -92,6 +92,13 @@ BREAKAGES = [
     ("duplicate_clusters", "one_representative", filled("is_representative", False)),
     ("duplicate_clusters", "one_representative", filled("size", 99)),
     ("duplicate_clusters", "similarity_finite", filled("similarity", -1.5)),
+    ("pool_utilities", "keys_unique", twice),
+    ("pool_utilities", "b_finite", filled("b", 0.1)),
+    ("pool_utilities", "residual_finite", filled("residual", float("nan"))),
+    ("pool_utilities", "fits_well", filled("residual", 0.1)),
+    ("filter_recommendation", "keys_unique", twice),
+    ("filter_recommendation", "error_finite", filled("error", float("inf"))),
+    ("filter_recommendation", "one_best", filled("is_best", True)),
     ("caption_collection", "count_matches", fewer_points),
     ("warehouse", "rows_complete", fewer_points),
 ]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from dqe_resources.warehouse import Warehouse
 
+CORPUS_TABLES = ("duplicate_clusters", "pool_utilities", "filter_recommendation")
 TABLES = ("raw_samples", "image_features", "joint_embeddings", "caption_scores", "caption_preference")
 
 
@@ -34,7 +35,7 @@ def warehouse_of(synthetic: Sequence[Stage]) -> Stage:
 
     def inputs(work: Work) -> WarehouseInputs:
         files = {name: work.store.urls(name, work.shards) for name in names}
-        files["duplicate_clusters"] = work.store.urls("duplicate_clusters", [None])
+        files |= {name: work.store.urls(name, [None]) for name in CORPUS_TABLES}
         return WarehouseInputs(
             files,
             _materialisations(work, [*names, "caption_collection"]),
@@ -57,9 +58,9 @@ def warehouse_of(synthetic: Sequence[Stage]) -> Stage:
         name="warehouse",
         group="reports",
         kinds={"duckdb"},
-        code_version="1",
+        code_version="2",
         inputs=[*names, "caption_collection"],
-        corpus_inputs=["duplicate_clusters"],
+        corpus_inputs=CORPUS_TABLES,
         partitioned=False,
         is_table=False,
         checks=[Check("rows_complete", "Every sample of the store is in the warehouse, once.", every_sample_there)],
@@ -173,7 +174,7 @@ def _captioners(work: Work) -> list[CaptionerInfo]:
 
 def _materialisations(work: Work, assets: Sequence[str]) -> pa.Table:
     stored = [work.store.get(asset, shard) for asset in assets for shard in work.shards]
-    stored.append(work.store.get("duplicate_clusters", None))
+    stored += [work.store.get(name, None) for name in CORPUS_TABLES]
     records = [
         {
             "asset": partition.asset,

@@ -55,8 +55,8 @@ class WarehouseInputs:
 
     Attributes:
         assets: the Parquet files of each asset, one a partition: ``raw_samples``, ``image_features``,
-            ``synthetic_captions/<name>``, ``caption_scores``, ``caption_preference``, ``duplicate_clusters``. An
-            asset that is absent, or has no files, counts as empty.
+            ``synthetic_captions/<name>``, ``caption_scores``, ``caption_preference``, ``duplicate_clusters``,
+            ``pool_utilities``, ``filter_recommendation``. An asset that is absent, or has no files, counts as empty.
         materialisations: what was written when, in the schema ``MATERIALISATIONS``.
         captioners: the captioners of the configuration.
         scorer: name and version of the scorer's model.
@@ -326,6 +326,47 @@ _TABLES = (
         """,
     ),
     _Table(
+        "pool_utilities",
+        "The fitted scaling law of each pool of data: what its samples are worth, and how fast repetition uses them up",
+        _columns(
+            schemas.POOL_UTILITIES,
+            metric="VARCHAR",
+            pool="VARCHAR",
+            rank="INTEGER",
+            pool_size="BIGINT",
+            **{f"{name}{suffix}": "DOUBLE" for name in ("a", "b", "tau", "d") for suffix in ("", "_low", "_high")},
+            points="INTEGER",
+            least_samples_seen="BIGINT",
+            most_samples_seen="BIGINT",
+            epochs="DOUBLE",
+            residual="DOUBLE",
+            warning="VARCHAR",
+            source="VARCHAR",
+        ),
+        "SELECT * FROM fitted_pools ORDER BY metric, rank",
+    ),
+    _Table(
+        "filter_recommendation",
+        "For each compute, the error predicted of keeping the best 1, 2 ... pools, and which is best",
+        _columns(
+            schemas.FILTER_RECOMMENDATION,
+            metric="VARCHAR",
+            samples_seen="BIGINT",
+            keep="INTEGER",
+            pools="VARCHAR[]",
+            kept_samples="BIGINT",
+            epochs="DOUBLE",
+            error="DOUBLE",
+            error_low="DOUBLE",
+            error_high="DOUBLE",
+            is_best="BOOLEAN",
+            share_best="DOUBLE",
+            is_measured="BOOLEAN",
+            source="VARCHAR",
+        ),
+        "SELECT * FROM recommended_filters ORDER BY metric, samples_seen, keep",
+    ),
+    _Table(
         "materialisations",
         "What was last written to each asset and partition, when, and by which version of the code",
         _columns(
@@ -492,6 +533,16 @@ _VIEWS = (
         },
     ),
     _View(
+        "best_filters",
+        "How many of the best pools to train on for each compute, and the error that is predicted",
+        """
+        SELECT metric, samples_seen, keep, pools, kept_samples, epochs, error, error_low, error_high, share_best,
+            is_measured, source
+        FROM filter_recommendation WHERE is_best ORDER BY metric, samples_seen
+        """,
+        {name: _meaning(schemas.FILTER_RECOMMENDATION, name) for name in ("metric", "epochs", "error", "source")},
+    ),
+    _View(
         "asset_sizes",
         "What the store holds of each asset",
         """
@@ -523,8 +574,29 @@ _READ = {
         schemas.DUPLICATE_CLUSTERS,
         "uid kind cluster representative is_representative similarity size",
     ),
+    "pool_utilities": (
+        schemas.POOL_UTILITIES,
+        (
+            "metric pool rank pool_size a a_low a_high b b_low b_high tau tau_low tau_high d d_low d_high points "
+            "least_samples_seen most_samples_seen epochs residual warning source"
+        ),
+    ),
+    "filter_recommendation": (
+        schemas.FILTER_RECOMMENDATION,
+        (
+            "metric samples_seen keep pools kept_samples epochs error error_low error_high is_best share_best "
+            "is_measured source"
+        ),
+    ),
 }
 """The columns that are read of each asset: never image bytes nor embeddings."""
+
+_VIEW_OF = {
+    "caption_preference": "preference_rows",
+    "pool_utilities": "fitted_pools",
+    "filter_recommendation": "recommended_filters",
+}
+"""What an asset is called while the warehouse is built, where a table of the warehouse has its name."""
 
 
 def build_warehouse(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInputs) -> None:
@@ -658,7 +730,7 @@ def _register_inputs(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInp
     for asset, (schema, names) in _READ.items():
         files = inputs.assets.get(asset, ())
         columns = names.split()
-        view = "preference_rows" if asset == "caption_preference" else asset
+        view = _VIEW_OF.get(asset, asset)
         if files:
             quoted = ", ".join(f'"{name}"' for name in columns)
             connection.execute(f"CREATE TEMP VIEW {view} AS SELECT {quoted} FROM {_parquet(files)}")  # noqa: S608

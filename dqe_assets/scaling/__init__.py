@@ -1,0 +1,1 @@
+"""Which data for which compute: scaling laws of pools of data, and the filter that they recommend."""
