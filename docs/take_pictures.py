@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 IMAGES = Path(__file__).parent / "images"
 MAX_BYTES = 300_000
-SHARD = "sample-00000"
 
 
 def main() -> None:
@@ -36,40 +35,20 @@ def main() -> None:
         # As root, chromium starts only without its sandbox.
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         take_graph(browser, arguments.ui)
-        take_asset(browser, arguments.ui)
         take_gallery(browser, arguments.gallery.resolve().as_uri())
         browser.close()
 
 
 def take_graph(browser: Browser, ui: str) -> None:
     """The asset graph with all its groups open, and nothing beside it."""
-    page = browser.new_page(base_url=ui, viewport={"width": 1600, "height": 900})
+    page = browser.new_page(base_url=ui, viewport={"width": 1500, "height": 1300})
     page.goto("/asset-groups")
     page.get_by_text("Hide navigation").click()
     page.get_by_label("panel_show_right").click()
     settle(page)
-    page.mouse.click(600, 840, button="right")
-    page.get_by_role("menuitem", name="Expand all groups").click()
-    settle(page)
-    # Opening the groups leaves the graph larger than the window and above its middle.
-    for _ in range(2):
-        page.get_by_label("zoom_out").click()
-    page.mouse.move(600, 840)
-    page.mouse.down()
-    page.mouse.move(600, 925, steps=10)
-    page.mouse.up()
+    page.keyboard.press("Alt+e")  # opens all groups and fits the graph into the window
     settle(page)
     save(page, "asset_graph.png")
-    page.close()
-
-
-def take_asset(browser: Browser, ui: str) -> None:
-    """One partition of an asset with its metadata."""
-    page = browser.new_page(base_url=ui, viewport={"width": 1600, "height": 900})
-    page.goto(f"/assets/caption_scores?view=partitions&partition={SHARD}")
-    page.get_by_text("Metadata", exact=True).first.wait_for()
-    settle(page)
-    save(page, "asset_page.png")
     page.close()
 
 

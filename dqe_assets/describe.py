@@ -145,9 +145,10 @@ def duplicate_clusters(_: Work, table: pa.Table) -> Metadata:
     }
 
 
-def warehouse(_: Work, output: Facts) -> Metadata:
+def warehouse(work: Work, output: Facts) -> Metadata:
     """How many samples of how many shards, and how to ask."""
     return {
+        "database": dg.MetadataValue.path(str(work.settings.warehouse.path)),
         "samples": output.rows,
         "shards": len(output.facts["shards"]),
         "ask": dg.MetadataValue.md('`dqe report`, or `dqe sql "SELECT * FROM worst_captions LIMIT 10"`'),

@@ -111,31 +111,27 @@ def _clusters_of(
         return DUPLICATE_CLUSTERS.empty_table()
     component = _components(np.searchsorted(members, pairs), len(members))
 
-    # Components are numbered anew from 0, by their smallest uid.
+    # In order of uid, so that the first of a component has its smallest uid.
     by_uid = np.argsort(uids[members], kind="stable")
     members, component = members[by_uid], component[by_uid]
     _, first, component, sizes = np.unique(component, return_index=True, return_inverse=True, return_counts=True)
-    largest_first = np.lexsort((np.arange(len(members)), -areas[members], component))
+    first_of, size_of = first[component], sizes[component]
+    largest_first = np.lexsort((-areas[members], component))
     _, best = np.unique(component[largest_first], return_index=True)
     representative = members[largest_first[best]][component]
-
-    order = np.lexsort((np.arange(len(members)), first[component]))
-    members, representative = members[order], representative[order]
     similarity = cosines(embeddings, np.stack([members, representative], axis=1)).astype(np.float32)
+
     columns = {
         "uid": uids[members],
         "kind": np.full(len(members), kind),
-        "cluster": uids[members][np.searchsorted(first[component][order], first[component][order])],
+        "cluster": uids[members[first_of]],
         "representative": uids[representative],
         "is_representative": members == representative,
-        "similarity": similarity,
-        "size": sizes[component][order].astype(np.int32),
+        "similarity": pa.array(similarity, mask=np.isnan(similarity)),
+        "size": size_of.astype(np.int32),
     }
-    arrays = [
-        pa.array(columns[field.name], type=field.type, from_pandas=field.name == "similarity")
-        for field in DUPLICATE_CLUSTERS
-    ]
-    return pa.Table.from_arrays(arrays, schema=DUPLICATE_CLUSTERS)
+    order = np.argsort(first_of, kind="stable")
+    return pa.table(columns, schema=DUPLICATE_CLUSTERS).take(order)
 
 
 def _components(pairs: NDArray[np.int64], nodes: int) -> NDArray[np.integer]:

@@ -113,8 +113,8 @@ def status_bars(reasons: Mapping[str, int], theme: Theme = LIGHT) -> bytes:
     """
     ordered = sorted(reasons.items(), key=lambda item: (item[0] != "ok", -item[1], item[0]))
     if not sum(reasons.values()):
-        return _nothing("no samples", theme)
-    figure, axes = _figure(0.9 + 0.34 * len(ordered), theme)
+        return placeholder("no samples", theme)
+    figure, axes = new_figure(0.9 + 0.34 * len(ordered), theme)
     names, counts = zip(*ordered, strict=True)
     colours = [theme.good if name == "ok" else theme.bad for name in names]
     places = range(len(names))
@@ -122,15 +122,19 @@ def status_bars(reasons: Mapping[str, int], theme: Theme = LIGHT) -> bytes:
     total = sum(counts)
     for place, count in zip(places, counts, strict=True):
         axes.text(
-            count + 0.012 * max(counts), place, f"{count:,}  ({_percent(count, total)})", va="center", **_text(theme)
+            count + 0.012 * max(counts),
+            place,
+            f"{count:,}  ({_percent(count, total)})",
+            va="center",
+            **text_style(theme),
         )
     axes.set_yticks(places, [name.replace("_", " ") for name in names])
     axes.invert_yaxis()
     axes.set_xlim(0, max(counts) * 1.2)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
-    _title(axes, f"{total:,} samples: can the image be read?", theme)
-    return _png(figure)
+    set_title(axes, f"{total:,} samples: can the image be read?", theme)
+    return to_png(figure)
 
 
 def similarity_histogram(scores: Mapping[str, ArrayLike], theme: Theme = LIGHT) -> bytes:
@@ -142,8 +146,8 @@ def similarity_histogram(scores: Mapping[str, ArrayLike], theme: Theme = LIGHT) 
     """
     finite = {name: values for name, values in _finite(scores).items() if len(values)}
     if not finite:
-        return _nothing("no scores", theme)
-    figure, axes = _figure(3.1, theme)
+        return placeholder("no scores", theme)
+    figure, axes = new_figure(3.1, theme)
     colours = theme.colours(scores)
     edges = _edges(np.concatenate(list(finite.values())), bins=_bins(max(map(len, finite.values()))))
     for name in _ordered(finite):
@@ -157,9 +161,9 @@ def similarity_histogram(scores: Mapping[str, ArrayLike], theme: Theme = LIGHT) 
     axes.set_ylabel("% of captions")
     axes.yaxis.grid(visible=True, color=theme.grid)
     axes.set_ylim(bottom=0)
-    _title(axes, "How well do the captions fit?", theme)
-    _legend(axes, theme, columns=2)
-    return _png(figure)
+    set_title(axes, "How well do the captions fit?", theme)
+    add_legend(axes, theme, columns=2)
+    return to_png(figure)
 
 
 def preference_bars(preferences: Sequence[Preference], theme: Theme = LIGHT) -> bytes:
@@ -170,9 +174,9 @@ def preference_bars(preferences: Sequence[Preference], theme: Theme = LIGHT) -> 
     """
     shown = [preference for preference in preferences if preference.n]
     if not shown:
-        return _nothing("no sample has two captions to choose from", theme)
+        return placeholder("no sample has two captions to choose from", theme)
     colours = theme.colours([source for p in preferences for source in (p.source_a, p.source_b)])
-    figure, axes = _figure(0.95 + 1.0 * len(shown), theme)
+    figure, axes = new_figure(0.95 + 1.0 * len(shown), theme)
     ticks, labels = [], []
     for block, pair in enumerate(shown):
         top = block * 4.3
@@ -189,7 +193,7 @@ def preference_bars(preferences: Sequence[Preference], theme: Theme = LIGHT) -> 
             for count, width, end, inward in ((a, widths[0], 0, 1), (b, widths[2], 100, -1)):
                 x = end + inward * (width + 1 if room else 1)
                 align = "left" if inward > 0 else "right"
-                label = axes.text(x, place, f"{count:,}", va="center", ha=align, **_text(theme))
+                label = axes.text(x, place, f"{count:,}", va="center", ha=align, **text_style(theme))
                 if not room:
                     label.set_bbox({"facecolor": theme.background, "alpha": 0.85, "pad": 1.2, "edgecolor": "none"})
             ticks.append(place)
@@ -198,14 +202,16 @@ def preference_bars(preferences: Sequence[Preference], theme: Theme = LIGHT) -> 
         axes.text(0, top - 0.58, pair.source_a, color=colours[pair.source_a], **bold)
         axes.text(100, top - 0.58, pair.source_b, color=colours[pair.source_b], ha="right", **bold)
         warning = "" if pair.independent else ": not independent, proves nothing"
-        axes.text(50, top - 0.58, f"{pair.n:,} samples{warning}", ha="center", va="bottom", **_text(theme, muted=True))
+        axes.text(
+            50, top - 0.58, f"{pair.n:,} samples{warning}", ha="center", va="bottom", **text_style(theme, muted=True)
+        )
     axes.set_yticks(ticks, labels)
     axes.set_ylim(len(shown) * 4.3 - 1.6, -1.5)
     axes.set_xlim(0, 100)
     axes.set_xticks([])
     axes.spines[["left", "bottom"]].set_visible(False)
-    _title(axes, "Which caption does the scorer prefer?", theme)
-    return _png(figure)
+    set_title(axes, "Which caption does the scorer prefer?", theme)
+    return to_png(figure)
 
 
 def original_vs_synthetic_scatter(
@@ -223,8 +229,8 @@ def original_vs_synthetic_scatter(
     pairs = np.stack([_array(original), _array(synthetic)])
     pairs = pairs[:, np.isfinite(pairs).all(axis=0)]
     if not pairs.shape[1]:
-        return _nothing("no sample has both captions", theme)
-    figure, axes = _figure(4.2, theme, width=4.6)
+        return placeholder("no sample has both captions", theme)
+    figure, axes = new_figure(4.2, theme, width=4.6)
     x, y = pairs
     low, high = _limits(pairs)
     better = y > x
@@ -243,8 +249,8 @@ def original_vs_synthetic_scatter(
     axes.text(0.03, 0.97, f"{name} fits better: {share}", va="top", color=colour, **corner)
     share = _percent(int((~better).sum()), len(x))
     axes.text(0.97, 0.03, f"original fits as well or better: {share}", ha="right", color=theme.muted, **corner)
-    _title(axes, f"Original captions and {name}'s", theme)
-    return _png(figure)
+    set_title(axes, f"Original captions and {name}'s", theme)
+    return to_png(figure)
 
 
 def feature_histograms(features: Mapping[str, ArrayLike], theme: Theme = LIGHT) -> bytes:
@@ -256,7 +262,7 @@ def feature_histograms(features: Mapping[str, ArrayLike], theme: Theme = LIGHT) 
     """
     finite = {name: values for name, values in _finite(features).items() if len(values)}
     if not finite:
-        return _nothing("nothing measured", theme)
+        return placeholder("nothing measured", theme)
     columns = min(4, len(finite))
     lines = -(-len(finite) // columns)
     figure, grid = _grid(lines, columns, 0.25 + 1.75 * lines, theme)
@@ -267,11 +273,11 @@ def feature_histograms(features: Mapping[str, ArrayLike], theme: Theme = LIGHT) 
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.locator_params(axis="x", nbins=4)
-        _title(axes, name.replace("_", " "), theme, size=10)
+        set_title(axes, name.replace("_", " "), theme, size=10)
         axes.set_xlabel(f"median {float(np.median(values)):.3g}", fontsize=8.5)
     for axes in grid[len(finite) :]:
         axes.remove()
-    return _png(figure)
+    return to_png(figure)
 
 
 def cluster_sizes(sizes: Mapping[str, Sequence[int]], theme: Theme = LIGHT) -> bytes:
@@ -283,8 +289,8 @@ def cluster_sizes(sizes: Mapping[str, Sequence[int]], theme: Theme = LIGHT) -> b
     """
     kinds = {kind: np.asarray(values, dtype=np.int64) for kind, values in sizes.items() if len(values)}
     if not kinds:
-        return _nothing("no duplicates", theme)
-    figure, axes = _figure(2.9, theme)
+        return placeholder("no duplicates", theme)
+    figure, axes = new_figure(2.9, theme)
     bins = ((2, "2"), (3, "3"), (4, "4"), (5, "5 to 9"), (10, "10 to 99"), (100, "100 or more"))
     edges = [low for low, _ in bins] + [np.iinfo(np.int64).max]
     used = max(int(np.searchsorted(edges, values.max(), "right")) for values in kinds.values())
@@ -296,15 +302,15 @@ def cluster_sizes(sizes: Mapping[str, Sequence[int]], theme: Theme = LIGHT) -> b
         axes.bar(x, counts, width * 0.92, color=theme.sources[place % len(theme.sources)], label=label)
         for at, count in zip(x, counts, strict=True):
             if count:
-                axes.text(at, count, f"{count:,}", ha="center", va="bottom", **_text(theme, muted=True))
+                axes.text(at, count, f"{count:,}", ha="center", va="bottom", **text_style(theme, muted=True))
     axes.set_xticks(np.arange(used), [label for _, label in bins[:used]])
     axes.set_xlabel("samples in the cluster")
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.margins(y=0.12)
-    _title(axes, "Duplicate clusters", theme)
-    _legend(axes, theme, columns=2)
-    return _png(figure)
+    set_title(axes, "Duplicate clusters", theme)
+    add_legend(axes, theme, columns=2)
+    return to_png(figure)
 
 
 def contact_sheet(
@@ -319,7 +325,7 @@ def contact_sheet(
         theme: the colours.
     """
     if not images:
-        return _nothing("no images", theme)
+        return placeholder("no images", theme)
     width, height, gap, line = 128, 96, 8, 16 if captions else 0
     columns = min(columns, len(images))
     lines = -(-len(images) // columns)
@@ -419,11 +425,13 @@ def _percent(part: int, whole: int) -> str:
     return f"{share:.0f} %" if part in (0, whole) or 1 <= share <= 99 else f"{share:.2g} %"
 
 
-def _text(theme: Theme, *, muted: bool = False) -> dict[str, Any]:
+def text_style(theme: Theme, *, muted: bool = False) -> dict[str, Any]:
+    """Text of axes and labels."""
     return {"color": theme.muted if muted else theme.ink, "fontsize": 8.5}
 
 
-def _figure(height: float, theme: Theme, width: float = WIDTH) -> tuple[Figure, Axes]:
+def new_figure(height: float, theme: Theme, width: float = WIDTH) -> tuple[Figure, Axes]:
+    """An empty figure with one set of axes, height and width in inches."""
     figure, (axes,) = _grid(1, 1, height, theme, width)
     return figure, axes
 
@@ -455,24 +463,28 @@ def _grid(rows: int, columns: int, height: float, theme: Theme, width: float = W
     return figure, grid
 
 
-def _title(axes: Axes, title: str, theme: Theme, size: float = 11.5) -> None:
+def set_title(axes: Axes, title: str, theme: Theme, size: float = 11.5) -> None:
+    """A title at the left, in bold."""
     axes.set_title(title, loc="left", color=theme.ink, fontsize=size, fontweight="bold", pad=8)
 
 
-def _legend(axes: Axes, theme: Theme, columns: int) -> None:
+def add_legend(axes: Axes, theme: Theme, columns: int) -> None:
+    """A legend below the axes."""
     legend = axes.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=columns)
     for text in legend.get_texts():
         text.set_color(theme.ink)
 
 
-def _nothing(message: str, theme: Theme) -> bytes:
-    figure, axes = _figure(0.7, theme, width=4.0)
+def placeholder(message: str, theme: Theme) -> bytes:
+    """A picture of a line of text, where there is nothing to draw."""
+    figure, axes = new_figure(0.7, theme, width=4.0)
     axes.set_axis_off()
     axes.text(0.5, 0.5, message, ha="center", va="center", color=theme.muted, fontsize=10)
-    return _png(figure)
+    return to_png(figure)
 
 
-def _png(figure: Figure) -> bytes:
+def to_png(figure: Figure) -> bytes:
+    """A figure as PNG, in few colours: the same figure gives the same bytes."""
     out = io.BytesIO()
     figure.savefig(out, format="png", facecolor=figure.get_facecolor(), metadata={"Software": None})
     image = Image.open(out).convert("RGB").quantize(96, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)

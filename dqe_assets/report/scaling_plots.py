@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dqe_assets.report.plots import LIGHT, _figure, _legend, _nothing, _png, _text, _title
+from dqe_assets.report.plots import LIGHT, add_legend, new_figure, placeholder, set_title, text_style, to_png
 from dqe_assets.scaling.recommend import amount
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def fitted_curves(fitted: FittedPools, theme: Theme = LIGHT) -> bytes:
         theme: the colours.
     """
     if not fitted.pools:
-        return _nothing("no pools", theme)
-    figure, axes = _figure(_HEIGHT, theme)
+        return placeholder("no pools", theme)
+    figure, axes = new_figure(_HEIGHT, theme)
     for place, name in enumerate(fitted.names):
         colour = _colour(theme, place)
         seen = np.geomspace(fitted.samples_seen[place].min(), fitted.samples_seen[place].max(), _POINTS)
@@ -57,9 +57,9 @@ def fitted_curves(fitted: FittedPools, theme: Theme = LIGHT) -> bytes:
     _compute_axis(axes, *_range(fitted.samples_seen))
     axes.set_ylabel(f"error of {_plain(fitted.metric)}")
     axes.grid(visible=True, color=theme.grid)
-    _title(axes, _titled(fitted, "What was measured, and the law fitted to it"), theme)
-    _legend(axes, theme, columns=4)
-    return _png(figure)
+    set_title(axes, _titled(fitted, "What was measured, and the law fitted to it"), theme)
+    add_legend(axes, theme, columns=4)
+    return to_png(figure)
 
 
 def utility_by_epoch(fitted: FittedPools, theme: Theme = LIGHT) -> bytes:
@@ -70,8 +70,8 @@ def utility_by_epoch(fitted: FittedPools, theme: Theme = LIGHT) -> bytes:
         theme: the colours.
     """
     if not fitted.pools:
-        return _nothing("no pools", theme)
-    figure, axes = _figure(_HEIGHT, theme)
+        return placeholder("no pools", theme)
+    figure, axes = new_figure(_HEIGHT, theme)
     most = max(seen.max() / size for seen, size in zip(fitted.samples_seen, fitted.sizes, strict=True))
     epochs = np.arange(1, int(np.clip(np.ceil(most), 4, 40)) + 1)
     for place, (name, pool) in enumerate(zip(fitted.names, fitted.pools, strict=True)):
@@ -91,16 +91,16 @@ def utility_by_epoch(fitted: FittedPools, theme: Theme = LIGHT) -> bytes:
         f"{_plain(fitted.names[-1])}, seen for the first time",
         ha="right",
         va="bottom",
-        **_text(theme, muted=True),
+        **text_style(theme, muted=True),
     )
     axes.set_xlabel("pass over the pool (epoch)")
     axes.set_ylabel("utility that is left (-b)")
     axes.set_ylim(bottom=0)
     axes.locator_params(axis="x", integer=True)
     axes.grid(visible=True, color=theme.grid)
-    _title(axes, _titled(fitted, "How fast repetition uses data up"), theme)
-    _legend(axes, theme, columns=2)
-    return _png(figure)
+    set_title(axes, _titled(fitted, "How fast repetition uses data up"), theme)
+    add_legend(axes, theme, columns=2)
+    return to_png(figure)
 
 
 def mixtures_over_compute(fitted: FittedPools, budgets: Sequence[int], theme: Theme = LIGHT) -> bytes:
@@ -112,8 +112,8 @@ def mixtures_over_compute(fitted: FittedPools, budgets: Sequence[int], theme: Th
         theme: the colours.
     """
     if not fitted.pools:
-        return _nothing("no pools", theme)
-    figure, axes = _figure(4.5, theme)
+        return placeholder("no pools", theme)
+    figure, axes = new_figure(4.5, theme)
     low = max(min(budgets) / 4, min(*budgets, fitted.measured[0]))
     high = max(*budgets, fitted.measured[1]) * _MARGIN
     seen = np.geomspace(low, high, _POINTS)
@@ -140,12 +140,12 @@ def mixtures_over_compute(fitted: FittedPools, budgets: Sequence[int], theme: Th
             textcoords="offset points",
             ha="center",
             va="top",
-            **_text(theme),
+            **text_style(theme),
         )
     if high > fitted.measured[1] * _MARGIN:
         axes.axvspan(fitted.measured[1], high, color=theme.muted, alpha=0.1, linewidth=0, zorder=0)
         middle = np.sqrt(fitted.measured[1] * high)
-        axes.text(middle, top, "not measured", ha="center", va="top", **_text(theme, muted=True))
+        axes.text(middle, top, "not measured", ha="center", va="top", **text_style(theme, muted=True))
     ordered = sorted(set(budgets))
     for place, budget in enumerate(ordered):
         axes.axvline(budget, color=theme.muted, linewidth=1, linestyle=(0, (2, 3)), zorder=1)
@@ -164,9 +164,9 @@ def mixtures_over_compute(fitted: FittedPools, budgets: Sequence[int], theme: Th
     _compute_axis(axes, low, high)
     axes.set_ylabel(f"predicted error of {_plain(fitted.metric)}")
     axes.grid(visible=True, color=theme.grid)
-    _title(axes, _titled(fitted, "Which data for which compute"), theme)
-    _legend(axes, theme, columns=2)
-    return _png(figure)
+    set_title(axes, _titled(fitted, "Which data for which compute"), theme)
+    add_legend(axes, theme, columns=2)
+    return to_png(figure)
 
 
 def _titled(fitted: FittedPools, title: str) -> str:

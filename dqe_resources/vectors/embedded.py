@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from pydantic import NonNegativeFloat  # noqa: TC002 (pydantic reads it)
 
 from dqe_resources.cache import data_directory
-from dqe_resources.vectors.points import Point
+from dqe_resources.vectors.points import Point, stored_point, uid_of
 from dqe_resources.vectors.protocol import (
     Collection,
     Hit,
@@ -100,11 +100,11 @@ class EmbeddedCollection(Collection):
             with_payload=True,
         )
         found = self._ask(lambda: self._shard.query(request))
-        return [Hit(_uid(point.id), point.score, point.payload or {}) for point in found]
+        return [Hit(uid_of(point.id), point.score, point.payload or {}) for point in found]
 
     def _retrieve(self, uid: str) -> Point | None:
         records = self._ask(lambda: self._shard.retrieve([uid], with_payload=True, with_vector=True))
-        return _point(records[0]) if records else None
+        return stored_point(records[0]) if records else None
 
     def _scroll(self, conditions: list[Clause], *, content: bool) -> Iterator[Point]:
         from qdrant_edge import ScrollRequest
@@ -119,7 +119,7 @@ class EmbeddedCollection(Collection):
                 with_vector=content,
             )
             records, offset = self._ask(lambda request=request: self._shard.scroll(request))  # type: ignore[misc]
-            yield from map(_point, records)
+            yield from map(stored_point, records)
             if offset is None:
                 return
 
@@ -276,15 +276,6 @@ def _check_free(directory: Path, written: int = 0) -> None:
             f"the disk of {directory} is almost full: {free >> 20} MiB are free, and {needed >> 20} MiB are needed to "
             "open or write the collection safely. Free some space and run this again: what is written already stays"
         )
-
-
-def _uid(identifier: object) -> str:
-    return uuid.UUID(str(identifier)).hex
-
-
-def _point(record: Any) -> Point:
-    vectors = {name: np.asarray(vector, np.float32) for name, vector in (record.vector or {}).items()}
-    return Point(_uid(record.id), record.payload or {}, vectors)
 
 
 def _filter(conditions: list[Clause]) -> Filter | None:

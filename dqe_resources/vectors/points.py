@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,17 @@ class Point:
     uid: str
     payload: dict[str, Any]
     vectors: dict[str, np.ndarray]
+
+
+def uid_of(identifier: object) -> str:
+    """The uid that an engine's point id, a UUID in some form, stands for."""
+    return uuid.UUID(str(identifier)).hex
+
+
+def stored_point(record: Any) -> Point:
+    """A point as an engine gives it back, a record with ``id``, ``payload`` and named vectors."""
+    vectors = {name: np.asarray(vector, np.float32) for name, vector in (record.vector or {}).items()}
+    return Point(uid_of(record.id), record.payload or {}, vectors)
 
 
 def points_of(batch: pa.RecordBatch, shard: str, vectors: Mapping[str, int]) -> Iterator[Point]:

@@ -6,10 +6,9 @@ import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import numpy as np
 from pydantic import PositiveInt, SecretStr, StringConstraints
 
-from dqe_resources.vectors.points import Point
+from dqe_resources.vectors.points import Point, stored_point, uid_of
 from dqe_resources.vectors.protocol import (
     Collection,
     Hit,
@@ -25,6 +24,7 @@ from dqe_resources.vectors.where import DEFAULT_INDEXES, Clause, Equals, Index, 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import numpy as np
     from qdrant_client import QdrantClient
     from qdrant_client.models import CollectionInfo, Filter
 
@@ -132,11 +132,11 @@ class ServerCollection(Collection):
             search_params=SearchParams(exact=True),
             with_payload=True,
         )
-        return [Hit(_uid(point.id), point.score, point.payload or {}) for point in found.points]
+        return [Hit(uid_of(point.id), point.score, point.payload or {}) for point in found.points]
 
     def _retrieve(self, uid: str) -> Point | None:
         records = self._ask("retrieve", ids=[_id(uid)], with_payload=True, with_vectors=True)
-        return _point(records[0]) if records else None
+        return stored_point(records[0]) if records else None
 
     def _scroll(self, conditions: list[Clause], *, content: bool) -> Iterator[Point]:
         offset = None
@@ -149,7 +149,7 @@ class ServerCollection(Collection):
                 with_payload=content,
                 with_vectors=content,
             )
-            yield from map(_point, records)
+            yield from map(stored_point, records)
             if offset is None:
                 return
 
@@ -266,15 +266,6 @@ class ServerQdrant(Vectors):
 
 def _id(uid: str) -> str:
     return str(uuid.UUID(uid))
-
-
-def _uid(identifier: object) -> str:
-    return uuid.UUID(str(identifier)).hex
-
-
-def _point(record: Any) -> Point:
-    vectors = {name: np.asarray(vector, np.float32) for name, vector in (record.vector or {}).items()}
-    return Point(_uid(record.id), record.payload or {}, vectors)
 
 
 def _filter(conditions: list[Clause]) -> Filter | None:
