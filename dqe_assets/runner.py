@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dqe_assets import graph
+from dqe_assets.dead_runs import end_dead_runs, process_tags
 from dqe_assets.sensors import plan_sync
 from dqe_assets.stage import FORCE_TAG, Stage, registered_shards
 from dqe_resources.cache import data_directory
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from dqe_assets.sensors import SyncPlan
     from dqe_assets.settings import Settings
 
-_PID_TAG, _HOST_TAG = "dqe/pid", "dqe/host"
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -63,7 +62,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
     except OSError as error:
         raise RunError(f"{home}: cannot be written ({error.strerror or error}); allow writing there") from error
     with opened as current:
-        _end_dead_runs(current)
+        end_dead_runs(current)
         yield current
 
 
@@ -148,8 +147,7 @@ def _run(
         run_config=_QUIET,
         raise_on_error=False,
         tags={
-            _PID_TAG: str(os.getpid()),
-            _HOST_TAG: socket.gethostname(),
+            **process_tags(),
             **({FORCE_TAG: "true"} if force else {}),
         },
     )
@@ -179,21 +177,3 @@ def _selected(settings: Settings, assets: Sequence[str]) -> list[Stage]:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" ... ({len(names)} in all)" if len(names) > 5 else "") or "none; run: dqe sync"
-
-
-def _end_dead_runs(current: dg.DagsterInstance) -> None:
-    """Mark runs whose process was killed as failed, so that the UI does not show them as running for ever."""
-    running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={_HOST_TAG: socket.gethostname()})
-    for run in current.get_runs(running):
-        if not _is_alive(int(run.tags[_PID_TAG])):
-            current.report_run_failed(run, "The process was killed. What it had finished is in the store.")
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from dqe_assets.dead_runs import end_dead_runs
 from dqe_assets.partitions import SHARDS
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def plan_sync(settings: Settings, instance: dg.DagsterInstance) -> SyncPlan:
 
 
 def shard_sensor(settings: Settings) -> dg.SensorDefinition:
-    """The sensor ``shards``, which does what ``dqe sync`` does."""
+    """The sensor ``shards``, which does what ``dqe sync`` does, and ends runs whose process was killed."""
 
     @dg.sensor(
         name="shards",
@@ -62,6 +63,8 @@ def shard_sensor(settings: Settings) -> dg.SensorDefinition:
         description="Registers the shards of every source of data/dqe.yaml as partitions, and removes those that went.",
     )
     def shards(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        if dead := end_dead_runs(context.instance):
+            context.log.warning("Marked as failed, since their process is gone: %s", ", ".join(dead))
         plan = plan_sync(settings, context.instance)
         if not plan.add and not plan.remove:
             return dg.SkipReason(f"All {plan.total} shards are registered.")

@@ -393,15 +393,16 @@ def _check_result(asset: dg.AssetKey, check: Check, verdicts: Mapping[str | None
     failed = {key: verdict for key, verdict in verdicts.items() if not verdict.passed}
     shown = failed or dict(list(verdicts.items())[:1])
     message = "; ".join(f"{key}: {verdict.message}" if key else verdict.message for key, verdict in shown.items())
+    values = dict(next(iter(shown.values())).values)
     if not failed and len(verdicts) > 1:
-        message = f"holds for all {len(verdicts)} shards"
+        message, values = f"holds for all {len(verdicts)} shards", {"shards": len(verdicts)}
     return dg.AssetCheckResult(
         asset_key=asset,
         check_name=check.name,
         passed=not failed,
         severity=dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN,
         description=message,
-        metadata={name: value for verdict in list(shown.values())[:1] for name, value in verdict.values.items()},
+        metadata=values,
     )
 
 

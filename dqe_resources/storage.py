@@ -130,7 +130,8 @@ class Store:
         conformed = _conform(table, schema, path).replace_schema_metadata({_STAMP: stamp.to_json()})
         # Groups of a like number of bytes, so that a few rows with images can be read without their whole shard.
         rows = max(1, conformed.num_rows * _ROW_GROUP_BYTES // max(conformed.nbytes, 1))
-        self._write(path, lambda target: pq.write_table(conformed, target, compression="zstd", row_group_size=rows))
+        options = {"compression": "zstd", "row_group_size": rows, "write_page_checksum": True}
+        self._write(path, lambda target: pq.write_table(conformed, target, **options))
         return path
 
     def write_manifest(self, asset: str, partition: str | None, stamp: Stamp) -> str:
@@ -150,10 +151,8 @@ class Store:
         path = self.path(asset, partition)
         with self._parquet(path, asset, partition) as file:
             _check_schema(file.schema_arrow, schema, path, columns, _mend(asset, partition))
-            try:
+            with _damage(path, _mend(asset, partition)):
                 table = file.read(columns=list(columns) if columns is not None else None)
-            except (pa.ArrowException, OSError) as error:
-                raise StorageError(f"{path}: damaged ({error}); {_mend(asset, partition)}") from error
         return table.replace_schema_metadata(None)
 
     def read_rows(
@@ -172,7 +171,8 @@ class Store:
                 count = file.metadata.row_group(group).num_rows
                 inside = [row - first for row in rows if first <= row < first + count]
                 if inside:
-                    parts.append(file.read_row_group(group, columns=list(columns)).take(pa.array(inside)))
+                    with _damage(path, _mend(asset, partition)):
+                        parts.append(file.read_row_group(group, columns=list(columns)).take(pa.array(inside)))
                 first += count
         return pa.concat_tables(parts).replace_schema_metadata(None) if parts else _empty(schema, columns)
 
@@ -229,7 +229,7 @@ class Store:
             raise StorageError(f"{path}: cannot be read ({error})") from error
         with handle:
             try:
-                file = pq.ParquetFile(handle)
+                file = pq.ParquetFile(handle, page_checksum_verification=True)
             except (pa.ArrowException, OSError) as error:
                 raise StorageError(f"{path}: torn or not Parquet ({_one_line(error)}); {mend}") from error
             yield file
@@ -288,6 +288,14 @@ def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
 def _mend(asset: str, partition: str | None) -> str:
     return f"run: dqe materialize {asset}" + (f" --shard {partition}" if partition else "") + " --force"
+
+
+@contextlib.contextmanager
+def _damage(path: str, mend: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise StorageError(f"{path}: damaged ({_one_line(error)}); {mend}") from error
 
 
 def _empty(schema: pa.Schema, columns: Sequence[str]) -> pa.Table:

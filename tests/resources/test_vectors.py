@@ -398,7 +398,7 @@ class TestOpen:
     def test_other_named_vectors(self, store, wanted, message):
         with store.open(NAMES) as collection:
             collection.replace_shard("web-0", make_points(range(3)))
-        with pytest.raises(VectorsMismatchError, match=f"{message}.*[Dd]elete .*materialise"), store.open(wanted):
+        with pytest.raises(VectorsMismatchError, match=f"{message}.*[Dd]elete .*dqe materialize"), store.open(wanted):
             pass
         with store.open(NAMES) as collection:
             assert collection.count() == 3
@@ -545,7 +545,10 @@ class TestEmbedded:
         with store.open(NAMES) as collection:
             collection.replace_shard("web-0", make_points(range(3)))
         damage(tmp_path / "collection")
-        with pytest.raises(VectorsBrokenError, match=r"cannot be read .*delete .*then materialise"), store.open(NAMES):
+        with (
+            pytest.raises(VectorsBrokenError, match=r"cannot be read .*delete .*then run: dqe materialize"),
+            store.open(NAMES),
+        ):
             pass
         store.recreate(NAMES)
         with store.open(NAMES) as collection:
