@@ -161,7 +161,7 @@ def _run(
         message = " ".join((error.message if error else "failed").split())
         outcome.failures.append(f"{name}{f', shard {shard}' if shard else ''}: {message}")
     for evaluation in result.get_asset_check_evaluations():
-        if not evaluation.passed:
+        if evaluation.blocking and not evaluation.passed:
             where = f"{evaluation.asset_key.to_user_string()}{f', shard {shard}' if shard else ''}"
             outcome.failures.append(f"{where}: check {evaluation.check_name}: {evaluation.description}")
 
