@@ -188,8 +188,10 @@ class Stage:
         reused = stored is not None
         progress.report(progress.Step(self.name, work.partition, 0, 0))
         if stored is None:
+            # Before the inputs are read: what changes meanwhile must not count as what went in.
+            version = self.fingerprint(work, components)
             output = self.function(work, **components)
-            stamp = self._stamp(work, components, output)
+            stamp = self._stamp(version, output)
             verdicts = self._verdicts(work, output)
             failed = tuple(check.name for check in self.checks if check.blocking and not verdicts[check.name].passed)
             stored = self._store(work, output, replace(stamp, failed_checks=failed))
@@ -209,9 +211,9 @@ class Stage:
         )
         return stored, metadata, verdicts
 
-    def _stamp(self, work: Work, components: Mapping[str, Component], output: pa.Table | Facts) -> Stamp:
+    def _stamp(self, version: str, output: pa.Table | Facts) -> Stamp:
         rows, facts = (output.rows, output.facts) if isinstance(output, Facts) else (output.num_rows, {})
-        return Stamp(self.fingerprint(work, components), self.code_version, rows, facts=facts)
+        return Stamp(version, self.code_version, rows, facts=facts)
 
     def _store(self, work: Work, output: pa.Table | Facts, stamp: Stamp) -> StoredPartition:
         if isinstance(output, Facts):

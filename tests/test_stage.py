@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -215,6 +216,29 @@ def test_an_added_captioner_makes_only_what_is_new(folder: Path) -> None:
     assert features.stat().st_mtime_ns == before
     scores = load_settings().opened_store.read("caption_scores", "noise-00000", schema_of("caption_scores"))
     assert pc.unique(scores["caption_source"]).to_pylist() == ["original", "labels", "other"]
+
+
+def test_without_a_captioner_everything_else_is_still_made(folder: Path) -> None:
+    settings_file = folder.parent / "dqe.yaml"
+    settings_file.write_text(settings_file.read_text().replace("[{kind: labels, name: labels}]", "[]"))
+    assert materialized().failures == []
+    with load_settings().warehouse.connect() as connection:
+        assert connection.sql("SELECT count(*), count(original_similarity) FROM samples").fetchall() == [(6, 6)]
+        assert connection.sql("SELECT count(*) FROM caption_preference").fetchall() == [(0,)]
+
+
+def test_what_changes_while_it_is_read_is_not_taken_for_what_was_read(folder: Path) -> None:
+    settings = load_settings()
+    raw = stage_named(settings, "raw_samples")
+    work = raw.work(settings, "noise-00000", [])
+
+    def reads_and_then_the_file_changes(work: Work) -> pa.Table:
+        table = raw.function(work)
+        (folder / "0.txt").write_text("another caption, written after the file was read")
+        return table
+
+    replace(raw, function=reads_and_then_the_file_changes).make(work, {})
+    assert raw.current(work, {}) is None
 
 
 def test_a_collection_that_was_deleted_is_made_again(folder: Path) -> None:
