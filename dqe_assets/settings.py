@@ -84,6 +84,11 @@ class Settings(Strict):
         """``original`` and the captioners' names."""
         return [schemas.ORIGINAL, *self.captioner_names]
 
+    @property
+    def judged_by_their_own(self) -> frozenset[str]:
+        """Names of the captioners that share an image backbone with the scorer, whose preference then proves nothing."""
+        return frozenset(one.name for one in self.captioners if one.backbones & self.scorer.backbones)
+
     @cached_property
     def opened_store(self) -> Store:
         """The store: a path counts from the data folder, anything with a scheme is an fsspec URL."""

@@ -18,8 +18,9 @@ import dagster as dg
 import pyarrow as pa
 
 from dqe_assets import progress
+from dqe_assets.caption.straightforward import normalise_captions
 from dqe_assets.partitions import SHARDS
-from dqe_assets.schemas import schema_of
+from dqe_assets.schemas import ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX, schema_of
 from dqe_assets.settings import Settings
 from dqe_resources.component import Component
 from dqe_resources.storage import Stamp, StorageError, Store, StoredPartition, fingerprint
@@ -61,6 +62,24 @@ class Work:
     def read(self, asset: str, columns: Sequence[str] | None = None) -> pa.Table:
         """This shard's table of an input."""
         return self.store.read(asset, self.partition, schema_of(asset), columns)
+
+    def read_side_by_side(self, assets: Sequence[str]) -> pa.Table:
+        """This shard's tables of several inputs as one: their rows are the same samples in the same order."""
+        joined = self.read(assets[0])
+        for asset in assets[1:]:
+            table = self.read(asset, schema_of(asset).names[1:])
+            for name in table.column_names:
+                joined = joined.append_column(name, table[name])
+        return joined
+
+    def captions(self) -> dict[str, pa.Array]:
+        """This shard's captions by caption source, in the order of the samples: what is embedded and searched."""
+        original = self.read("raw_samples", ["caption"])["caption"].combine_chunks()
+        synthetic = {
+            name: self.read(SYNTHETIC_CAPTIONS_PREFIX + name, ["caption"])["caption"].combine_chunks()
+            for name in self.settings.captioner_names
+        }
+        return {ORIGINAL: normalise_captions(original), **synthetic}
 
     def scan(self, asset: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The tables of an input, one shard at a time."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dqe_assets import describe
 from dqe_assets.caption.synthetic import synthetic_captions
 from dqe_assets.checks import complete, covered, unique
-from dqe_assets.schemas import SYNTHETIC_CAPTIONS_PREFIX, schema_of
+from dqe_assets.schemas import SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.stage import CAPTIONER_PREFIX, MODEL_POOL, Stage, Work, stage
 
 if TYPE_CHECKING:
@@ -33,12 +33,7 @@ def captions_of(captioner: Captioner) -> Stage:
     )
     def synthetic(work: Work, captioner: Captioner) -> pa.Table:
         """What one captioner says of each image: the text as generated, and the straightforward caption made of it."""
-        raw = work.read("raw_samples", None if "raw_samples" in captioner.requires else ["uid", "status"])
-        samples = raw
-        for asset in captioner.requires:
-            if asset != "raw_samples":
-                for name in schema_of(asset).names[1:]:
-                    samples = samples.append_column(name, work.read(asset, [name])[name])
-        return synthetic_captions(samples, (raw["status"].to_numpy() == "ok"), captioner, work.track)
+        has_image = work.read("raw_samples", ["status"])["status"].to_numpy() == "ok"
+        return synthetic_captions(work.read_side_by_side(captioner.requires), has_image, captioner, work.track)
 
     return synthetic

@@ -6,10 +6,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dqe_assets import describe
-from dqe_assets.caption.straightforward import normalise_captions
 from dqe_assets.index.points import collection_points
 from dqe_assets.index.search import collection_vectors
-from dqe_assets.schemas import ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.stage import Check, Facts, Stage, Verdict, Work, stage
 from dqe_resources.vectors.protocol import VectorsBrokenError, VectorsMismatchError
 
@@ -83,15 +81,8 @@ def caption_collection_of(synthetic: Sequence[Stage]) -> Stage:
 
         Points are named by uid, so writing a shard again changes nothing, and what has left the shard is removed.
         """
-        raw = work.read(
-            "raw_samples", ["uid", "source", "shard", "image_name", "url", "caption", "width", "height", "status"]
-        )
-        captions = {ORIGINAL: normalise_captions(raw["caption"].combine_chunks())}
-        for name in work.settings.captioner_names:
-            captions[name] = work.read(SYNTHETIC_CAPTIONS_PREFIX + name, ["caption"])["caption"].combine_chunks()
-        points = collection_points(
-            raw.drop_columns(["caption"]), captions, work.read("joint_embeddings"), work.read("caption_scores")
-        )
+        raw = work.read("raw_samples", ["uid", "source", "shard", "image_name", "url", "width", "height", "status"])
+        points = collection_points(raw, work.captions(), work.read("joint_embeddings"), work.read("caption_scores"))
         with _opened(work, vectors) as collection:
             written = collection.replace_shard(work.partition or "", points)
             counted = collection.count({"shard": work.partition or ""})

@@ -159,14 +159,13 @@ def _images(work: Work, connection: duckdb.DuckDBPyConnection, uids: list[str]) 
 
 
 def _captioners(work: Work) -> list[CaptionerInfo]:
-    scored_with = work.settings.scorer.backbones
     return [
         CaptionerInfo(
             captioner.name,
             captioner.kind,
             captioner.model,
             tuple(sorted(captioner.backbones)),
-            bool(captioner.backbones & scored_with),
+            captioner.name in work.settings.judged_by_their_own,
         )
         for captioner in work.settings.captioners
     ]

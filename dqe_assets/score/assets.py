@@ -9,9 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets import describe
-from dqe_assets.caption.straightforward import normalise_captions
 from dqe_assets.checks import complete, finite, unique
-from dqe_assets.schemas import IMAGE, ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX, schema_of
+from dqe_assets.schemas import IMAGE, ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.score import alignment
 from dqe_assets.stage import MODEL_POOL, Check, Stage, Verdict, Work, stage
 
@@ -53,16 +52,10 @@ def joint_embeddings_of(caption_sources: Sequence[str], scorer: Scorer) -> Stage
     )
     def joint_embeddings(work: Work, scorer: Scorer) -> pa.Table:
         """Every image and every caption as a unit vector in the scorer's joint space."""
-        raw = work.read("raw_samples", ["uid", "status", "caption"])
-        samples = work.read(scorer.requires[0])
-        for asset in scorer.requires[1:]:
-            table = work.read(asset)
-            for name in schema_of(asset).names[1:]:
-                samples = samples.append_column(name, table[name])
-        captions = {ORIGINAL: normalise_captions(raw["caption"].combine_chunks())}
-        for source in work.settings.captioner_names:
-            captions[source] = work.read(SYNTHETIC_CAPTIONS_PREFIX + source, ["caption"])["caption"].combine_chunks()
-        return alignment.joint_embeddings(raw["uid"], samples, raw["status"].to_numpy() == "ok", captions, scorer)
+        raw = work.read("raw_samples", ["uid", "status"])
+        samples = work.read_side_by_side(scorer.requires)
+        has_image = raw["status"].to_numpy() == "ok"
+        return alignment.joint_embeddings(raw["uid"], samples, has_image, work.captions(), scorer)
 
     return joint_embeddings
 
@@ -95,9 +88,7 @@ def caption_preference_of(caption_sources: Sequence[str]) -> Stage:
     pairs = list(combinations(caption_sources, 2))
 
     def independent(work: Work) -> dict[tuple[str, str], bool]:
-        backbones = {captioner.name: captioner.backbones for captioner in work.settings.captioners}
-        shared = {name for name, inside in backbones.items() if inside & work.settings.scorer.backbones}
-        return {pair: shared.isdisjoint(pair) for pair in pairs}
+        return {pair: work.settings.judged_by_their_own.isdisjoint(pair) for pair in pairs}
 
     def signature(work: Work) -> Any:
         return [[*pair, apart] for pair, apart in independent(work).items()]
