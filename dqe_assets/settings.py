@@ -86,7 +86,7 @@ class Settings(Strict):
 
     @property
     def judged_by_their_own(self) -> frozenset[str]:
-        """Names of the captioners that share an image backbone with the scorer, whose preference then proves nothing."""
+        """Names of captioners that share an image backbone with the scorer, whose preference then proves nothing."""
         return frozenset(one.name for one in self.captioners if one.backbones & self.scorer.backbones)
 
     @cached_property
