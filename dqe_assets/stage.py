@@ -22,8 +22,9 @@ from dqe_assets.caption.straightforward import normalise_captions
 from dqe_assets.partitions import SHARDS
 from dqe_assets.schemas import ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX, schema_of
 from dqe_assets.settings import Settings
+from dqe_resources.checkpoint import Checkpoint
 from dqe_resources.component import Component
-from dqe_resources.storage import Stamp, StorageError, Store, StoredPartition, fingerprint
+from dqe_resources.storage import UNPARTITIONED, Stamp, StorageError, Store, StoredPartition, fingerprint
 
 FORCE_TAG = "dqe/force"
 """Run tag: ``true`` makes again what is current."""
@@ -44,6 +45,7 @@ class Work:
         shards: that shard, or all shards whose inputs are there and passed their checks.
         settings: the settings.
         left_out: shards whose inputs are not there, or failed a check.
+        version: fingerprint of everything that goes into the partition.
         log: writes a line to the run's log.
     """
 
@@ -52,6 +54,7 @@ class Work:
     shards: tuple[str, ...]
     settings: Settings
     left_out: tuple[str, ...] = ()
+    version: str = ""
     log: Callable[[str], None] = field(default=lambda _: None)
 
     @property
@@ -85,6 +88,11 @@ class Work:
         """The tables of an input, one shard at a time."""
         for shard in self.shards:
             yield self.store.read(asset, shard, schema_of(asset), columns)
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Where rows of this partition are kept while others are still being made; cleared once it is stored."""
+        return Checkpoint(self.store, self.asset, self.partition or UNPARTITIONED, self.version)
 
     def track(self, items: Iterable[Any], total: int) -> Iterator[Any]:
         """Yield the items and report progress."""
@@ -209,11 +217,12 @@ class Stage:
         if stored is None:
             # Before the inputs are read: what changes meanwhile must not count as what went in.
             version = self.fingerprint(work, components)
-            output = self.function(work, **components)
+            output = self.function(replace(work, version=version), **components)
             stamp = self._stamp(version, output)
             verdicts = self._verdicts(work, output)
             failed = tuple(check.name for check in self.checks if check.blocking and not verdicts[check.name].passed)
             stored = self._store(work, output, replace(stamp, failed_checks=failed))
+            work.checkpoint.clear()
         else:
             output = self._stored_output(work, stored.stamp)
             verdicts = self._verdicts(work, output)

@@ -107,18 +107,23 @@ class Store:
     root: str
 
     @cached_property
-    def _filesystem(self) -> tuple[fsspec.AbstractFileSystem, str]:
+    def _location(self) -> tuple[fsspec.AbstractFileSystem, str]:
         import fsspec
 
         return fsspec.core.url_to_fs(self.root)
 
     @property
+    def filesystem(self) -> fsspec.AbstractFileSystem:
+        """The file system that the store is on."""
+        return self._location[0]
+
+    @property
     def _is_local(self) -> bool:
-        return "file" in self._filesystem[0].protocol
+        return "file" in self.filesystem.protocol
 
     def path(self, asset: str, partition: str | None, suffix: str = ".parquet") -> str:
         """Path of a partition on the store's file system."""
-        return f"{self._filesystem[1]}/{asset}/{partition or UNPARTITIONED}{suffix}"
+        return f"{self._location[1]}/{asset}/{partition or UNPARTITIONED}{suffix}"
 
     def write_table(self, asset: str, partition: str | None, table: pa.Table, schema: pa.Schema, stamp: Stamp) -> str:
         """Write a table atomically; its stamp goes into the file's metadata.
@@ -131,13 +136,13 @@ class Store:
         # Groups of a like number of bytes, so that a few rows with images can be read without their whole shard.
         rows = max(1, conformed.num_rows * _ROW_GROUP_BYTES // max(conformed.nbytes, 1))
         options = {"compression": "zstd", "row_group_size": rows, "write_page_checksum": True}
-        self._write(path, lambda target: pq.write_table(conformed, target, **options))
+        self.write_file(path, lambda target: pq.write_table(conformed, target, **options))
         return path
 
     def write_manifest(self, asset: str, partition: str | None, stamp: Stamp) -> str:
         """Write the manifest of an asset that is not a table, once what it speaks of is in place."""
         path = self.path(asset, partition, ".json")
-        self._write(path, lambda target: target.write(stamp.to_json()))
+        self.write_file(path, lambda target: target.write(stamp.to_json()))
         return path
 
     def read(
@@ -181,7 +186,7 @@ class Store:
         for suffix in (".parquet", ".json"):
             path = self.path(asset, partition, suffix)
             try:
-                info = self._filesystem[0].info(path)
+                info = self.filesystem.info(path)
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -198,7 +203,7 @@ class Store:
 
     def urls(self, asset: str, partitions: Sequence[str | None]) -> list[str]:
         """Those partitions of a table that are stored, as another program names them: local paths, or URLs."""
-        filesystem = self._filesystem[0]
+        filesystem = self.filesystem
         paths = [self.path(asset, partition) for partition in partitions]
         stored = [path for path in paths if filesystem.exists(path)]
         return stored if self._is_local else [filesystem.unstrip_protocol(path) for path in stored]
@@ -206,13 +211,13 @@ class Store:
     def open_to(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Let a DuckDB connection read the URLs that ``urls`` gives."""
         if not self._is_local:
-            connection.register_filesystem(self._filesystem[0])
+            connection.register_filesystem(self.filesystem)
 
     def _stamp(self, path: str, asset: str, partition: str | None) -> Stamp:
         mend = _mend(asset, partition)
         try:
             if path.endswith(".json"):
-                return Stamp.from_json(self._filesystem[0].cat_file(path))
+                return Stamp.from_json(self.filesystem.cat_file(path))
             with self._parquet(path, asset, partition) as file:
                 return Stamp.from_json((file.schema_arrow.metadata or {})[_STAMP])
         except (ValueError, KeyError, TypeError) as error:
@@ -222,7 +227,7 @@ class Store:
     def _parquet(self, path: str, asset: str, partition: str | None) -> Iterator[pq.ParquetFile]:
         mend = _mend(asset, partition)
         try:
-            handle = self._filesystem[0].open(path, "rb")
+            handle = self.filesystem.open(path, "rb")
         except FileNotFoundError as error:
             raise StorageError(f"{path}: not there; {mend.replace(' --force', '')}") from error
         except OSError as error:
@@ -234,13 +239,14 @@ class Store:
                 raise StorageError(f"{path}: torn or not Parquet ({_one_line(error)}); {mend}") from error
             yield file
 
-    def _write(self, path: str, write: Callable[[BinaryIO], Any]) -> None:
+    def write_file(self, path: str, write: Callable[[BinaryIO], Any]) -> None:
+        """Write a file atomically, at a path on the store's file system."""
         if self._is_local:
             replace_file(Path(path), write)
             return
         try:
             # An object appears in an object store only once it is whole.
-            with self._filesystem[0].open(path, "wb") as target:
+            with self.filesystem.open(path, "wb") as target:
                 write(target)
         except OSError as error:
             raise StorageError(f"{path}: cannot be written ({error})") from error
@@ -254,7 +260,7 @@ class Store:
             return 0
         stale = [
             path
-            for path in Path(self._filesystem[1]).glob("**/.*.tmp")
+            for path in Path(self._location[1]).glob("**/.*.tmp")
             if datetime.now(UTC).timestamp() - path.stat().st_mtime > 3600
         ]
         for path in stale:

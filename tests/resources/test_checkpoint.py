@@ -1,0 +1,46 @@
+"""Finished rows of an unfinished partition."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pytest
+
+from dqe_resources.checkpoint import Checkpoint
+from dqe_resources.storage import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCHEMA = pa.schema([("uid", pa.string()), ("value", pa.int32())])
+
+
+def rows(*numbers: int) -> pa.Table:
+    return pa.table({"uid": [f"u{number}" for number in numbers], "value": pa.array(numbers, pa.int32())}, SCHEMA)
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "a [b]") if request.param == "local" else f"memory://{tmp_path.name}")
+
+
+def test_what_was_appended_is_there_and_clearing_removes_every_version(store: Store) -> None:
+    first, other = Checkpoint(store, "captions/x", "s-00000", "v1"), Checkpoint(store, "captions/x", "s-00000", "v2")
+    assert first.rows(SCHEMA).num_rows == 0
+    first.append(rows(1, 2))
+    first.append(rows(3))
+    assert sorted(first.rows(SCHEMA)["value"].to_pylist()) == [1, 2, 3]
+    assert other.rows(SCHEMA).num_rows == 0, "another version never sees them"
+    other.clear()
+    assert first.rows(SCHEMA).num_rows == 0
+    other.clear()
+
+
+def test_a_torn_file_costs_its_own_rows_only(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(Store(str(tmp_path)), "captions", "s-00000", "v1")
+    checkpoint.append(rows(1))
+    checkpoint.append(rows(2))
+    torn = min(tmp_path.rglob("*.parquet"))
+    torn.write_bytes(torn.read_bytes()[:-20])
+    assert checkpoint.rows(SCHEMA).num_rows == 1
