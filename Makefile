@@ -15,7 +15,7 @@ ui: $(VENV)/.demo
 	@DAGSTER_HOME="$(CURDIR)/data/dagster_home" $(BIN)/dagster dev --workspace workspace.yaml
 
 test: $(VENV)/.test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.lint
 	@$(BIN)/ruff format --check .

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from dqe_assets.settings import Settings, load_settings
 
@@ -61,9 +62,15 @@ def environment(data: Path) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Path:
     """A data folder in which the embedded sample has gone through every stage; not to be written to."""
-    data = make_data_folder(tmp_path_factory.mktemp("finished") / "data", model_cache)
-    done = dqe(data, "materialize")
-    assert done.returncode == 0, done.stdout + done.stderr
+    # One for all processes of a test run: their temporary folders lie side by side.
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    data, is_finished = shared / "finished" / "data", shared / "finished" / "done"
+    with FileLock(shared / "finished.lock"):
+        if not is_finished.exists():
+            done = dqe(make_data_folder(data, model_cache), "materialize")
+            assert done.returncode == 0, done.stdout + done.stderr
+            is_finished.touch()
     return data
 
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -26,13 +26,19 @@ def test_definitions_load_quickly_and_without_heavy_libraries(data: Path) -> Non
     code = f"import sys, dqe_assets.definitions; print(*sorted(set({HEAVY!r}) & set(sys.modules)))"
     seconds = []
     for _ in range(3):
-        started = time.monotonic()
+        started = cpu_seconds_of_children()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        seconds.append(time.monotonic() - started)
+        seconds.append(cpu_seconds_of_children() - started)
         assert done.stdout.strip() == ""
         assert done.stderr.strip() == ""
-    # The best of three: what is asked is how much there is to load, not how busy the machine is.
+    # The processor's time, and the best of three: what is asked is how much there is to load, not how busy the
+    # machine is.
     assert min(seconds) < 1.5
+
+
+def cpu_seconds_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_the_graph_is_as_it_was_reviewed(data: Path, snapshot: SnapshotAssertion) -> None:
