@@ -8,10 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 from filelock import FileLock
 
 from dqe_assets.settings import Settings, load_settings
+
+# How long an example takes depends on what else the machine does: no example fails for that.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 ROOT = Path(__file__).parent.parent
 SBU = ROOT.parent / "shared" / "data" / "sbu"

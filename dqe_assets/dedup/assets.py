@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from tempfile import TemporaryFile
+from typing import IO
+
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets import describe
+from dqe_assets.arrow import to_matrix
 from dqe_assets.checks import finite, unique
 from dqe_assets.dedup.clusters import find_duplicates
+from dqe_assets.schemas import IMAGE_FEATURES, RAW_SAMPLES
 from dqe_assets.stage import Check, Verdict, Work, stage
 
 RAW_COLUMNS = ["uid", "sha256", "width", "height"]
-FEATURE_COLUMNS = ["perceptual_hash", "contrast", "embedding"]
+HASHES = ["perceptual_hash", "contrast"]
 
 
 def _one_representative_each(_: Work, table: pa.Table) -> Verdict:
@@ -50,25 +56,28 @@ def _one_representative_each(_: Work, table: pa.Table) -> Verdict:
 )
 def duplicate_clusters(work: Work) -> pa.Table:
     """Clusters of images that are the same file, look the same, or show the same, with the one of each to keep."""
-    tables = [
-        _side_by_side(raw, features)
-        for raw, features in zip(
-            work.scan("raw_samples", RAW_COLUMNS), work.scan("image_features", FEATURE_COLUMNS), strict=True
-        )
-    ]
-    return find_duplicates(pa.concat_tables(tables) if tables else _empty(), work.settings.duplicates)
+    with TemporaryFile() as file:
+        samples, embeddings = _gathered(work, file)
+        return find_duplicates(samples, embeddings, work.settings.duplicates)
 
 
-def _side_by_side(raw: pa.Table, features: pa.Table) -> pa.Table:
-    for name in features.column_names:
-        raw = raw.append_column(name, features[name])
-    return raw
+def _gathered(work: Work, file: IO[bytes]) -> tuple[pa.Table, np.ndarray]:
+    """The samples of all shards that have an image, and their features, float16 [n, d], mapped from a file.
 
-
-def _empty() -> pa.Table:
-    from dqe_assets.schemas import IMAGE_FEATURES, RAW_SAMPLES
-
-    fields = [RAW_SAMPLES.field(name) for name in RAW_COLUMNS] + [
-        IMAGE_FEATURES.field(name) for name in FEATURE_COLUMNS
-    ]
-    return pa.schema(fields).empty_table()
+    A broken file has no features: it takes no part, even if it equals another.
+    """
+    kept = [pa.schema([*map(RAW_SAMPLES.field, RAW_COLUMNS), *map(IMAGE_FEATURES.field, HASHES)]).empty_table()]
+    dimension = 0
+    for raw, features in zip(
+        work.scan("raw_samples", RAW_COLUMNS), work.scan("image_features", [*HASHES, "embedding"]), strict=True
+    ):
+        rows, vectors = to_matrix(features["embedding"])
+        file.write(vectors.astype(np.float16).tobytes())
+        dimension = dimension or vectors.shape[1]
+        table = pa.Table.from_arrays([*raw.columns, *features.select(HASHES).columns], schema=kept[0].schema)
+        kept.append(table.take(pa.array(rows)))
+    file.flush()
+    samples = pa.concat_tables(kept)
+    if not samples.num_rows:
+        return samples, np.empty((0, 0), np.float16)
+    return samples, np.memmap(file, np.float16, mode="r", shape=(samples.num_rows, dimension))

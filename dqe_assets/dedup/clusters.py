@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field
 
+from dqe_assets.dedup.components import components
 from dqe_assets.dedup.exact import exact_pairs
 from dqe_assets.dedup.perceptual import perceptual_pairs
 from dqe_assets.dedup.semantic import cosines, semantic_pairs
@@ -38,20 +38,19 @@ class DuplicateRules(Strict):
     min_cosine: Annotated[float, Field(gt=0, le=1)] = 0.85
 
 
-def find_duplicates(samples: pa.Table, rules: DuplicateRules) -> pa.Table:
+def find_duplicates(samples: pa.Table, embeddings: NDArray[np.floating], rules: DuplicateRules) -> pa.Table:
     """All clusters of duplicates.
 
     Args:
-        samples: one row a sample with ``uid``, ``sha256``, ``width``, ``height`` of ``RAW_SAMPLES`` and
-            ``perceptual_hash``, ``contrast``, ``embedding`` of ``IMAGE_FEATURES``. A row without an embedding has no
-            image and takes no part, even if its broken file equals another.
+        samples: one row a sample that has an image, with ``uid``, ``sha256``, ``width``, ``height`` of ``RAW_SAMPLES``
+            and ``perceptual_hash``, ``contrast`` of ``IMAGE_FEATURES``.
+        embeddings: their features, floats [n, d]; they may be mapped from a file.
         rules: the thresholds.
 
     Returns:
         Table of ``DUPLICATE_CLUSTERS``; it does not depend on the order of the rows.
     """
-    samples = samples.filter(pc.is_valid(samples["embedding"])).combine_chunks()
-    embeddings = _matrix(samples["embedding"])
+    samples = samples.combine_chunks()
     pairs = {
         "exact": exact_pairs(samples["sha256"]),
         "perceptual": perceptual_pairs(
@@ -109,7 +108,7 @@ def _clusters_of(
     members = np.unique(pairs)
     if not members.size:
         return DUPLICATE_CLUSTERS.empty_table()
-    component = _components(np.searchsorted(members, pairs), len(members))
+    component = components(np.searchsorted(members, pairs), len(members))
 
     # In order of uid, so that the first of a component has its smallest uid.
     by_uid = np.argsort(uids[members], kind="stable")
@@ -132,19 +131,3 @@ def _clusters_of(
     }
     order = np.argsort(first_of, kind="stable")
     return pa.table(columns, schema=DUPLICATE_CLUSTERS).take(order)
-
-
-def _components(pairs: NDArray[np.int64], nodes: int) -> NDArray[np.integer]:
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(pairs), dtype=np.bool_), (pairs[:, 0], pairs[:, 1])), shape=(nodes, nodes))
-    return connected_components(graph, directed=False)[1]
-
-
-def _matrix(embeddings: pa.ChunkedArray) -> NDArray[np.floating]:
-    """Lists of equal length, without nulls, as one array [n, d], without a copy of the values."""
-    lists = embeddings.combine_chunks()
-    if not len(lists):
-        return np.empty((0, 0), dtype=np.float16)
-    return lists.flatten().to_numpy().reshape(len(lists), -1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dqe_assets.dedup.exact import links_to_first
+from dqe_assets.dedup.buckets import Search, UnitRows, all_pairs, bucketed_pairs
+from dqe_assets.dedup.components import components
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -14,21 +17,81 @@ if TYPE_CHECKING:
 _BLOCK = 2048
 _ROUNDING = 1e-4
 
+EXACT_BELOW = 20_000
+"""Rows up to which all pairs are tried."""
 
-def semantic_pairs(embeddings: NDArray[np.floating], threshold: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """All pairs of rows whose cosine is at least ``threshold``.
 
-    Candidates come from blocks of float32 products; their cosines are then computed one by one in float64, so that
-    a pair at the threshold does not depend on where its rows stand. Equal rows count as one, as in
+@dataclass(frozen=True, slots=True)
+class DuplicateResult:
+    """Which rows are duplicates, of which row, and how they were looked for.
+
+    Attributes:
+        representative: int64 [n], the row that stands for each row: the first of its cluster; itself if it has no
+            duplicate.
+        similarity: float64 [n], cosine of each row and its representative; NaN for a row without a direction.
+        pairs: int64 [m, 2], the links that the clusters are the connected components of, the smaller row first.
+        pair_similarity: float64 [m], their cosines.
+        search: how the pairs were looked for.
+    """
+
+    representative: NDArray[np.int64]
+    similarity: NDArray[np.float64]
+    pairs: NDArray[np.int64]
+    pair_similarity: NDArray[np.float64]
+    search: Search
+
+    @property
+    def kept(self) -> NDArray[np.int64]:
+        """Rows to keep: one of each cluster, and those without a duplicate."""
+        return np.flatnonzero(self.representative == np.arange(len(self.representative)))
+
+    @property
+    def dropped(self) -> NDArray[np.int64]:
+        """Rows that another one stands for."""
+        return np.flatnonzero(self.representative != np.arange(len(self.representative)))
+
+
+def cluster_duplicates(
+    embeddings: NDArray[np.floating], threshold: float, *, exact_below: int = EXACT_BELOW
+) -> DuplicateResult:
+    """Clusters of rows that are connected by cosines of at least ``threshold``.
+
+    Deterministic; another order of the rows gives the same clusters.
+
+    Args:
+        embeddings: floats [n, d], float16 or float32, of any length and best of one; rows that are zero or not finite
+            have no duplicates.
+        threshold: cosine, above -1 and at most 1.
+        exact_below: with so many distinct rows or fewer, all pairs are tried; beyond that k-means buckets are searched
+            (`dqe_assets.dedup.buckets.bucketed_pairs`).
+
+    Raises:
+        ValueError: if the threshold is out of range or the embeddings are not a matrix.
+    """
+    pairs, similarity, search = semantic_pairs(embeddings, threshold, exact_below=exact_below)
+    component = components(pairs, len(embeddings))
+    _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
+    representative = first[inverse].astype(np.int64)
+    to_representative = np.stack([np.arange(len(embeddings)), representative], axis=1)
+    return DuplicateResult(representative, cosines(embeddings, to_representative), pairs, similarity, search)
+
+
+def semantic_pairs(
+    embeddings: NDArray[np.floating], threshold: float, *, exact_below: int = EXACT_BELOW
+) -> tuple[NDArray[np.int64], NDArray[np.float64], Search]:
+    """Pairs of rows whose cosine is at least ``threshold``: all of them, or beyond ``exact_below`` rows nearly all.
+
+    Candidates come from float32 products; their cosines are then computed one by one in float64, so that a pair at
+    the threshold does not depend on where its rows stand. Equal rows count as one, as in
     `dqe_assets.dedup.perceptual.perceptual_pairs`. SemDeDup (Abbas et al. 2023) calls such pairs semantic duplicates.
-    Time grows with the square of the number of distinct rows; memory with the number of pairs, beside a float32 copy.
 
     Args:
         embeddings: floats [n, d] of any length; rows that are zero or not finite take no part.
         threshold: cosine, above -1 and at most 1.
+        exact_below: the most distinct rows of which all pairs are tried.
 
     Returns:
-        Row numbers int64 [m, 2], the smaller first in each pair, and cosines float64 [m].
+        Row numbers int64 [m, 2], the smaller first in each pair, cosines float64 [m], and how they were looked for.
 
     Raises:
         ValueError: if the threshold is out of range or the embeddings are not a matrix.
@@ -38,21 +101,25 @@ def semantic_pairs(embeddings: NDArray[np.floating], threshold: float) -> tuple[
     if embeddings.ndim != 2:
         raise ValueError(f"embeddings must be [n, d], not of shape {embeddings.shape}")
     rows = np.flatnonzero(has_direction(embeddings))
-    if not rows.size:
-        return np.empty((0, 2), dtype=np.int64), np.empty(0)
-    equal = _equal_rows(embeddings[rows])
-    distinct = np.setdiff1d(np.arange(len(rows)), equal[:, 1], assume_unique=True)
-    unit = embeddings[rows[distinct]].astype(np.float32)
-    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    candidates = rows[distinct[_candidates(unit, threshold - _ROUNDING)]]
+    equal, distinct = _equal_rows(embeddings, rows)
+    unit = UnitRows(embeddings, distinct)
+    if len(distinct) <= exact_below:
+        candidates, search = all_pairs(unit, threshold - _ROUNDING), Search()
+    else:
+        candidates, search = bucketed_pairs(unit, threshold - _ROUNDING)
+    candidates = np.sort(distinct[candidates], axis=1)
     similar = cosines(embeddings, candidates)
     kept = similar >= threshold
-    return np.concatenate([rows[equal], candidates[kept]]), np.concatenate([np.ones(len(equal)), similar[kept]])
+    pairs = np.concatenate([equal, candidates[kept]])
+    return pairs, np.concatenate([np.ones(len(equal)), similar[kept]]), search
 
 
 def has_direction(embeddings: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Which rows of [n, d] are finite and not zero, and so have a cosine with others: bool [n]."""
-    return np.isfinite(embeddings).all(axis=1) & embeddings.any(axis=1)
+    parts = (embeddings[start : start + _BLOCK] for start in range(0, len(embeddings), _BLOCK))
+    return np.concatenate(
+        [np.empty(0, np.bool_), *(np.isfinite(part).all(axis=1) & part.any(axis=1) for part in parts)]
+    )
 
 
 def cosines(embeddings: NDArray[np.floating], pairs: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -75,19 +142,15 @@ def cosines(embeddings: NDArray[np.floating], pairs: NDArray[np.int64]) -> NDArr
     return result
 
 
-def _equal_rows(embeddings: NDArray[np.floating]) -> NDArray[np.int64]:
-    contiguous = np.ascontiguousarray(embeddings)
-    as_bytes = contiguous.view(np.dtype((np.void, contiguous.dtype.itemsize * contiguous.shape[1]))).ravel()
-    return links_to_first(as_bytes)
+def _equal_rows(
+    embeddings: NDArray[np.floating], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Links of rows to the first equal one, int64 [m, 2], and those first ones in the order of their digests.
 
-
-def _candidates(unit: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
-    found = [np.empty((0, 2), dtype=np.int64)]
-    for start in range(0, len(unit), _BLOCK):
-        for other in range(start, len(unit), _BLOCK):
-            within = unit[start : start + _BLOCK] @ unit[other : other + _BLOCK].T >= threshold
-            if other == start:
-                within = np.triu(within, 1)
-            left, right = np.nonzero(within)
-            found.append(np.stack([left + start, right + other], axis=1))
-    return np.concatenate(found)
+    In that order, what is found does not depend on the order of the rows.
+    """
+    digests = np.array([hashlib.blake2b(embeddings[row].tobytes(), digest_size=16).digest() for row in rows], "V16")
+    _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
+    firsts = first[inverse]
+    later = np.flatnonzero(firsts != np.arange(len(rows)))
+    return rows[np.stack([firsts[later], later], axis=1)], rows[first]

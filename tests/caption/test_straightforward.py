@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dqe_assets.caption.straightforward import normalise_original, straightforward, straightforward_captions
@@ -120,7 +120,6 @@ def test_originals_keep_their_wording(text: str, plain: str) -> None:
     assert normalise_original(text) == plain
 
 
-@settings(deadline=None)
 @given(texts)
 def test_doing_it_again_changes_nothing(text: str) -> None:
     plain, caption = normalise_original(text), straightforward(text)
@@ -129,13 +128,11 @@ def test_doing_it_again_changes_nothing(text: str) -> None:
     assert normalise_original(caption) == caption
 
 
-@settings(deadline=None)
 @given(texts)
 def test_only_whitespace_becomes_empty(text: str) -> None:
     assert bool(straightforward(text)) == bool(normalise_original(text).strip())
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), texts)))
 def test_arrays_keep_length_and_nulls(values: list[str | None]) -> None:
     captions = straightforward_captions(pa.array(values, type=pa.string()))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -8,11 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dqe_assets.dedup.buckets import Search
 from dqe_assets.dedup.clusters import DuplicateRules, cluster, find_duplicates
 from dqe_assets.dedup.exact import exact_pairs
 from dqe_assets.dedup.perceptual import perceptual_pairs
-from dqe_assets.dedup.semantic import semantic_pairs
+from dqe_assets.dedup.semantic import cluster_duplicates, semantic_pairs
 from dqe_assets.schemas import DUPLICATE_CLUSTERS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def components(pairs: np.ndarray | list[tuple[int, int]], rows: int) -> set[frozenset[int]]:
@@ -79,9 +84,62 @@ def test_semantic_pairs_find_every_pair_above_the_cosine(seed: int, threshold: f
     wanted = [(i, j) for i, j in combinations(range(len(unit)), 2) if cosines[i, j] >= threshold]
     if np.abs(cosines[np.triu_indices(len(unit), 1)] - threshold).min() < 1e-6:
         return  # which side of the threshold rounding puts it is no matter
-    pairs, similar = semantic_pairs(vectors, threshold)
+    pairs, similar, search = semantic_pairs(vectors, threshold)
     assert components(pairs, len(vectors)) == components(wanted, len(vectors))
     assert (similar >= threshold).all()
+    assert search == Search(), "all pairs were tried"
+
+
+def planted(rows: int, copies: int, seed: int = 0, topics: int = 40, dimension: int = 64) -> np.ndarray:
+    """Vectors around topics, the last of them near copies of others with cosines of 0.86 to 0.99, float16."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(topics, dimension))
+    vectors = centres[rng.integers(0, topics, rows)] + rng.normal(size=(rows, dimension))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    noise = rng.normal(size=(copies, dimension))
+    noise *= np.tan(np.arccos(rng.uniform(0.86, 0.99, copies)))[:, None] / np.linalg.norm(noise, axis=1, keepdims=True)
+    vectors[-copies:] = vectors[rng.integers(0, rows - copies, copies)] + noise
+    return vectors.astype(np.float16)
+
+
+@pytest.mark.parametrize("topics", [1, 40])
+def test_in_buckets_nearly_every_pair_is_found_and_no_other(topics: int) -> None:
+    vectors = planted(6_000, 600, topics=topics)
+    every = semantic_pairs(vectors, 0.85)
+    found = semantic_pairs(vectors, 0.85, exact_below=1_000)
+    assert found[2].buckets > 100
+    assert 0.999 <= found[2].sampled_recall <= 1
+    assert found[2].probes < found[2].buckets
+    wanted = set(map(tuple, every[0].tolist()))
+    got = set(map(tuple, found[0].tolist()))
+    assert got <= wanted
+    assert len(got) >= 0.999 * len(wanted)
+
+
+def test_duplicates_do_not_depend_on_the_order_of_the_rows_and_a_mapped_file_will_do(tmp_path: Path) -> None:
+    vectors = planted(3_000, 300)
+    vectors[7] = 0
+    vectors[8] = np.nan
+    vectors[2_000:2_003] = vectors[0]
+    order = np.random.default_rng(3).permutation(len(vectors))
+    np.save(tmp_path / "vectors.npy", vectors)
+    for exact_below in (10_000, 500):
+        first = cluster_duplicates(vectors, 0.85, exact_below=exact_below)
+        mapped = cluster_duplicates(np.load(tmp_path / "vectors.npy", mmap_mode="r"), 0.85, exact_below=exact_below)
+        other = cluster_duplicates(vectors[order], 0.85, exact_below=exact_below)
+        assert np.array_equal(mapped.representative, first.representative)
+        assert components(other.pairs, len(vectors)) == {
+            frozenset(np.argsort(order)[list(group)].tolist()) for group in components(first.pairs, len(vectors))
+        }
+        assert set(first.kept) | set(first.dropped) == set(range(len(vectors)))
+        assert {7, 8} <= set(first.kept)
+        assert first.representative[[2_000, 2_001, 2_002]].tolist() == [0, 0, 0]
+        groups = components(first.pairs, len(vectors))
+        assert len(first.dropped) == sum(len(group) - 1 for group in groups)
+        for group in groups:
+            assert {int(first.representative[row]) for row in group} == {min(group)}
+        assert np.isnan(first.similarity[[7, 8]]).all()
+        assert (np.delete(first.similarity[first.kept], [7, 8]) >= 1 - 1e-12).all()
 
 
 @pytest.mark.parametrize("threshold", [-1.0, 1.01, float("nan")])
@@ -90,25 +148,25 @@ def test_a_threshold_that_is_no_cosine_is_refused(threshold: float) -> None:
         semantic_pairs(np.ones((2, 3)), threshold)
 
 
-def samples(order: list[int] | None = None) -> pa.Table:
-    """Two equal files, a smaller copy that looks alike, a stranger, and two broken rows with equal files."""
-    features = [[1.0, 0.0], [1.0, 0.0], [0.96, 0.28], [0.0, 1.0], None, None]
+def samples(order: list[int] | None = None) -> tuple[pa.Table, np.ndarray]:
+    """Two equal files, a smaller copy that looks alike, and a stranger."""
+    order = [0, 1, 2, 3] if order is None else order
+    features = np.array([[1.0, 0.0], [1.0, 0.0], [0.96, 0.28], [0.0, 1.0]], np.float16)
     table = pa.table(
         {
-            "uid": [f"{n:032x}" for n in (5, 4, 3, 2, 1, 0)],
-            "sha256": ["x", "x", "y", "z", "w", "w"],
-            "width": pa.array([100, 100, 400, 50, None, None], pa.int32()),
-            "height": pa.array([100, 100, 100, 50, None, None], pa.int32()),
-            "perceptual_hash": pa.array([7, 7, 6, 2**40 - 1, None, None], pa.uint64()),
-            "contrast": pa.array([0.2, 0.2, 0.2, 0.2, None, None], pa.float32()),
-            "embedding": pa.array(features, pa.list_(pa.float16())),
+            "uid": [f"{n:032x}" for n in (5, 4, 3, 2)],
+            "sha256": ["x", "x", "y", "z"],
+            "width": pa.array([100, 100, 400, 50], pa.int32()),
+            "height": pa.array([100, 100, 100, 50], pa.int32()),
+            "perceptual_hash": pa.array([7, 7, 6, 2**40 - 1], pa.uint64()),
+            "contrast": pa.array([0.2, 0.2, 0.2, 0.2], pa.float32()),
         }
     )
-    return table.take(order) if order else table
+    return table.take(pa.array(order, pa.int64())), features[order]
 
 
 def test_clusters_say_what_is_kept_and_why() -> None:
-    found = find_duplicates(samples(), DuplicateRules(max_distance=2, min_cosine=0.99))
+    found = find_duplicates(*samples(), DuplicateRules(max_distance=2, min_cosine=0.99))
     assert found.schema.equals(DUPLICATE_CLUSTERS)
     rows = {(row["kind"], int(row["uid"], 16)): row for row in found.to_pylist()}
     assert {key for key in rows if key[0] == "exact"} == {("exact", 5), ("exact", 4)}
@@ -123,14 +181,14 @@ def test_clusters_say_what_is_kept_and_why() -> None:
 
 def test_the_order_of_the_rows_changes_nothing() -> None:
     rules = DuplicateRules(max_distance=2, min_cosine=0.9)
-    first = find_duplicates(samples(), rules)
-    for order in ([5, 4, 3, 2, 1, 0], [2, 0, 4, 1, 3, 5]):
-        assert find_duplicates(samples(order), rules).equals(first)
+    first = find_duplicates(*samples(), rules)
+    for order in ([3, 2, 1, 0], [2, 0, 1, 3]):
+        assert find_duplicates(*samples(order), rules).equals(first)
 
 
 def test_no_samples_give_no_clusters() -> None:
-    assert find_duplicates(samples().slice(0, 0), DuplicateRules()).num_rows == 0
-    assert find_duplicates(samples().slice(4), DuplicateRules()).num_rows == 0
+    assert find_duplicates(*samples([]), DuplicateRules()).num_rows == 0
+    assert find_duplicates(*samples([3]), DuplicateRules()).num_rows == 0
 
 
 def test_many_copies_of_one_image_need_no_pair_for_each_two() -> None:

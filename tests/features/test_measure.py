@@ -46,7 +46,7 @@ def test_a_flat_image_of_any_size_has_finite_measures(size: tuple[int, int], col
     assert got.perceptual_hash == (1 << 63 if any(colour) else 0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(width=st.integers(1, 40), height=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
 def test_noise_of_any_size_stays_in_range(width: int, height: int, seed: int) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -219,7 +219,7 @@ def test_all_that_is_not_broken_decodes(rows: list[SourceRow]) -> None:
     assert sum(len(row.image) for row in rows if isinstance(row.image, bytes)) < 15_000_000
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(start=st.integers(0, SAMPLE_SIZE), length=st.integers(0, 12))
 def test_a_range_is_a_slice_of_the_whole(rows: list[SourceRow], start: int, length: int) -> None:
     assert list(sample_rows(start, start + length)) == rows[start : start + length]

@@ -77,7 +77,7 @@ def test_with_nothing_to_show_a_plot_says_so() -> None:
 _VALUES = st.lists(st.none() | st.floats(allow_nan=True, allow_infinity=True, width=32), max_size=20)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(_VALUES, _VALUES)
 def test_any_values_can_be_drawn(left: list[float | None], right: list[float | None]) -> None:
     common = min(len(left), len(right))

@@ -8,7 +8,7 @@ import sys
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -85,7 +85,6 @@ def test_the_picture_is_described_as_measured() -> None:
     assert picture(colours=()).startswith("The picture, in many colours, is")
 
 
-@settings(deadline=None)
 @given(
     st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.5), st.floats(0, 1e5), st.tuples(st.floats(0, 1), st.floats(0, 1))
 )

@@ -43,7 +43,7 @@ def test_each_text_keeps_its_place() -> None:
         assert together.tokens[place] == alone.tokens[0]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(max_size=60), max_size=40), st.randoms())
 def test_order_changes_nothing_but_the_order(texts: list[str], random: object) -> None:
     order = list(range(len(texts)))

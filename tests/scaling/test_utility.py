@@ -151,7 +151,7 @@ def test_contrastive_pairs_and_batch_size() -> None:
     assert at_batch_size(POOL, 4096, 4096) == POOL
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.builds(
         PoolUtility, a=st.floats(0.3, 1.2), b=st.floats(-0.4, -0.08), tau=st.floats(1, 12), d=st.floats(0.01, 0.2)

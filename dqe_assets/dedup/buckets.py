@@ -1,0 +1,209 @@
+"""Pairs of near vectors among more rows than all pairs can be tried of: k-means buckets, and their neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dqe_resources.parallel import ordered_map
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+RECALL = 0.999
+"""Share of the pairs of sampled rows that must lie in the buckets that are searched."""
+
+_SAMPLED_ROWS = 2_000
+_FIRST_PROBES = 16
+_SAFETY = 4
+_BUCKETS_PER_ROOT = 2
+_TRAINING_ROWS_PER_BUCKET = 64
+_ITERATIONS = 8
+_ROUNDING = 1e-4
+_TILE = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How the pairs were looked for.
+
+    Attributes:
+        buckets: k-means buckets that the rows were put into; 0 where all pairs were tried.
+        probes: buckets that each row was looked up in, its own included.
+        sampled_pairs: pairs that sampled rows have, found by trying all rows, that the probes were chosen by.
+        sampled_recall: share of them that lies within the probes.
+    """
+
+    buckets: int = 0
+    probes: int = 0
+    sampled_pairs: int = 0
+    sampled_recall: float = 1.0
+
+
+class UnitRows:
+    """Rows of a matrix as unit vectors in float32, made as they are read: the matrix may be mapped from a file.
+
+    Args:
+        vectors: floats [n, d].
+        rows: row numbers, int64 [m], none of a row that is zero.
+    """
+
+    def __init__(self, vectors: NDArray[np.floating], rows: NDArray[np.int64]) -> None:
+        self._vectors, self._rows = vectors, rows
+        self.dimension = vectors.shape[1]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        taken = self._vectors[self._rows[positions]]
+        # A row may be so long that its norm is beyond float32.
+        wide = taken.astype(np.float64 if taken.dtype.itemsize > 4 else np.float32)
+        return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32, copy=False)
+
+    def parts(self, size: int = 4 * _TILE) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """All rows, some thousands at a time: their positions, and the unit vectors."""
+        for start in range(0, len(self), size):
+            positions = np.arange(start, min(start + size, len(self)))
+            yield positions, self[positions]
+
+
+def all_pairs(unit: UnitRows, threshold: float) -> NDArray[np.int64]:
+    """Every pair of rows whose cosine in float32 is at least ``threshold``: positions, int64 [m, 2]."""
+    tiles = list(unit.parts(_TILE))
+    found = [np.empty((0, 2), dtype=np.int64)]
+    for number, (rows, tile) in enumerate(tiles):
+        found.extend(_pairs_between(tile, other, threshold, rows, others) for others, other in tiles[number:])
+    pairs = np.concatenate(found)
+    return pairs[pairs[:, 0] < pairs[:, 1]]
+
+
+def bucketed_pairs(unit: UnitRows, threshold: float) -> tuple[NDArray[np.int64], Search]:
+    """Nearly all pairs of rows whose cosine in float32 is at least ``threshold``.
+
+    As in SemDeDup (Abbas et al. 2023), the rows are put into k-means buckets and compared within them; but a pair may
+    lie across a border, so each row is looked up in the neighbouring buckets too. In how many is measured: the pairs
+    of a sample of rows are found by trying all rows, and four times as many buckets are searched as hold ``RECALL`` of
+    them. A bucket is left out where it cannot matter: of two unit vectors at most ``delta`` apart in different
+    buckets, one is within ``delta / 2`` of the plane halfway between the centroids, and is looked up across it.
+
+    The buckets are about twice the root of n, so that time grows with n to the power of 1.5 at most. In memory are the
+    numbers of the near buckets, and the pairs.
+
+    Returns:
+        Positions, int64 [m, 2], the smaller first, sorted, each pair once; and how they were looked for.
+    """
+    from threadpoolctl import threadpool_limits
+
+    index = _train(unit)
+    near, search = _probed(unit, threshold, index)
+    visitors, visited = np.nonzero(near[:, 1:] >= 0)
+    members, guests = _Grouped(near[:, 0], index.ntotal), _Grouped(near[visitors, visited + 1], index.ntotal)
+
+    def pairs_of(bucket: int) -> NDArray[np.int64]:
+        inside = members[bucket]
+        within = unit[inside]
+        own = _pairs_between(within, within, threshold, inside, inside)
+        found = [own[own[:, 0] < own[:, 1]]]
+        outside = visitors[guests[bucket]]
+        for start in range(0, len(outside), _TILE):
+            part = outside[start : start + _TILE]
+            found.append(np.sort(_pairs_between(unit[part], within, threshold, part, inside), axis=1))
+        return np.concatenate(found)
+
+    with threadpool_limits(1, "blas"):
+        found = np.concatenate(list(ordered_map(pairs_of, range(index.ntotal))))
+    # A pair across a border is found from both sides where both of its rows are near it.
+    return np.unique(found, axis=0), search
+
+
+def _train(unit: UnitRows) -> Any:
+    """Spherical k-means on a sample: a faiss index of the centroids."""
+    import faiss
+
+    count = round(_BUCKETS_PER_ROOT * len(unit) ** 0.5)
+    sample = _spread(len(unit), count * _TRAINING_ROWS_PER_BUCKET)
+    means = faiss.Kmeans(
+        unit.dimension,
+        count,
+        niter=_ITERATIONS,
+        spherical=True,
+        seed=0,
+        max_points_per_centroid=_TRAINING_ROWS_PER_BUCKET,
+    )
+    means.train(unit[sample])
+    return means.index
+
+
+def _probed(unit: UnitRows, threshold: float, index: Any) -> tuple[NDArray[np.int32], Search]:
+    """The buckets to search for each row, its own first: int32 [n, probes], -1 for one that need not be searched."""
+    pairs = _pairs_of_sample(unit, _spread(len(unit), _SAMPLED_ROWS), threshold)
+    probes = min(_FIRST_PROBES, index.ntotal)
+    while True:
+        near = _near(unit, threshold, index, probes)
+        rank = np.minimum(_rank(near, pairs), _rank(near, pairs[:, ::-1]))
+        last = int(np.quantile(rank, RECALL, method="higher")) if len(pairs) else 0
+        enough = min(_SAFETY * (last + 1), index.ntotal)
+        if enough <= probes:
+            break
+        probes = min(2 * probes, index.ntotal)
+    recall = float((rank < enough).mean()) if len(pairs) else 1.0
+    return near[:, :enough], Search(index.ntotal, enough, len(pairs), recall)
+
+
+def _near(unit: UnitRows, threshold: float, index: Any, probes: int) -> NDArray[np.int32]:
+    """The nearest buckets of each row; -1 for one whose border is too far for a partner to be found from this side."""
+    centroids = index.reconstruct_n(0, index.ntotal)
+    apart = np.sqrt(np.maximum(2 - 2 * (centroids @ centroids.T), 1e-12))
+    margin = (2 - 2 * threshold) ** 0.5 / 2 + _ROUNDING
+    near = np.empty((len(unit), probes), dtype=np.int32)
+    for rows, part in unit.parts():
+        cosine, buckets = index.search(part, probes)
+        to_border = (cosine[:, :1] - cosine) / apart[buckets[:, :1], buckets]
+        to_border[:, 0] = 0
+        near[rows] = np.where(to_border <= margin, buckets, -1)
+    return near
+
+
+def _rank(near: NDArray[np.int32], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the home of a pair's second row stands among the buckets near its first; their number if nowhere."""
+    hits = near[pairs[:, 0]] == near[pairs[:, 1], :1]
+    return np.where(hits.any(axis=1), hits.argmax(axis=1), near.shape[1])
+
+
+def _pairs_of_sample(unit: UnitRows, sample: NDArray[np.int64], threshold: float) -> NDArray[np.int64]:
+    """All pairs between a sampled row and another one."""
+    sampled = unit[sample]
+    pairs = np.concatenate([_pairs_between(sampled, part, threshold, sample, rows) for rows, part in unit.parts()])
+    return pairs[pairs[:, 0] != pairs[:, 1]]
+
+
+class _Grouped:
+    """Positions by group: ``grouped[g]`` are the positions whose group is g, in order."""
+
+    def __init__(self, groups: NDArray[np.integer], count: int) -> None:
+        self._order = np.argsort(groups, kind="stable")
+        self._ends = np.searchsorted(groups[self._order], np.arange(count + 1))
+
+    def __getitem__(self, group: int) -> NDArray[np.int64]:
+        return self._order[self._ends[group] : self._ends[group + 1]]
+
+
+def _pairs_between(
+    left: NDArray[np.float32],
+    right: NDArray[np.float32],
+    threshold: float,
+    left_rows: NDArray[np.int64],
+    right_rows: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    i, j = np.nonzero(left @ right.T >= threshold)
+    return np.stack([left_rows[i], right_rows[j]], axis=1)
+
+
+def _spread(rows: int, wanted: int) -> NDArray[np.int64]:
+    """Row numbers spread evenly, at most as many as wanted."""
+    return np.unique(np.linspace(0, rows - 1, min(rows, wanted)).round().astype(np.int64))
