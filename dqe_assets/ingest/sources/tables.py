@@ -78,11 +78,11 @@ class ImageTables:
         return SourceRow(key, caption, data or local, record[self.url] if self.url else None)
 
     def _numbers(self, part: Part, first: int, count: int) -> list[int]:
-        """The how-manieth row with its caption each row is: equal rows have equal captions."""
+        """The how-manieth row with its caption each row is: equal rows have equal captions, or none and an empty one."""
 
         def digests() -> Iterator[tuple[int, int]]:
             for batch in part.read([self.caption], 0, part.rows):
-                yield from ((digest64(caption), 0) for caption in batch.column(0).to_pylist())
+                yield from ((digest64(caption or ""), 0) for caption in batch.column(0).to_pylist())
 
         state = [part.location, part.state, self.caption]
         index = build_index(f"{self.source}-captions-{fingerprint(part.name)}", state, digests)

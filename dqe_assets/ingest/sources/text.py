@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import deque
 from contextlib import closing
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ LONGEST_LINE = 1 << 24
 """Characters of a line; a file with a longer one is no list."""
 
 _BATCH_ROWS = 10_000
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
@@ -96,7 +99,8 @@ def as_json(values: dict[str, Any]) -> str:
         text = json.dumps(values, ensure_ascii=False, allow_nan=False, default=str)
     except ValueError:
         text = json.dumps(_finite(values), ensure_ascii=False, default=str)
-    return readable(text)
+    # Half a surrogate pair is spelt out: as an escape it would be JSON that many a parser refuses.
+    return text if text.isascii() else _SURROGATE.sub(lambda match: f"\\\\u{ord(match[0]):04x}", text)
 
 
 def _finite(value: Any) -> Any:
