@@ -1,0 +1,198 @@
+"""The rows of a shard that are fetched: in order of their hosts' turns, into files from which a kill takes little."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import uvloop
+
+from dqe_assets.ingest.fetch.client import Client
+from dqe_assets.ingest.fetch.reasons import OK
+from dqe_assets.ingest.fetch.scheduler import Scheduler
+from dqe_assets.ingest.outcomes import OUTCOMES, Outcome, by_reason_and_host, host_of, of_fetched
+from dqe_resources.errors import DataQualityError
+from dqe_resources.parallel import pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from dqe_assets.ingest.fetch.scheduler import Fetched
+    from dqe_assets.ingest.fetch.settings import Fetching
+    from dqe_assets.ingest.rows import SourceRow
+    from dqe_assets.settings import ImageLimits
+    from dqe_resources.checkpoint import Checkpoint
+
+T = TypeVar("T")
+
+_SAVE_BYTES = 32 << 20
+_MOST_UNSAVED_BYTES = 3 * _SAVE_BYTES
+_WATCH_SECONDS = 0.2
+
+Wanted = tuple[str, "SourceRow"]
+"""The uid of a row, and the row."""
+
+
+class CanaryError(DataQualityError):
+    """Too few of a source's first rows have an image, and so the others are not asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """The rows that are fetched before all others, and the share of them that must have an image.
+
+    Attributes:
+        source: name of the source.
+        rows: how many.
+        min_success_rate: 0 to 1.
+    """
+
+    source: str
+    rows: int
+    min_success_rate: float
+
+    def check(self, outcomes: Counter[tuple[str, str]]) -> None:
+        """See whether enough rows have an image.
+
+        Raises:
+            CanaryError: they have not; says why, by reason and host.
+        """
+        total = outcomes.total()
+        ok = sum(count for (reason, _), count in outcomes.items() if reason == OK)
+        if ok < self.min_success_rate * total:
+            raise CanaryError(
+                f"source {self.source}: of its first {total:,} rows {ok:,} have an image ({ok / total:.1%}, at least "
+                f"{self.min_success_rate:.0%} required); the others: {by_reason_and_host(outcomes.elements())}. "
+                f"No more were fetched. If that is what the source is like, lower its min_success_rate in dqe.yaml; "
+                f"else mend what the reasons name and run the same command again"
+            )
+
+
+def fetch_rows(
+    wanted: Iterator[Wanted],
+    settings: Fetching,
+    limits: ImageLimits,
+    checkpoint: Checkpoint,
+    canary: Canary | None,
+    watch: Callable[[Counter[str]], None],
+) -> None:
+    """Fetch rows; their outcomes are in the checkpoint once this returns.
+
+    Args:
+        wanted: the rows, read as they are needed.
+        settings: how to fetch.
+        limits: what is refused before it is decoded, and made smaller after.
+        checkpoint: where outcomes are kept.
+        canary: what must hold before all but the first rows are fetched.
+        watch: told a few times a second how many rows have ended with each reason.
+
+    Raises:
+        CanaryError: the canary says so. The images that it found are kept, and its failures are not.
+        StorageError: the checkpoint cannot be written.
+    """
+    fetching = _ShardFetch(settings, limits, checkpoint)
+    try:
+        _run_apart(fetching.run(wanted, canary), lambda: watch(fetching.reasons()))
+    except CanaryError:
+        found = checkpoint.rows(OUTCOMES)
+        checkpoint.clear()
+        checkpoint.append(found.filter(pc.equal(found["reason"], OK)))
+        raise
+
+
+class _ShardFetch:
+    def __init__(self, settings: Fetching, limits: ImageLimits, checkpoint: Checkpoint) -> None:
+        self._settings, self._limits, self._checkpoint = settings, limits, checkpoint
+        self._unsaved: list[Outcome] = []
+        self._unsaved_rows = self._unsaved_bytes = 0
+        self._saving = asyncio.Lock()
+        self._ended: Counter[tuple[str, str]] = Counter()
+        # As many again can be fetched while these are being written.
+        self._save_rows = max(1, (settings.checkpoint_rows - settings.connections) // 2)
+
+    def reasons(self) -> Counter[str]:
+        """How many rows have ended with each reason."""
+        counts: Counter[str] = Counter()
+        for (reason, _), count in list(self._ended.items()):
+            counts[reason] += count
+        return counts
+
+    async def run(self, wanted: Iterator[Wanted], canary: Canary | None) -> None:
+        items = (((uid, row), row.url or "") for uid, row in wanted)
+        deadline = asyncio.get_running_loop().time() + self._settings.shard_seconds
+        async with Client(self._settings, self._limits.max_bytes) as client:
+            scheduler: Scheduler[Wanted] = Scheduler(
+                client, self._settings, keep=self._keep, room=self._room, deadline=deadline
+            )
+            try:
+                if canary:
+                    await scheduler.run(islice(items, canary.rows))
+                    canary.check(self._ended)
+                await scheduler.run(items)
+            finally:
+                await self._save()
+
+    def _room(self) -> int:
+        """How many rows may be in flight, so that no more than allowed are lost to a kill."""
+        return self._settings.checkpoint_rows - self._unsaved_rows if self._unsaved_bytes < _MOST_UNSAVED_BYTES else 0
+
+    async def _keep(self, item: Wanted, fetched: Fetched) -> None:
+        uid, row = item
+        loop = asyncio.get_running_loop()
+        outcome = await loop.run_in_executor(pool(), of_fetched, row, fetched, self._limits)
+        self._unsaved.append({"uid": uid, "url": row.url, **outcome})
+        self._unsaved_rows += 1
+        self._unsaved_bytes += _size(outcome)
+        self._ended[outcome["reason"], host_of(row.url)] += 1
+        if len(self._unsaved) >= self._save_rows or self._unsaved_bytes >= _SAVE_BYTES:
+            await self._save()
+
+    async def _save(self) -> None:
+        async with self._saving:
+            outcomes, self._unsaved = self._unsaved, []
+            if outcomes:
+                await asyncio.get_running_loop().run_in_executor(pool(), self._append, outcomes)
+                self._unsaved_rows -= len(outcomes)
+                self._unsaved_bytes -= sum(map(_size, outcomes))
+
+    def _append(self, outcomes: list[Outcome]) -> None:
+        self._checkpoint.append(pa.Table.from_pylist(outcomes, OUTCOMES))
+
+
+def _size(outcome: Outcome) -> int:
+    image = outcome.get("image")
+    return len(image["bytes"]) if image else 0
+
+
+def _run_apart(main: Coroutine[None, None, T], watch: Callable[[], None]) -> T:
+    """Run a coroutine on a loop in a thread of its own: an interrupt then reaches the caller, who ends it in order."""
+    loop = uvloop.new_event_loop()
+
+    def cancel() -> None:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="fetch") as thread:
+        future = thread.submit(_run_to_its_end, loop, main)
+        try:
+            while not wait([future], timeout=_WATCH_SECONDS).done:
+                watch()
+        except BaseException:
+            loop.call_soon_threadsafe(cancel)
+            raise
+        watch()
+        return future.result()
+
+
+def _run_to_its_end(loop: asyncio.AbstractEventLoop, main: Coroutine[None, None, T]) -> T:
+    try:
+        return loop.run_until_complete(main)
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
