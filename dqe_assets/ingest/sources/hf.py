@@ -159,7 +159,7 @@ def _data_files(repository: str, revision: str | None, configuration: str | None
     where = repository + (f" at revision {revision}" if revision else "")
     try:
         builder = datasets.load_dataset_builder(repository, configuration, revision=revision)
-    except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
+    except (ConnectionError, FileNotFoundError) as error:
         raise SourceError(
             f"Hugging Face repository {where} is not to be had ({_first_line(error)}); where there is a network, run: "
             f"hf download {repository} --repo-type dataset --revision {revision} --local-dir FOLDER, "

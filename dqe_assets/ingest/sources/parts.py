@@ -115,7 +115,10 @@ class ParquetPart:
             SourceError: it is not Parquet.
         """
         try:
-            return pq.ParquetFile(self.location, filesystem=self.filesystem)
+            if self.filesystem is None:
+                return pq.ParquetFile(self.location)
+            # Parquet knows exactly which bytes it wants: reading ahead would fetch the file's neighbouring images.
+            return pq.ParquetFile(self.filesystem.open(self.location, cache_type="none"))
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{self.location}: not a Parquet file ({_one_line(error)})") from error
 

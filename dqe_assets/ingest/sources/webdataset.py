@@ -194,9 +194,9 @@ def _collect(tar: tarfile.TarFile, samples: list[_Sample]) -> None:
         kind = _kind(match[2]) if match and member.isreg() else None
         if match is None or kind is None:
             continue
-        if not samples or samples[-1].key != match[1] or (kind in samples[-1].members and kind != "image"):
-            samples.append(_Sample(match[1]))
         place = {"name": member.name, "offset": member.offset_data, "size": member.size}
+        if not samples or samples[-1].key != match[1] or samples[-1].members.get(kind, {}).get("name") == member.name:
+            samples.append(_Sample(match[1]))
         samples[-1].members.setdefault(kind, place)
 
 

@@ -170,7 +170,11 @@ def test_metadata_counts_into_the_digest_and_not_into_the_key(tmp_path: Path) ->
         (b"http://x/1\n", "line 3: 1 field, expected 2", {"line": "http://x/1"}),
         (b'http://x/1,"a"b\n', "line 3: ',' expected after '\"'", {"line": 'http://x/1,"a"b'}),
         (b'http://x/1,"never closed\n', "line 3: a quote that is not closed", {"line": 'http://x/1,"never closed'}),
-        (b"http://x/1,caf\xe9\n", "column 'caption' is not text in UTF-8", {"url": "http://x/1", "caption": "caf\\udce9"}),
+        (
+            b"http://x/1,caf\xe9\n",
+            "column 'caption' is not text in UTF-8",
+            {"url": "http://x/1", "caption": "caf\\udce9"},
+        ),
         (b" ,no url\n", "line 3: column 'url' is empty", None),
         (b"http://x/1," + b"x" * 200_000 + b"\n", "line 3: field larger than field limit (131072)", ...),
     ],
@@ -229,7 +233,9 @@ def test_texts_are_kept_as_they_are(tmp_path: Path) -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.lists(st.tuples(st.from_regex(r"http://[a-z]{1,3}/[!-~]{0,5}", fullmatch=True), st.text(max_size=8)), min_size=1),
+    st.lists(
+        st.tuples(st.from_regex(r"http://[a-z]{1,3}/[!-~]{0,5}", fullmatch=True), st.text(max_size=8)), min_size=1
+    ),
     st.integers(1, 5),
 )
 def test_what_a_csv_writer_wrote_is_read(tmp_path: Path, rows: list[tuple[str, str]], shard_size: int) -> None:
@@ -251,7 +257,11 @@ def test_what_a_csv_writer_wrote_is_read(tmp_path: Path, rows: list[tuple[str, s
         ("a.csv", "url,caption\n".encode("utf-16"), r"a\.csv: is UTF-16, expected UTF-8"),
         ("a.csv", b"x" * (1 << 24), r"a\.csv, line 1: longer than 16,777,216 characters"),
         ("a.csv.gz", b"no gzip", r"a\.csv\.gz, after line 0: damaged or cut off"),
-        ("a.csv.gz", gzip.compress(os.urandom(60_000).hex().encode())[:30_000], r"gz, after line 0: damaged or cut off"),
+        (
+            "a.csv.gz",
+            gzip.compress(os.urandom(60_000).hex().encode())[:30_000],
+            r"gz, after line 0: damaged or cut off",
+        ),
         ("a.jsonl", b'{"link": "x"}\n', r"a\.jsonl: no column 'url'; there are: link"),
         ("a.parquet", b"PAR1 but no", r"a\.parquet: not a Parquet file"),
         ("a.txt", b"http://a", r"a\.txt: unknown kind of list"),
