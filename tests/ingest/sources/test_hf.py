@@ -52,7 +52,7 @@ def test_what_save_to_disk_wrote_is_read(tmp_path: Path) -> None:
     assert [row.caption for row in rows] == [f"caption {number}" for number in range(6, -1, -1)]
     assert [row.image for row in rows] == [jpeg(number) for number in range(6, -1, -1)]
     assert len({row.key for row in rows}) == 7
-    assert [row.key for row in rows_of(path=tmp_path / "saved", image_column="image", key_column="id")][0] == "6"
+    assert rows_of(path=tmp_path / "saved", image_column="image", key_column="id")[0].key == "6"
 
 
 def test_a_split_of_a_saved_dictionary_is_chosen(tmp_path: Path) -> None:

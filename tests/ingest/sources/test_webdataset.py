@@ -153,7 +153,7 @@ def test_the_headers_are_read_once(tmp_path: Path, data_folder: Path) -> None:
     before = [shard.digest for shard in source.shards()]
     (index,) = (data_folder / "cache").glob("*.parquet")
     made = index.stat().st_mtime_ns
-    assert list(source.rows(1))[0].caption == "caption 2"
+    assert next(source.rows(1)).caption == "caption 2"
     assert index.stat().st_mtime_ns == made
     write(path, samples(0, 5))
     assert [shard.digest for shard in source.shards()] != before
