@@ -129,7 +129,7 @@ def swapped_profile() -> bytes:
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_an_embedded_profile_is_converted_from(mode: str) -> None:
     image = Image.new(mode, (64, 64), (250, 10, 10, 128)[: len(mode)])
-    small, result = resized(encoded(image, "PNG", icc_profile=swapped_profile()), 32)
+    _, result = resized(encoded(image, "PNG", icc_profile=swapped_profile()), 32)
     pixel = np.array(result)[5, 5].astype(int)
     assert pixel[1] > 230
     assert pixel[0] < 60
