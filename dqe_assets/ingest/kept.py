@@ -53,6 +53,10 @@ class Kept:
         place = self._places.get(uid)
         return place is not None and place.url == url
 
+    def reason(self, uid: str) -> str:
+        """Why a row has no image, or ok."""
+        return self._places[uid].reason
+
     def size(self, uid: str) -> int:
         """Bytes of a row's image."""
         return self._places[uid].bytes

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from collections import Counter
+from dataclasses import replace
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from dqe_assets.ingest.kept import Kept
-from dqe_resources.storage import StorageError
+from dqe_assets.ingest.outcomes import OUTCOMES, host_of
+from dqe_resources.storage import StorageError, fingerprint
 
 if TYPE_CHECKING:
-    from collections import Counter
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from dqe_assets.ingest.fetch.shard import Canary
-    from dqe_assets.ingest.rows import SourceRow
+    from dqe_assets.ingest.fetch.shard import Canary, Wanted
     from dqe_assets.stage import Work
+    from dqe_resources.checkpoint import Checkpoint
 
 
-def fetched_rows(work: Work, wanted: Iterator[tuple[str, SourceRow]], shard_rows: int) -> tuple[Kept, frozenset[str]]:
+def fetched_rows(work: Work, wanted: Iterator[Wanted], shard_rows: int) -> tuple[Kept, frozenset[str]]:
     """Fetch what is not kept from before: from an unfinished run, or from the shard's table as it was.
 
     Args:
@@ -36,53 +38,61 @@ def fetched_rows(work: Work, wanted: Iterator[tuple[str, SourceRow]], shard_rows
     from dqe_assets.ingest.fetch.shard import fetch_rows
 
     settings = work.settings
-    kept = _kept_before(work)
-    canary = _canary(work, shard_rows, len(kept))
+    # What was fetched stays good when the source's list or a setting has changed meanwhile: rows are known by uid and URL.
+    checkpoint = replace(work.checkpoint, version=fingerprint(OUTCOMES.to_string()))
+    kept = _kept_before(work, checkpoint)
     captions: dict[str, str | None] = {}
 
-    def missing() -> Iterator[tuple[str, SourceRow]]:
-        for uid, row in wanted:
+    def missing(some: Iterable[Wanted]) -> Iterator[Wanted]:
+        for uid, row in some:
             captions[uid] = row.caption
             if not kept.has(uid, row.url):
                 yield uid, row
 
-    rows = missing()
-    first = next(rows, None)
-    if first is not None:
+    canary = _canary(work, wanted, kept, missing) if _has_canary(work, shard_rows) else None
+    rest = missing(wanted)
+    first = list(islice(rest, 1))
+    if first or (canary and canary.wanted):
         meter, before = work.meter(shard_rows), len(kept)
         fetch_rows(
-            chain([first], rows),
+            chain(first, rest),
             settings.fetching,
             settings.images,
-            work.checkpoint,
+            checkpoint,
             canary,
             lambda reasons: meter.update(before + reasons.total(), _in_words(reasons)),
         )
-        kept.add_checkpoint(work.checkpoint)
+        kept.add_checkpoint(checkpoint)
     rules = settings.fetching.placeholders
     return kept, kept.placeholders(captions, rules.same_bytes) | frozenset(rules.sha256)
 
 
-def _kept_before(work: Work) -> Kept:
+def _kept_before(work: Work, checkpoint: Checkpoint) -> Kept:
     kept = Kept()
     try:
         if work.store.get(work.asset, work.partition) is not None:
             kept.add_stored(work.store, work.asset, work.partition or "", work.settings.refetch)
     except StorageError as error:
         work.log(f"{error}: all rows of the shard are fetched again")
-    kept.add_checkpoint(work.checkpoint)
+    kept.add_checkpoint(checkpoint)
     return kept
 
 
-def _canary(work: Work, shard_rows: int, kept: int) -> Canary | None:
-    """What a source must pass before its first shard is fetched; a shard no larger than that needs only its check."""
+def _has_canary(work: Work, shard_rows: int) -> bool:
+    """Whether it is a source's first shard; one that is no larger than the canary needs only its check."""
+    source, rows = work.settings.source_of(work.partition or ""), work.settings.fetching.canary_rows
+    return 0 < rows < shard_rows and not work.store.has_any(work.asset, f"{source.name}-")
+
+
+def _canary(
+    work: Work, wanted: Iterator[Wanted], kept: Kept, missing: Callable[[Iterable[Wanted]], Iterator[Wanted]]
+) -> Canary:
     from dqe_assets.ingest.fetch.shard import Canary
 
     source = work.settings.source_of(work.partition or "")
-    rows = work.settings.fetching.canary_rows
-    if not kept < rows < shard_rows or work.store.has_any(work.asset, f"{source.name}-"):
-        return None
-    return Canary(source.name, rows, source.min_success_rate)
+    head = list(islice(wanted, work.settings.fetching.canary_rows))
+    known = Counter((kept.reason(uid), host_of(row.url)) for uid, row in head if kept.has(uid, row.url))
+    return Canary(source.name, source.min_success_rate, list(missing(head)), known)
 
 
 def _in_words(reasons: Counter[str]) -> str:

@@ -210,19 +210,19 @@ class Client:
             raise FetchError("content_encoding", f"Content-Encoding: {encoding}")
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
-        size, parts = 0, []
+        parts: list[bytes] = []
+        size, announced = 0, response.content_length or 0
         async with AsyncExitStack() as large:
-            async for part in response.content.iter_any():
-                if size + len(part) > self._max_bytes:
-                    break
+            while announced <= self._max_bytes and size <= self._max_bytes:
+                part = await response.content.readany()
+                if not part:
+                    return b"".join(parts)
                 if size <= _LARGE_BYTES < size + len(part):
                     await large.enter_async_context(self._large)
                 parts.append(part)
                 size += len(part)
-            else:
-                return b"".join(parts)
-        announced = f"{response.content_length:,}" if response.content_length else f"more than {size:,}"
-        raise FetchError("too_large", f"{announced} bytes, at most {self._max_bytes:,} are allowed")
+        found = f"{announced:,}" if announced else f"{size:,} or more"
+        raise FetchError("too_large", f"{found} bytes, at most {self._max_bytes:,} are allowed")
 
 
 def _redirected(url: URL, location: str) -> URL:

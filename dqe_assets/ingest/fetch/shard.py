@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
@@ -21,7 +20,7 @@ from dqe_resources.errors import DataQualityError
 from dqe_resources.parallel import pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
     from dqe_assets.ingest.fetch.scheduler import Fetched
     from dqe_assets.ingest.fetch.settings import Fetching
@@ -45,24 +44,27 @@ class CanaryError(DataQualityError):
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """The rows that are fetched before all others, and the share of them that must have an image.
+    """A source's first rows, which are fetched before all others, and the share of them that must have an image.
 
     Attributes:
         source: name of the source.
-        rows: how many.
         min_success_rate: 0 to 1.
+        wanted: those that are to be fetched.
+        kept: what became of the others, which are kept from before: how many ended with each reason, by host.
     """
 
     source: str
-    rows: int
     min_success_rate: float
+    wanted: Sequence[Wanted]
+    kept: Counter[tuple[str, str]]
 
-    def check(self, outcomes: Counter[tuple[str, str]]) -> None:
+    def check(self, fetched: Counter[tuple[str, str]]) -> None:
         """See whether enough rows have an image.
 
         Raises:
             CanaryError: they have not; says why, by reason and host.
         """
+        outcomes = self.kept + fetched
         total = outcomes.total()
         ok = sum(count for (reason, _), count in outcomes.items() if reason == OK)
         if ok < self.min_success_rate * total:
@@ -85,11 +87,11 @@ def fetch_rows(
     """Fetch rows; their outcomes are in the checkpoint once this returns.
 
     Args:
-        wanted: the rows, read as they are needed.
+        wanted: the rows, read as they are needed; without those of the canary.
         settings: how to fetch.
         limits: what is refused before it is decoded, and made smaller after.
         checkpoint: where outcomes are kept.
-        canary: what must hold before all but the first rows are fetched.
+        canary: what must hold before they are fetched.
         watch: told a few times a second how many rows have ended with each reason.
 
     Raises:
@@ -124,7 +126,6 @@ class _ShardFetch:
         return counts
 
     async def run(self, wanted: Iterator[Wanted], canary: Canary | None) -> None:
-        items = (((uid, row), row.url or "") for uid, row in wanted)
         deadline = asyncio.get_running_loop().time() + self._settings.shard_seconds
         async with Client(self._settings, self._limits.max_bytes) as client:
             scheduler: Scheduler[Wanted] = Scheduler(
@@ -132,9 +133,9 @@ class _ShardFetch:
             )
             try:
                 if canary:
-                    await scheduler.run(islice(items, canary.rows))
+                    await scheduler.run(_with_urls(canary.wanted))
                     canary.check(self._ended)
-                await scheduler.run(items)
+                await scheduler.run(_with_urls(wanted))
             finally:
                 await self._save()
 
@@ -163,6 +164,10 @@ class _ShardFetch:
 
     def _append(self, outcomes: list[Outcome]) -> None:
         self._checkpoint.append(pa.Table.from_pylist(outcomes, OUTCOMES))
+
+
+def _with_urls(wanted: Iterable[Wanted]) -> Iterator[tuple[Wanted, str]]:
+    return ((one, one[1].url or "") for one in wanted)
 
 
 def _size(outcome: Outcome) -> int:
