@@ -38,7 +38,7 @@ def fetched_rows(work: Work, wanted: Iterator[Wanted], shard_rows: int) -> tuple
     from dqe_assets.ingest.fetch.shard import fetch_rows
 
     settings = work.settings
-    # What was fetched stays good when the source's list or a setting has changed meanwhile: rows are known by uid and URL.
+    # What was fetched stays good when the list or a setting has changed meanwhile: rows are known by uid and URL.
     checkpoint = replace(work.checkpoint, version=fingerprint(OUTCOMES.to_string()))
     kept = _kept_before(work, checkpoint)
     captions: dict[str, str | None] = {}
