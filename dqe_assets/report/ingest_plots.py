@@ -38,8 +38,9 @@ def fetch_outcomes(table: pa.Table, theme: Theme = LIGHT) -> bytes:
     failed = [reason for reason, _ in sorted(total.items(), key=lambda item: (-item[1], item[0])) if reason != OK]
     shown, others = failed[:_MOST_REASONS], failed[_MOST_REASONS:]
     worst = sorted(by_host, key=lambda host: (by_host[host][OK] - by_host[host].total(), host))[:_MOST_HOSTS]
-    bars = [(f"all {len(by_host):,} hosts" if len(by_host) > 1 else "the one host", total)]
-    bars += [(_name(host), by_host[host]) for host in worst if len(by_host) > 1]
+    bars = [(_name(host), by_host[host]) for host in worst]
+    if len(by_host) > 1:
+        bars.insert(0, (f"all {len(by_host):,} hosts", total))
 
     figure, axes = new_figure(1.5 + 0.34 * len(bars), theme)
     segments = [(OK, [OK], theme.good)]
