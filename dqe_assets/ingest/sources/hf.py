@@ -155,26 +155,27 @@ def _hub_parts(repository: str, revision: str, configuration: str | None, split:
 
 def _data_files(repository: str, revision: str | None, configuration: str | None, split: str) -> list[str]:
     """The Parquet files of a split, as ``datasets`` finds them: paths, or URLs that name the commit."""
-    datasets = _datasets()
-    where = repository + (f" at revision {revision}" if revision else "")
+    where = f"Hugging Face repository {repository}" + (f" at revision {revision}" if revision else "")
     try:
-        builder = datasets.load_dataset_builder(repository, configuration, revision=revision)
+        builder = _datasets().load_dataset_builder(repository, configuration, revision=revision)
     except (ConnectionError, FileNotFoundError) as error:
-        raise SourceError(
-            f"Hugging Face repository {where} is not to be had ({_first_line(error)}); where there is a network, run: "
-            f"hf download {repository} --repo-type dataset --revision {revision} --local-dir FOLDER, "
-            "and give path: FOLDER in the place of repository"
-        ) from error
+        mend = ""
+        if revision is not None:
+            mend = (
+                f"; where there is a network, run: hf download {repository} --repo-type dataset --revision {revision} "
+                "--local-dir FOLDER, and give path: FOLDER in the place of repository"
+            )
+        raise SourceError(f"{where} is not to be had ({_first_line(error)}){mend}") from error
     except (ValueError, OSError) as error:
-        raise SourceError(f"Hugging Face repository {where}: {_first_line(error)}") from error
+        raise SourceError(f"{where}: {_first_line(error)}") from error
     files = builder.config.data_files or {}
     if split not in files:
-        raise SourceError(f"Hugging Face repository {where}: no split '{split}'; there are: {', '.join(files)}")
+        raise SourceError(f"{where}: no split '{split}'; there are: {', '.join(files)}")
     found = [str(file) for file in files[split]]
     other = next((file for file in found if not file.lower().endswith(".parquet")), None)
     if other is not None:
         raise SourceError(
-            f"Hugging Face repository {where}: {other} is no Parquet file; try the revision refs/convert/parquet, or "
+            f"{where}: {other} is no Parquet file; try the revision refs/convert/parquet, or "
             "download the repository and use the kind webdataset, folder or urls"
         )
     return found

@@ -27,10 +27,16 @@ if TYPE_CHECKING:
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 """Compression by the end of a file's name."""
 
-LONGEST_LINE = 1 << 24
-"""Characters of a line; a file with a longer one is no list."""
+LONGEST_LINE = 1 << 20
+"""Characters of a line; of a longer one no more is read, and its row has a fault."""
+
+_CUT = "\udfff"
+"""Ends a line that was cut off there. No byte is decoded to it, so no other text can hold it."""
 
 _BATCH_ROWS = 10_000
+_BATCH_CHARACTERS = 1 << 24
+
+_TOO_LONG = f"in a line of more than {LONGEST_LINE:,} characters"
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -82,7 +88,10 @@ class Columns:
             column = next(
                 name for name in (self.url, self.caption, self.key) if name and not _is_text(values.get(name))
             )
-            found = "not text in UTF-8" if isinstance(values[column], str) else type(values[column]).__name__
+            value = values[column]
+            found = type(value).__name__
+            if isinstance(value, str):
+                found = _TOO_LONG if value.endswith(_CUT) else "not in UTF-8"
             return _faulty(values, f"{where} {number:,}: column '{column}' is {found}, expected text")
         kept = as_json({name: values.get(name) for name in self.metadata}) if self.metadata else None
         if self.key and not key:
@@ -108,7 +117,7 @@ def _finite(value: Any) -> Any:
         return value if value - value == 0 else None
     if isinstance(value, dict):
         return {name: _finite(one) for name, one in value.items()}
-    return [_finite(one) for one in value] if isinstance(value, list) else value
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 class Lines:
@@ -130,10 +139,14 @@ class Lines:
         self.number = 0
         self.taken: list[str] = []
         self._again: deque[str] = deque()
-        with path.open("rb") as file:
-            if encoding := _OTHER_ENCODINGS.get(file.read(2)):
-                raise SourceError(f"{path}: is {encoding}, expected UTF-8: save it as UTF-8")
-        stream = pa.input_stream(str(path), compression=COMPRESSIONS.get(path.suffix.lower()))
+        try:
+            with path.open("rb") as file:
+                encoding = _OTHER_ENCODINGS.get(file.read(2))
+            stream = pa.input_stream(str(path), compression=COMPRESSIONS.get(path.suffix.lower()))
+        except OSError as error:
+            raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
+        if encoding is not None:
+            raise SourceError(f"{path}: is {encoding}, expected UTF-8: save it as UTF-8")
         self._text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
 
     def close(self) -> None:
@@ -163,18 +176,16 @@ class Lines:
     def _read(self) -> str:
         try:
             line = self._text.readline(LONGEST_LINE)
+            rest = line
+            while len(rest) == LONGEST_LINE and not rest.endswith("\n"):
+                rest = self._text.readline(LONGEST_LINE)
         except OSError as error:
             raise SourceError(
                 f"{self.path}, after line {self.number:,}: damaged or cut off ({error}); get the file again"
             ) from error
         if not line:
             raise StopIteration
-        if len(line) == LONGEST_LINE and not line.endswith(("\n", "\r")):
-            raise SourceError(
-                f"{self.path}, line {self.number + 1:,}: longer than {LONGEST_LINE:,} characters, "
-                "expected a list with a line for each row"
-            )
-        return line
+        return line if rest is line else line + _CUT
 
 
 def csv_rows(
@@ -255,7 +266,8 @@ def jsonl_rows(path: Path, columns: Columns) -> Iterator[ListRow]:
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError) as error:
-                yield _faulty_line(line, f"{path}, line {lines.number:,}: not JSON ({error})")
+                found = _TOO_LONG if line.endswith(_CUT) else f"not JSON ({error})"
+                yield _faulty_line(line, f"{path}, line {lines.number:,}: {found}")
                 continue
             if not isinstance(record, dict):
                 found = type(record).__name__
@@ -299,11 +311,13 @@ def write_rows(rows: Iterable[ListRow], path: Path) -> None:
     """Write rows as Parquet, in bounded memory."""
     with pq.ParquetWriter(path, LIST_SCHEMA, compression="zstd") as writer:
         batch: list[ListRow] = []
+        characters = 0
         for row in rows:
             batch.append(row)
-            if len(batch) == _BATCH_ROWS:
+            characters += len(row.caption or "") + len(row.metadata or "")
+            if len(batch) == _BATCH_ROWS or characters > _BATCH_CHARACTERS:
                 writer.write_batch(_batch(batch))
-                batch.clear()
+                batch, characters = [], 0
         if batch:
             writer.write_batch(_batch(batch))
 
@@ -338,4 +352,4 @@ def _faulty(record: dict[str, Any], fault: str) -> ListRow:
 
 
 def _faulty_line(line: str, fault: str) -> ListRow:
-    return _faulty({"line": line.rstrip("\r\n")}, fault)
+    return _faulty({"line": line.rstrip("\r\n").replace(_CUT, "…")}, fault)

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from dqe_assets.ingest.sources.protocol import Source, SourceError
 from dqe_assets.ingest.sources.sbu import SbuSource
+from dqe_assets.ingest.sources.text import LONGEST_LINE
 from dqe_assets.ingest.sources.urls import UrlsSource
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def test_metadata_counts_into_the_digest_and_not_into_the_key(tmp_path: Path) ->
         (b'http://x/1,"never closed\n', "line 3: a quote that is not closed", {"line": 'http://x/1,"never closed'}),
         (
             b"http://x/1,caf\xe9\n",
-            "column 'caption' is not text in UTF-8",
+            "column 'caption' is not in UTF-8, expected text",
             {"url": "http://x/1", "caption": "caf\\udce9"},
         ),
         (b" ,no url\n", "line 3: column 'url' is empty", None),
@@ -201,8 +202,8 @@ def test_what_is_wrong_in_a_line_stays_with_it(tmp_path: Path, lines: bytes, fau
         (b'["no object"]', "line 2: expected an object, found list"),
         (b'{"url": 5, "caption": "x"}', "line 2: column 'url' is int, expected text"),
         (b'{"url": "http://a", "caption": ["x"]}', "line 2: column 'caption' is list, expected text"),
-        (b'{"url": "http://a", "caption": "\\ud800"}', "column 'caption' is not text in UTF-8"),
-        (b'{"url": "http://a", "caption": "caf\xe9"}', "column 'caption' is not text in UTF-8"),
+        (b'{"url": "http://a", "caption": "\\ud800"}', "column 'caption' is not in UTF-8, expected text"),
+        (b'{"url": "http://a", "caption": "caf\xe9"}', "column 'caption' is not in UTF-8, expected text"),
         (b'{"caption": "x"}', "line 2: column 'url' is empty"),
         (b"[" * 100_000, "line 2: not JSON"),
     ],
@@ -222,6 +223,22 @@ def test_a_quote_that_is_not_closed_costs_one_row_and_not_the_rest(tmp_path: Pat
     assert len(found) == 3001
     assert [row.fault is None for row in found].count(False) == 1
     assert "line 2: a quote that is not closed" in (found[0].fault or "")
+
+
+def test_a_line_without_end_is_cut_and_costs_its_row_alone(tmp_path: Path) -> None:
+    endless = "x" * (2 * LONGEST_LINE + 5)
+    line = json.dumps({"url": "http://a/2", "caption": endless})
+    good = json.dumps({"url": "http://a/1", "caption": "c"})
+    (tmp_path / "a.jsonl").write_text(f"{good}\n{line}\n{good}\n")
+    fields = ",".join(["x" * 100_000] * 30)
+    (tmp_path / "b.csv").write_text(f"url,caption\nhttp://a/1,c\nhttp://a/2,{fields}\nhttp://a/1,c\n")
+    for name, found in (("a.jsonl", "line 2: in a line of more than 1,048,576"), ("b.csv", "fields, expected 2 (url, caption)")):
+        first, wrong, last = all_rows(urls(tmp_path / name))
+        assert (first.caption, last.caption) == ("c", "c")
+        assert found in (wrong.fault or "")
+    first, wrong, last = all_rows(sbu(tmp_path, "http://a/1\nhttp://a/2\nhttp://a/3", f"c\n{endless}\nc"))
+    assert (first.caption, wrong.caption, last.url) == ("c", None, "http://a/3")
+    assert "line 2: column 'caption' is in a line of more than" in (wrong.fault or "")
 
 
 def test_texts_are_kept_as_they_are(tmp_path: Path) -> None:
@@ -255,7 +272,7 @@ def test_what_a_csv_writer_wrote_is_read(tmp_path: Path, rows: list[tuple[str, s
         ("a.csv", b"url,caption,url\n", r"a\.csv: 2 columns 'url'; there are: url, caption, url"),
         ("a.csv", b'"url,caption\nx,y\n', r"a\.csv: a quote that is not closed .*expected a first line with the names"),
         ("a.csv", "url,caption\n".encode("utf-16"), r"a\.csv: is UTF-16, expected UTF-8"),
-        ("a.csv", b"x" * (1 << 24), r"a\.csv, line 1: longer than 16,777,216 characters"),
+        ("a.csv", b"x" * (3 << 20), r"a\.csv: field larger than field limit \(131072\); expected a first line"),
         ("a.csv.gz", b"no gzip", r"a\.csv\.gz, after line 0: damaged or cut off"),
         (
             "a.csv.gz",
@@ -296,7 +313,7 @@ def test_parquet_texts_that_are_not_utf8_are_faults(tmp_path: Path) -> None:
     pq.write_table(pa.table({"url": ["http://a/1", "http://a/2"], "caption": broken}), tmp_path / "a.parquet")
     good, wrong = all_rows(urls(tmp_path / "a.parquet"))
     assert (good.caption, good.fault) == ("ok", None)
-    assert "a.parquet, row 2: column 'caption' is not text in UTF-8" in (wrong.fault or "")
+    assert "a.parquet, row 2: column 'caption' is not in UTF-8, expected text" in (wrong.fault or "")
 
 
 def sbu(folder: Path, url_text: str, caption_text: str) -> SbuSource:
