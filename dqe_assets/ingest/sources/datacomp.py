@@ -14,10 +14,11 @@ from dqe_assets.ingest.sources.parts import (
     is_text,
     parts_digest,
     read_rows,
+    records_of,
     shards_of,
 )
 from dqe_assets.ingest.sources.protocol import Shard, Source, SourceError
-from dqe_assets.ingest.sources.text import as_json
+from dqe_assets.ingest.sources.text import Columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,12 +47,13 @@ class DatacompSource(Source):
         """As ``Source.rows``, reading only the row groups that hold them."""
         start = index * self.shard_size
         for part, first, batch in read_rows(self._parts(), lambda part: part.schema.names, start, self.shard_size):
-            for number, record in enumerate(batch.to_pylist(), first + 1):
+            columns = Columns(
+                "url", "text", metadata=tuple(name for name in batch.schema.names if name not in _REQUIRED)
+            )
+            for number, record in enumerate(records_of(batch), first + 1):
                 uid = checked_uid(record["uid"], f"{part.location}, row {number:,}", "uid")
-                url = (record["url"] or "").strip() or None
-                fault = None if url else f"{part.location}, row {number:,}: column 'url' is empty"
-                metadata = as_json({name: value for name, value in record.items() if name not in _REQUIRED})
-                yield SourceRow(uid, record["text"], None, url, uid=uid, fault=fault, metadata=metadata)
+                row = columns.row(record, f"{part.location}, row", number)
+                yield SourceRow(uid, row.caption, None, row.url, uid=uid, fault=row.fault, metadata=row.metadata)
 
     def _parts(self) -> list[ParquetPart]:
         return [ParquetPart.of(path, name) for path, name in find_files(self.path, [".parquet"])]

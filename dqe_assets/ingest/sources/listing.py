@@ -6,20 +6,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
+from dqe_assets import progress
 from dqe_assets.ingest.rows import SourceRow
 from dqe_assets.ingest.sources.index import RowIndex, build_index, cached, digest64
-from dqe_assets.ingest.sources.parts import ParquetPart, Part, read_rows, shards_of
+from dqe_assets.ingest.sources.parts import ParquetPart, Part, read_rows, shards_of, values_of
 from dqe_assets.ingest.sources.text import LIST_SCHEMA, Columns, ListRow, write_rows
 from dqe_resources.storage import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from dqe_assets.ingest.sources.protocol import Shard
 
 _LONGEST_NAME = 80
+_REPORT_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,14 @@ class Listing:
             yield SourceRow(key, row.caption, None, row.url, fault=row.fault, metadata=row.metadata)
 
     def _digests(self) -> Iterator[tuple[int, int]]:
-        for row in self._rows(0, sum(part.rows for part in self.parts)):
+        rows = self._rows(0, sum(part.rows for part in self.parts))
+        for row in _reported(rows, f"index of {self.name}"):
             is_plain = row.key is None and row.metadata is None and row.fault is None
             yield _identity(row), 0 if is_plain else digest64(*row)
 
     def _rows(self, first: int, count: int) -> Iterator[ListRow]:
         for part, number, batch in read_rows(self.parts, self._names, first, count):
-            values = zip(*map(_texts, batch.columns), strict=True)
+            values = zip(*map(values_of, batch.columns), strict=True)
             if part in self.written:
                 yield from map(ListRow._make, values)
                 continue
@@ -87,8 +89,21 @@ def written_list(source: str, name: str, state: tuple[Any, ...], rows: Callable[
         state: whatever the rows depend on, JSON-like.
         rows: reads them.
     """
-    path = cached(f"{source}-list-{fingerprint(name)}", state, lambda target: write_rows(rows(), target))
-    return ParquetPart(name, str(path), state)
+
+    def build(target: Path) -> None:
+        write_rows(_reported(rows(), f"{source}: {name}"), target)
+
+    return ParquetPart(name, str(cached(f"{source}-list-{fingerprint(name)}", state, build)), state)
+
+
+def _reported(rows: Iterator[ListRow], what: str) -> Iterator[ListRow]:
+    """The rows, and word to whoever listens of how many have been read."""
+    count = 0
+    for count, row in enumerate(rows, 1):
+        yield row
+        if count % _REPORT_ROWS == 0:
+            progress.report(progress.Step(what, None, count, 0))
+    progress.report(progress.Step(what, None, count, count, f"{count:,} rows read"))
 
 
 def _identity(row: ListRow) -> int:
@@ -105,12 +120,3 @@ def _key(row: ListRow, identity: int, number: int) -> str:
     path = (row.url or "").partition("?")[0].partition("#")[0].rstrip("/")
     name = row.key or path.rpartition("/")[2][:_LONGEST_NAME] or "row"
     return f"{name}:{identity:016x}" + (f"#{number}" if number > 1 else "")
-
-
-def _texts(column: pa.Array) -> list[object]:
-    """A column's values; bytes in it that are not UTF-8 become surrogates."""
-    try:
-        return column.to_pylist()
-    except UnicodeDecodeError:
-        values = column.cast(pa.large_binary()).to_pylist()
-        return [None if value is None else value.decode("utf-8", "surrogateescape") for value in values]

@@ -152,6 +152,21 @@ def read_rows(
             return
 
 
+def values_of(column: pa.Array) -> list[Any]:
+    """A column's values; bytes in a text that are not UTF-8 become surrogates."""
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        values = column.cast(pa.large_binary()).to_pylist()
+        return [None if value is None else value.decode("utf-8", "surrogateescape") for value in values]
+
+
+def records_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    """A batch's rows, their values as ``values_of`` gives them."""
+    for values in zip(*map(values_of, batch.columns), strict=True):
+        yield dict(zip(batch.schema.names, values, strict=True))
+
+
 def shards_of(total: int, shard_size: int, first: int, digest: Callable[[int, int], str]) -> Iterator[Shard]:
     """``Source.shards`` of a source of ``total`` rows, given the digest of the rows from one up to another."""
     for index in range(first, -(-total // shard_size)):
@@ -160,7 +175,7 @@ def shards_of(total: int, shard_size: int, first: int, digest: Callable[[int, in
         yield Shard(index, stop - start, digest(start, stop))
 
 
-def parts_digest(parts: Sequence[Part], first: int, last: int, *settings: Any) -> str:
+def parts_digest(parts: Sequence[Part], first: int, last: int) -> str:
     """Digest of the rows from ``first`` up to ``last``: of the names and states of those tables that hold them."""
     held, offset = [], 0
     for part in parts:
@@ -168,7 +183,7 @@ def parts_digest(parts: Sequence[Part], first: int, last: int, *settings: Any) -
         if begin < end:
             held.append((part.name, part.state, begin, end))
         offset += part.rows
-    return fingerprint(held, *settings)
+    return fingerprint(held)
 
 
 def check_columns(part: Part, columns: Mapping[str, Callable[[pa.DataType], bool] | None], expected: str = "") -> None:

@@ -10,13 +10,26 @@ import pyarrow as pa
 
 from dqe_assets.ingest.rows import SourceRow
 from dqe_assets.ingest.sources.index import build_index, digest64
-from dqe_assets.ingest.sources.parts import Part, check_columns, is_text, parts_digest, read_rows, shards_of
+from dqe_assets.ingest.sources.parts import (
+    Part,
+    check_columns,
+    is_text,
+    parts_digest,
+    read_rows,
+    records_of,
+    shards_of,
+    values_of,
+)
+from dqe_assets.ingest.sources.text import is_storable, readable
 from dqe_resources.storage import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dqe_assets.ingest.sources.protocol import Shard
+
+_BYTES = ("utf-8", "surrogateescape")
+"""How texts are made bytes again, whatever bytes they were made of."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,7 @@ class ImageTables:
         """As ``Source.shards``, from the tables' sizes alone."""
         for part in self.parts:
             check_columns(part, dict.fromkeys(self._columns))
-            check_columns(part, {self.caption: is_text}, "text")
+            check_columns(part, dict.fromkeys([self.caption, *([self.url] if self.url else [])], is_text), "text")
             check_columns(part, {self.image: _is_image}, "bytes, a path, or a struct of both")
         total = sum(part.rows for part in self.parts)
         return shards_of(total, shard_size, first, lambda begin, end: parts_digest(self.parts, begin, end))
@@ -56,33 +69,36 @@ class ImageTables:
         """The rows from ``first`` on."""
         for part, start, batch in read_rows(self.parts, lambda _: self._columns, first, count):
             numbers = [1] * batch.num_rows if self.key else self._numbers(part, start, batch.num_rows)
-            for record, number in zip(batch.to_pylist(), numbers, strict=True):
-                yield self._row(part, record, number)
+            for row, (record, number) in enumerate(zip(records_of(batch), numbers, strict=True), start + 1):
+                yield self._row(part, row, record, number)
 
     @property
     def _columns(self) -> list[str]:
         return [column for column in (self.image, self.caption, self.url, self.key) if column is not None]
 
-    def _row(self, part: Part, record: dict[str, Any], number: int) -> SourceRow:
-        image, caption = record[self.image], record[self.caption]
+    def _row(self, part: Part, row: int, record: dict[str, Any], number: int) -> SourceRow:
+        image, caption, url = record[self.image], record[self.caption], record[self.url] if self.url else None
         path = image.get("path") if isinstance(image, dict) else image if isinstance(image, str) else None
         data = image.get("bytes") if isinstance(image, dict) else image if isinstance(image, bytes) else None
         if self.key is not None:
             key = str(record[self.key])
         else:
-            content = hashlib.blake2b(data or (path or "").encode(), digest_size=8)
-            content.update(b"\0" + (caption or "").encode())
+            content = hashlib.blake2b(data or (path or "").encode(*_BYTES), digest_size=8)
+            content.update(b"\0" + (caption or "").encode(*_BYTES))
             key = ":".join(filter(None, (part.name, path, content.hexdigest())))
             key += f"#{number}" if number > 1 else ""
+        if not (is_storable(caption) and is_storable(url) and is_storable(key)):
+            fault = f"{part.location}, row {row:,}: a text in it is not UTF-8"
+            return SourceRow(readable(key), None, None, fault=fault)
         local = part.folder / path if data is None and path and part.folder is not None else None
-        return SourceRow(key, caption, data or local, record[self.url] if self.url else None)
+        return SourceRow(key, caption, data or local, url)
 
     def _numbers(self, part: Part, first: int, count: int) -> list[int]:
         """The how-manieth row with its caption each row is: equal rows have equal captions (or none)."""
 
         def digests() -> Iterator[tuple[int, int]]:
             for batch in part.read([self.caption], 0, part.rows):
-                yield from ((digest64(caption or ""), 0) for caption in batch.column(0).to_pylist())
+                yield from ((digest64(caption or ""), 0) for caption in values_of(batch.column(0)))
 
         state = [part.location, part.state, self.caption]
         index = build_index(f"{self.source}-captions-{fingerprint(part.name)}", state, digests)

@@ -84,9 +84,9 @@ class Columns:
         url, caption, key = values.get(self.url), values.get(self.caption), values.get(self.key) if self.key else None
         if isinstance(key, int):
             key = str(key)
-        if not (_is_text(url) and _is_text(caption) and _is_text(key)):
+        if not (is_storable(url) and is_storable(caption) and is_storable(key)):
             column = next(
-                name for name in (self.url, self.caption, self.key) if name and not _is_text(values.get(name))
+                name for name in (self.url, self.caption, self.key) if name and not is_storable(values.get(name))
             )
             value = values[column]
             found = type(value).__name__
@@ -326,8 +326,8 @@ def _batch(rows: list[ListRow]) -> pa.RecordBatch:
     return pa.record_batch([pa.array(column, pa.string()) for column in zip(*rows, strict=True)], LIST_SCHEMA)
 
 
-def _is_text(value: Any) -> bool:
-    """Whether it is text that can be stored, or nothing."""
+def is_storable(value: Any) -> bool:
+    """Whether it is text, all of it Unicode, or nothing."""
     if value is None:
         return True
     if not isinstance(value, str):

@@ -27,7 +27,7 @@ from dqe_assets.ingest.sources.parts import (
     shards_of,
 )
 from dqe_assets.ingest.sources.protocol import Shard, Source, SourceError
-from dqe_assets.ingest.sources.text import as_json
+from dqe_assets.ingest.sources.text import as_json, is_storable, readable
 from dqe_resources.storage import fingerprint
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class WebdatasetSource(Source):
             key,
             caption,
             image,
-            url if isinstance(url, str) else None,
+            url if is_storable(url) else None,
             uid=uid,
             metadata=as_json(fields) if fields else None,
         )
@@ -151,8 +151,9 @@ def _fields(path: Path, file: BinaryIO, member: dict[str, Any] | None) -> dict[s
 
 def _caption(path: Path, member: dict[str, Any] | None, fields: dict[str, Any], name: str) -> str | None:
     caption = fields.get(name)
-    if caption is not None and not isinstance(caption, str):
-        raise _MemberError(path, member, f"field '{name}' is {type(caption).__name__}, expected text")
+    if not is_storable(caption):
+        found = "not Unicode" if isinstance(caption, str) else type(caption).__name__
+        raise _MemberError(path, member, f"field '{name}' is {found}, expected text")
     return caption
 
 
@@ -194,9 +195,10 @@ def _collect(tar: tarfile.TarFile, samples: list[_Sample]) -> None:
         kind = _kind(match[2]) if match and member.isreg() else None
         if match is None or kind is None:
             continue
-        place = {"name": member.name, "offset": member.offset_data, "size": member.size}
-        if not samples or samples[-1].key != match[1] or samples[-1].members.get(kind, {}).get("name") == member.name:
-            samples.append(_Sample(match[1]))
+        key, name = readable(match[1]), readable(member.name)
+        place = {"name": name, "offset": member.offset_data, "size": member.size}
+        if not samples or samples[-1].key != key or samples[-1].members.get(kind, {}).get("name") == name:
+            samples.append(_Sample(key))
         samples[-1].members.setdefault(kind, place)
 
 

@@ -81,3 +81,11 @@ def test_a_row_without_a_url_is_a_fault(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", 0, 2, url=["http://a", None])
     _, row = DatacompSource(name="datacomp", path=tmp_path / "a.parquet").rows(0)
     assert "a.parquet, row 2: column 'url' is empty" in (row.fault or "")
+
+
+def test_a_caption_that_is_not_utf8_is_a_fault(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", 0, 2, text=pa.array([b"ok", b"caf\xe9"]).view(pa.string()))
+    good, wrong = DatacompSource(name="datacomp", path=tmp_path / "a.parquet").rows(0)
+    assert (good.caption, good.fault) == ("ok", None)
+    assert "a.parquet, row 2: column 'text' is not in UTF-8" in (wrong.fault or "")
+    assert wrong.uid == f"{1:032x}"

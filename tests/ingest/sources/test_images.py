@@ -151,6 +151,18 @@ def test_equal_rows_keep_keys_of_their_own_whatever_the_shards(tmp_path: Path, s
     assert keys == [row.key for row in parquet_source(tmp_path / "in", shard_size=50).rows(0)]
 
 
+def test_texts_that_are_not_utf8_are_faults(tmp_path: Path) -> None:
+    broken = pa.array([b"ok", b"caf\xe9"]).view(pa.string())
+    pq.write_table(pa.table({"picture": [jpeg(1), jpeg(2)], "title": broken}), tmp_path / "a.parquet")
+    good, wrong = (
+        row
+        for shard in parquet_source(tmp_path / "a.parquet").shards()
+        for row in parquet_source(tmp_path / "a.parquet").rows(shard.index)
+    )
+    assert (good.caption, good.fault) == ("ok", None)
+    assert "a.parquet, row 2: a text in it is not UTF-8" in (wrong.fault or "")
+
+
 def test_keys_are_what_they_have_always_been(tmp_path: Path) -> None:
     images = pa.array([{"bytes": b"x", "path": "p.jpg"}] * 3 + [{"bytes": None, "path": "p.jpg"}] * 3)
     table = pa.table({"picture": images, "title": ["c", "c", "d", "", None, ""]})

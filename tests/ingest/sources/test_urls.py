@@ -16,6 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from dqe_assets import progress
+from dqe_assets.ingest.sources import listing
 from dqe_assets.ingest.sources.protocol import Source, SourceError
 from dqe_assets.ingest.sources.sbu import SbuSource
 from dqe_assets.ingest.sources.text import LONGEST_LINE
@@ -232,13 +234,27 @@ def test_a_line_without_end_is_cut_and_costs_its_row_alone(tmp_path: Path) -> No
     (tmp_path / "a.jsonl").write_text(f"{good}\n{line}\n{good}\n")
     fields = ",".join(["x" * 100_000] * 30)
     (tmp_path / "b.csv").write_text(f"url,caption\nhttp://a/1,c\nhttp://a/2,{fields}\nhttp://a/1,c\n")
-    for name, found in (("a.jsonl", "line 2: in a line of more than 1,048,576"), ("b.csv", "fields, expected 2 (url, caption)")):
+    for name, found in (
+        ("a.jsonl", "line 2: in a line of more than 1,048,576"),
+        ("b.csv", "fields, expected 2 (url, caption)"),
+    ):
         first, wrong, last = all_rows(urls(tmp_path / name))
         assert (first.caption, last.caption) == ("c", "c")
         assert found in (wrong.fault or "")
     first, wrong, last = all_rows(sbu(tmp_path, "http://a/1\nhttp://a/2\nhttp://a/3", f"c\n{endless}\nc"))
     assert (first.caption, wrong.caption, last.url) == ("c", None, "http://a/3")
     assert "line 2: column 'caption' is in a line of more than" in (wrong.fault or "")
+
+
+def test_what_is_read_once_and_takes_long_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "_REPORT_ROWS", 3)
+    source = urls(write(tmp_path / "a.csv", ROWS))
+    for passes in (2, 0):
+        steps: list[progress.Step] = []
+        with progress.listen(steps.append):
+            assert list(source.shards())
+        assert [step.outcome for step in steps if step.outcome] == ["4 rows read", "4 rows read"][:passes]
+        assert [step.done for step in steps if not step.outcome] == [3, 3][:passes]
 
 
 def test_texts_are_kept_as_they_are(tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ def test_a_key_that_comes_again_is_another_row(tmp_path: Path) -> None:
         ("a.json", b"{", {}, "x.tar, member a.json: not JSON (Expecting property name"),
         ("a.json", b"[]", {}, "x.tar, member a.json: expected a JSON object, found list"),
         ("a.json", b'{"c": 5}', {"caption_field": "c"}, "x.tar, member a.json: field 'c' is int, expected text"),
+        ("a.json", b'{"c": "\\ud800"}', {"caption_field": "c"}, "a.json: field 'c' is not Unicode, expected text"),
     ],
 )
 def test_a_member_that_cannot_be_read_is_named(
@@ -117,6 +118,12 @@ def test_a_member_that_cannot_be_read_is_named(
     assert fault in (wrong.fault or "")
     assert wrong.image is None
     assert (good.image, good.fault) == (b"2", None)
+
+
+def test_names_that_are_not_utf8_are_spelt_out(tmp_path: Path) -> None:
+    members = [("caf\udce9.jpg", b"1"), ("caf\udce9.txt", b"one")]
+    (row,) = rows_of(write(tmp_path / "x.tar", members, format=tarfile.GNU_FORMAT))
+    assert (row.key, row.image, row.caption) == ("x.tar/caf\\udce9", b"1", "one")
 
 
 def test_a_torn_tar_says_where_and_what_was_read_before(tmp_path: Path) -> None:
