@@ -74,10 +74,9 @@ class Checkpoint:
             StorageError: they cannot be written.
         """
         path = f"{self._folder}/{self.version}/{uuid4().hex}.parquet"
-        group = rows_per_group(rows, _ROW_GROUP_BYTES)
-        self.store.write_file(
-            path, lambda target: pq.write_table(rows, target, compression="zstd", row_group_size=group)
-        )
+        # Written fast rather than small: it is soon read again and removed.
+        options = {"compression": "lz4", "row_group_size": rows_per_group(rows, _ROW_GROUP_BYTES)}
+        self.store.write_file(path, lambda target: pq.write_table(rows, target, **options))
 
     def clear(self) -> None:
         """Remove the rows of every version."""

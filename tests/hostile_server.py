@@ -209,9 +209,9 @@ async def redirect_to_good(exchange: Exchange) -> None:
 
 @behaviour
 async def redirect_to(exchange: Exchange) -> None:
-    """To another server: its port and what to ask it for are in the path."""
-    port, _, item = exchange.path.rpartition("/")[2].partition("-")
-    await exchange.redirect(f"http://{ADDRESS}:{port or exchange.server.port}/good/{item}")
+    """To another server, whose port ends the path."""
+    item, _, port = exchange.path.rpartition("/")[2].partition("-")
+    await exchange.redirect(f"http://{ADDRESS}:{port or exchange.server.port}/good/redirected-{item}")
 
 
 @behaviour

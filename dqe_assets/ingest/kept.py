@@ -7,10 +7,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
 from dqe_assets.ingest.fetch.reasons import OK, PLACEHOLDER, is_transient
-from dqe_assets.ingest.outcomes import OUTCOMES, Outcome
+from dqe_assets.ingest.outcomes import OUTCOMES
 from dqe_assets.schemas import RAW_SAMPLES
 from dqe_resources.storage import StorageError
 
@@ -61,22 +62,21 @@ class Kept:
         """Bytes of a row's image."""
         return self._places[uid].bytes
 
-    def read(self, uids: Sequence[str]) -> dict[str, Outcome]:
-        """The outcomes of some rows.
+    def read(self, uids: Sequence[str]) -> pa.Table:
+        """The outcomes of some rows, in their order.
 
         Raises:
             StorageError: a file is damaged.
         """
-        wanted: dict[int, list[_Place]] = defaultdict(list)
-        for uid in uids:
-            wanted[self._places[uid].file].append(self._places[uid])
-        found: dict[str, Outcome] = {}
+        wanted: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for place, uid in enumerate(uids):
+            wanted[self._places[uid].file].append((self._places[uid].position, place))
+        tables, order = [OUTCOMES.empty_table()], []
         for file, places in wanted.items():
-            table = self._files[file](sorted(place.position for place in places))
-            for outcome in table.to_pylist():
-                del outcome["url"]
-                found[outcome.pop("uid")] = outcome
-        return found
+            places.sort()
+            tables.append(self._files[file]([position for position, _ in places]))
+            order += [place for _, place in places]
+        return pa.concat_tables(tables).take(pa.array(np.argsort(np.array(order, np.int64))))
 
     def add_stored(self, store: Store, asset: str, shard: str, refetch: Refetch) -> None:
         """Add the rows of the shard's table as it was, but for those that are to be fetched again.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import asdict
+from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dqe_assets.ingest.fetch.reasons import PLACEHOLDER
-from dqe_assets.ingest.outcomes import LEDGER, Outcome, failed, of_row
+from dqe_assets.ingest.outcomes import LEDGER, OUTCOMES, failed, of_row
 from dqe_assets.schemas import RAW_SAMPLES
 from dqe_resources.errors import DataQualityError
 from dqe_resources.parallel import ordered_map
@@ -18,8 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from dqe_assets.ingest.kept import Kept
+    from dqe_assets.ingest.outcomes import Outcome
     from dqe_assets.ingest.rows import SourceRow
     from dqe_assets.settings import ImageLimits
+
+    Numbered = tuple[int, str, SourceRow]
 
 T = TypeVar("T")
 
@@ -48,7 +54,7 @@ def raw_samples(
 ) -> Iterator[pa.RecordBatch]:
     """One row of ``RAW_SAMPLES`` for each row of the source, in order, in batches of a like number of bytes.
 
-    Images that are to be fetched are fetched when the first of them is due, all at once; a batch is then made of what
+    Images that are to be fetched are fetched when the first of them is due, all at once; batches are then made of what
     has been kept in files.
 
     Args:
@@ -63,74 +69,83 @@ def raw_samples(
         DataQualityError: the source gave other rows when it was read again.
     """
 
-    def uid(row: SourceRow) -> str:
-        return row.uid or uid_of(source, row.key)
+    def numbered(some: Iterable[SourceRow]) -> Iterator[Numbered]:
+        return ((number, row.uid or uid_of(source, row.key), row) for number, row in enumerate(some))
 
-    def with_outcomes() -> Iterator[tuple[int, SourceRow, Outcome | None]]:
-        for number, row in enumerate(track(rows())):
-            if is_fetched(row):
-                wanted = ((uid(one), one) for one in rows() if is_fetched(one))
-                yield from _with_kept(_from(rows(), number), uid, *fetch(wanted))
+    def with_own(some: Iterable[Numbered]) -> Iterator[tuple[Numbered, Outcome]]:
+        return ordered_map(lambda one: (one, of_row(one[2], limits)), some)
+
+    first_fetched: list[int] = []
+
+    def before_fetched() -> Iterator[Numbered]:
+        for one in numbered(track(rows())):
+            if is_fetched(one[2]):
+                first_fetched.append(one[0])
                 return
-            yield number, row, None
+            yield one
 
-    def record(item: tuple[int, SourceRow, Outcome | None]) -> dict[str, Any]:
-        number, row, outcome = item
-        return {
-            "uid": uid(row),
-            "source": source,
-            "shard": shard,
-            "row": number,
-            "image_name": row.key,
-            "url": row.url,
-            "caption": row.caption,
-            "source_metadata": row.metadata,
-            "truth": None
-            if row.truth is None
-            else {"photo": row.truth.photo, "image": row.truth.image, "caption": row.truth.caption},
-            **(of_row(row, limits) if outcome is None else outcome),
-        }
-
-    for chunk in _chunks(ordered_map(record, with_outcomes()), _size):
-        yield pa.RecordBatch.from_pylist(chunk, RAW_SAMPLES)
+    for chunk in _chunks(with_own(before_fetched()), lambda item: _size_of(item[1])):
+        outcomes = pa.Table.from_pylist([outcome for _, outcome in chunk], OUTCOMES)
+        yield _batch([one for one, _ in chunk], outcomes, source, shard)
+    if not first_fetched:
+        return
+    kept, placeholders = fetch((uid, row) for _, uid, row in numbered(rows()) if is_fetched(row))
+    rest = (one for one in numbered(rows()) if one[0] >= first_fetched[0])
+    for some in _chunks(rest, lambda one: _kept_size(one, kept)):
+        is_kept = np.array([is_fetched(row) for _, _, row in some])
+        found = _judged(kept.read([uid for _, uid, row in some if is_fetched(row)]), placeholders)
+        own = [outcome for _, outcome in with_own(one for one in some if not is_fetched(one[2]))]
+        both = pa.concat_tables([found, pa.Table.from_pylist(own, OUTCOMES)])
+        places = np.where(is_kept, np.cumsum(is_kept) - 1, len(found) + np.cumsum(~is_kept) - 1)
+        yield _batch(some, both.take(pa.array(places)), source, shard)
 
 
-def _from(rows: Iterable[SourceRow], start: int) -> Iterator[tuple[int, SourceRow]]:
-    return (numbered for numbered in enumerate(rows) if numbered[0] >= start)
+def _batch(some: list[Numbered], outcomes: pa.Table, source: str, shard: str) -> pa.RecordBatch:
+    given = {
+        "uid": [uid for _, uid, _ in some],
+        "source": [source] * len(some),
+        "shard": [shard] * len(some),
+        "row": [number for number, _, _ in some],
+        "image_name": [row.key for _, _, row in some],
+        "url": [row.url for _, _, row in some],
+        "caption": [row.caption for _, _, row in some],
+        "source_metadata": [row.metadata for _, _, row in some],
+        "truth": [asdict(row.truth) if row.truth else None for _, _, row in some],
+    }
+    arrays = [
+        pa.array(given[field.name], field.type) if field.name in given else outcomes[field.name].combine_chunks()
+        for field in RAW_SAMPLES
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=RAW_SAMPLES)
 
 
-def _with_kept(
-    numbered: Iterator[tuple[int, SourceRow]],
-    uid: Callable[[SourceRow], str],
-    kept: Kept,
-    placeholders: frozenset[str],
-) -> Iterator[tuple[int, SourceRow, Outcome | None]]:
-    def size(item: tuple[int, SourceRow]) -> int:
-        number, row = item
-        if not is_fetched(row):
-            return _ROW_BYTES
-        if not kept.has(uid(row), row.url):
-            raise DataQualityError(
-                f"row {number} ({row.key}) was not there when the images were fetched: the source's files were changed "
-                "meanwhile; run the same command again"
-            )
-        return kept.size(uid(row)) + _ROW_BYTES
-
-    for chunk in _chunks(numbered, size):
-        outcomes = kept.read([uid(row) for _, row in chunk if is_fetched(row)])
-        for number, row in chunk:
-            yield number, row, _judged(outcomes[uid(row)], placeholders) if is_fetched(row) else None
+def _judged(outcomes: pa.Table, placeholders: frozenset[str]) -> pa.Table:
+    """The outcomes, with placeholders as failures."""
+    digests = pa.array(sorted(placeholders), pa.string())
+    is_placeholder = pc.and_(pc.is_in(outcomes["sha256"], digests), pc.is_valid(outcomes["image"])).to_numpy()
+    if not is_placeholder.any():
+        return outcomes
+    found = outcomes.filter(pa.array(is_placeholder)).select(["uid", "url", "sha256", "bytes", *LEDGER]).to_pylist()
+    judged = [outcome | failed(PLACEHOLDER, "the same bytes as other URLs give") for outcome in found]
+    both = pa.concat_tables([outcomes, pa.Table.from_pylist(judged, OUTCOMES)])
+    places = np.where(is_placeholder, len(outcomes) + np.cumsum(is_placeholder) - 1, np.arange(len(outcomes)))
+    return both.take(pa.array(places))
 
 
-def _judged(outcome: Outcome, placeholders: frozenset[str]) -> Outcome:
-    if outcome["sha256"] not in placeholders or outcome["image"] is None:
-        return outcome
-    found = {name: outcome[name] for name in ("sha256", "bytes", *LEDGER)}
-    return found | failed(PLACEHOLDER, "the same bytes as other URLs give")
+def _kept_size(one: Numbered, kept: Kept) -> int:
+    number, uid, row = one
+    if not is_fetched(row):
+        return _ROW_BYTES
+    if not kept.has(uid, row.url):
+        raise DataQualityError(
+            f"row {number} ({row.key}) was not there when the images were fetched: the source's files were changed "
+            "meanwhile; run the same command again"
+        )
+    return _ROW_BYTES + kept.size(uid)
 
 
-def _size(record: dict[str, Any]) -> int:
-    image = record.get("image")
+def _size_of(outcome: Outcome) -> int:
+    image = outcome.get("image")
     return _ROW_BYTES + (len(image["bytes"]) if image else 0)
 
 

@@ -100,6 +100,7 @@ class Client:
         self._settings = settings
         self._max_bytes = max_bytes
         self._rules = AddressRules(settings.allow)
+        self._placeholders = settings.placeholders.places()
         self._directives = frozenset(directive.strip().lower() for directive in settings.disallowed_header_directives)
         self._token = settings.user_agent_token.strip().lower() if settings.user_agent_token else None
         # Bodies that are read in part wait for nobody, but for one of these places once they are large: all the others
@@ -200,7 +201,7 @@ class Client:
         return None
 
     def _refuse(self, url: URL, response: aiohttp.ClientResponse) -> None:
-        if self._settings.placeholders.is_at(url.raw_host or "", url.raw_path):
+        if self._placeholders.match(f"{url.raw_host}{url.raw_path}".lower()):
             raise FetchError(PLACEHOLDER, f"a known placeholder: {url}")
         tags = response.headers.getall("X-Robots-Tag", [])
         if directive := opted_out(tags, token=self._token, directives=self._directives):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
+import re
+from fnmatch import translate
 from typing import Annotated
 
 from pydantic import Field
@@ -32,7 +33,6 @@ class Placeholders(Strict):
     sha256: list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(default_factory=list)
     same_bytes: Annotated[int, Field(ge=2)] | None = 5
 
-    def is_at(self, host: str, path: str) -> bool:
-        """Whether a placeholder is at this host and path."""
-        place = f"{host}{path}".lower()
-        return any(fnmatchcase(place, pattern) for pattern in (*KNOWN_PLACEHOLDERS, *map(str.lower, self.urls)))
+    def places(self) -> re.Pattern[str]:
+        """What matches the host and path, in lower case, of a placeholder."""
+        return re.compile("|".join(translate(pattern.lower()) for pattern in (*KNOWN_PLACEHOLDERS, *self.urls)))

@@ -15,7 +15,7 @@ from dqe_assets.ingest.fetch.reasons import DEADLINE, OK, is_transient
 from dqe_resources.retry import backoff_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from yarl import URL
 
@@ -120,7 +120,8 @@ class Scheduler(Generic[T]):
         client: asks.
         settings: the limits.
         keep: is told what became of each item, once.
-        room: how many items may be in flight, apart from the limit on connections.
+        room: how many items may be in flight, apart from the limit on connections; ``pump`` is to be called when there
+            is more.
         deadline: time of the loop's clock at which all that has not ended does.
     """
 
@@ -129,7 +130,7 @@ class Scheduler(Generic[T]):
         client: Client,
         settings: Fetching,
         *,
-        keep: Callable[[T, Fetched], Awaitable[None]],
+        keep: Callable[[T, Fetched], None],
         room: Callable[[], int],
         deadline: float,
     ) -> None:
@@ -143,7 +144,6 @@ class Scheduler(Generic[T]):
         self._settled: deque[_Job] = deque()
         self._delayed: dict[_Job, asyncio.TimerHandle] = {}
         self._held = 0
-        self._asking = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[None] = self._loop.create_future()
 
@@ -157,7 +157,7 @@ class Scheduler(Generic[T]):
         self._ended = self._loop.create_future()
         expiry = self._loop.call_at(self._deadline, self._expire)
         try:
-            self._pump()
+            self.pump()
             await self._ended
         finally:
             expiry.cancel()
@@ -167,25 +167,24 @@ class Scheduler(Generic[T]):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _pump(self) -> None:
-        """Start what may be started; called whenever something has ended or become ready."""
+    def pump(self) -> None:
+        """Start what may be started: whenever something has ended or become ready, or there is more room."""
         try:
-            most = 2 * self._settings.connections
             while (
                 not self._ended.done()
-                and self._asking < self._settings.connections
-                and len(self._tasks) < min(most, self._room())
+                and len(self._tasks) < min(self._settings.connections, self._room())
                 and (job := self._next()) is not None
             ):
-                if job.verdict is None:
-                    self._asking += 1
+                if job.verdict is not None:
+                    self._end(job, job.verdict)
+                    continue
                 task = self._loop.create_task(self._run(job))
                 self._tasks.add(task)
                 task.add_done_callback(self._finish)
             if not (self._tasks or self._held or self._ended.done()):
                 self._ended.set_result(None)
         except Exception as error:  # noqa: BLE001  # of the source: for whoever waits for the end
-            self._fail(error)
+            self.fail(error)
 
     def _next(self) -> _Job | None:
         if not self._settled and self._held < _LOOKAHEAD:
@@ -258,15 +257,18 @@ class Scheduler(Generic[T]):
 
     def _offer_again(self, host: _Host) -> None:
         self._offer(host)
-        self._pump()
+        self.pump()
 
     async def _run(self, job: _Job) -> None:
-        reply = job.verdict or await self._ask(job)
-        wait = None if job.verdict else self._wait_before_next(job, reply)
-        if wait is not None:
+        reply = await self._ask(job)
+        wait = self._wait_before_next(job, reply)
+        if wait is None:
+            self._end(job, reply)
+        else:
             self._held += 1
             self._delayed[job] = self._loop.call_later(wait, self._requeue, job)
-            return
+
+    def _end(self, job: _Job, reply: Reply) -> None:
         fetched = Fetched(
             reply.reason,
             reply.detail,
@@ -277,7 +279,7 @@ class Scheduler(Generic[T]):
             job.seconds,
             datetime.now(UTC),
         )
-        await self._keep(job.item, fetched)  # type: ignore[arg-type]  # a job is of what was put into it
+        self._keep(job.item, fetched)  # type: ignore[arg-type]  # a job is of what was put into it
 
     async def _ask(self, job: _Job) -> Reply:
         """Ask for an item, whose place at its host has been taken."""
@@ -289,6 +291,7 @@ class Scheduler(Generic[T]):
                 has_place = False
                 host.leave()
                 self._offer(host)
+                self.pump()
 
         async def move(url: URL) -> None:
             nonlocal host, has_place
@@ -307,8 +310,6 @@ class Scheduler(Generic[T]):
             return self._verdict(host) or Reply(DEADLINE)
         finally:
             leave()
-            self._asking -= 1
-            self._pump()
         job.seconds += reply.seconds
         self._judge(host, reply)
         return reply
@@ -340,7 +341,7 @@ class Scheduler(Generic[T]):
         del self._delayed[job]
         self._held -= 1
         self._queue(job)
-        self._pump()
+        self.pump()
 
     def _expire(self) -> None:
         """The time is up: what waits ends, and what is in flight ends by its own limit."""
@@ -349,15 +350,16 @@ class Scheduler(Generic[T]):
         for job, timer in list(self._delayed.items()):
             timer.cancel()
             self._requeue(job)
-        self._pump()
+        self.pump()
 
     def _finish(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._fail(error)
-        self._pump()
+            self.fail(error)
+        self.pump()
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
+        """End with an error of whatever it works with."""
         if not self._ended.done():
             self._ended.set_exception(error)

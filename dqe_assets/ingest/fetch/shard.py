@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import os
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -32,6 +33,7 @@ T = TypeVar("T")
 
 _SAVE_BYTES = 32 << 20
 _MOST_UNSAVED_BYTES = 3 * _SAVE_BYTES
+_DECODED_AT_ONCE = 8
 _WATCH_SECONDS = 0.2
 
 Wanted = tuple[str, "SourceRow"]
@@ -109,10 +111,15 @@ def fetch_rows(
 
 
 class _ShardFetch:
+    """Rows on their way from the web to the checkpoint: fetched, decoded on all cores, saved many at once."""
+
     def __init__(self, settings: Fetching, limits: ImageLimits, checkpoint: Checkpoint) -> None:
         self._settings, self._limits, self._checkpoint = settings, limits, checkpoint
-        self._unsaved: list[Outcome] = []
-        self._unsaved_rows = self._unsaved_bytes = 0
+        self._fetched: deque[tuple[Wanted, Fetched]] = deque()
+        self._decoding = 0
+        self._outcomes: list[Outcome] = []
+        self._decoded_bytes = self._unsaved_rows = self._unsaved_bytes = 0
+        self._decoders: set[asyncio.Task[None]] = set()
         self._saving = asyncio.Lock()
         self._ended: Counter[tuple[str, str]] = Counter()
         # As many again can be fetched while these are being written.
@@ -128,51 +135,78 @@ class _ShardFetch:
     async def run(self, wanted: Iterator[Wanted], canary: Canary | None) -> None:
         deadline = asyncio.get_running_loop().time() + self._settings.shard_seconds
         async with Client(self._settings, self._limits.max_bytes) as client:
-            scheduler: Scheduler[Wanted] = Scheduler(
+            self._scheduler: Scheduler[Wanted] = Scheduler(
                 client, self._settings, keep=self._keep, room=self._room, deadline=deadline
             )
             try:
                 if canary:
-                    await scheduler.run(_with_urls(canary.wanted))
+                    await self._run(canary.wanted)
                     canary.check(self._ended)
-                await scheduler.run(_with_urls(wanted))
+                await self._run(wanted)
             finally:
-                await self._save()
+                await self._save_all()
+
+    async def _run(self, wanted: Iterable[Wanted]) -> None:
+        await self._scheduler.run((one, one[1].url or "") for one in wanted)
+        await self._save_all()
 
     def _room(self) -> int:
         """How many rows may be in flight, so that no more than allowed are lost to a kill."""
         return self._settings.checkpoint_rows - self._unsaved_rows if self._unsaved_bytes < _MOST_UNSAVED_BYTES else 0
 
-    async def _keep(self, item: Wanted, fetched: Fetched) -> None:
-        uid, row = item
-        loop = asyncio.get_running_loop()
-        outcome = await loop.run_in_executor(pool(), of_fetched, row, fetched, self._limits)
-        self._unsaved.append({"uid": uid, "url": row.url, **outcome})
+    def _keep(self, item: Wanted, fetched: Fetched) -> None:
+        self._fetched.append((item, fetched))
         self._unsaved_rows += 1
-        self._unsaved_bytes += _size(outcome)
-        self._ended[outcome["reason"], host_of(row.url)] += 1
-        if len(self._unsaved) >= self._save_rows or self._unsaved_bytes >= _SAVE_BYTES:
-            await self._save()
+        self._unsaved_bytes += _size(fetched)
+        if self._decoding < (os.cpu_count() or 1):
+            self._decoding += 1
+            decoder = asyncio.create_task(self._decode())
+            self._decoders.add(decoder)
+            decoder.add_done_callback(self._end_decoder)
+
+    async def _decode(self) -> None:
+        """Decode what has been fetched, on one core, until nothing is left."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self._fetched:
+                some = [self._fetched.popleft() for _ in range(min(len(self._fetched), _DECODED_AT_ONCE))]
+                outcomes = await loop.run_in_executor(pool(), self._outcomes_of, some)
+                self._outcomes += outcomes
+                self._decoded_bytes += sum(_size(fetched) for _, fetched in some)
+                for outcome in outcomes:
+                    self._ended[outcome["reason"], host_of(outcome["url"])] += 1
+                if len(self._outcomes) >= self._save_rows or self._decoded_bytes >= _SAVE_BYTES:
+                    await self._save()
+        finally:
+            self._decoding -= 1
+
+    def _outcomes_of(self, some: list[tuple[Wanted, Fetched]]) -> list[Outcome]:
+        return [{"uid": uid, "url": row.url, **of_fetched(row, fetched, self._limits)} for (uid, row), fetched in some]
+
+    def _end_decoder(self, decoder: asyncio.Task[None]) -> None:
+        self._decoders.discard(decoder)
+        if not decoder.cancelled() and (error := decoder.exception()) is not None:
+            self._scheduler.fail(error)
+
+    async def _save_all(self) -> None:
+        await asyncio.gather(*self._decoders)
+        await self._save()
 
     async def _save(self) -> None:
         async with self._saving:
-            outcomes, self._unsaved = self._unsaved, []
+            (outcomes, size), self._outcomes, self._decoded_bytes = (self._outcomes, self._decoded_bytes), [], 0
             if outcomes:
                 await asyncio.get_running_loop().run_in_executor(pool(), self._append, outcomes)
                 self._unsaved_rows -= len(outcomes)
-                self._unsaved_bytes -= sum(map(_size, outcomes))
+                self._unsaved_bytes -= size
+                self._scheduler.pump()
 
     def _append(self, outcomes: list[Outcome]) -> None:
         self._checkpoint.append(pa.Table.from_pylist(outcomes, OUTCOMES))
 
 
-def _with_urls(wanted: Iterable[Wanted]) -> Iterator[tuple[Wanted, str]]:
-    return ((one, one[1].url or "") for one in wanted)
-
-
-def _size(outcome: Outcome) -> int:
-    image = outcome.get("image")
-    return len(image["bytes"]) if image else 0
+def _size(fetched: Fetched) -> int:
+    return len(fetched.data or b"")
 
 
 def _run_apart(main: Coroutine[None, None, T], watch: Callable[[], None]) -> T:
