@@ -260,7 +260,13 @@ def _progress() -> Iterator[None]:
 
     from dqe_assets import progress
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", style="dim"),
+    )
     with Progress(*columns, console=console, transient=True) as bars:
         tasks: dict[tuple[str, str | None], Any] = {}
 
@@ -268,9 +274,9 @@ def _progress() -> Iterator[None]:
             key = (step.asset, step.partition)
             name = f"{step.asset:<28} {step.partition or 'all shards'}"
             if key not in tasks:
-                tasks[key] = bars.add_task(name, total=None)
+                tasks[key] = bars.add_task(name, total=None, note="")
             if step.outcome is None:
-                bars.update(tasks[key], completed=step.done, total=step.total or None)
+                bars.update(tasks[key], completed=step.done, total=step.total or None, note=step.note)
                 return
             bars.remove_task(tasks.pop(key))
             failed = step.outcome.startswith("failed")

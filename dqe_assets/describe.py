@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.report import plots, scaling_plots
+from dqe_assets.report import ingest_plots, plots, scaling_plots
 from dqe_assets.scaling.recommend import amount, answer, fitted_pools
 from dqe_assets.schemas import POOL_UTILITIES, RAW_SAMPLES
 from dqe_assets.score.preference import preference_counts
@@ -27,7 +27,7 @@ Metadata = dict[str, Any]
 
 
 def raw_samples(work: Work, table: pa.Table) -> Metadata:
-    """Rows by reason, a contact sheet of the first images, a preview."""
+    """Rows by reason, and by host where they were fetched, a contact sheet of the first images, a preview."""
     reasons = _counts(table["reason"])
     ok = reasons.get("ok", 0)
     shown = np.flatnonzero(pc.equal(table["status"], "ok").to_numpy())[:SHEET_IMAGES].tolist()
@@ -37,11 +37,23 @@ def raw_samples(work: Work, table: pa.Table) -> Metadata:
         "failed": table.num_rows - ok,
         "success_rate": round(ok / table.num_rows, 4) if table.num_rows else None,
         "reasons": _picture(plots.status_bars(reasons), "rows by reason"),
+        **_fetching(table),
         "images": _picture(
             plots.contact_sheet([row["image"]["bytes"] for row in sheet], [row["caption"] or "" for row in sheet]),
             "the first images of the shard",
         ),
         "preview": _preview(table, ["image_name", "caption", "format", "width", "height", "reason"]),
+    }
+
+
+def _fetching(table: pa.Table) -> Metadata:
+    fetched = table.filter(pc.is_valid(table["attempts"]))
+    if not fetched.num_rows:
+        return {}
+    return {
+        "fetched": fetched.num_rows,
+        "requests": pc.sum(fetched["attempts"]).as_py(),
+        "outcomes": _picture(ingest_plots.fetch_outcomes(fetched), "rows by host, and what became of them"),
     }
 
 

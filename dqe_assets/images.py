@@ -62,7 +62,7 @@ def inspect(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageInfo:
         raise ImageError("empty", "the file has no bytes")
     if len(data) > max_bytes:
         raise ImageError("too_large", f"{len(data):,} bytes, at most {max_bytes:,} are allowed")
-    with _opened(data) as image:
+    with opened(data) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise ImageError("bomb", f"{width} x {height} pixels, at most {max_pixels:,} are allowed")
@@ -81,20 +81,35 @@ def decode(data: bytes) -> Image.Image:
     Raises:
         ImageError: the bytes give no image.
     """
-    with _opened(data) as image:
+    with opened(data) as image:
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I;16") or upright.mode == "I":
-            # Pillow clips 16 bits to 8 where it should scale them.
-            upright = upright.convert("I").point(lambda value: value / 257).convert("L")
-        if upright.mode in {"RGBA", "LA", "PA"} or "transparency" in upright.info:
+        upright = eight_bit(ImageOps.exif_transpose(image))
+        if has_transparency(upright):
             rgba = upright.convert("RGBA")
             upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
         return upright.convert("RGB")
 
 
+def eight_bit(image: Image.Image) -> Image.Image:
+    """The image as it is, but 16 bits of grey as 8."""
+    if image.mode.startswith("I;16") or image.mode == "I":
+        # Pillow clips 16 bits to 8 where it should scale them.
+        return image.convert("I").point(lambda value: value / 257).convert("L")
+    return image
+
+
+def has_transparency(image: Image.Image) -> bool:
+    """Whether the image may have pixels that are not opaque."""
+    return image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info
+
+
 @contextmanager
-def _opened(data: bytes) -> Iterator[Image.Image]:
+def opened(data: bytes) -> Iterator[Image.Image]:
+    """An image file with its header read.
+
+    Raises:
+        ImageError: it is none, or whatever Pillow raises while it is used.
+    """
     try:
         with warnings.catch_warnings():
             # The limit on pixels is checked by the caller, before anything is decoded.

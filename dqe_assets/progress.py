@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -17,13 +17,17 @@ _LOG_EVERY_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How far an asset's partition is: ``done`` of ``total`` samples; ``outcome`` once it has ended."""
+    """How far an asset's partition is: ``done`` of ``total`` samples; ``outcome`` once it has ended.
+
+    ``note`` says what else there is to say meanwhile.
+    """
 
     asset: str
     partition: str | None
     done: int
     total: int
     outcome: str | None = None
+    note: str = ""
 
 
 _listeners: list[Callable[[Step], None]] = []
@@ -45,13 +49,36 @@ def report(step: Step) -> None:
         listener(step)
 
 
-def track(items: Iterable[T], total: int, step: Step, log: Callable[[str], None]) -> Iterator[T]:
-    """Yield the items, reporting how far it is."""
-    last = started = time.monotonic()
+class Meter:
+    """Tells how far a partition is: the listeners at once, the log every few seconds.
+
+    Args:
+        asset: name of the asset.
+        partition: the shard.
+        total: of how many samples.
+        log: writes a line.
+    """
+
+    def __init__(self, asset: str, partition: str | None, total: int, log: Callable[[str], None]) -> None:
+        self._step = Step(asset, partition, 0, total)
+        self._log = log
+        self._last = time.monotonic()
+        self._last_done = 0
+
+    def update(self, done: int, note: str = "") -> None:
+        """Tell that so many are done."""
+        report(replace(self._step, done=done, note=note))
+        now = time.monotonic()
+        if now - self._last >= _LOG_EVERY_SECONDS:
+            rate = (done - self._last_done) / (now - self._last)
+            self._last, self._last_done = now, done
+            where = f"{self._step.asset} {self._step.partition or ''}"
+            said = f", {note}" if note else ""
+            self._log(f"{where}: {done:,} of {self._step.total:,}, {rate:,.1f} a second{said}")
+
+
+def track(items: Iterable[T], meter: Meter) -> Iterator[T]:
+    """Yield the items, telling how far it is."""
     for done, item in enumerate(items, 1):
         yield item
-        now = time.monotonic()
-        report(Step(step.asset, step.partition, done, total))
-        if now - last >= _LOG_EVERY_SECONDS:
-            last, rate = now, done / (now - started)
-            log(f"{step.asset} {step.partition or ''}: {done:,} of {total:,}, {rate:,.1f} a second")
+        meter.update(done)

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from dqe_assets import schemas
 from dqe_assets.dedup.clusters import DuplicateRules
+from dqe_assets.ingest.fetch.settings import Fetching, Refetch
 from dqe_assets.ingest.sources import AnySource, Source
 from dqe_assets.scaling.measurements import Scaling
 from dqe_resources.cache import data_directory
@@ -40,10 +41,17 @@ class SettingsError(DataQualityError):
 
 
 class ImageLimits(Strict):
-    """What is refused before it is decoded."""
+    """What is refused before it is decoded, and what is made smaller.
+
+    Attributes:
+        max_bytes: a larger file is not read.
+        max_pixels: an image of more pixels is not decoded.
+        longest_side: a larger image is resized to this on its longer side; by default all are kept as found.
+    """
 
     max_bytes: Annotated[int, Field(ge=1)] = 50_000_000
     max_pixels: Annotated[int, Field(ge=1, le=178_000_000)] = 100_000_000
+    longest_side: Annotated[int, Field(ge=16)] | None = None
 
 
 class Settings(Strict):
@@ -57,6 +65,8 @@ class Settings(Strict):
     warehouse: Warehouse = Field(default_factory=Warehouse)
     store: str = "store"
     images: ImageLimits = ImageLimits()
+    fetching: Fetching = Fetching()
+    refetch: Refetch = "transient"
     duplicates: DuplicateRules = DuplicateRules()
     scaling: Scaling = Field(default_factory=Scaling)
     shards_per_run: Annotated[int, Field(ge=1)] = 16

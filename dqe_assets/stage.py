@@ -94,9 +94,13 @@ class Work:
         """Where rows of this partition are kept while others are still being made; cleared once it is stored."""
         return Checkpoint(self.store, self.asset, self.partition or UNPARTITIONED, self.version)
 
+    def meter(self, total: int) -> progress.Meter:
+        """What tells how far this partition is, of so many samples."""
+        return progress.Meter(self.asset, self.partition, total, self.log)
+
     def track(self, items: Iterable[Any], total: int) -> Iterator[Any]:
         """Yield the items and report progress."""
-        return progress.track(items, total, progress.Step(self.asset, self.partition, 0, total), self.log)
+        return progress.track(items, self.meter(total))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,7 @@ class Stage:
     """An asset of the platform. See ``stage`` for what the attributes mean."""
 
     name: str
-    function: Callable[..., pa.Table | Facts]
+    function: Callable[..., pa.Table | Iterator[pa.RecordBatch] | Facts]
     inputs: tuple[str, ...]
     group: str
     kinds: frozenset[str]
@@ -150,6 +154,7 @@ class Stage:
     pool: str | None
     signature: Callable[[Work], Any] | None
     intact: Callable[[Work, Stamp], bool] | None
+    content: Callable[[pa.Table], Any] | None
 
     @property
     def key(self) -> dg.AssetKey:
@@ -217,11 +222,8 @@ class Stage:
         if stored is None:
             # Before the inputs are read: what changes meanwhile must not count as what went in.
             version = self.fingerprint(work, components)
-            output = self.function(replace(work, version=version), **components)
-            stamp = self._stamp(version, output)
-            verdicts = self._verdicts(work, output)
-            failed = tuple(check.name for check in self.checks if check.blocking and not verdicts[check.name].passed)
-            stored = self._store(work, output, replace(stamp, failed_checks=failed))
+            made = self.function(replace(work, version=version), **components)
+            stored, output, verdicts = self._store(work, made, version)
             work.checkpoint.clear()
         else:
             output = self._stored_output(work, stored.stamp)
@@ -239,25 +241,66 @@ class Stage:
         )
         return stored, metadata, verdicts
 
-    def _stamp(self, version: str, output: pa.Table | Facts) -> Stamp:
-        rows, facts = (output.rows, output.facts) if isinstance(output, Facts) else (output.num_rows, {})
-        return Stamp(version, self.code_version, rows, facts=facts)
-
-    def _store(self, work: Work, output: pa.Table | Facts, stamp: Stamp) -> StoredPartition:
-        if isinstance(output, Facts):
+    def _store(
+        self, work: Work, made: pa.Table | Iterator[pa.RecordBatch] | Facts, version: str
+    ) -> tuple[StoredPartition, pa.Table | Facts, dict[str, Verdict]]:
+        """Check and store what was made; returns it without images, if it came in batches, and the verdicts."""
+        if isinstance(made, Facts):
+            stamp, verdicts = self._checked(work, made, version)
             work.store.write_manifest(self.name, work.partition, stamp)
+            output: pa.Table | Facts = made
+        elif isinstance(made, pa.Table):
+            stamp, verdicts = self._checked(work, made, version)
+            work.store.write_table(self.name, work.partition, made, schema_of(self.name), stamp)
+            output = made
         else:
-            work.store.write_table(self.name, work.partition, output, schema_of(self.name), stamp)
+            output, verdicts = self._store_batches(work, made, version)
         stored = work.store.get(self.name, work.partition)
         if stored is None:
             raise StorageError(f"{work.store.path(self.name, work.partition)}: vanished as soon as it was written")
-        return stored
+        return stored, output, verdicts
+
+    def _store_batches(
+        self, work: Work, batches: Iterator[pa.RecordBatch], version: str
+    ) -> tuple[pa.Table, dict[str, Verdict]]:
+        """Write batches as they come: only what is looked at afterwards, which is not the images, stays in memory."""
+        schema = schema_of(self.name)
+        small: list[pa.RecordBatch] = []
+        verdicts: dict[str, Verdict] = {}
+
+        def passing() -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                small.append(batch.select(self._looked_at))
+                yield batch
+
+        def stamp() -> Stamp:
+            made, found = self._checked(work, table(), version)
+            verdicts.update(found)
+            return made
+
+        def table() -> pa.Table:
+            return pa.Table.from_batches(small, pa.schema([schema.field(name) for name in self._looked_at]))
+
+        work.store.write_batches(self.name, work.partition, passing(), schema, stamp)
+        return table(), verdicts
+
+    def _checked(self, work: Work, output: pa.Table | Facts, version: str) -> tuple[Stamp, dict[str, Verdict]]:
+        verdicts = self._verdicts(work, output)
+        failed = tuple(check.name for check in self.checks if check.blocking and not verdicts[check.name].passed)
+        if isinstance(output, Facts):
+            return Stamp(version, self.code_version, output.rows, failed, output.facts), verdicts
+        content = fingerprint(self.content(output)) if self.content else ""
+        return Stamp(version, self.code_version, output.num_rows, failed, content=content), verdicts
 
     def _stored_output(self, work: Work, stamp: Stamp) -> pa.Table | Facts:
         if not self.is_table:
             return Facts(stamp.rows, stamp.facts)
-        columns = [name for name in schema_of(self.name).names if name != "image"]
-        return work.read(self.name, columns)
+        return work.read(self.name, self._looked_at)
+
+    @property
+    def _looked_at(self) -> list[str]:
+        """The columns that checks and metadata are made of."""
+        return [name for name in schema_of(self.name).names if name != "image"]
 
     def _verdicts(self, work: Work, output: pa.Table | Facts) -> dict[str, Verdict]:
         return {check.name: check.run(work, output) for check in self.checks}
@@ -325,7 +368,7 @@ class Stage:
         for key in keys:
             work = self.work(settings, key, shards, context.log.info)
             stored, metadata, verdicts[key] = self.make(work, components, force=force)
-            version = stored.stamp.fingerprint
+            version = stored.stamp.identity
             if key is not None:
                 context.add_asset_metadata(metadata, asset_key=self.key, partition_key=key)
         return dg.MaterializeResult(
@@ -355,8 +398,9 @@ def stage(  # noqa: PLR0913
     pool: str | None = None,
     signature: Callable[[Work], Any] | None = None,
     intact: Callable[[Work, Stamp], bool] | None = None,
-) -> Callable[[Callable[..., pa.Table | Facts]], Stage]:
-    """Make a stage of a function ``(work, **resources) -> table or Facts``.
+    content: Callable[[pa.Table], Any] | None = None,
+) -> Callable[[Callable[..., pa.Table | Iterator[pa.RecordBatch] | Facts]], Stage]:
+    """Make a stage of a function ``(work, **resources) -> table, batches of a large table, or Facts``.
 
     Args:
         group: asset group.
@@ -373,9 +417,11 @@ def stage(  # noqa: PLR0913
         pool: Dagster pool.
         signature: whatever else goes into a partition: settings, the state of a source.
         intact: whether what a manifest speaks of is still there.
+        content: what else of a table, without images, what is downstream depends on: where the same inputs can give
+            another output.
     """
 
-    def decorate(function: Callable[..., pa.Table | Facts]) -> Stage:
+    def decorate(function: Callable[..., pa.Table | Iterator[pa.RecordBatch] | Facts]) -> Stage:
         parameters = list(inspect.signature(function).parameters)[1:]
         return Stage(
             name=name or function.__name__,
@@ -394,6 +440,7 @@ def stage(  # noqa: PLR0913
             pool=pool,
             signature=signature,
             intact=intact,
+            content=content,
         )
 
     return decorate
@@ -415,7 +462,7 @@ def _input_fingerprint(work: Work, asset: str, partition: str | None) -> str:
             f"{work.asset} needs {where}, which failed {', '.join(stored.stamp.failed_checks)}: "
             "mend what the check names and materialise it again"
         )
-    return stored.stamp.fingerprint
+    return stored.stamp.identity
 
 
 def _check_result(asset: dg.AssetKey, check: Check, verdicts: Mapping[str | None, Verdict]) -> dg.AssetCheckResult:

@@ -10,8 +10,14 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dqe_resources.storage import rows_per_group, take_rows
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dqe_resources.storage import Store
+
+_ROW_GROUP_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -36,11 +42,30 @@ class Checkpoint:
     def rows(self, schema: pa.Schema) -> pa.Table:
         """All rows that were appended, in no particular order; a file that cannot be read is left out."""
         tables = []
-        for path in self._files():
+        for path in self.files():
             # A kill on a file system without atomic renames can leave a torn file; its rows are made again.
-            with contextlib.suppress(pa.ArrowException, OSError), self.store.filesystem.open(path, "rb") as file:
-                tables.append(pq.read_table(file).cast(schema))
+            with contextlib.suppress(pa.ArrowException, OSError):
+                tables.append(self.read(path, schema))
         return pa.concat_tables(tables) if tables else schema.empty_table()
+
+    def files(self) -> list[str]:
+        """The files that hold the rows, one for each time that some were appended."""
+        self.store.filesystem.invalidate_cache()
+        try:
+            paths = self.store.filesystem.ls(f"{self._folder}/{self.version}", detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(path for path in paths if path.endswith(".parquet"))
+
+    def read(self, path: str, schema: pa.Schema, rows: Sequence[int] | None = None) -> pa.Table:
+        """The rows of one file: all, or those at some ascending positions; and of them the schema's columns.
+
+        Raises:
+            ArrowException, OSError: it is torn, or not there.
+        """
+        with self.store.filesystem.open(path, "rb") as handle, pq.ParquetFile(handle) as file:
+            table = file.read(columns=schema.names) if rows is None else take_rows(file, rows, schema.names)
+        return table.cast(schema)
 
     def append(self, rows: pa.Table) -> None:
         """Keep finished rows: once this returns, a kill does not lose them.
@@ -49,7 +74,9 @@ class Checkpoint:
             StorageError: they cannot be written.
         """
         path = f"{self._folder}/{self.version}/{uuid4().hex}.parquet"
-        self.store.write_file(path, lambda target: pq.write_table(rows, target, compression="zstd"))
+        # Written fast rather than small: it is soon read again and removed.
+        options = {"compression": "lz4", "row_group_size": rows_per_group(rows, _ROW_GROUP_BYTES)}
+        self.store.write_file(path, lambda target: pq.write_table(rows, target, **options))
 
     def clear(self) -> None:
         """Remove the rows of every version."""
@@ -59,11 +86,3 @@ class Checkpoint:
     @property
     def _folder(self) -> str:
         return self.store.path(self.asset, f".unfinished/{self.partition}", suffix="")
-
-    def _files(self) -> list[str]:
-        self.store.filesystem.invalidate_cache()
-        try:
-            paths = self.store.filesystem.ls(f"{self._folder}/{self.version}", detail=False)
-        except FileNotFoundError:
-            return []
-        return sorted(path for path in paths if path.endswith(".parquet"))

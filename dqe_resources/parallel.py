@@ -29,17 +29,18 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], *, ahead: int = 
         yield from map(function, items)
         return
     rest = iter(items)
-    pending: deque[Future[R]] = deque(_pool().submit(function, item) for item in islice(rest, ahead))
+    pending: deque[Future[R]] = deque(pool().submit(function, item) for item in islice(rest, ahead))
     try:
         while pending:
             yield pending.popleft().result()
-            pending.extend(_pool().submit(function, item) for item in islice(rest, 1))
+            pending.extend(pool().submit(function, item) for item in islice(rest, 1))
     finally:
         for future in pending:
             future.cancel()
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
+def pool() -> ThreadPoolExecutor:
+    """The threads, one for each core, that decode images and run models."""
     # One for the life of the process: memory that a thread has freed stays with it, and new threads would take more.
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix=_THREADS)

@@ -14,17 +14,19 @@ import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import BinaryIO
 
     import duckdb
@@ -34,7 +36,8 @@ UNPARTITIONED = "all"
 """File name of the one partition of an asset that has no partitions."""
 
 _STAMP = b"dqe"
-_ROW_GROUP_BYTES = 16 << 20
+ROW_GROUP_BYTES = 16 << 20
+"""Of a table with images."""
 
 
 class StorageError(DataQualityError):
@@ -51,6 +54,7 @@ class Stamp:
         rows: rows of the table, or points, files ... of what the manifest speaks of.
         failed_checks: blocking checks that it did not pass: it is there to be looked at, not to be built upon.
         facts: what a manifest holds besides; empty for a table.
+        content: digest of the output itself, where the same inputs can give another one; else empty.
     """
 
     fingerprint: str
@@ -58,12 +62,17 @@ class Stamp:
     rows: int
     failed_checks: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    content: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What it is for whatever is made from it: equal for equal partitions."""
+        return fingerprint(self.fingerprint, self.content) if self.content else self.fingerprint
 
     def to_json(self) -> bytes:
         """Deterministic JSON."""
-        record = {
-            name: getattr(self, name) for name in ("fingerprint", "code_version", "rows", "failed_checks", "facts")
-        }
+        names = ("fingerprint", "code_version", "rows", "failed_checks", "facts", "content")
+        record = {name: getattr(self, name) for name in names}
         return json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False).encode()
 
     @classmethod
@@ -76,6 +85,7 @@ class Stamp:
             rows=record["rows"],
             failed_checks=tuple(record["failed_checks"]),
             facts=record["facts"],
+            content=record.get("content", ""),
         )
 
 
@@ -133,10 +143,37 @@ class Store:
         """
         path = self.path(asset, partition)
         conformed = _conform(table, schema, path).replace_schema_metadata({_STAMP: stamp.to_json()})
-        # Groups of a like number of bytes, so that a few rows with images can be read without their whole shard.
-        rows = max(1, conformed.num_rows * _ROW_GROUP_BYTES // max(conformed.nbytes, 1))
+        rows = rows_per_group(conformed, ROW_GROUP_BYTES)
         options = {"compression": "zstd", "row_group_size": rows, "write_page_checksum": True}
         self.write_file(path, lambda target: pq.write_table(conformed, target, **options))
+        return path
+
+    def write_batches(
+        self,
+        asset: str,
+        partition: str | None,
+        batches: Iterable[pa.RecordBatch],
+        schema: pa.Schema,
+        stamp: Callable[[], Stamp],
+    ) -> str:
+        """Write a large table atomically, each batch as it comes and as a row group; its stamp is asked for in the end.
+
+        Raises:
+            StorageError: a batch does not fit the schema, or the file cannot be written.
+        """
+        path = self.path(asset, partition)
+        # What makes the first batch may take long, and its errors are none of the file's.
+        rest = iter(batches)
+        first = list(islice(rest, 1))
+
+        def write(target: BinaryIO) -> None:
+            with pq.ParquetWriter(target, schema, compression="zstd", write_page_checksum=True) as writer:
+                for batch in chain(first, rest):
+                    table = _conform(pa.Table.from_batches([batch]), schema, path)
+                    writer.write_table(table, row_group_size=max(1, table.num_rows))
+                writer.add_key_value_metadata({_STAMP: stamp().to_json()})
+
+        self.write_file(path, write)
         return path
 
     def write_manifest(self, asset: str, partition: str | None, stamp: Stamp) -> str:
@@ -157,7 +194,10 @@ class Store:
         with self._parquet(path, asset, partition) as file:
             _check_schema(file.schema_arrow, schema, path, columns, _mend(asset, partition))
             with _damage(path, _mend(asset, partition)):
-                table = file.read(columns=list(columns) if columns is not None else None)
+                # Arrow cannot read more than 2 GiB of images at once: group after group it can.
+                names = list(columns) if columns is not None else None
+                groups = [file.read_row_group(group, columns=names) for group in range(file.num_row_groups)]
+                table = pa.concat_tables(groups) if groups else file.read(columns=names)
         return table.replace_schema_metadata(None)
 
     def read_rows(
@@ -171,15 +211,8 @@ class Store:
         path = self.path(asset, partition)
         with self._parquet(path, asset, partition) as file:
             _check_schema(file.schema_arrow, schema, path, columns, _mend(asset, partition))
-            parts, first = [], 0
-            for group in range(file.num_row_groups):
-                count = file.metadata.row_group(group).num_rows
-                inside = [row - first for row in rows if first <= row < first + count]
-                if inside:
-                    with _damage(path, _mend(asset, partition)):
-                        parts.append(file.read_row_group(group, columns=list(columns)).take(pa.array(inside)))
-                first += count
-        return pa.concat_tables(parts).replace_schema_metadata(None) if parts else _empty(schema, columns)
+            with _damage(path, _mend(asset, partition)):
+                return take_rows(file, rows, columns).replace_schema_metadata(None)
 
     def get(self, asset: str, partition: str | None) -> StoredPartition | None:
         """What is stored for a partition, from the file's footer alone; None if nothing is."""
@@ -201,6 +234,15 @@ class Store:
             )
         return None
 
+    def has_any(self, asset: str, prefix: str) -> bool:
+        """Whether a partition of an asset is stored whose key begins so."""
+        self.filesystem.invalidate_cache()
+        try:
+            paths = self.filesystem.ls(f"{self._location[1]}/{asset}", detail=False)
+        except FileNotFoundError:
+            return False
+        return any(path.rpartition("/")[2].startswith(prefix) for path in paths)
+
     def urls(self, asset: str, partitions: Sequence[str | None]) -> list[str]:
         """Those partitions of a table that are stored, as another program names them: local paths, or URLs."""
         filesystem = self.filesystem
@@ -219,7 +261,7 @@ class Store:
             if path.endswith(".json"):
                 return Stamp.from_json(self.filesystem.cat_file(path))
             with self._parquet(path, asset, partition) as file:
-                return Stamp.from_json((file.schema_arrow.metadata or {})[_STAMP])
+                return Stamp.from_json((file.metadata.metadata or {})[_STAMP])
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(f"{path}: not written by this platform; move it away, or {mend}") from error
 
@@ -268,6 +310,24 @@ class Store:
         return len(stale)
 
 
+def rows_per_group(table: pa.Table, size: int) -> int:
+    """Rows that make a row group of so many bytes: a few rows with images can then be read without all the others."""
+    return max(1, table.num_rows * size // max(table.nbytes, 1))
+
+
+def take_rows(file: pq.ParquetFile, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
+    """Some rows of a Parquet file, by ascending position, reading no more than the row groups that hold them."""
+    parts, first, wanted = [], 0, np.asarray(rows, np.int64)
+    for group in range(file.num_row_groups):
+        count = file.metadata.row_group(group).num_rows
+        inside = wanted[(wanted >= first) & (wanted < first + count)] - first
+        if inside.size:
+            parts.append(file.read_row_group(group, columns=list(columns)).take(pa.array(inside)))
+        first += count
+    empty = pa.schema([file.schema_arrow.field(name) for name in columns]).empty_table()
+    return pa.concat_tables(parts) if parts else empty
+
+
 def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Write a file so that at its path there is ever the whole old one or the whole new one.
 
@@ -302,10 +362,6 @@ def _damage(path: str, mend: str) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError) as error:
         raise StorageError(f"{path}: damaged ({_one_line(error)}); {mend}") from error
-
-
-def _empty(schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
-    return pa.schema([schema.field(name) for name in columns]).empty_table()
 
 
 def _one_line(error: Exception) -> str:

@@ -28,13 +28,16 @@ def test_the_settings_that_come_with_the_project_load(data: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"sorces": []}, r"dqe\.yaml: unknown key 'sorces'; allowed: captioners, duplicates, image"),
+        ({"sorces": []}, r"dqe\.yaml: unknown key 'sorces'; allowed: captioners, duplicates, fetching, image"),
         ({"sources": []}, r"dqe\.yaml: sources: List should have at least 1 item"),
         (
             {"sources": [{"kind": "smaple"}]},
-            r"sources\.0: kind 'smaple' is not known; allowed: folder, parquet, sample",
+            r"sources\.0: kind 'smaple' is not known; allowed: datacomp, folder, hf, parquet, sample, sbu",
         ),
-        ({"sources": [{"name": "x"}]}, r"sources\.0: needs the key 'kind', one of: folder, parquet, sample"),
+        (
+            {"sources": [{"name": "x"}]},
+            r"sources\.0: needs the key 'kind', one of: datacomp, folder, hf, parquet, sample, sbu",
+        ),
         ({"sources": [{"kind": "sample", "shards": 3}]}, r"sources\.0: unknown key 'shards'; allowed: .*shard_size"),
         ({"sources": [{"kind": "sample", "shard_size": "many"}]}, r"sources\.0\.shard_size: .*integer.*'many'"),
         ({"sources": [{"kind": "sample", "name": "My photos"}]}, r"sources\.0\.name: .*pattern"),

@@ -7,33 +7,48 @@ from typing import TYPE_CHECKING, Any
 from dqe_assets import describe
 from dqe_assets.ingest.checks import RAW_SAMPLES_CHECKS, shard_source
 from dqe_assets.ingest.raw import raw_samples as make_raw_samples
+from dqe_assets.ingest.remote import fetched_rows
 from dqe_assets.stage import Work, stage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pyarrow as pa
 
 
 def _source_state(work: Work) -> Any:
-    source = shard_source(work)
-    return [source.signature(), source.shard(work.partition or "").digest, work.settings.images.model_dump()]
+    source, settings = shard_source(work), work.settings
+    return [
+        source.signature(),
+        source.shard(work.partition or "").digest,
+        settings.images.model_dump(),
+        settings.fetching.placeholders.model_dump(),
+    ]
+
+
+def _found(table: pa.Table) -> Any:
+    """What the web gave: asked again, it may give something else."""
+    return table.select(["uid", "sha256", "reason"]).to_pydict()
 
 
 @stage(
     group="ingest",
     kinds={"parquet", "python"},
-    code_version="1",
+    code_version="2",
     checks=RAW_SAMPLES_CHECKS,
     describe=describe.raw_samples,
     signature=_source_state,
+    content=_found,
 )
-def raw_samples(work: Work) -> pa.Table:
+def raw_samples(work: Work) -> Iterator[pa.RecordBatch]:
     """Every row of the source's shard with its image, or with the reason why it has none."""
-    source, limits = shard_source(work), work.settings.images
+    source = shard_source(work)
     shard = source.shard(work.partition or "")
     return make_raw_samples(
-        work.track(source.rows(shard.index), shard.rows),
+        lambda: source.rows(shard.index),
         source=source.name,
         shard=source.key(shard.index),
-        max_bytes=limits.max_bytes,
-        max_pixels=limits.max_pixels,
+        limits=work.settings.images,
+        fetch=lambda wanted: fetched_rows(work, wanted, shard.rows),
+        track=lambda rows: work.track(rows, shard.rows),
     )

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.checks import COMPLETE, unique
+from dqe_assets.ingest.outcomes import by_reason_and_host, host_of
 from dqe_assets.stage import Check, Verdict, Work
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def rows_complete(work: Work, table: pa.Table) -> Verdict:
 
 
 def success_rate(work: Work, table: pa.Table) -> Verdict:
-    """Enough rows have an image; if not, says what became of the others."""
+    """Enough rows have an image; says what became of the others, by reason and host."""
     minimum = shard_source(work).min_success_rate
     ok = pc.sum(pc.equal(table["status"], "ok")).as_py() or 0
     share = ok / table.num_rows if table.num_rows else 1.0
@@ -35,7 +36,7 @@ def success_rate(work: Work, table: pa.Table) -> Verdict:
         for item in pc.value_counts(table["reason"]).to_pylist()
         if item["values"] != "ok"
     }
-    listed = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
+    listed = by_reason_and_host(zip(table["reason"].to_pylist(), map(host_of, table["url"].to_pylist()), strict=True))
     return Verdict(
         share >= minimum,
         f"{ok:,} of {table.num_rows:,} rows have an image ({share:.1%}, at least {minimum:.0%} required)"

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from dqe_assets import images
+from dqe_assets.ingest.fetch.reasons import PLACEHOLDER
+from dqe_assets.ingest.outcomes import LEDGER, OUTCOMES, failed, of_row
 from dqe_assets.schemas import RAW_SAMPLES
+from dqe_resources.errors import DataQualityError
 from dqe_resources.parallel import ordered_map
+from dqe_resources.storage import ROW_GROUP_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
+    from dqe_assets.ingest.kept import Kept
+    from dqe_assets.ingest.outcomes import Outcome
     from dqe_assets.ingest.rows import SourceRow
+    from dqe_assets.settings import ImageLimits
 
-_BATCH_ROWS = 512
+    Numbered = tuple[int, str, SourceRow]
+
+T = TypeVar("T")
+
+_ROW_BYTES = 1024
+"""What a row counts beside its image, in the size of a batch."""
 
 
 def uid_of(source: str, key: str) -> str:
@@ -26,66 +38,126 @@ def uid_of(source: str, key: str) -> str:
     return hashlib.blake2b(f"{source}\0{key}".encode(), digest_size=16).hexdigest()
 
 
-def raw_samples(rows: Iterable[SourceRow], *, source: str, shard: str, max_bytes: int, max_pixels: int) -> pa.Table:
-    """One row of ``RAW_SAMPLES`` for each row of the source, in order.
+def is_fetched(row: SourceRow) -> bool:
+    """Whether a row's image is to be fetched: the source has its URL, and not the image."""
+    return row.image is None and bool(row.url) and row.fault is None
+
+
+def raw_samples(
+    rows: Callable[[], Iterable[SourceRow]],
+    *,
+    source: str,
+    shard: str,
+    limits: ImageLimits,
+    fetch: Callable[[Iterator[tuple[str, SourceRow]]], tuple[Kept, frozenset[str]]],
+    track: Callable[[Iterable[SourceRow]], Iterable[SourceRow]] = iter,
+) -> Iterator[pa.RecordBatch]:
+    """One row of ``RAW_SAMPLES`` for each row of the source, in order, in batches of a like number of bytes.
+
+    Images that are to be fetched are fetched when the first of them is due, all at once; batches are then made of what
+    has been kept in files.
 
     Args:
-        rows: the rows, an image given as bytes or as the path of a file.
+        rows: gives the rows, the same each time: an image as bytes, as the path of a file, or as a URL.
         source: name of the source.
         shard: partition key.
-        max_bytes: a larger file is not read.
-        max_pixels: an image of more pixels is not decoded.
+        limits: what is refused before it is decoded, and made smaller after.
+        fetch: fetches rows, given with their uids; returns their outcomes, and the digests of placeholders.
+        track: reports progress over rows that are not fetched.
+
+    Raises:
+        DataQualityError: the source gave other rows when it was read again.
     """
 
-    def record(numbered: tuple[int, SourceRow]) -> dict[str, Any]:
-        number, row = numbered
-        return {
-            "uid": uid_of(source, row.key),
-            "source": source,
-            "shard": shard,
-            "row": number,
-            "image_name": row.key,
-            "url": row.url,
-            "caption": row.caption,
-            "truth": None
-            if row.truth is None
-            else {"photo": row.truth.photo, "image": row.truth.image, "caption": row.truth.caption},
-            **_image_columns(row, max_bytes=max_bytes, max_pixels=max_pixels),
-        }
+    def numbered(some: Iterable[SourceRow]) -> Iterator[Numbered]:
+        return ((number, row.uid or uid_of(source, row.key), row) for number, row in enumerate(some))
 
-    records = ordered_map(record, enumerate(rows))
-    batches = iter(lambda: list(islice(records, _BATCH_ROWS)), [])
-    return pa.Table.from_batches((pa.RecordBatch.from_pylist(batch, RAW_SAMPLES) for batch in batches), RAW_SAMPLES)
+    def with_own(some: Iterable[Numbered]) -> Iterator[tuple[Numbered, Outcome]]:
+        return ordered_map(lambda one: (one, of_row(one[2], limits)), some)
+
+    first_fetched: list[int] = []
+
+    def before_fetched() -> Iterator[Numbered]:
+        for one in numbered(track(rows())):
+            if is_fetched(one[2]):
+                first_fetched.append(one[0])
+                return
+            yield one
+
+    for chunk in _chunks(with_own(before_fetched()), lambda item: _size_of(item[1])):
+        outcomes = pa.Table.from_pylist([outcome for _, outcome in chunk], OUTCOMES)
+        yield _batch([one for one, _ in chunk], outcomes, source, shard)
+    if not first_fetched:
+        return
+    kept, placeholders = fetch((uid, row) for _, uid, row in numbered(rows()) if is_fetched(row))
+    rest = (one for one in numbered(rows()) if one[0] >= first_fetched[0])
+    for some in _chunks(rest, lambda one: _kept_size(one, kept)):
+        is_kept = np.array([is_fetched(row) for _, _, row in some])
+        found = _judged(kept.read([uid for _, uid, row in some if is_fetched(row)]), placeholders)
+        own = [outcome for _, outcome in with_own(one for one in some if not is_fetched(one[2]))]
+        both = pa.concat_tables([found, pa.Table.from_pylist(own, OUTCOMES)])
+        places = np.where(is_kept, np.cumsum(is_kept) - 1, len(found) + np.cumsum(~is_kept) - 1)
+        yield _batch(some, both.take(pa.array(places)), source, shard)
 
 
-def _image_columns(row: SourceRow, *, max_bytes: int, max_pixels: int) -> dict[str, Any]:
-    columns: dict[str, Any] = {}
-    try:
-        data = _image_bytes(row, max_bytes)
-        columns |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-        info = images.inspect(data, max_bytes=max_bytes, max_pixels=max_pixels)
-    except images.ImageError as error:
-        return columns | {"status": "failed", "reason": error.reason, "detail": error.detail}
-    return columns | {
-        "image": {"bytes": data, "path": Path(row.key).name},
-        "format": info.format,
-        "width": info.width,
-        "height": info.height,
-        "exif_orientation": info.exif_orientation,
-        "status": "ok",
-        "reason": "ok",
+def _batch(some: list[Numbered], outcomes: pa.Table, source: str, shard: str) -> pa.RecordBatch:
+    given = {
+        "uid": [uid for _, uid, _ in some],
+        "source": [source] * len(some),
+        "shard": [shard] * len(some),
+        "row": [number for number, _, _ in some],
+        "image_name": [row.key for _, _, row in some],
+        "url": [row.url for _, _, row in some],
+        "caption": [row.caption for _, _, row in some],
+        "source_metadata": [row.metadata for _, _, row in some],
+        "truth": [asdict(row.truth) if row.truth else None for _, _, row in some],
     }
+    arrays = [
+        pa.array(given[field.name], field.type) if field.name in given else outcomes[field.name].combine_chunks()
+        for field in RAW_SAMPLES
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=RAW_SAMPLES)
 
 
-def _image_bytes(row: SourceRow, max_bytes: int) -> bytes:
-    if isinstance(row.image, bytes):
-        return row.image
-    if row.image is None:
-        raise images.ImageError("missing", "the source has no image for this row")
-    try:
-        size = row.image.stat().st_size
-        if size > max_bytes:
-            raise images.ImageError("too_large", f"{size:,} bytes, at most {max_bytes:,} are allowed")
-        return row.image.read_bytes()
-    except OSError as error:
-        raise images.ImageError("missing", f"{row.image}: {error.strerror or error}") from error
+def _judged(outcomes: pa.Table, placeholders: frozenset[str]) -> pa.Table:
+    """The outcomes, with placeholders as failures."""
+    digests = pa.array(sorted(placeholders), pa.string())
+    is_placeholder = pc.and_(pc.is_in(outcomes["sha256"], digests), pc.is_valid(outcomes["image"])).to_numpy()
+    if not is_placeholder.any():
+        return outcomes
+    found = outcomes.filter(pa.array(is_placeholder)).select(["uid", "url", "sha256", "bytes", *LEDGER]).to_pylist()
+    judged = [outcome | failed(PLACEHOLDER, "the same bytes as other URLs give") for outcome in found]
+    both = pa.concat_tables([outcomes, pa.Table.from_pylist(judged, OUTCOMES)])
+    places = np.where(is_placeholder, len(outcomes) + np.cumsum(is_placeholder) - 1, np.arange(len(outcomes)))
+    return both.take(pa.array(places))
+
+
+def _kept_size(one: Numbered, kept: Kept) -> int:
+    number, uid, row = one
+    if not is_fetched(row):
+        return _ROW_BYTES
+    if not kept.has(uid, row.url):
+        raise DataQualityError(
+            f"row {number} ({row.key}) was not there when the images were fetched: the source's files were changed "
+            "meanwhile; run the same command again"
+        )
+    return _ROW_BYTES + kept.size(uid)
+
+
+def _size_of(outcome: Outcome) -> int:
+    image = outcome.get("image")
+    return _ROW_BYTES + (len(image["bytes"]) if image else 0)
+
+
+def _chunks(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Runs of items whose sizes come to those of a row group."""
+    chunk: list[T] = []
+    total = 0
+    for item in items:
+        chunk.append(item)
+        total += size(item)
+        if total >= ROW_GROUP_BYTES:
+            yield chunk
+            chunk, total = [], 0
+    if chunk:
+        yield chunk

@@ -34,6 +34,10 @@ class SourceRow:
         image: the file's bytes, or the path of a local file (which may be missing), or None where only a URL is known.
         url: where the image came from, or None.
         truth: what was planted, in the embedded sample only.
+        uid: the uid, 32 hex digits in lower case, of a source that has uids of its own; None to make it of the key.
+        fault: why the source's own record of the row cannot be read (file, line, what was expected); such a row has
+            no image and is not fetched.
+        metadata: a JSON object of what else the source says of the row, as text.
     """
 
     key: str
@@ -41,3 +45,6 @@ class SourceRow:
     image: bytes | Path | None
     url: str | None = None
     truth: Truth | None = None
+    uid: str | None = None
+    fault: str | None = None
+    metadata: str | None = None

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from dqe_assets import schemas
+from dqe_assets.report.ingest_views import FETCHED, HOST_OF, INGEST_VIEWS
+from dqe_assets.report.relations import Table as _Table
+from dqe_assets.report.relations import View as _View
+from dqe_assets.report.relations import columns as _columns
+from dqe_assets.report.relations import meaning as _meaning
 from dqe_assets.schemas import Column, table_schema
 
 if TYPE_CHECKING:
@@ -77,36 +82,6 @@ class Section:
     table: pa.Table
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    name: str
-    comment: str
-    columns: dict[str, tuple[str, str]]
-    """SQL type and meaning of each column."""
-    select: str
-    """The rows, columns in the order of ``columns``."""
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    name: str
-    comment: str
-    select: str
-    columns: dict[str, str] = field(default_factory=dict)
-    """Meaning of the columns that no table has under the same name."""
-
-
-def _meaning(schema: pa.Schema, name: str) -> str:
-    metadata: dict[bytes, bytes] = schema.field(name).metadata
-    unit = metadata.get(b"unit")
-    return metadata[b"description"].decode() + (f" [{unit.decode()}]" if unit else "")
-
-
-def _columns(schema: pa.Schema, **types: str) -> dict[str, tuple[str, str]]:
-    """Columns that mean what they mean in the store."""
-    return {name: (sql_type, _meaning(schema, name)) for name, sql_type in types.items()}
-
-
 _UID = _columns(schemas.RAW_SAMPLES, uid="VARCHAR")
 _PLACE = _UID | _columns(schemas.RAW_SAMPLES, source="VARCHAR", shard="VARCHAR")
 _IS_DUPLICATE = "whether another sample of its duplicate cluster (kind any) is the one to keep"
@@ -148,6 +123,8 @@ _TABLES = (
         )
         | {"megapixels": ("FLOAT", "width x height [million pixels]")}
         | _columns(schemas.RAW_SAMPLES, status="VARCHAR", reason="VARCHAR")
+        | FETCHED
+        | _columns(schemas.RAW_SAMPLES, source_metadata="VARCHAR")
         | _columns(
             schemas.IMAGE_FEATURES,
             sharpness="FLOAT",
@@ -177,6 +154,8 @@ _TABLES = (
         )
         SELECT r.uid, r.source, r.shard, r.row, r.image_name, r.url, r.caption, r.format, r.bytes, r.width, r.height,
             r.width::DOUBLE * r.height / 1e6, r.status, r.reason,
+            host_of(r.url), r.attempts, r.http_status, r.final_url, r.seconds, make_timestamp(epoch_us(r.fetched_at)),
+            r.source_metadata,
             f.sharpness, f.brightness, f.contrast, f.colourfulness, f.top_label, f.label_probabilities[1],
             original.similarity, best.caption_source, best.similarity,
             coalesce(NOT clustered.is_representative, false), clustered.cluster
@@ -319,10 +298,13 @@ _TABLES = (
     _Table(
         "failures",
         "Every sample whose image could not be read, and why",
-        _PLACE | _columns(schemas.RAW_SAMPLES, image_name="VARCHAR", reason="VARCHAR", detail="VARCHAR"),
+        _PLACE
+        | _columns(schemas.RAW_SAMPLES, image_name="VARCHAR", url="VARCHAR", reason="VARCHAR", detail="VARCHAR")
+        | FETCHED,
         """
-        SELECT uid, source, shard, image_name, reason, detail
-        FROM raw_samples WHERE status <> 'ok' ORDER BY shard, "row"
+        SELECT r.uid, r.source, r.shard, r.image_name, r.url, r.reason, r.detail,
+            s.host, r.attempts, r.http_status, r.final_url, r.seconds, s.fetched_at
+        FROM raw_samples r JOIN samples s USING (uid) WHERE r.status <> 'ok' ORDER BY r.shard, r."row"
         """,
     ),
     _Table(
@@ -394,6 +376,7 @@ _SUMMARY_COLUMNS = {
 }
 
 _VIEWS = (
+    *INGEST_VIEWS,
     _View(
         "worst_captions",
         "Images with a caption, those first whose original caption fits least, and the best caption that there is",
@@ -562,7 +545,10 @@ _VIEWS = (
 _READ = {
     "raw_samples": (
         schemas.RAW_SAMPLES,
-        "uid source shard row image_name url caption format bytes width height status reason detail",
+        (
+            "uid source shard row image_name url caption format bytes width height status reason detail "
+            "attempts http_status final_url seconds fetched_at source_metadata"
+        ),
     ),
     "image_features": (
         schemas.IMAGE_FEATURES,
@@ -616,6 +602,7 @@ def build_warehouse(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInpu
         message = f"raw_samples holds the uid {uid} {times} times: uids must be unique across all shards"
         raise ValueError(message)
     comments: dict[str, str] = {}
+    connection.execute(HOST_OF)
     for table in _TABLES:
         columns = ", ".join(f'"{name}" {sql_type}' for name, (sql_type, _) in table.columns.items())
         connection.execute(f"CREATE TABLE {table.name} ({columns})")

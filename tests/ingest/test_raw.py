@@ -6,6 +6,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -13,11 +14,23 @@ from dqe_assets import images
 from dqe_assets.ingest.raw import raw_samples, uid_of
 from dqe_assets.ingest.rows import SourceRow
 from dqe_assets.schemas import RAW_SAMPLES
+from dqe_assets.settings import ImageLimits
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 LIMITS = {"max_bytes": 1_000_000, "max_pixels": 1_000_000}
+
+
+def never(_: Iterator[object]) -> None:
+    raise AssertionError("there is nothing to fetch")
+
+
+def made(rows: list[SourceRow], *, source: str = "s", shard: str = "s-00000", **limits: int) -> pa.Table:
+    bounds = ImageLimits.model_validate(LIMITS | limits)
+    batches = raw_samples(lambda: rows, source=source, shard=shard, limits=bounds, fetch=never)  # type: ignore[arg-type]
+    return pa.Table.from_batches(batches, RAW_SAMPLES)
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -62,7 +75,7 @@ JPEG = encoded(photo(), "JPEG")
 )
 def test_what_is_no_image_keeps_its_row_with_the_reason(data: bytes | None, reason: str) -> None:
     rows = [SourceRow("a", "first", JPEG), SourceRow("b", "second", data), SourceRow("c", None, JPEG)]
-    table = raw_samples(rows, source="s", shard="s-00000", **LIMITS)
+    table = made(rows)
     assert table.schema.equals(RAW_SAMPLES)
     assert table["row"].to_pylist() == [0, 1, 2]
     assert table["status"].to_pylist() == ["ok", "failed", "ok"]
@@ -76,7 +89,7 @@ def test_files_are_read_and_a_missing_one_is_a_row(tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_bytes(JPEG)
     (tmp_path / "folder.jpg").mkdir()
     rows = [SourceRow(name, "c", tmp_path / name) for name in ("x.jpg", "gone.jpg", "folder.jpg")]
-    table = raw_samples(rows, source="s", shard="s-00000", **LIMITS)
+    table = made(rows)
     assert table["reason"].to_pylist() == ["ok", "missing", "missing"]
     assert table["image"][0]["bytes"].as_py() == JPEG
     assert "No such file" in table["detail"][1].as_py()
@@ -86,7 +99,7 @@ def test_size_is_that_of_the_upright_image() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = encoded(photo(60, 40), "JPEG", exif=exif)
-    table = raw_samples([SourceRow("a", "c", turned)], source="s", shard="s-00000", **LIMITS)
+    table = made([SourceRow("a", "c", turned)])
     row = table.drop_columns(["image"]).to_pylist()[0]
     assert (row["width"], row["height"], row["exif_orientation"], row["format"]) == (40, 60, 6, "jpeg")
     assert images.decode(turned).size == (40, 60)
@@ -96,9 +109,38 @@ def test_uids_are_of_the_key_and_the_source_and_nothing_else() -> None:
     assert uid_of("s", "a") == uid_of("s", "a")
     assert len({uid_of("s", "a"), uid_of("t", "a"), uid_of("s", "b"), uid_of("", "s\0a")}) == 4
     assert len(uid_of("s", "a")) == 32
-    first = raw_samples([SourceRow("a", "c", JPEG), SourceRow("b", "c", JPEG)], source="s", shard="s-0", **LIMITS)
-    second = raw_samples([SourceRow("b", "other", JPEG)], source="s", shard="s-1", **LIMITS)
+    first = made([SourceRow("a", "c", JPEG), SourceRow("b", "c", JPEG)], shard="s-0")
+    second = made([SourceRow("b", "other", JPEG)], shard="s-1")
     assert first["uid"][1] == second["uid"][0]
+
+
+def test_uids_and_other_columns_of_the_source_are_kept_and_a_row_that_it_could_not_read_is_a_row() -> None:
+    rows = [
+        SourceRow("a", "c", JPEG, uid="0" * 32, metadata='{"clip": 0.3}'),
+        SourceRow("b", None, None, url="http://example.org/x", fault="list.csv, line 2: 3 columns, expected 2"),
+    ]
+    table = made(rows)
+    assert table["uid"].to_pylist() == ["0" * 32, uid_of("s", "b")]
+    assert table["source_metadata"].to_pylist() == ['{"clip": 0.3}', None]
+    assert table["reason"].to_pylist() == ["ok", "bad_row"]
+    assert table["detail"][1].as_py() == "list.csv, line 2: 3 columns, expected 2"
+
+
+def test_a_large_image_is_made_smaller_if_asked_and_its_size_before_is_kept() -> None:
+    table = made([SourceRow("a", "c", encoded(photo(90, 60), "PNG")), SourceRow("b", "c", JPEG)], longest_side=60)
+    first, second = table.to_pylist()
+    assert (first["width"], first["height"], first["original_width"], first["original_height"]) == (60, 40, 90, 60)
+    assert first["bytes"] == len(first["image"]["bytes"]) != first["original_bytes"]
+    assert images.decode(first["image"]["bytes"]).size == (60, 40)
+    assert (second["image"]["bytes"], second["original_width"], second["original_bytes"]) == (JPEG, None, None)
+
+
+def test_many_images_come_in_batches_of_bounded_size() -> None:
+    rows = [SourceRow(str(number), "c", JPEG + bytes(900_000)) for number in range(60)]
+    bounds = ImageLimits(**LIMITS)
+    batches = list(raw_samples(lambda: rows, source="s", shard="s-0", limits=bounds, fetch=never))  # type: ignore[arg-type]
+    assert [batch.num_rows for batch in batches] == [19, 19, 19, 3]
+    assert pa.Table.from_batches(batches)["row"].to_pylist() == list(range(60))
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ TABLES = {
     "pool_utilities", "filter_recommendation",
 }  # fmt: skip
 VIEWS = {
+    "failures_by_host", "hosts",
     "worst_captions", "best_captions", "most_improved", "well_aligned_unique", "failure_reasons", "duplicate_groups",
     "duplicate_kinds", "quality_by_shard", "quality_by_source", "caption_quality", "asset_sizes",
     "best_filters",

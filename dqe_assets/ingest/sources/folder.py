@@ -43,10 +43,10 @@ class FolderSource(Source):
             raise ValueError(msg)
         return self
 
-    def shards(self) -> Iterator[Shard]:
+    def shards(self, first: int = 0) -> Iterator[Shard]:
         """As ``Source.shards``. The digest covers names, captions, sizes and times of the files."""
-        entries = self._entries()
-        index = 0
+        entries = islice(self._entries(), first * self.shard_size, None)
+        index = first
         while chunk := list(islice(entries, self.shard_size)):
             stats = [_stat(self.path / name) for name, _, _ in chunk]
             sidecars = [_stat((self.path / name).with_suffix(".txt")) for name, caption, _ in chunk if caption is None]

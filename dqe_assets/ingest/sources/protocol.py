@@ -23,10 +23,14 @@ class SourceError(DataQualityError):
     """A source cannot be read: says the file, the row or column, and what was expected."""
 
 
-def _existing_path(path: Path) -> Path:
+def in_data_directory(path: Path) -> Path:
+    """A path of the settings: a relative one counts from the folder of dqe.yaml."""
     resolved = path.expanduser()
-    if not resolved.is_absolute():
-        resolved = data_directory() / resolved
+    return resolved if resolved.is_absolute() else data_directory() / resolved
+
+
+def _existing_path(path: Path) -> Path:
+    resolved = in_data_directory(path)
     if not resolved.exists():
         msg = f"there is nothing at {resolved}: give the path of an existing file or folder"
         raise ValueError(msg)
@@ -66,8 +70,8 @@ class Source(Component):
     min_success_rate: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     @abstractmethod
-    def shards(self) -> Iterator[Shard]:
-        """The shards, found without reading an image.
+    def shards(self, first: int = 0) -> Iterator[Shard]:
+        """The shards from number ``first`` on, found without reading an image.
 
         Raises:
             SourceError: the source's own files cannot be read.
@@ -91,8 +95,9 @@ class Source(Component):
         Raises:
             SourceError: the source has no such shard (any more).
         """
-        for shard in self.shards():
-            if self.key(shard.index) == key:
-                return shard
+        number = key.removeprefix(f"{self.name}-")
+        shard = next(self.shards(int(number)), None) if number.isascii() and number.isdecimal() else None
+        if shard is not None and self.key(shard.index) == key:
+            return shard
         msg = f"source {self.name} has no shard {key}: it has become smaller; run: dqe sync"
         raise SourceError(msg)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from dqe_assets.ingest.sources.parts import shards_of
 from dqe_assets.ingest.sources.protocol import Name, Shard, ShardSize, Source
 
 if TYPE_CHECKING:
@@ -19,13 +20,12 @@ class SampleSource(Source):
     name: Name = "sample"
     shard_size: ShardSize = 64
 
-    def shards(self) -> Iterator[Shard]:
+    def shards(self, first: int = 0) -> Iterator[Shard]:
         """As ``Source.shards``."""
         from dqe_assets.ingest.sample import SAMPLE_SIZE, sample_digest
 
         digest = sample_digest()
-        for index, start in enumerate(range(0, SAMPLE_SIZE, self.shard_size)):
-            yield Shard(index, min(self.shard_size, SAMPLE_SIZE - start), digest)
+        return shards_of(SAMPLE_SIZE, self.shard_size, first, lambda _begin, _end: digest)
 
     def rows(self, index: int) -> Iterator[SourceRow]:
         """As ``Source.rows``."""

@@ -151,6 +151,34 @@ def test_equal_rows_keep_keys_of_their_own_whatever_the_shards(tmp_path: Path, s
     assert keys == [row.key for row in parquet_source(tmp_path / "in", shard_size=50).rows(0)]
 
 
+def test_texts_that_are_not_utf8_are_faults(tmp_path: Path) -> None:
+    broken = pa.array([b"ok", b"caf\xe9"]).view(pa.string())
+    pq.write_table(pa.table({"picture": [jpeg(1), jpeg(2)], "title": broken}), tmp_path / "a.parquet")
+    good, wrong = (
+        row
+        for shard in parquet_source(tmp_path / "a.parquet").shards()
+        for row in parquet_source(tmp_path / "a.parquet").rows(shard.index)
+    )
+    assert (good.caption, good.fault) == ("ok", None)
+    assert "a.parquet, row 2: a text in it is not UTF-8" in (wrong.fault or "")
+
+
+def test_keys_are_what_they_have_always_been(tmp_path: Path) -> None:
+    images = pa.array([{"bytes": b"x", "path": "p.jpg"}] * 3 + [{"bytes": None, "path": "p.jpg"}] * 3)
+    table = pa.table({"picture": images, "title": ["c", "c", "d", "", None, ""]})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
+    for shard_size in (1, 2, 4, 100):
+        source = parquet_source(tmp_path / "a.parquet", shard_size=shard_size)
+        assert [row.key for shard in source.shards() for row in source.rows(shard.index)] == [
+            "a.parquet:p.jpg:497c4f9e30bfd568",
+            "a.parquet:p.jpg:497c4f9e30bfd568#2",
+            "a.parquet:p.jpg:3cbe29b870aa0923",
+            "a.parquet:p.jpg:10ec855590837f5d",
+            "a.parquet:p.jpg:10ec855590837f5d#2",
+            "a.parquet:p.jpg:10ec855590837f5d#3",
+        ]
+
+
 def test_key_column_structs_and_paths(tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_bytes(jpeg(1))
     images = pa.array([{"bytes": jpeg(2), "path": "in.jpg"}, {"bytes": None, "path": "x.jpg"}])

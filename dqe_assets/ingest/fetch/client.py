@@ -1,0 +1,275 @@
+"""One request for one image: redirects, limits, refusals, and what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import aiohttp
+from yarl import URL
+
+from dqe_assets.ingest.fetch.addresses import AddressRules
+from dqe_assets.ingest.fetch.optout import opted_out
+from dqe_assets.ingest.fetch.reasons import OK, PLACEHOLDER, http_reason
+from dqe_assets.ingest.fetch.resolver import RefusedAddressError, Resolver
+from dqe_resources.retry import retry_after_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+    from typing import Any, Self
+
+    from dqe_assets.ingest.fetch.settings import Fetching
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_SUCCESSES = frozenset({200, 203})
+_DRAINED_BYTES = 64 << 10
+_LARGE_BYTES = 4 << 20
+_LARGE_BODIES = 8
+
+
+class FetchError(Exception):
+    """Why there is no image: a reason of the vocabulary, and what was found."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(slots=True)
+class Reply:
+    """What one request gave.
+
+    Attributes:
+        reason: ok, or why there are no bytes.
+        detail: what was found.
+        data: the body.
+        http_status: of the last answer; None if none came.
+        final_url: the last that was asked for.
+        retry_after: seconds that the server asks to wait.
+        was_asked: whether a host was asked at all.
+        had_answer: whether the host that was asked last began to answer.
+        seconds: that it took, without waiting for its turn.
+    """
+
+    reason: str = OK
+    detail: str | None = None
+    data: bytes | None = None
+    http_status: int | None = None
+    final_url: str | None = None
+    retry_after: float | None = None
+    was_asked: bool = False
+    had_answer: bool = False
+    seconds: float = 0.0
+
+
+def parse_url(text: str) -> URL:
+    """An http or https URL; a host that is an IPv4 address in another form (2130706433, 0x7f.1) in the usual one.
+
+    Raises:
+        FetchError: bad_url.
+    """
+    try:
+        url = URL(text.strip())
+        host = url.raw_host
+        if url.scheme not in {"http", "https"} or not host or not url.port:
+            raise FetchError("bad_url", f"not an http or https URL with a host: {text[:200]!r}")
+        last = host.rstrip(".").rpartition(".")[2]
+        if ":" not in host and (last.isdigit() or last.startswith("0x")):
+            # As browsers have it: what ends in a number is an address.
+            url = url.with_host(socket.inet_ntoa(socket.inet_aton(host.rstrip("."))))
+    except (ValueError, OSError) as error:
+        raise FetchError("bad_url", f"{error}: {text[:200]!r}") from error
+    return url
+
+
+class Client:
+    """A pool of connections for one shard, within the limits of the settings.
+
+    Args:
+        settings: how to fetch.
+        max_bytes: a larger body is not read to its end.
+    """
+
+    def __init__(self, settings: Fetching, max_bytes: int) -> None:
+        self._settings = settings
+        self._max_bytes = max_bytes
+        self._rules = AddressRules(settings.allow)
+        self._placeholders = settings.placeholders.places()
+        self._directives = frozenset(directive.strip().lower() for directive in settings.disallowed_header_directives)
+        self._token = settings.user_agent_token.strip().lower() if settings.user_agent_token else None
+        # Bodies that are read in part wait for nobody, but for one of these places once they are large: all the others
+        # together then take a bounded part of memory, and those with a place can end.
+        self._large = asyncio.Semaphore(_LARGE_BODIES)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        resolver = Resolver(self._rules, self._settings.connect_to)
+        self._stack.push_async_callback(resolver.close)
+        self._session = await self._opened(resolver, self._guarded_socket)
+        self._trusting_session = await self._opened(resolver, None)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _opened(self, resolver: Resolver, socket_factory: Any) -> aiohttp.ClientSession:
+        settings = self._settings
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0,  # whoever calls bounds what is in flight
+                resolver=resolver,
+                use_dns_cache=False,  # the resolver remembers
+                socket_factory=socket_factory,
+            ),
+            timeout=aiohttp.ClientTimeout(connect=settings.connect_seconds, sock_read=settings.idle_seconds),
+            headers={"User-Agent": settings.user_agent, "Accept-Encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+        return await self._stack.enter_async_context(session)
+
+    def _guarded_socket(self, info: tuple[Any, ...]) -> socket.socket:
+        """A socket for an address: the last place at which one can be refused, and none gets past it."""
+        family, kind, protocol, _, address = info
+        if not self._rules.permits(address[0]):
+            raise RefusedAddressError(address[0])
+        return socket.socket(family, kind, protocol)
+
+    async def get(self, url: URL, move: Callable[[URL], Awaitable[None]]) -> Reply:
+        """Ask for an image, once.
+
+        Args:
+            url: as ``parse_url`` gives it.
+            move: waits until the host of another URL may be asked, to which this one is redirected.
+
+        Returns:
+            The reply, whatever came: it raises nothing but cancellation.
+        """
+        reply = Reply()
+        try:
+            await self._follow(url, move, reply)
+        except FetchError as error:
+            reply.reason, reply.detail = error.reason, error.detail
+        except Exception as error:  # noqa: BLE001  # hostile answers raise errors of many kinds: each is this row's outcome
+            reply.reason, reply.detail = _reason_of(error), _in_words(error)
+        return reply
+
+    async def _follow(self, url: URL, move: Callable[[URL], Awaitable[None]], reply: Reply) -> None:
+        clock = asyncio.get_running_loop().time
+        for hop in range(self._settings.max_redirects + 1):
+            if hop:
+                await move(url)
+            started = clock()
+            try:
+                async with asyncio.timeout(self._settings.request_seconds - reply.seconds):
+                    target = await self._ask(url, reply)
+            finally:
+                reply.seconds += clock() - started
+            if target is None:
+                return
+            url = target
+        raise FetchError("too_many_redirects", f"more than {self._settings.max_redirects}; the next is {url}")
+
+    async def _ask(self, url: URL, reply: Reply) -> URL | None:
+        """Ask one host; returns where it redirects to, if it does."""
+        host = url.raw_host or ""
+        is_address = ":" in host or host.replace(".", "").isdigit()
+        if is_address and not self._rules.permits(host):
+            raise RefusedAddressError(host)
+        reply.final_url, reply.was_asked, reply.had_answer = str(url), True, False
+        session = self._trusting_session if self._rules.trusts(host) else self._session
+        async with session.get(url, allow_redirects=False) as response:
+            reply.http_status, reply.had_answer = response.status, True
+            location = response.headers.get("Location")
+            if response.status in _REDIRECTS and location:
+                await _drain(response)
+                return _redirected(url, location)
+            if response.status not in _SUCCESSES:
+                reply.retry_after = retry_after_seconds(response.headers.get("Retry-After"))
+                await _drain(response)
+                raise FetchError(http_reason(response.status), response.reason or "")
+            self._refuse(url, response)
+            reply.data = await self._body(response)
+        return None
+
+    def _refuse(self, url: URL, response: aiohttp.ClientResponse) -> None:
+        if self._placeholders.match(f"{url.raw_host}{url.raw_path}".lower()):
+            raise FetchError(PLACEHOLDER, f"a known placeholder: {url}")
+        tags = response.headers.getall("X-Robots-Tag", [])
+        if directive := opted_out(tags, token=self._token, directives=self._directives):
+            raise FetchError("opted_out", f"X-Robots-Tag: {directive}")
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in {"", "identity"}:
+            raise FetchError("content_encoding", f"Content-Encoding: {encoding}")
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        parts: list[bytes] = []
+        size, announced = 0, response.content_length or 0
+        async with AsyncExitStack() as large:
+            while announced <= self._max_bytes and size <= self._max_bytes:
+                part = await response.content.readany()
+                if not part:
+                    return b"".join(parts)
+                if size <= _LARGE_BYTES < size + len(part):
+                    await large.enter_async_context(self._large)
+                parts.append(part)
+                size += len(part)
+        found = f"{announced:,}" if announced else f"{size:,} or more"
+        raise FetchError("too_large", f"{found} bytes, at most {self._max_bytes:,} are allowed")
+
+
+def _redirected(url: URL, location: str) -> URL:
+    try:
+        target = url.join(URL(location.strip()))
+    except ValueError as error:
+        raise FetchError("bad_url", f"redirected to {location[:200]!r}: {error}") from error
+    return parse_url(str(target))
+
+
+async def _drain(response: aiohttp.ClientResponse) -> None:
+    """Read a short body that nobody wants: the connection can then be used again."""
+    if (response.content_length or 0) <= _DRAINED_BYTES and response.content_length is not None:
+        await response.read()
+
+
+def _reason_of(error: Exception) -> str:  # noqa: PLR0911
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        cause = error.os_error
+        if isinstance(cause, RefusedAddressError):
+            return "refused_address"
+        return "dns_temporary" if cause.errno == socket.EAI_AGAIN else "dns"
+    if isinstance(error, RefusedAddressError | aiohttp.ClientConnectorError) and _was_refused(error):
+        return "refused_address"
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    if isinstance(error, ssl.SSLError | aiohttp.ClientSSLError):
+        return "tls"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return "connect"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "incomplete"
+    if isinstance(error, aiohttp.ClientConnectionError | ConnectionError):
+        return "reset"
+    return "bad_response"
+
+
+def _was_refused(error: OSError) -> bool:
+    return isinstance(error, RefusedAddressError) or isinstance(error.__cause__, RefusedAddressError)
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return "no connection within fetching.connect_seconds"
+    if isinstance(error, aiohttp.SocketTimeoutError):
+        return "silent for fetching.idle_seconds"
+    if isinstance(error, TimeoutError):
+        return "not ended within fetching.request_seconds"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]

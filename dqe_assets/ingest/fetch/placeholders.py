@@ -1,0 +1,38 @@
+"""Stock pictures that servers give, with status 200, in place of images that are gone."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import translate
+from typing import Annotated
+
+from pydantic import Field
+
+from dqe_resources.component import Strict
+
+KNOWN_PLACEHOLDERS = (
+    "*.yimg.com/*photo_unavailable*",  # Flickr, to which its dead photos are redirected
+    "*.staticflickr.com/*photo_unavailable*",  # Flickr
+    "i.imgur.com/removed.png",  # Imgur
+    "*tinypic.com/images/404.gif",  # TinyPic
+)
+"""Where known placeholders are: host and path, with ``*`` for anything."""
+
+
+class Placeholders(Strict):
+    """What else is taken for a placeholder.
+
+    Attributes:
+        urls: host and path where a placeholder is, ``*`` standing for anything, beside those that are known.
+        sha256: digests of placeholders.
+        same_bytes: that many different URLs of a shard, with different captions, giving the same bytes make those a
+            placeholder; null for never. With one caption they are copies of one image.
+    """
+
+    urls: list[str] = Field(default_factory=list)
+    sha256: list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(default_factory=list)
+    same_bytes: Annotated[int, Field(ge=2)] | None = 5
+
+    def places(self) -> re.Pattern[str]:
+        """What matches the host and path, in lower case, of a placeholder."""
+        return re.compile("|".join(translate(pattern.lower()) for pattern in (*KNOWN_PLACEHOLDERS, *self.urls)))

@@ -1,0 +1,237 @@
+"""The rows of a shard that are fetched: in order of their hosts' turns, into files from which a kill takes little."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import uvloop
+
+from dqe_assets.ingest.fetch.client import Client
+from dqe_assets.ingest.fetch.reasons import OK
+from dqe_assets.ingest.fetch.scheduler import Scheduler
+from dqe_assets.ingest.outcomes import OUTCOMES, Outcome, by_reason_and_host, host_of, of_fetched
+from dqe_resources.errors import DataQualityError
+from dqe_resources.parallel import pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+
+    from dqe_assets.ingest.fetch.scheduler import Fetched
+    from dqe_assets.ingest.fetch.settings import Fetching
+    from dqe_assets.ingest.rows import SourceRow
+    from dqe_assets.settings import ImageLimits
+    from dqe_resources.checkpoint import Checkpoint
+
+T = TypeVar("T")
+
+_SAVE_BYTES = 32 << 20
+_MOST_UNSAVED_BYTES = 3 * _SAVE_BYTES
+_DECODED_AT_ONCE = 8
+_WATCH_SECONDS = 0.2
+
+Wanted = tuple[str, "SourceRow"]
+"""The uid of a row, and the row."""
+
+
+class CanaryError(DataQualityError):
+    """Too few of a source's first rows have an image, and so the others are not asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A source's first rows, which are fetched before all others, and the share of them that must have an image.
+
+    Attributes:
+        source: name of the source.
+        min_success_rate: 0 to 1.
+        wanted: those that are to be fetched.
+        kept: what became of the others, which are kept from before: how many ended with each reason, by host.
+    """
+
+    source: str
+    min_success_rate: float
+    wanted: Sequence[Wanted]
+    kept: Counter[tuple[str, str]]
+
+    def check(self, fetched: Counter[tuple[str, str]]) -> None:
+        """See whether enough rows have an image.
+
+        Raises:
+            CanaryError: they have not; says why, by reason and host.
+        """
+        outcomes = self.kept + fetched
+        total = outcomes.total()
+        ok = sum(count for (reason, _), count in outcomes.items() if reason == OK)
+        if ok < self.min_success_rate * total:
+            raise CanaryError(
+                f"source {self.source}: of its first {total:,} rows {ok:,} have an image ({ok / total:.1%}, at least "
+                f"{self.min_success_rate:.0%} required); the others: {by_reason_and_host(outcomes.elements())}. "
+                f"No more were fetched. If that is what the source is like, lower its min_success_rate in dqe.yaml; "
+                f"else mend what the reasons name and run the same command again"
+            )
+
+
+def fetch_rows(
+    wanted: Iterator[Wanted],
+    settings: Fetching,
+    limits: ImageLimits,
+    checkpoint: Checkpoint,
+    canary: Canary | None,
+    watch: Callable[[Counter[str]], None],
+) -> None:
+    """Fetch rows; their outcomes are in the checkpoint once this returns.
+
+    Args:
+        wanted: the rows, read as they are needed; without those of the canary.
+        settings: how to fetch.
+        limits: what is refused before it is decoded, and made smaller after.
+        checkpoint: where outcomes are kept.
+        canary: what must hold before they are fetched.
+        watch: told a few times a second how many rows have ended with each reason.
+
+    Raises:
+        CanaryError: the canary says so. The images that it found are kept, and its failures are not.
+        StorageError: the checkpoint cannot be written.
+    """
+    fetching = _ShardFetch(settings, limits, checkpoint)
+    try:
+        _run_apart(fetching.run(wanted, canary), lambda: watch(fetching.reasons()))
+    except CanaryError:
+        found = checkpoint.rows(OUTCOMES)
+        checkpoint.clear()
+        checkpoint.append(found.filter(pc.equal(found["reason"], OK)))
+        raise
+
+
+class _ShardFetch:
+    """Rows on their way from the web to the checkpoint: fetched, decoded on all cores, saved many at once."""
+
+    def __init__(self, settings: Fetching, limits: ImageLimits, checkpoint: Checkpoint) -> None:
+        self._settings, self._limits, self._checkpoint = settings, limits, checkpoint
+        self._fetched: deque[tuple[Wanted, Fetched]] = deque()
+        self._decoding = 0
+        self._outcomes: list[Outcome] = []
+        self._decoded_bytes = self._unsaved_rows = self._unsaved_bytes = 0
+        self._decoders: set[asyncio.Task[None]] = set()
+        self._saving = asyncio.Lock()
+        self._ended: Counter[tuple[str, str]] = Counter()
+        # As many again can be fetched while these are being written.
+        self._save_rows = max(1, (settings.checkpoint_rows - settings.connections) // 2)
+
+    def reasons(self) -> Counter[str]:
+        """How many rows have ended with each reason."""
+        counts: Counter[str] = Counter()
+        for (reason, _), count in list(self._ended.items()):
+            counts[reason] += count
+        return counts
+
+    async def run(self, wanted: Iterator[Wanted], canary: Canary | None) -> None:
+        deadline = asyncio.get_running_loop().time() + self._settings.shard_seconds
+        async with Client(self._settings, self._limits.max_bytes) as client:
+            self._scheduler: Scheduler[Wanted] = Scheduler(
+                client, self._settings, keep=self._keep, room=self._room, deadline=deadline
+            )
+            try:
+                if canary:
+                    await self._run(canary.wanted)
+                    canary.check(self._ended)
+                await self._run(wanted)
+            finally:
+                await self._save_all()
+
+    async def _run(self, wanted: Iterable[Wanted]) -> None:
+        await self._scheduler.run((one, one[1].url or "") for one in wanted)
+        await self._save_all()
+
+    def _room(self) -> int:
+        """How many rows may be in flight, so that no more than allowed are lost to a kill."""
+        return self._settings.checkpoint_rows - self._unsaved_rows if self._unsaved_bytes < _MOST_UNSAVED_BYTES else 0
+
+    def _keep(self, item: Wanted, fetched: Fetched) -> None:
+        self._fetched.append((item, fetched))
+        self._unsaved_rows += 1
+        self._unsaved_bytes += _size(fetched)
+        if self._decoding < (os.cpu_count() or 1):
+            self._decoding += 1
+            decoder = asyncio.create_task(self._decode())
+            self._decoders.add(decoder)
+            decoder.add_done_callback(self._end_decoder)
+
+    async def _decode(self) -> None:
+        """Decode what has been fetched, on one core, until nothing is left."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self._fetched:
+                some = [self._fetched.popleft() for _ in range(min(len(self._fetched), _DECODED_AT_ONCE))]
+                outcomes = await loop.run_in_executor(pool(), self._outcomes_of, some)
+                self._outcomes += outcomes
+                self._decoded_bytes += sum(_size(fetched) for _, fetched in some)
+                for outcome in outcomes:
+                    self._ended[outcome["reason"], host_of(outcome["url"])] += 1
+                if len(self._outcomes) >= self._save_rows or self._decoded_bytes >= _SAVE_BYTES:
+                    await self._save()
+        finally:
+            self._decoding -= 1
+
+    def _outcomes_of(self, some: list[tuple[Wanted, Fetched]]) -> list[Outcome]:
+        return [{"uid": uid, "url": row.url, **of_fetched(row, fetched, self._limits)} for (uid, row), fetched in some]
+
+    def _end_decoder(self, decoder: asyncio.Task[None]) -> None:
+        self._decoders.discard(decoder)
+        if not decoder.cancelled() and (error := decoder.exception()) is not None:
+            self._scheduler.fail(error)
+
+    async def _save_all(self) -> None:
+        await asyncio.gather(*self._decoders)
+        await self._save()
+
+    async def _save(self) -> None:
+        async with self._saving:
+            (outcomes, size), self._outcomes, self._decoded_bytes = (self._outcomes, self._decoded_bytes), [], 0
+            if outcomes:
+                await asyncio.get_running_loop().run_in_executor(pool(), self._append, outcomes)
+                self._unsaved_rows -= len(outcomes)
+                self._unsaved_bytes -= size
+                self._scheduler.pump()
+
+    def _append(self, outcomes: list[Outcome]) -> None:
+        self._checkpoint.append(pa.Table.from_pylist(outcomes, OUTCOMES))
+
+
+def _size(fetched: Fetched) -> int:
+    return len(fetched.data or b"")
+
+
+def _run_apart(main: Coroutine[None, None, T], watch: Callable[[], None]) -> T:
+    """Run a coroutine on a loop in a thread of its own: an interrupt then reaches the caller, who ends it in order."""
+    loop = uvloop.new_event_loop()
+
+    def cancel() -> None:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="fetch") as thread:
+        future = thread.submit(_run_to_its_end, loop, main)
+        try:
+            while not wait([future], timeout=_WATCH_SECONDS).done:
+                watch()
+        except BaseException:
+            loop.call_soon_threadsafe(cancel)
+            raise
+        watch()
+        return future.result()
+
+
+def _run_to_its_end(loop: asyncio.AbstractEventLoop, main: Coroutine[None, None, T]) -> T:
+    try:
+        return loop.run_until_complete(main)
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()

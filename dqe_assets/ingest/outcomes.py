@@ -1,0 +1,143 @@
+"""What becomes of a row's image: the columns of ``raw_samples`` that say so."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+
+from dqe_assets import images
+from dqe_assets.ingest.fetch.reasons import OK
+from dqe_assets.ingest.resize import resize
+from dqe_assets.schemas import RAW_SAMPLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dqe_assets.ingest.fetch.scheduler import Fetched
+    from dqe_assets.ingest.rows import SourceRow
+    from dqe_assets.settings import ImageLimits
+
+LEDGER = ("attempts", "http_status", "final_url", "seconds", "fetched_at")
+"""Columns of how a row was fetched; null for a row that came with its image."""
+
+OUTCOME = (
+    *("image", "sha256", "format", "bytes", "width", "height", "exif_orientation"),
+    *("original_bytes", "original_width", "original_height", "status", "reason", "detail"),
+    *LEDGER,
+)
+"""Columns of what became of a row's image."""
+
+OUTCOMES = pa.schema([RAW_SAMPLES.field(name) for name in ("uid", "url", *OUTCOME)])
+"""Outcomes on their own, of the rows with these uids and URLs."""
+
+Outcome = dict[str, Any]
+
+
+def failed(reason: str, detail: str | None) -> Outcome:
+    """A row that has no image."""
+    return {"status": "failed", "reason": reason, "detail": detail}
+
+
+def of_row(row: SourceRow, limits: ImageLimits) -> Outcome:
+    """The outcome of a row that is not fetched."""
+    if row.fault is not None:
+        return failed("bad_row", row.fault)
+    try:
+        data = _own_bytes(row, limits.max_bytes)
+    except images.ImageError as error:
+        return failed(error.reason, error.detail)
+    return of_bytes(data, row.key, limits)
+
+
+def of_fetched(row: SourceRow, fetched: Fetched, limits: ImageLimits) -> Outcome:
+    """The outcome of a row that was fetched."""
+    if fetched.data is None:
+        outcome = failed(fetched.reason, fetched.detail)
+    else:
+        outcome = of_bytes(fetched.data, row.key, limits)
+    return outcome | {
+        "attempts": fetched.attempts,
+        "http_status": fetched.http_status,
+        "final_url": fetched.final_url,
+        "seconds": fetched.seconds,
+        "fetched_at": fetched.at,
+    }
+
+
+def of_bytes(data: bytes, key: str, limits: ImageLimits) -> Outcome:
+    """The outcome of an image file's bytes: decoded whole, and made smaller if the limits say so."""
+    outcome: Outcome = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    try:
+        info = images.inspect(data, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
+        smaller = None if limits.longest_side is None else resize(data, limits.longest_side)
+    except images.ImageError as error:
+        return outcome | failed(error.reason, error.detail)
+    outcome |= {
+        "image": {"bytes": data, "path": Path(key).name},
+        "format": info.format,
+        "width": info.width,
+        "height": info.height,
+        "exif_orientation": info.exif_orientation,
+        "status": "ok",
+        "reason": OK,
+    }
+    if smaller is not None:
+        outcome |= {
+            "image": {"bytes": smaller.data, "path": Path(key).name},
+            "format": smaller.format,
+            "bytes": len(smaller.data),
+            "width": smaller.width,
+            "height": smaller.height,
+            "exif_orientation": 1,
+            "original_bytes": len(data),
+            "original_width": info.width,
+            "original_height": info.height,
+        }
+    return outcome
+
+
+def host_of(url: str | None) -> str:
+    """The host that a URL names; empty where it names none."""
+    try:
+        return urlsplit(url or "").hostname or ""
+    except ValueError:
+        return ""
+
+
+def by_reason_and_host(outcomes: Iterable[tuple[str, str]], *, hosts: int = 3) -> str:
+    """Failures in words, most frequent first: ``http_404 60 (a.org 55, b.org 5), dns 17 (c.org 17)``.
+
+    Args:
+        outcomes: reason and host of each row.
+        hosts: how many hosts to name for each reason.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for reason, host in outcomes:
+        if reason != OK:
+            counts.setdefault(reason, Counter())[host] += 1
+    parts = []
+    for reason, of_hosts in sorted(counts.items(), key=lambda item: (-item[1].total(), item[0])):
+        first = sorted(of_hosts.items(), key=lambda item: (-item[1], item[0]))
+        named = [f"{host} {count:,}" for host, count in first[:hosts] if host]
+        named += [f"{len(first) - hosts:,} hosts more"] if len(first) > hosts else []
+        parts.append(f"{reason} {of_hosts.total():,}" + (f" ({', '.join(named)})" if named else ""))
+    return ", ".join(parts)
+
+
+def _own_bytes(row: SourceRow, max_bytes: int) -> bytes:
+    if isinstance(row.image, bytes):
+        return row.image
+    if row.image is None:
+        raise images.ImageError("missing", "the source has neither an image nor a URL for this row")
+    try:
+        size = row.image.stat().st_size
+        if size > max_bytes:
+            raise images.ImageError("too_large", f"{size:,} bytes, at most {max_bytes:,} are allowed")
+        return row.image.read_bytes()
+    except OSError as error:
+        raise images.ImageError("missing", f"{row.image}: {error.strerror or error}") from error
