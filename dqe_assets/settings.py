@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from dqe_assets import schemas
+from dqe_assets.caption.prompts import PromptError, prompt_of
 from dqe_assets.dedup.clusters import DuplicateRules
 from dqe_assets.ingest.sources import AnySource, Source
 from dqe_assets.scaling.measurements import Scaling
@@ -72,6 +73,17 @@ class Settings(Strict):
         reserved = {schemas.ORIGINAL, schemas.IMAGE} & set(self.captioner_names)
         if reserved:
             raise PydanticCustomError("reserved", "captioners: the name '{name}' is reserved", {"name": min(reserved)})
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_exist(self) -> Self:
+        for captioner in self.captioners:
+            try:
+                prompt_of(captioner)
+            except PromptError as error:
+                raise PydanticCustomError(
+                    "prompt", "captioner {name}: {error}", {"name": captioner.name, "error": str(error)}
+                ) from error
         return self
 
     @property

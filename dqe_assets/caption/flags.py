@@ -28,10 +28,13 @@ _SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»)\]*_]*$")
 _INNER_SENTENCE_END = re.compile(r"[^\W\d_]{2}[.!?][\"'”’)*]*\s+\S")
 _SENTENCES = re.compile(r"(?<=[.!?])[\"'”’)]*\s+|\n+")
 # What no English sentence ends with.
-_DANGLING = frozenset("a an the of and or with in on at to from by for as its their his her which while is are".split())
+_DANGLING = frozenset(
+    "a an the of and or with in on at to from by for as its their his her which while is are".split()  # noqa: SIM905
+)
 
 _REFUSAL = re.compile(
-    r"""^\W*(?:(?:i'?\s?a?m\s+(?:very\s+|so\s+)?sorry|sorry|i\s+apologi[sz]e|apologies|unfortunately|my\s+apologies)\b.{0,40}?\b
+    r"""^\W*
+    (?:(?:i'?\s?a?m\s+(?:very\s+|so\s+)?sorry|sorry|i\s+apologi[sz]e|(?:my\s+)?apologies|unfortunately)\b.{0,40}?\b
         (?:i(?:'m|\s+am)?\s+(?:can(?:no|')?t|can\s+not|could(?:n't|\s+not)|do(?:n't|\s+not)|am\s+not|not|unable|am\s+unable|
         won't|will\s+not)|but\b|(?:the|this|your)\s+(?:image|picture|photo)|as\s+an?\s+(?:ai|language))
       |as\s+an?\s+(?:ai|artificial|(?:large\s+)?language\s+model|(?:text|vision)\S*\s+model)\b

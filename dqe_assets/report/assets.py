@@ -163,7 +163,7 @@ def _captioners(work: Work) -> list[CaptionerInfo]:
         CaptionerInfo(
             captioner.name,
             captioner.kind,
-            captioner.model,
+            captioner.model_id,
             tuple(sorted(captioner.backbones)),
             captioner.name in work.settings.judged_by_their_own,
         )

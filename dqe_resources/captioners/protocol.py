@@ -69,7 +69,8 @@ class Captioner(Component):
     without_effect: ClassVar[frozenset[str]] = frozenset({"min_coverage"})
     """Settings that change no caption, and so are no part of the signature."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+    """Name of the asset ``synthetic_captions/<name>``, and of what is made of it."""
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.98
     """Share of the samples with an image that must have a caption."""
 

@@ -6,10 +6,15 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dqe_assets.caption.straightforward import normalise_original
 from dqe_resources.cache import data_directory
+from dqe_resources.captioners.protocol import VisionCaptioner
 from dqe_resources.errors import DataQualityError
+
+if TYPE_CHECKING:
+    from dqe_resources.captioners.protocol import Captioner
 
 PLACEHOLDER = "{original_caption}"
 """Where a prompt quotes the sample's own caption; where there is none, that whole paragraph is left out."""
@@ -84,6 +89,15 @@ def load_prompt(name: str) -> Prompt:
         raise PromptError(f"{path}: has {len(text):,} characters; a prompt has 1 to {LONGEST_PROMPT:,}")
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return Prompt(f"{name} {version[1]}" if version else name, text, digest)
+
+
+def prompt_of(captioner: Captioner) -> Prompt | None:
+    """The prompt of a captioner that sees the image, None for any other.
+
+    Raises:
+        PromptError: as ``load_prompt``.
+    """
+    return load_prompt(captioner.prompt) if isinstance(captioner, VisionCaptioner) else None
 
 
 def prompt_files() -> dict[str, Path]:
