@@ -58,8 +58,8 @@ class EngineSettings(Strict):
     """Any other field of lmdeploy's TurbomindEngineConfig or PytorchEngineConfig."""
 
     def fields_of(self, engine: EngineName) -> dict[str, Any]:
-        """The fields of an engine's configuration class, by that class's names."""
-        return {
+        """The fields of an engine's configuration class, by that class's names; those left to lmdeploy are not there."""
+        fields = {
             "tp": self.tp,
             "dtype": self.dtype,
             "model_format": self.model_format,
@@ -70,5 +70,5 @@ class EngineSettings(Strict):
             "cache_block_seq_len" if engine == "turbomind" else "block_size": self.block_size,
             "max_prefill_token_num": self.max_prefill_token_num,
             "enable_prefix_caching": self.enable_prefix_caching,
-            **self.options,
         }
+        return {**{name: value for name, value in fields.items() if value is not None}, **self.options}

@@ -217,14 +217,14 @@ class _Loaded:
     """The one engine of this process: two would have to share the GPU's memory."""
 
     def __init__(self) -> None:
-        self._engine: LmdeployEngine | None = None
+        self._engine: Engine | None = None
         self._of: str | None = None
 
     def get(self, settings: LmdeployCaptioner) -> Engine:
         wanted = settings.model_dump_json()
         if self._engine is None or self._of != wanted:
             self.close()
-            self._engine, self._of = LmdeployEngine(settings), wanted
+            self._engine, self._of = load(settings), wanted
         return self._engine
 
     def close(self) -> None:
@@ -252,34 +252,14 @@ class LmdeployEngine:
     Requests go to ``AsyncEngine.preprocess`` and ``AsyncEngine.generate`` on the pipeline's own event loop, which is
     what ``Pipeline.infer`` does with a whole list. So the images of those that wait are made ready while others are
     generated, and a result comes as soon as it is there.
+
+    Args:
+        pipeline: an ``lmdeploy.Pipeline``.
+        settings: what to generate.
     """
 
-    def __init__(self, settings: LmdeployCaptioner) -> None:
-        _require_gpus(settings)
-        import lmdeploy
-        from lmdeploy import VisionConfig
-
-        try:
-            path = _model_folder(settings)
-            engine = chosen_engine(settings, path)
-            if engine == "turbomind" and settings.repetition_ngram_size:
-                raise CaptionerError(
-                    f"captioner {settings.name}: TurboMind has no n-gram guard; set engine: pytorch, or "
-                    "repetition_penalty in its place"
-                )
-            self._pipeline = lmdeploy.pipeline(
-                path,
-                backend_config=engine_config(settings, engine),
-                chat_template_config=chat_template_config(settings),
-                vision_config=VisionConfig(max_batch_size=settings.vision_max_batch_size),
-                trust_remote_code=settings.trust_remote_code,
-            )
-        except CaptionerError:
-            raise
-        except Exception as error:
-            raise CaptionerError(
-                f"captioner {settings.name}: lmdeploy cannot load {settings.model}: {type(error).__name__}: {error}"
-            ) from error
+    def __init__(self, pipeline: Any, settings: LmdeployCaptioner) -> None:
+        self._pipeline = pipeline
         self._generation = generation_config(settings)
         self._image = {} if settings.max_dynamic_patch is None else {"max_dynamic_patch": settings.max_dynamic_patch}
 
@@ -318,6 +298,45 @@ class LmdeployEngine:
         return Answer(text, last.finish_reason or "error", last.input_token_len, last.generate_token_len)
 
 
+def load(settings: LmdeployCaptioner) -> LmdeployEngine:
+    """Load a model onto the GPU.
+
+    Raises:
+        CaptionerError: lmdeploy or a GPU is missing, or the model cannot be loaded.
+    """
+    _require_gpus(settings)
+    try:
+        return LmdeployEngine(_pipeline(settings), settings)
+    except CaptionerError:
+        raise
+    except Exception as error:
+        raise CaptionerError(
+            f"captioner {settings.name}: lmdeploy cannot load {settings.model}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _pipeline(settings: LmdeployCaptioner) -> Any:
+    import lmdeploy
+    from lmdeploy.utils import get_model
+
+    path = settings.model
+    if not Path(path).exists():
+        path = str(get_model(path, settings.options.get("download_dir"), settings.revision))
+    engine = chosen_engine(settings, path)
+    if engine == "turbomind" and settings.repetition_ngram_size:
+        raise CaptionerError(
+            f"captioner {settings.name}: TurboMind has no n-gram guard; set engine: pytorch, or repetition_penalty "
+            "in its place"
+        )
+    return lmdeploy.pipeline(
+        path,
+        backend_config=engine_config(settings, engine),
+        chat_template_config=chat_template_config(settings),
+        vision_config=lmdeploy.VisionConfig(max_batch_size=settings.vision_max_batch_size),
+        trust_remote_code=settings.trust_remote_code,
+    )
+
+
 def engine_config(settings: EngineSettings, engine: EngineName) -> Any:
     """The configuration of an engine, as lmdeploy has it.
 
@@ -328,7 +347,8 @@ def engine_config(settings: EngineSettings, engine: EngineName) -> Any:
 
     config = lmdeploy.TurbomindEngineConfig if engine == "turbomind" else lmdeploy.PytorchEngineConfig
     try:
-        return config(**settings.fields_of(engine))
+        # Its metrics are for a server that somebody scrapes, and live as long as the process.
+        return config(**{"enable_metrics": False, **settings.fields_of(engine)})
     except (AssertionError, TypeError, ValueError) as error:
         raise CaptionerError(
             f"lmdeploy's {config.__name__} refuses the settings of {settings.model}: {' '.join(str(error).split())}"
@@ -369,14 +389,6 @@ def chosen_engine(settings: EngineSettings, path: str) -> EngineName:
         why = "does not know its architecture" if turbomind.is_available() else "cannot be loaded on this machine"
         raise CaptionerError(f"{settings.model}: TurboMind {why}; set engine: pytorch, or auto")
     return known
-
-
-def _model_folder(settings: EngineSettings) -> str:
-    from lmdeploy.utils import get_model
-
-    if Path(settings.model).exists():
-        return settings.model
-    return str(get_model(settings.model, settings.options.get("download_dir"), settings.revision))
 
 
 def _require_gpus(settings: LmdeployCaptioner) -> None:
