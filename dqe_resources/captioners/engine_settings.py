@@ -58,7 +58,7 @@ class EngineSettings(Strict):
     """Any other field of lmdeploy's TurbomindEngineConfig or PytorchEngineConfig."""
 
     def fields_of(self, engine: EngineName) -> dict[str, Any]:
-        """The fields of an engine's configuration class, by that class's names; those left to lmdeploy are not there."""
+        """The fields of an engine's configuration class, by that class's names, less those left to lmdeploy."""
         fields = {
             "tp": self.tp,
             "dtype": self.dtype,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from io import BytesIO
 from itertools import count
 from pathlib import Path
@@ -346,10 +346,14 @@ def engine_config(settings: EngineSettings, engine: EngineName) -> Any:
     import lmdeploy
 
     config = lmdeploy.TurbomindEngineConfig if engine == "turbomind" else lmdeploy.PytorchEngineConfig
+    # One of the two classes would not say so.
+    unknown = sorted(set(settings.options) - {field.name for field in fields(config)})
+    if unknown:
+        raise CaptionerError(f"options of {settings.model}: lmdeploy's {config.__name__} has no field {unknown[0]}")
     try:
         # Its metrics are for a server that somebody scrapes, and live as long as the process.
         return config(**{"enable_metrics": False, **settings.fields_of(engine)})
-    except (AssertionError, TypeError, ValueError) as error:
+    except (AssertionError, ValueError) as error:
         raise CaptionerError(
             f"lmdeploy's {config.__name__} refuses the settings of {settings.model}: {' '.join(str(error).split())}"
         ) from error

@@ -305,8 +305,8 @@ def test_our_defaults_are_those_of_lmdeploy(engine):
 @pytest.mark.parametrize(
     ("settings", "engine", "fault"),
     [
-        ({"options": {"no_such_field": 1}}, "turbomind", "TurbomindEngineConfig refuses.*no_such_field"),
-        ({"options": {"no_such_field": 1}}, "pytorch", "PytorchEngineConfig refuses.*no_such_field"),
+        ({"options": {"no_such_field": 1}}, "turbomind", "TurbomindEngineConfig has no field no_such_field"),
+        ({"options": {"no_such_field": 1}}, "pytorch", "PytorchEngineConfig has no field no_such_field"),
         ({"quant_policy": 16}, "turbomind", "FP8"),
     ],
 )
