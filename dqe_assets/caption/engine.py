@@ -28,6 +28,7 @@ LOG_LINES = 30
 """Lines of an engine's log that are shown where it fails."""
 
 _ASK_EVERY_SECONDS = 0.2
+_ANSWER_SECONDS = 10.0
 _STOP_SECONDS = 30.0
 
 State = Literal["up", "starting", "unhealthy", "down"]
@@ -225,7 +226,7 @@ def _until_healthy(engine: ServedEngine, running: Running, show: Callable[[str],
 
 def _is_healthy(engine: ServedEngine) -> bool:
     try:
-        with urllib.request.urlopen(f"{engine.address}/health", timeout=10):  # noqa: S310
+        with urllib.request.urlopen(f"{engine.address}/health", timeout=_ANSWER_SECONDS):  # noqa: S310
             return True
     except OSError:
         return False
@@ -233,7 +234,7 @@ def _is_healthy(engine: ServedEngine) -> bool:
 
 def _models(engine: ServedEngine) -> tuple[str, ...]:
     try:
-        with urllib.request.urlopen(f"{engine.address}/v1/models", timeout=10) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"{engine.address}/v1/models", timeout=_ANSWER_SECONDS) as answer:  # noqa: S310
             return tuple(str(model["id"]) for model in json.load(answer)["data"])
     except (OSError, ValueError, KeyError, TypeError):
         return ()
