@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _READY = 32
 """Requests that wait, made ready, for a place in the engine's batch."""
 
+_NGRAM_THRESHOLD = 3
+"""Repetitions that the guard allows where the settings do not say."""
+
 _FATAL = frozenset({"engine_unavailable", "unauthorized", "model_not_found"})
 """lmdeploy's error codes that no other request would escape."""
 
@@ -95,10 +98,6 @@ class LmdeployCaptioner(VisionCaptioner, EngineSettings):
     """Share of the probability that is sampled from, where the temperature is above 0."""
     repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
     """Above 1, tokens that were said before become less probable."""
-    repetition_ngram_size: Annotated[int, Field(ge=0)] = 0
-    """Stop where the last so many tokens are a repetition; 0 never stops. The PyTorch engine only."""
-    repetition_ngram_threshold: Annotated[int, Field(ge=2)] = 3
-    """How often they must have been said."""
     ignore_eos: bool = False
     """Generate ``max_tokens`` tokens whatever the model says: for measuring only."""
     retries: Annotated[int, Field(ge=0)] = 2
@@ -131,8 +130,8 @@ class LmdeployCaptioner(VisionCaptioner, EngineSettings):
             "top_p": self.top_p,
             "repetition_penalty": self.repetition_penalty,
             "random_seed": self.seed,
-            "repetition_ngram_size": self.repetition_ngram_size,
-            "repetition_ngram_threshold": self.repetition_ngram_threshold,
+            "repetition_ngram_size": self.repetition_ngram_size or 0,
+            "repetition_ngram_threshold": self.repetition_ngram_threshold or _NGRAM_THRESHOLD,
             "ignore_eos": self.ignore_eos,
         }
 
@@ -282,7 +281,7 @@ class LmdeployEngine:
         from lmdeploy.serve.core.exceptions import RequestError
 
         image = {"type": "image_data", "image_data": {"data": request.image, **self._image}}
-        messages = [{"role": "user", "content": [{"type": "text", "text": request.prompt}, image]}]
+        messages = [{"role": "user", "content": [image, {"type": "text", "text": request.prompt}]}]
         engine = self._pipeline.async_engine
         try:
             prepared = await engine.preprocess(messages, self._pipeline.session(), gen_config=self._generation)

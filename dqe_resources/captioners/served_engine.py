@@ -25,7 +25,7 @@ class EngineError(DataQualityError):
 class ServedEngine(EngineSettings, Strict):
     """What ``dqe engine up`` starts: ``lmdeploy serve api_server`` with a model and its settings."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
     """What the commands call it."""
     model_name: str | None = None
     """What requests call the model; by default as ``model``."""

@@ -330,6 +330,9 @@ def test_lmdeploy_takes_every_setting_of_the_generation():
     config = module.generation_config(settings)
     for name, value in settings.generation_values().items():
         assert getattr(config, name) == value, name
+    assert (config.repetition_ngram_size, config.repetition_ngram_threshold) == (4, 5)
+    assert module.generation_config(captioner(repetition_ngram_size=4)).repetition_ngram_threshold > 1
+    assert module.generation_config(captioner()).repetition_ngram_size == 0
     assert module.generation_config(captioner()).do_sample is False
     penalised = module.generation_config(captioner(repetition_penalty=1.1))
     assert (penalised.do_sample, penalised.top_k) == (True, 1)
@@ -385,7 +388,7 @@ class StandInPipeline:
         from lmdeploy.serve.processors import MultimodalProcessor
 
         parsed = await MultimodalProcessor.async_parse_multimodal_item(messages)
-        text, image = parsed[0]["content"]
+        image, text = parsed[0]["content"]
         if text["text"] == "too long":
             raise RequestError(ErrorCode.CONTEXT_LENGTH_EXCEEDED)
         if text["text"] == "broken":
