@@ -17,6 +17,7 @@ from dqe_assets.ingest.sources import AnySource, Source
 from dqe_assets.scaling.measurements import Scaling
 from dqe_resources.cache import data_directory
 from dqe_resources.captioners import AnyCaptioner
+from dqe_resources.captioners.served_engine import ServedEngine
 from dqe_resources.component import Strict
 from dqe_resources.errors import DataQualityError
 from dqe_resources.image_model import ImageModel
@@ -52,6 +53,7 @@ class Settings(Strict):
 
     sources: Annotated[list[AnySource], Field(min_length=1)]
     captioners: list[AnyCaptioner] = Field(default_factory=list)
+    engines: list[ServedEngine] = Field(default_factory=list)
     image_model: ImageModel = Field(default_factory=ImageModel)
     scorer: AnyScorer = Field(default_factory=LabelSpace)
     vectors: AnyVectors = Field(default_factory=EmbeddedQdrant)
@@ -64,7 +66,11 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        for what, names in (("sources", [s.name for s in self.sources]), ("captioners", self.captioner_names)):
+        for what, names in (
+            ("sources", [source.name for source in self.sources]),
+            ("captioners", self.captioner_names),
+            ("engines", [engine.name for engine in self.engines]),
+        ):
             repeated = sorted({name for name in names if names.count(name) > 1})
             if repeated:
                 raise PydanticCustomError(

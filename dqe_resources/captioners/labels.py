@@ -63,7 +63,7 @@ class LabelsCaptioner(Captioner):
     @property
     def backbones(self) -> frozenset[str]:
         """The classifier's backbone."""
-        return frozenset({BACKBONE})
+        return super().backbones | {BACKBONE}
 
     def caption(self, samples: Iterator[Sample]) -> Iterator[tuple[int, Caption]]:
         """A caption of each sample; an error for one without labels."""

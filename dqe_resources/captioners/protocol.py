@@ -66,13 +66,15 @@ class Captioner(Component):
     """The asset that it reads, which has one row for each sample: ``raw_samples``, ``image_features``."""
     columns: ClassVar[tuple[str, ...]]
     """The columns that it reads of it."""
-    without_effect: ClassVar[frozenset[str]] = frozenset({"min_coverage"})
+    without_effect: ClassVar[frozenset[str]] = frozenset({"min_coverage", "image_backbones"})
     """Settings that change no caption, and so are no part of the signature."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
     """Name of the asset ``synthetic_captions/<name>``, and of what is made of it."""
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.98
     """Share of the samples with an image that must have a caption."""
+    image_backbones: tuple[str, ...] = ()
+    """Image backbones inside the model, such as ViT-B-32, by which a scorer that shares one is known."""
 
     @property
     @abstractmethod
@@ -85,9 +87,9 @@ class Captioner(Component):
         return None
 
     @property
-    @abstractmethod
     def backbones(self) -> frozenset[str]:
         """The image backbones inside: a preference by a scorer that shares one with a captioner proves nothing."""
+        return frozenset(self.image_backbones)
 
     @property
     def pool(self) -> str | None:
@@ -126,7 +128,6 @@ class VisionCaptioner(Captioner):
     columns: ClassVar[tuple[str, ...]] = ("caption", "image")
     without_effect: ClassVar[frozenset[str]] = Captioner.without_effect | {
         "prompt",  # by name; its text is, by hash
-        "image_backbones",
         "concurrency",
         "checkpoint_every",
         "price_per_gpu_hour",
@@ -136,8 +137,6 @@ class VisionCaptioner(Captioner):
     """Name or path of the model, as its engine knows it."""
     revision: str | None = None
     """Revision of its weights, in your own words or a commit: kept with every caption."""
-    image_backbones: tuple[str, ...] = ()
-    """Image backbones inside the model, such as ViT-B-32, by which a scorer that shares one is known."""
     prompt: str = "default"
     """Name of the prompt: one that comes with the platform, or a file data/prompts/NAME.txt."""
     max_tokens: Annotated[int, Field(ge=1)] = 512
@@ -168,8 +167,3 @@ class VisionCaptioner(Captioner):
     def model_revision(self) -> str | None:
         """The revision that the settings name."""
         return self.revision
-
-    @property
-    def backbones(self) -> frozenset[str]:
-        """The image backbones that the settings name."""
-        return frozenset(self.image_backbones)

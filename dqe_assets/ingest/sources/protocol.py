@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from dqe_resources.cache import data_directory
 from dqe_resources.component import Component
+from dqe_resources.component import ExistingPath as ExistingPath  # noqa: PLC0414 - sources have it from here
 from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
@@ -22,19 +21,6 @@ if TYPE_CHECKING:
 class SourceError(DataQualityError):
     """A source cannot be read: says the file, the row or column, and what was expected."""
 
-
-def _existing_path(path: Path) -> Path:
-    resolved = path.expanduser()
-    if not resolved.is_absolute():
-        resolved = data_directory() / resolved
-    if not resolved.exists():
-        msg = f"there is nothing at {resolved}: give the path of an existing file or folder"
-        raise ValueError(msg)
-    return resolved
-
-
-ExistingPath = Annotated[Path, AfterValidator(_existing_path)]
-"""A path that must exist; a relative one counts from the folder of dqe.yaml."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 """A name that is safe as a partition key, an asset key, a file name and a column name."""
