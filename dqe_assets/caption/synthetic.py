@@ -87,6 +87,11 @@ def _with_caption(rows: pa.Table) -> pa.Table:
     return rows.filter(pc.is_valid(rows["caption"]))
 
 
+def _storable(text: str | None) -> str | None:
+    """Half a surrogate pair can stand in JSON, and in no table."""
+    return None if text is None else text.encode("utf-8", "replace").decode()
+
+
 class _Asked:
     """The samples that a captioner is asked about, and whose caption is whose."""
 
@@ -171,7 +176,7 @@ class _Rows:
         is_blank = caption.finish_reason != "error" and not (caption.text or "").strip()
         return {
             "uid": self._uids[row].as_py(),
-            "text": caption.text,
+            "text": _storable(caption.text),
             "finish_reason": "error" if is_blank else caption.finish_reason,
             "model": caption.model or self._captioner.model_id,
             "revision": self._captioner.model_revision,
@@ -182,7 +187,7 @@ class _Rows:
             "seconds": caption.seconds,
             "finished_at": finished_at,
             "attempts": caption.attempts,
-            "error": "the text is empty" if is_blank else caption.error,
+            "error": "the text is empty" if is_blank else _storable(caption.error),
         }
 
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 FEWER = 0.7
 MORE = 0.05
 _SMOOTHING = 0.1
+_FASTER = 0.9
 
 
 class AdaptiveLimit:
@@ -22,7 +24,8 @@ class AdaptiveLimit:
     Additive increase, multiplicative decrease (Chiu and Jain 1989), as TCP does: it begins with all places, since a
     server that batches is fastest when it is full. When the server refuses a request or lets its time run out, or
     answers take longer than ``slow`` on average, 0.7 of the requests under way are left; a decrease counts once for
-    all requests that were sent before it. With every round of answers there is one place more, or 5 %.
+    all requests that were sent before it. Where fewer requests did not make answers faster, it is not their number
+    that makes them slow, and there is no further decrease. With every round of answers there is one place more, or 5 %.
 
     For one event loop.
     """
@@ -44,6 +47,7 @@ class AdaptiveLimit:
         self._decreased_at = -1.0
         self._closed_until = -1.0
         self._mean_seconds: float | None = None
+        self._mean_at_decrease = math.inf
 
     @property
     def places(self) -> int:
@@ -85,8 +89,11 @@ class AdaptiveLimit:
         mean = seconds if self._mean_seconds is None else self._mean_seconds
         self._mean_seconds = mean + _SMOOTHING * (seconds - mean)
         if self._mean_seconds > self._slow:
-            self.overloaded(taken)
+            if taken >= self._decreased_at and self._mean_seconds < _FASTER * self._mean_at_decrease:
+                self._mean_at_decrease = self._mean_seconds
+                self.overloaded(taken)
         else:
+            self._mean_at_decrease = math.inf
             self._places = min(self._places + max(1 / self._places, MORE), self._most)
             self._wake()
 

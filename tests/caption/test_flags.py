@@ -103,12 +103,11 @@ def test_whatever_follows_itself_often_enough_is_a_loop(words: list[str]) -> Non
 
 
 def test_published_captions_are_hardly_ever_flagged(sbu: Path) -> None:
-    """16,000 captions of CogVLM2-19B and InternVL2-8B: of the three that are flagged two are cut, and one is a loop."""
-    table = pq.read_table(sbu / "captions.parquet")
-    for column, expected in (
-        ("cogvlm2_caption", {"cut_off": 1}),
-        ("internvl2_caption", {"cut_off": 1, "repetition_loop": 1}),
-    ):
-        texts = table[column].drop_null().to_pylist()
-        flags = caption_flags(texts, ["stop"] * len(texts))
-        assert Counter(flag for found in flags for flag in found or ()) == expected
+    """The rows with all three that are flagged of 16,000 captions: two are cut, and one quotes a poem in a loop."""
+    table = pq.read_table(sbu / "captions.parquet").slice(4000, 1000)
+    cogvlm2, internvl2 = (
+        Counter(flag for flags in caption_flags(texts, ["stop"] * len(texts)) for flag in flags or ())
+        for texts in (table[column].to_pylist() for column in ("cogvlm2_caption", "internvl2_caption"))
+    )
+    assert cogvlm2 == {"cut_off": 1}
+    assert internvl2 == {"cut_off": 1, "repetition_loop": 1}

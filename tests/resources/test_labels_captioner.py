@@ -104,7 +104,7 @@ def test_configuration_chooses_it_by_kind() -> None:
     assert captioner == LabelsCaptioner(name="lite")
     assert captioner.asset == "image_features"
     assert captioner.backbones == {"efficientnet-lite0"}
-    with pytest.raises(ValidationError, match="allowed: .*labels"):
+    with pytest.raises(ValidationError, match=r"allowed: .*labels"):
         TypeAdapter(AnyCaptioner).validate_python({"kind": "label", "name": "lite"})
 
 
