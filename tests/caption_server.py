@@ -40,7 +40,7 @@ class CaptionServer:
     """
 
     def __init__(self, answer: Callable[[int], Awaitable[str | web.Response]] | None = None) -> None:
-        self.answer = answer or self._at_once
+        self.answer = answer or self.at_once
         self.asked: list[int] = []
         self.requests: list[dict[str, Any]] = []
         self.under_way = self.most = 0
@@ -58,7 +58,8 @@ class CaptionServer:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
 
-    async def _at_once(self, number: int) -> str:
+    async def at_once(self, number: int) -> str:
+        """The caption of an image, without delay."""
         return caption_of(number)
 
     async def _serve(self) -> None:

@@ -14,7 +14,7 @@ from dqe_resources.captioners.protocol import Caption, Captioner, CaptionerError
 from dqe_resources.component import ExistingPath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Self
 
 _BLOCK_BYTES = 8 << 20
@@ -137,7 +137,7 @@ class TableCaptioner(Captioner):
     def _names(self) -> list[str]:
         if self.path.suffix.lower() == ".parquet":
             return pq.read_schema(self.path).names
-        with self._reader() as reader:
+        with self._reader(as_text=()) as reader:
             return reader.schema.names
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
@@ -145,24 +145,29 @@ class TableCaptioner(Captioner):
             with pq.ParquetFile(self.path) as file:
                 yield from file.iter_batches(columns=self._wanted)
         else:
-            with self._reader() as reader:
+            with self._reader(as_text=self._wanted) as reader:
                 for batch in reader:
                     yield batch.select(self._wanted)
 
-    def _reader(self) -> Any:
-        suffix = self.path.suffix.lower()
+    def _reader(self, as_text: Sequence[str]) -> Any:
+        """A reader that leaves some columns as the text that they are: 007 is no number, and 2009-01-01 no moment."""
+        suffix, text = self.path.suffix.lower(), dict.fromkeys(as_text, pa.string())
         if suffix in _JSON_LINES:
             from pyarrow import json
 
-            return json.open_json(self.path, json.ReadOptions(block_size=_BLOCK_BYTES))
+            schema = pa.schema(list(text.items())) if text else None
+            return json.open_json(
+                self.path,
+                json.ReadOptions(block_size=_BLOCK_BYTES),
+                json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore" if text else "infer"),
+            )
         from pyarrow import csv
 
         return csv.open_csv(
             self.path,
             csv.ReadOptions(block_size=_BLOCK_BYTES),
             csv.ParseOptions(delimiter=_SEPARATORS[suffix], newlines_in_values=True),
-            # Names of images such as 007 are not numbers.
-            csv.ConvertOptions(column_types=dict.fromkeys(self._wanted, pa.string()), strings_can_be_null=True),
+            csv.ConvertOptions(column_types=text, strings_can_be_null=True, null_values=[""]),
         )
 
     def _unreadable(self, error: Exception) -> str:
