@@ -58,6 +58,10 @@ class TransformersServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}/v1"
 
+    @property
+    def is_up(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def start(self, *, wait: bool = True) -> None:
         """Start the process, and wait until it answers."""
         self._cache.mkdir(exist_ok=True)
