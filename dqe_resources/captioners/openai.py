@@ -31,6 +31,7 @@ _SHOWN = 300
 _MANY = 20
 """Failures in a row that no few images are the cause of."""
 _LONGEST_WAIT = 30.0
+_LONGEST_WAIT_FOR_SERVER = 5.0
 
 _CUT = frozenset({"length", "max_tokens"})
 _FAILED = frozenset({"error", "abort", "abnormal", "cancelled"})
@@ -245,7 +246,9 @@ class _Conversation:
                     f"the last error: {last}; start it, or mend 'url' of captioner {captioner.name} in data/dqe.yaml"
                 )
                 raise CaptionerError(message)
-            await asyncio.sleep(backoff_seconds(attempt, base=0.5, longest=5, random=self._random))
+            await asyncio.sleep(
+                backoff_seconds(attempt, base=0.5, longest=_LONGEST_WAIT_FOR_SERVER, random=self._random)
+            )
         self._last_use = time.monotonic()
 
     async def _ask_all(self, session: aiohttp.ClientSession) -> None:
@@ -310,7 +313,9 @@ class _Conversation:
                 ):
                     self.results.put((index, _failed(fault, attempts, now - begun)))
                     return
-                wait = backoff_seconds(attempts, base=1, longest=_LONGEST_WAIT, random=self._random)
+                # A server that is away costs little to ask, and everything waits for its return.
+                longest = _LONGEST_WAIT_FOR_SERVER if fault.kind == "away" else _LONGEST_WAIT
+                wait = backoff_seconds(attempts, base=1, longest=longest, random=self._random)
                 await asyncio.sleep(wait if fault.wait is None else min(fault.wait, captioner.give_up_after))
             else:
                 self._answered, self._fruitless = self._answered + 1, 0
