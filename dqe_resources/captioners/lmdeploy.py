@@ -258,33 +258,33 @@ class LmdeployEngine:
     """
 
     def __init__(self, pipeline: Any, settings: LmdeployCaptioner) -> None:
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self._generation = generation_config(settings)
         self._image = {} if settings.max_dynamic_patch is None else {"max_dynamic_patch": settings.max_dynamic_patch}
 
     @property
     def max_batch_size(self) -> int:
         """Captions generated at once."""
-        return int(self._pipeline.backend_config.max_batch_size)
+        return int(self.pipeline.backend_config.max_batch_size)
 
     def start(self, request: Request) -> Future[Answer]:
         """Begin a caption."""
         import asyncio
 
-        return asyncio.run_coroutine_threadsafe(self._answer(request), self._pipeline.internal_thread.loop)
+        return asyncio.run_coroutine_threadsafe(self._answer(request), self.pipeline.internal_thread.loop)
 
     def close(self) -> None:
         """Free the GPU."""
-        self._pipeline.close()
+        self.pipeline.close()
 
     async def _answer(self, request: Request) -> Answer:
         from lmdeploy.serve.core.exceptions import RequestError
 
         image = {"type": "image_data", "image_data": {"data": request.image, **self._image}}
         messages = [{"role": "user", "content": [image, {"type": "text", "text": request.prompt}]}]
-        engine = self._pipeline.async_engine
+        engine = self.pipeline.async_engine
         try:
-            prepared = await engine.preprocess(messages, self._pipeline.session(), gen_config=self._generation)
+            prepared = await engine.preprocess(messages, self.pipeline.session(), gen_config=self._generation)
             parts = [part async for part in engine.generate(prepared, stream_response=False)]
         except RequestError as error:
             return Answer("", "error", code=error.code.value, error=error.message)
