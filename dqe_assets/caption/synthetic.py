@@ -184,7 +184,7 @@ class _Rows:
             "prompt_hash": self._prompt and self._prompt.hash,
             "prompt_tokens": caption.prompt_tokens,
             "completion_tokens": caption.completion_tokens,
-            "seconds": caption.seconds,
+            "seconds": None if caption.seconds is None else round(caption.seconds, 6),
             "finished_at": finished_at,
             "attempts": caption.attempts,
             "error": "the text is empty" if is_blank else _storable(caption.error),

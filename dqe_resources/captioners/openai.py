@@ -212,6 +212,8 @@ class _Conversation:
         import aiohttp
 
         self._main = asyncio.current_task()
+        if self._stopped.is_set():
+            return
         captioner = self._captioner
         timeout = aiohttp.ClientTimeout(
             total=captioner.total_seconds, connect=captioner.connect_seconds, sock_read=captioner.idle_seconds
@@ -227,7 +229,7 @@ class _Conversation:
         import aiohttp
 
         captioner, started, attempt = self._captioner, time.monotonic(), 0
-        while not self._stopped.is_set():
+        while True:
             attempt += 1
             try:
                 address, timeout = f"{captioner.url}/v1/models", aiohttp.ClientTimeout(total=captioner.connect_seconds)
@@ -352,7 +354,7 @@ class _Conversation:
                         await _refusal(response),
                         retry_after_seconds(response.headers.get("Retry-After")),
                     )
-                return parse_answer(await _read(response, _LARGEST_ANSWER))
+                return parse_answer(await _read(response))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NoCaptionError(_described(error), "away") from error
         except TimeoutError as error:
@@ -375,7 +377,7 @@ def parse_answer(data: bytes) -> Caption:
             content = "".join(part.get("text", "") for part in content)
         text = "" if content is None else str(content)
         prompt_tokens, completion_tokens = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise NoCaptionError(f"an answer that is none: {_one_line(data)}") from error
     if reason in _FAILED:
         raise NoCaptionError(f"the server ended with finish_reason {reason}", text=text or None)
@@ -406,16 +408,17 @@ def _failed(fault: NoCaptionError, attempts: int, seconds: float) -> Caption:
 async def _refusal(response: aiohttp.ClientResponse) -> str:
     """What a server said instead of a caption, on one line."""
     address = response.headers.get("Location", "")
-    text = _one_line(await _read(response, 1 << 16))
+    text = _one_line(await response.content.read(4 * _SHOWN))
     return " ".join(filter(None, (f"HTTP {response.status}", response.reason, address, text)))
 
 
-async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
+async def _read(response: aiohttp.ClientResponse) -> bytes:
     data = bytearray()
     async for chunk in response.content.iter_any():
         data += chunk
-        if len(data) > most:
-            raise NoCaptionError(f"an answer of more than {most:,} bytes, which begins: {_one_line(bytes(data))}")
+        if len(data) > _LARGEST_ANSWER:
+            begin = _one_line(bytes(data))
+            raise NoCaptionError(f"an answer of more than {_LARGEST_ANSWER:,} bytes, which begins: {begin}")
     return bytes(data)
 
 

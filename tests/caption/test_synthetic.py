@@ -179,6 +179,26 @@ def test_a_run_of_dagster_ends_with_the_captioners_error(stripes: Path) -> None:
     assert "0 of 60 captions are finished and kept" in outcome.failures[0]
 
 
+def test_nothing_more_is_asked_once_captions_cannot_be_kept(stripes: Path) -> None:
+    def full(_: pa.Table) -> None:
+        raise OSError(28, "No space left on device")
+
+    images = [{"bytes": jpeg(number), "path": None} for number in range(PHOTOS)]
+    batch = pa.RecordBatch.from_pydict({"caption": [None] * PHOTOS, "image": images})
+    uids = pa.array([f"{index:032x}" for index in range(PHOTOS)])
+    with CaptionServer() as server:
+        captioner = OpenAICaptioner(name="vlm", url=server.url, model="tiny", concurrency=1, checkpoint_every=4)
+        with pytest.raises(OSError, match="No space left") as caught:
+            synthetic_captions(
+                uids, np.ones(PHOTOS, bool), iter([batch]), captioner, prompt=load_prompt("short"), keep=full
+            )
+        asked = len(server.asked)
+        assert asked < PHOTOS
+        time.sleep(0.1)
+        assert len(server.asked) == asked
+        assert caught.value.errno == 28
+
+
 class Told(Captioner):
     """Says what it is told to."""
 

@@ -163,6 +163,15 @@ def test_a_failure_in_passing_is_asked_again_and_others_are_the_rows() -> None:
     assert [captions[index].attempts for index in range(5)] == [1, 1, 2, 2, 1]
 
 
+def test_what_an_endless_refusal_begins_with_is_enough() -> None:
+    async def answer(number: int) -> web.StreamResponse:
+        return web.Response(status=400, body=b"no " * 1_000_000)
+
+    with CaptionServer(answer) as server:
+        captions = all_of(server, 3)
+    assert all(1_000 > len(caption.error or "") > 100 for caption in captions.values())
+
+
 @pytest.mark.parametrize("status", [401, 404, 422])
 def test_what_is_wrong_for_all_ends_it_at_once(status: int) -> None:
     async def answer(number: int) -> web.Response:
@@ -260,6 +269,7 @@ def test_answers_are_read_as_servers_write_them() -> None:
         b'{"choices": [{"message": {"content": null}}]}',
         b'{"choices": [{"message": {"content": "half of it"}, "finish_reason": "error"}]}',
         b'{"choices": [{"message": null}]}',
+        b"[" * 100_000,
         b'{"choices": [{"message": {"content": "\xff"}}]}',
     ):
         with pytest.raises(NoCaptionError):
