@@ -240,6 +240,13 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert "secret" not in repr(locked)
 
 
+def test_its_runs_have_a_pool_of_their_own() -> None:
+    plain = OpenAICaptioner(name="vlm", url="http://localhost:1", model="tiny", price_per_gpu_hour=1.5, gpus=4)
+    assert plain.pool == "captioner_vlm"
+    assert plain.price_per_hour == 6
+    assert plain.backbones == frozenset()
+
+
 def test_settings_that_change_no_caption_are_not_in_the_signature() -> None:
     base = {"name": "vlm", "url": "http://localhost:1", "model": "tiny"}
     signature = OpenAICaptioner(**base).signature()
