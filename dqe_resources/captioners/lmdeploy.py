@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from io import BytesIO
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _READY = 32
 """Requests that wait, made ready, for a place in the engine's batch."""
+
+_MANY = 20
+"""Failures in a row that no few images are the cause of."""
 
 _NGRAM_THRESHOLD = 3
 """Repetitions that the guard allows where the settings do not say."""
@@ -53,10 +56,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an engine gave: ``finish_reason`` is stop, length, abort or error; ``code`` names lmdeploy's error."""
+    """What an engine gave; for an error, ``code`` is lmdeploy's name of it."""
 
     text: str
-    finish_reason: str
+    finish_reason: Literal["stop", "length", "error"]
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     code: str | None = None
@@ -116,7 +119,11 @@ class LmdeployCaptioner(VisionCaptioner, EngineSettings):
         Raises:
             CaptionerError: lmdeploy or a GPU is missing, the model cannot be loaded, the engine has stopped or hangs.
         """
-        yield from captions(samples, loaded_engine(self), self)
+        try:
+            yield from captions(samples, loaded_engine(self), self)
+        except CaptionerError:
+            _loaded.abandon()
+            raise
 
     def generation_values(self) -> dict[str, Any]:
         """The fields of lmdeploy's GenerationConfig."""
@@ -143,16 +150,18 @@ def captions(samples: Iterator[Sample], engine: Engine, settings: LmdeployCaptio
     engine is tried again.
 
     Raises:
-        CaptionerError: the engine has stopped, or nothing was finished for ``settings.stall_seconds``.
+        CaptionerError: the engine has stopped, nothing was finished for ``settings.stall_seconds``, or 20 images in a
+            row failed.
     """
     limit = min(settings.concurrency, engine.max_batch_size + _READY)
     work = _Work(ordered_map(_request, zip(count(), samples), ahead=_READY))
     started: dict[int, float] = {}
+    failures = 0
 
     def start(request: Request) -> Future[Answer]:
         if request.image is None:
             unreadable: Future[Answer] = Future()
-            unreadable.set_result(Answer("", "error", code="preprocess_failed", error="the image cannot be read"))
+            unreadable.set_result(_failed("preprocess_failed", "the image cannot be read"))
             return unreadable
         started.setdefault(request.index, time.monotonic())
         return engine.start(request)
@@ -160,8 +169,11 @@ def captions(samples: Iterator[Sample], engine: Engine, settings: LmdeployCaptio
     try:
         for request, future in in_flight(start, work, limit=limit, patience=settings.stall_seconds):
             answer = future.result()
+            failures = failures + 1 if answer.error else 0
             if answer.code in _FATAL:
                 raise CaptionerError(f"captioner {settings.name}: lmdeploy's engine has stopped: {answer.error}")
+            if failures >= _MANY:
+                raise CaptionerError(f"captioner {settings.name}: {_MANY} images in a row failed: {answer.error}")
             if answer.code in _AGAIN and request.attempt <= settings.retries:
                 work.again.append(replace(request, attempt=request.attempt + 1))
                 continue
@@ -200,15 +212,14 @@ def _request(numbered: tuple[int, Sample]) -> Request:
 
 
 def _caption(answer: Answer, seconds: float | None, attempt: int) -> Caption:
-    finished = answer.finish_reason in {"stop", "length"}
     return Caption(
-        text=answer.text or None,
-        finish_reason="length" if answer.finish_reason == "length" else "stop" if finished else "error",
-        error=None if finished else answer.error or f"the engine ended it: {answer.finish_reason}",
-        prompt_tokens=answer.prompt_tokens,
-        completion_tokens=answer.completion_tokens,
-        seconds=seconds,
-        attempts=attempt,
+        answer.text or None,
+        answer.finish_reason,
+        answer.error,
+        answer.prompt_tokens,
+        answer.completion_tokens,
+        seconds,
+        attempt,
     )
 
 
@@ -229,6 +240,10 @@ class _Loaded:
     def close(self) -> None:
         if self._engine is not None:
             self._engine.close()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Use it no more; one that hangs would hang in being closed too."""
         self._engine = self._of = None
 
 
@@ -287,14 +302,19 @@ class LmdeployEngine:
             prepared = await engine.preprocess(messages, self.pipeline.session(), gen_config=self._generation)
             parts = [part async for part in engine.generate(prepared, stream_response=False)]
         except RequestError as error:
-            return Answer("", "error", code=error.code.value, error=error.message)
+            return _failed(error.code.value, error.message)
         except Exception as error:  # noqa: BLE001
             # lmdeploy's own pipeline makes an internal error of whatever else it raises.
-            return Answer("", "error", code="internal_error", error=f"{type(error).__name__}: {error}")
-        if not parts:
-            return Answer("", "error", code="internal_error", error="the engine gave nothing")
+            return _failed("internal_error", f"{type(error).__name__}: {error}")
+        if not parts or parts[-1].finish_reason not in {"stop", "length"}:
+            reason = parts[-1].finish_reason if parts else None
+            return _failed("internal_error", f"the engine ended it with finish_reason {reason}")
         text, last = "".join(part.response for part in parts), parts[-1]
-        return Answer(text, last.finish_reason or "error", last.input_token_len, last.generate_token_len)
+        return Answer(text, last.finish_reason, last.input_token_len, last.generate_token_len)
+
+
+def _failed(code: str, error: str) -> Answer:
+    return Answer("", "error", code=code, error=error)
 
 
 def load(settings: LmdeployCaptioner) -> LmdeployEngine:

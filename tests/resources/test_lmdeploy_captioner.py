@@ -130,7 +130,6 @@ def test_a_cut_caption_says_so():
     [
         (Answer("", "error", code="preprocess_failed", error="Request preprocessing failed."), "preprocessing failed"),
         (Answer("", "error", code="context_length_exceeded", error="too long"), "too long"),
-        (Answer("begun", "abort", 300, 2), "abort"),
     ],
 )
 def test_what_the_engine_refuses_is_a_row_with_an_error(answer, error):
@@ -138,7 +137,7 @@ def test_what_the_engine_refuses_is_a_row_with_an_error(answer, error):
     found = ask(engine, 3)
     assert found[1].finish_reason == "error"
     assert error in found[1].error
-    assert found[1].text == (answer.text or None)
+    assert found[1].text is None
     assert [found[n].finish_reason for n in (0, 2)] == ["stop", "stop"]
     assert len(engine.asked) == 3
 
@@ -196,6 +195,13 @@ def test_an_engine_that_hangs_ends_the_run():
     assert hung.cancelled()
 
 
+def test_an_engine_that_only_fails_ends_the_run_early():
+    engine = Engine(lambda _: Answer("", "error", code="preprocess_failed", error="no chat template"))
+    with pytest.raises(CaptionerError, match="20 images in a row failed: no chat template"):
+        ask(engine, 1000)
+    assert len(engine.asked) < 100
+
+
 def test_one_load_serves_all_shards_and_another_model_takes_its_place(monkeypatch):
     loads, closed = [], []
 
@@ -211,6 +217,23 @@ def test_one_load_serves_all_shards_and_another_model_takes_its_place(monkeypatc
         list(captioner(model=name).caption(iter([sample(1)])))
     assert loads == ["a", "b"]
     assert closed == ["a"]
+
+
+def test_an_engine_that_failed_is_loaded_anew_and_not_closed(monkeypatch):
+    loads = []
+
+    def stand_in(settings):
+        engine = Engine(lambda _: Answer("", "error", code="engine_unavailable", error="gone"))
+        loads.append(engine)
+        engine.close = lambda: pytest.fail("it may hang in that")
+        return engine
+
+    monkeypatch.setattr(module, "load", stand_in)
+    monkeypatch.setattr(module, "_loaded", module._Loaded())
+    for _ in range(2):
+        with pytest.raises(CaptionerError, match="gone"):
+            list(captioner().caption(iter([sample(1)])))
+    assert len(loads) == 2
 
 
 def test_the_signature_holds_what_changes_captions_and_nothing_of_speed():
@@ -403,7 +426,7 @@ class StandInPipeline:
         assert image["type"] == "image"
         said = f"{text}, {image['data'].size}, {image.get('max_dynamic_patch')}, {config.max_new_tokens}"
         yield GenOut(said, 300, 20)
-        yield GenOut("", 300, 20, "length")
+        yield GenOut("", 300, 20, "abort" if text == "aborted" else "length")
 
 
 @needs_lmdeploy
@@ -417,6 +440,7 @@ def test_requests_and_answers_are_in_lmdeploys_own_form():
         return engine.start(request).result(timeout=30)
 
     assert answer("Describe it") == Answer("Describe it, (8, 6), 6, 9", "length", 300, 20)
+    assert answer("aborted") == module._failed("internal_error", "the engine ended it with finish_reason abort")
     assert answer("too long").code == "context_length_exceeded"
     assert answer("broken") == Answer("", "error", code="internal_error", error="KeyError: 'of ours'")
 
