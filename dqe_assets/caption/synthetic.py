@@ -107,12 +107,12 @@ class _Asked:
 
     def captions(self) -> Iterator[tuple[int, Caption]]:
         """Row and caption of each sample that is wanted, as they are finished."""
-        answered: set[int] = set()
+        answered: list[int] = []
         for index, caption in self._captioner.caption(self._samples()):
-            answered.add(index)
+            answered.append(index)
             yield self._rows[index], caption
         yield from self._failed
-        if answered != set(range(len(self._rows))):
+        if sorted(answered) != list(range(len(self._rows))):
             msg = f"captioner {self._captioner.name} gave {len(answered)} captions for {len(self._rows)} images"
             raise RuntimeError(msg)
 

@@ -241,8 +241,8 @@ def test_order_is_restored_and_a_caption_without_a_word_is_none() -> None:
     assert table["flags"].to_pylist() == [["empty"], None, [], []]
 
 
-@pytest.mark.parametrize("indices", [(0, 1), (0, 1, 1), ()])
-def test_a_captioner_that_leaves_a_sample_out_is_caught(indices: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("indices", [(0, 1), (0, 1, 1), (0, 1, 2, 2), ()])
+def test_a_captioner_that_leaves_a_sample_out_or_doubles_one_is_caught(indices: tuple[int, ...]) -> None:
     with pytest.raises(RuntimeError, match=r"captioner told gave \d captions for 3 images"):
         told(*((index, Caption("A dog.")) for index in indices))
 
