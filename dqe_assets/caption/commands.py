@@ -48,9 +48,8 @@ def status(names: Names = None) -> None:
             )
         console.print(table)
         for gpu in engines.gpus():
-            console.print(
-                f"GPU {gpu.index}, {escape(gpu.name)}: {gpu.used:,} of {gpu.total:,} MiB used", highlight=False
-            )
+            used = "memory unknown" if gpu.used is None else f"{gpu.used:,} of {gpu.total or 0:,} MiB used"
+            console.print(f"GPU {gpu.index}, {escape(gpu.name)}: {used}", highlight=False)
         say_next("dqe materialize" if all(found.state == "up" for found in states) else "dqe engine up")
 
 

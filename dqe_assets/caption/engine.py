@@ -44,12 +44,12 @@ class NotHealthyError(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU as nvidia-smi sees it, memory in MiB."""
+    """A GPU as nvidia-smi sees it, memory in MiB; None where it does not say."""
 
     index: int
     name: str
-    used: int
-    total: int
+    used: int | None
+    total: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,7 @@ class Running:
             apart.
         since: the same in seconds since 1970.
         command: what was started.
+        gpus: on which GPUs; empty for all.
         was_healthy: whether it has answered as healthy.
     """
 
@@ -69,6 +70,7 @@ class Running:
     began: str
     since: float
     command: list[str]
+    gpus: list[int]
     was_healthy: bool = False
 
 
@@ -105,7 +107,7 @@ def up(engine: ServedEngine, show: Callable[[str], None] = lambda _: None) -> bo
             running = _running(engine)
             if running is None:
                 running = _start(engine, command)
-            elif running.command != command:
+            elif (running.command, running.gpus) != (command, list(engine.gpus)):
                 raise EngineError(f"engine {engine.name}: runs with other settings; run: dqe engine down {engine.name}")
             elif _is_healthy(engine):
                 return False
@@ -145,7 +147,11 @@ def gpus() -> list[Gpu]:
     except (OSError, subprocess.SubprocessError):
         return []
     rows = [[cell.strip() for cell in line.split(",")] for line in asked.stdout.splitlines() if line.strip()]
-    return [Gpu(int(index), name, int(used), int(total)) for index, name, used, total in rows]
+    return [Gpu(int(index), name, _mib(used), _mib(total)) for index, name, used, total in rows]
+
+
+def _mib(text: str) -> int | None:
+    return int(text) if text.isdigit() else None
 
 
 def require_gpu(engine: ServedEngine) -> None:
@@ -198,7 +204,7 @@ def _start(engine: ServedEngine, command: list[str]) -> Running:
             start_new_session=True,
         )
     began = next((one.began for one in _processes() if one.pid == process.pid), "")
-    running = Running(process.pid, began, time.time(), command)
+    running = Running(process.pid, began, time.time(), command, list(engine.gpus))
     _keep(engine, running)
     return running
 

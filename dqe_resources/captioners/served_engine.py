@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from dqe_resources.cache import data_directory
 from dqe_resources.captioners.engine_settings import EngineSettings
-from dqe_resources.component import Strict
 from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class EngineError(DataQualityError):
     """A served engine cannot be started or stopped: says why and what to do."""
 
 
-class ServedEngine(EngineSettings, Strict):
+class ServedEngine(EngineSettings):
     """What ``dqe engine up`` starts: ``lmdeploy serve api_server`` with a model and its settings."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
@@ -36,7 +36,7 @@ class ServedEngine(EngineSettings, Strict):
     gpus: tuple[int, ...] = ()
     """Numbers of the GPUs that it may see; by default all. Two engines on one machine need different ones."""
     environment: str | None = None
-    """Folder of the Python environment that lmdeploy is installed in; by default lmdeploy is found on the PATH."""
+    """Folder of the Python environment that has lmdeploy, from the data folder; by default it is found on the PATH."""
     max_concurrent_requests: Annotated[int, Field(ge=1)] | None = None
     """Requests that it works on at once; others wait. By default all."""
     proxy_url: str | None = None
@@ -61,7 +61,8 @@ class ServedEngine(EngineSettings, Strict):
         Raises:
             EngineError: it is not there.
         """
-        folder = None if self.environment is None else str(Path(self.environment).expanduser() / "bin")
+        named = None if self.environment is None else data_directory() / Path(self.environment).expanduser()
+        folder = None if named is None else str(named / "bin")
         found = shutil.which("lmdeploy", path=folder)
         if found is None:
             where = f"in {folder}" if folder else "on the PATH"

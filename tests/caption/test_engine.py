@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -22,9 +22,6 @@ from dqe_assets.caption import engine as engines
 from dqe_assets.settings import SettingsError
 from dqe_resources.captioners.served_engine import EngineError, ServedEngine
 from tests.conftest import dqe
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # Says a line, starts a process of its own in a group of its own, and is healthy after a while, as lmdeploy is.
 LMDEPLOY = """#!{python}
@@ -164,6 +161,8 @@ def test_other_settings_are_not_mistaken_for_those_that_run(engine):
     engines.up(engine)
     with pytest.raises(EngineError, match="runs with other settings; run: dqe engine down vlm"):
         engines.up(engine.model_copy(update={"session_len": 4096}))
+    with pytest.raises(EngineError, match="runs with other settings"):
+        engines.up(engine.model_copy(update={"gpus": (1,)}))
 
 
 def test_two_starts_at_once_are_one(engine):
@@ -212,10 +211,14 @@ def test_it_refuses_where_there_is_no_gpu(data):
 def test_a_driver_that_fails_counts_as_no_gpu(programs):
     (programs / "nvidia-smi").write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")
     assert engines.gpus() == []
+    (programs / "nvidia-smi").write_text("#!/bin/sh\necho '0, NVIDIA GB10, [N/A], [N/A]'\n")
+    assert engines.gpus() == [engines.Gpu(0, "NVIDIA GB10", None, None)]
 
 
 def test_lmdeploy_is_taken_from_the_environment_that_is_named(programs):
     assert an_engine(environment=str(programs.parent)).executable() == str(programs / "lmdeploy")
+    beside_data = an_engine(environment="../programs").executable()
+    assert Path(beside_data).resolve() == programs / "lmdeploy"
     with pytest.raises(EngineError, match=r"no lmdeploy in /nowhere/bin; install the extra 'gpu'"):
         engines.up(an_engine(environment="/nowhere"))
 
