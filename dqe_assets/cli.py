@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from dqe_assets.caption.commands import engine
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -33,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Know, improve and choose image-caption data.",
 )
+app.add_typer(engine, name="engine")
 console = Console()
 errors = Console(stderr=True)
 

@@ -10,10 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dqe_assets.caption.accounting import account
+from dqe_assets.caption.flags import FLAGS
 from dqe_assets.report import ingest_plots, plots, scaling_plots
+from dqe_assets.report.caption_views import CAPTIONERS_REPORT
 from dqe_assets.scaling.recommend import amount, answer, fitted_pools
-from dqe_assets.schemas import POOL_UTILITIES, RAW_SAMPLES
+from dqe_assets.schemas import POOL_UTILITIES, RAW_SAMPLES, SYNTHETIC_CAPTIONS, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.score.preference import preference_counts
+from dqe_resources.storage import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,15 +74,46 @@ def image_features(_: Work, table: pa.Table) -> Metadata:
     }
 
 
-def synthetic_captions(_: Work, table: pa.Table) -> Metadata:
-    """How each caption ended, how long they are, a preview."""
+def synthetic_captions(work: Work, table: pa.Table) -> Metadata:
+    """How each caption ended, what is wrong with some, what they took, the other captioners beside, a preview."""
     words = [len(caption.split()) for caption in table["caption"].to_pylist() if caption]
+    taken = account(table)
+    captioner = next(one for one in work.settings.captioners if work.asset.endswith(f"/{one.name}"))
+    cost = taken.cost(captioner.price_per_hour)
     return {
         "captions": len(words),
         "mean_words": round(float(np.mean(words)), 1) if words else None,
+        "model": captioner.model_id,
+        "prompt": next((name for name in table["prompt"].to_pylist() if name), None),
+        "prompt_tokens": taken.prompt_tokens,
+        "completion_tokens": taken.completion_tokens,
+        "seconds_per_caption": taken.seconds_per_caption and round(taken.seconds_per_caption, 4),
+        "cost": None if cost is None else round(cost, 4),
         "finish_reasons": _table(["finish reason", "captions"], sorted(_counts(table["finish_reason"]).items())),
-        "preview": _preview(table.filter(pc.is_valid(table["caption"])), ["caption", "finish_reason"]),
+        "flags": _table(["flag", "captions", "meaning"], [[f, n, FLAGS[f]] for f, n in taken.flags.items()]),
+        "errors": _table(["error", "samples"], list(_counts(table["error"].drop_null()).items())[:PREVIEW_ROWS]),
+        "captioners": _table(*_captioners_beside(work)),
+        "preview": _preview(table.filter(pc.is_valid(table["caption"])), ["caption", "finish_reason", "flags"]),
     }
+
+
+def _captioners_beside(work: Work) -> tuple[list[str], list[list[Any]]]:
+    """What is stored of every captioner for the same shard; how well their captions fit is measured later."""
+    rows = []
+    columns = ["caption", "finish_reason", "flags", "prompt_tokens", "completion_tokens", "seconds", "finished_at"]
+    for captioner in work.settings.captioners:
+        asset = f"{SYNTHETIC_CAPTIONS_PREFIX}{captioner.name}"
+        try:
+            taken = account(work.store.read(asset, work.partition, SYNTHETIC_CAPTIONS, columns))
+        except StorageError:
+            # Not made yet, or by an earlier version.
+            continue
+        flags = ", ".join(f"{flag} {count}" for flag, count in taken.flags.items())
+        cost = taken.cost(captioner.price_per_hour)
+        rows.append(
+            [captioner.name, captioner.model_id, taken.captions, taken.errors, taken.seconds_per_caption, cost, flags]
+        )
+    return ["captioner", "model", "captions", "errors", "seconds a caption", "cost", "flags"], rows
 
 
 def joint_embeddings(work: Work, table: pa.Table) -> Metadata:
@@ -158,11 +193,14 @@ def duplicate_clusters(_: Work, table: pa.Table) -> Metadata:
 
 
 def warehouse(work: Work, output: Facts) -> Metadata:
-    """How many samples of how many shards, and how to ask."""
+    """How many samples of how many shards, the captioners beside one another, and how to ask."""
+    with work.settings.warehouse.connect() as connection:
+        captioners = connection.sql(CAPTIONERS_REPORT).to_arrow_table()
     return {
         "database": dg.MetadataValue.path(str(work.settings.warehouse.path)),
         "samples": output.rows,
         "shards": len(output.facts["shards"]),
+        "captioners": _table(captioners.column_names, [list(row.values()) for row in captioners.to_pylist()]),
         "ask": dg.MetadataValue.md('`dqe report`, or `dqe sql "SELECT * FROM worst_captions LIMIT 10"`'),
     }
 

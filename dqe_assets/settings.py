@@ -11,12 +11,14 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from dqe_assets import schemas
+from dqe_assets.caption.prompts import PromptError, prompt_of
 from dqe_assets.dedup.clusters import DuplicateRules
 from dqe_assets.ingest.fetch.settings import Fetching, Refetch
 from dqe_assets.ingest.sources import AnySource, Source
 from dqe_assets.scaling.measurements import Scaling
 from dqe_resources.cache import data_directory
 from dqe_resources.captioners import AnyCaptioner
+from dqe_resources.captioners.served_engine import ServedEngine
 from dqe_resources.component import Strict
 from dqe_resources.errors import DataQualityError
 from dqe_resources.image_model import ImageModel
@@ -59,6 +61,7 @@ class Settings(Strict):
 
     sources: Annotated[list[AnySource], Field(min_length=1)]
     captioners: list[AnyCaptioner] = Field(default_factory=list)
+    engines: list[ServedEngine] = Field(default_factory=list)
     image_model: ImageModel = Field(default_factory=ImageModel)
     scorer: AnyScorer = Field(default_factory=LabelSpace)
     vectors: AnyVectors = Field(default_factory=EmbeddedQdrant)
@@ -73,7 +76,11 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        for what, names in (("sources", [s.name for s in self.sources]), ("captioners", self.captioner_names)):
+        for what, names in (
+            ("sources", [source.name for source in self.sources]),
+            ("captioners", self.captioner_names),
+            ("engines", [engine.name for engine in self.engines]),
+        ):
             repeated = sorted({name for name in names if names.count(name) > 1})
             if repeated:
                 raise PydanticCustomError(
@@ -82,6 +89,17 @@ class Settings(Strict):
         reserved = {schemas.ORIGINAL, schemas.IMAGE} & set(self.captioner_names)
         if reserved:
             raise PydanticCustomError("reserved", "captioners: the name '{name}' is reserved", {"name": min(reserved)})
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_exist(self) -> Self:
+        for captioner in self.captioners:
+            try:
+                prompt_of(captioner)
+            except PromptError as error:
+                raise PydanticCustomError(
+                    "prompt", "captioner {name}: {error}", {"name": captioner.name, "error": str(error)}
+                ) from error
         return self
 
     @property

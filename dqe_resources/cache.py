@@ -23,6 +23,11 @@ def data_directory() -> Path:
     return Path(os.environ.get("DQE_DATA") or "data").absolute()
 
 
+def in_data_directory(path: str | Path) -> Path:
+    """A path of the settings: a relative one counts from the data folder, where dqe.yaml is."""
+    return data_directory() / Path(path).expanduser()
+
+
 def cached_file(name: str, build: Callable[[Path], None]) -> Path:
     """A file of the cache, built if it is not there.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, model_validator
 from pydantic_core import PydanticCustomError
 
-__all__ = ["Component", "SerializeAsAny", "Strict", "one_of"]
+from dqe_resources.cache import in_data_directory
+
+__all__ = ["Component", "ExistingPath", "SerializeAsAny", "Strict", "one_of"]
 
 
 class Strict(BaseModel):
@@ -67,3 +70,15 @@ def one_of(*kinds: type[Component]) -> BeforeValidator:
         return by_kind[kind].model_validate(settings)
 
     return BeforeValidator(choose)
+
+
+def _existing_path(path: Path) -> Path:
+    resolved = in_data_directory(path)
+    if not resolved.exists():
+        msg = f"there is nothing at {resolved}: give the path of an existing file or folder"
+        raise ValueError(msg)
+    return resolved
+
+
+ExistingPath = Annotated[Path, AfterValidator(_existing_path)]
+"""A path that must exist; a relative one counts from the folder of dqe.yaml."""

@@ -214,6 +214,20 @@ class Store:
             with _damage(path, _mend(asset, partition)):
                 return take_rows(file, rows, columns).replace_schema_metadata(None)
 
+    def batches(
+        self, asset: str, partition: str | None, schema: pa.Schema, columns: Sequence[str], rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Some columns of a table, in batches of so many rows at most, holding no more than a row group in memory.
+
+        Raises:
+            StorageError: as ``read``.
+        """
+        path = self.path(asset, partition)
+        with self._parquet(path, asset, partition) as file:
+            _check_schema(file.schema_arrow, schema, path, columns, _mend(asset, partition))
+            with _damage(path, _mend(asset, partition)):
+                yield from file.iter_batches(rows, columns=list(columns))
+
     def get(self, asset: str, partition: str | None) -> StoredPartition | None:
         """What is stored for a partition, from the file's footer alone; None if nothing is."""
         for suffix in (".parquet", ".json"):

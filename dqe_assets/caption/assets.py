@@ -2,38 +2,73 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from dqe_assets import describe
+from dqe_assets.caption.prompts import prompt_of
 from dqe_assets.caption.synthetic import synthetic_captions
 from dqe_assets.checks import complete, covered, unique
-from dqe_assets.schemas import SYNTHETIC_CAPTIONS_PREFIX
-from dqe_assets.stage import CAPTIONER_PREFIX, MODEL_POOL, Stage, Work, stage
+from dqe_assets.schemas import SYNTHETIC_CAPTIONS, SYNTHETIC_CAPTIONS_PREFIX, schema_of
+from dqe_assets.stage import CAPTIONER_PREFIX, Stage, Work, stage
+from dqe_resources.captioners.protocol import VisionCaptioner
+from dqe_resources.storage import StorageError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from dqe_resources.captioners.protocol import Captioner
+
+ROWS_AT_ONCE = 16
+"""Rows of an input that are read at once, beside the row group that they are in."""
 
 
 def captions_of(captioner: Captioner) -> Stage:
     """The asset ``synthetic_captions/<name>``."""
-    inputs = dict.fromkeys(("raw_samples", *captioner.requires))
+
+    def prompt_hash(_: Work) -> str | None:
+        prompt = prompt_of(captioner)
+        return prompt.hash if prompt else None
 
     @stage(
         name=f"{SYNTHETIC_CAPTIONS_PREFIX}{captioner.name}",
         group="captions",
         kinds={"parquet", captioner.kind},
-        code_version="1",
-        inputs=inputs,
+        code_version="2",
+        inputs=dict.fromkeys(("raw_samples", captioner.asset)),
         resources={"captioner": f"{CAPTIONER_PREFIX}{captioner.name}"},
-        checks=[unique("uid"), complete(), covered(["caption"], "a caption", minimum=0.98)],
+        checks=[unique("uid"), complete(), covered(["caption"], "a caption", minimum=captioner.min_coverage)],
         describe=describe.synthetic_captions,
-        pool=MODEL_POOL,
+        pool=captioner.pool,
+        signature=prompt_hash,
     )
     def synthetic(work: Work, captioner: Captioner) -> pa.Table:
-        """What one captioner says of each image: the text as generated, and the straightforward caption made of it."""
-        has_image = work.read("raw_samples", ["status"])["status"].to_numpy() == "ok"
-        return synthetic_captions(work.read_side_by_side(captioner.requires), has_image, captioner, work.track)
+        """What one captioner says of each image, how it was asked, and what is wrong with it.
+
+        The text is kept as generated, beside the straightforward caption made of it. A shard that was interrupted
+        goes on with the captions that are missing.
+        """
+        raw = work.read("raw_samples", ["uid", "status"])
+        schema = schema_of(captioner.asset)
+        return synthetic_captions(
+            raw["uid"].combine_chunks(),
+            raw["status"].to_numpy() == "ok",
+            work.store.batches(captioner.asset, work.partition, schema, captioner.columns, ROWS_AT_ONCE),
+            captioner,
+            prompt=prompt_of(captioner),
+            known=_known(work) if isinstance(captioner, VisionCaptioner) else None,
+            keep=work.checkpoint.append,
+            track=work.track,
+        )
 
     return synthetic
+
+
+def _known(work: Work) -> pa.Table:
+    """Rows that were made of the same inputs in the same way: by a run that was interrupted, or that failed a check."""
+    known = [work.checkpoint.rows(SYNTHETIC_CAPTIONS)]
+    with contextlib.suppress(StorageError):
+        stored = work.store.get(work.asset, work.partition)
+        if stored and stored.stamp.failed_checks and stored.stamp.fingerprint == work.version:
+            known.append(work.read(work.asset))
+    return pa.concat_tables(known)

@@ -58,14 +58,14 @@ def warehouse_of(synthetic: Sequence[Stage]) -> Stage:
         name="warehouse",
         group="reports",
         kinds={"duckdb"},
-        code_version="2",
+        code_version="3",
         inputs=[*names, "caption_collection"],
         corpus_inputs=CORPUS_TABLES,
         partitioned=False,
         is_table=False,
         checks=[Check("rows_complete", "Every sample of the store is in the warehouse, once.", every_sample_there)],
         describe=describe.warehouse,
-        signature=lambda work: [[info.name, info.model] for info in _captioners(work)],
+        signature=lambda work: [[info.name, info.model, info.price_per_hour] for info in _captioners(work)],
         intact=lambda work, _: work.settings.warehouse.path.exists(),
     )
     def build(work: Work, warehouse: Warehouse) -> Facts:
@@ -163,9 +163,10 @@ def _captioners(work: Work) -> list[CaptionerInfo]:
         CaptionerInfo(
             captioner.name,
             captioner.kind,
-            captioner.model,
+            captioner.model_id,
             tuple(sorted(captioner.backbones)),
             captioner.name in work.settings.judged_by_their_own,
+            captioner.price_per_hour,
         )
         for captioner in work.settings.captioners
     ]

@@ -17,6 +17,10 @@ _CAPTIONS = """
 SELECT caption_source, similarity, tokens, truncated, caption FROM captions WHERE uid = ?
 ORDER BY caption_source <> 'original', caption_source
 """
+_GENERATION = """
+SELECT caption_source, model, prompt, finish_reason, flags, seconds, attempts, error
+FROM caption_generation WHERE uid = ? ORDER BY caption_source
+"""
 _DUPLICATES = """
 SELECT d.kind, d.size, s.image_name AS kept, d.similarity
 FROM duplicates d JOIN samples s ON s.uid = d.representative WHERE d.uid = ? ORDER BY d.kind
@@ -25,7 +29,7 @@ _NEAR = "SELECT DISTINCT image_name FROM samples ORDER BY levenshtein(image_name
 
 
 def sample_sections(warehouse: Warehouse, image_name: str) -> list[Section]:
-    """The samples of that name, each with its captions and their scores, and its duplicates.
+    """The samples of that name, each with its captions, their scores and how they were made, and its duplicates.
 
     A name that several sources use gives a sample of each.
 
@@ -44,7 +48,8 @@ def sample_sections(warehouse: Warehouse, image_name: str) -> list[Section]:
             known = {name: value for name, value in sample.items() if value is not None}
             fields = pa.table({"field": list(known), "value": [_text(value) for value in known.values()]})
             sections.append(Section(f"{sample['image_name']} ({sample['source']})", "", fields))
-            for title, query in (("Captions", _CAPTIONS), ("Duplicates", _DUPLICATES)):
+            parts = (("Captions", _CAPTIONS), ("Synthetic captions", _GENERATION), ("Duplicates", _DUPLICATES))
+            for title, query in parts:
                 table = _rows(connection, query, sample["uid"])
                 if table.num_rows:
                     sections.append(Section(title, "", table))

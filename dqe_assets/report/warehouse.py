@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from dqe_assets import schemas
+from dqe_assets.report.caption_views import CAPTION_TABLES, CAPTION_VIEWS, CAPTIONERS_REPORT, generated_captions
 from dqe_assets.report.ingest_views import FETCHED, HOST_OF, INGEST_VIEWS
 from dqe_assets.report.relations import Table as _Table
 from dqe_assets.report.relations import View as _View
@@ -45,6 +46,7 @@ class CaptionerInfo:
         model: name and version of its model.
         backbones: the image backbones inside.
         shares_backbone_with_scorer: whether the scorer has one of them too, so that its preference proves nothing.
+        price_per_hour: what an hour of captioning costs; None if nobody said.
     """
 
     name: str
@@ -52,6 +54,7 @@ class CaptionerInfo:
     model: str
     backbones: tuple[str, ...]
     shares_backbone_with_scorer: bool
+    price_per_hour: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +210,7 @@ _TABLES = (
             "mean_tokens": ("DOUBLE", "mean length of its captions [tokens]"),
             "truncated_share": ("DOUBLE", "share of its captions that the scorer could not read whole [0 to 1]"),
             "scorer": ("VARCHAR", "model that scored them"),
+            "price_per_hour": ("DOUBLE", "what an hour of captioning costs; null if no price is configured"),
         },
         """
         WITH pairs AS (
@@ -225,7 +229,7 @@ _TABLES = (
         SELECT coalesce(i.name, w.name) AS captioner, i.kind, coalesce(i.model, models.model),
             coalesce(w.captions, 0), coalesce(w.errors, 0), w.mean_similarity, w.mean_gain, w.share_better,
             NOT i.shares_backbone_with_scorer, w.mean_tokens,
-            w.truncated_share, scorer.scorer
+            w.truncated_share, scorer.scorer, i.price_per_hour
         FROM captioner_infos i FULL JOIN written w ON i.name = w.name
         LEFT JOIN models ON models.name = coalesce(i.name, w.name) CROSS JOIN scorer
         ORDER BY captioner
@@ -277,6 +281,7 @@ _TABLES = (
         FROM pairs CROSS JOIN scorer ORDER BY source_a, source_b
         """,
     ),
+    *CAPTION_TABLES,
     _Table(
         "duplicates",
         "Every sample that has a duplicate, once for each kind of cluster that it is in",
@@ -377,6 +382,7 @@ _SUMMARY_COLUMNS = {
 
 _VIEWS = (
     *INGEST_VIEWS,
+    *CAPTION_VIEWS,
     _View(
         "worst_captions",
         "Images with a caption, those first whose original caption fits least, and the best caption that there is",
@@ -619,7 +625,7 @@ def build_warehouse(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInpu
 
 
 def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
-    """The quality report: samples, failures, captions, preference in words, duplicates, shards.
+    """The quality report: samples, failures, captions, preference in words, captioners, duplicates, shards.
 
     Args:
         connection: a connection to a warehouse.
@@ -641,6 +647,13 @@ def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
             "Preference",
             f"Which of two captions the scorer prefers, and how often with a probability above 70 and 90 %.{warning}",
             preference,
+        ),
+        Section(
+            "Captioners",
+            "The models beside one another: preferred is the share of the images where a model's caption is preferred "
+            "to the original above 70 %, original is that where the original is, and preference counts both, against "
+            "each other source.",
+            _table(connection, CAPTIONERS_REPORT),
         ),
         Section(
             "Duplicates",
@@ -723,7 +736,13 @@ def _register_inputs(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInp
             connection.execute(f"CREATE TEMP VIEW {view} AS SELECT {quoted} FROM {_parquet(files)}")  # noqa: S608
         else:
             register(view, pa.schema([schema.field(name) for name in columns]).empty_table())
-    connection.execute(f"CREATE TEMP VIEW all_captions AS {_all_captions(inputs)}")
+    written = [
+        (_text(asset.removeprefix(CAPTIONS_ASSET)), _parquet(files))
+        for asset, files in sorted(inputs.assets.items())
+        if asset.startswith(CAPTIONS_ASSET) and files
+    ]
+    connection.execute(f"CREATE TEMP VIEW all_captions AS {_all_captions(written)}")
+    connection.execute(f"CREATE TEMP VIEW generated AS {generated_captions(written)}")
     register(
         "captioner_infos",
         pa.table(
@@ -735,6 +754,7 @@ def _register_inputs(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInp
                 "shares_backbone_with_scorer": pa.array(
                     [info.shares_backbone_with_scorer for info in inputs.captioners], pa.bool_()
                 ),
+                "price_per_hour": pa.array([info.price_per_hour for info in inputs.captioners], pa.float64()),
             }
         ),
     )
@@ -747,17 +767,18 @@ def _register_inputs(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInp
     return registered
 
 
-def _all_captions(inputs: WarehouseInputs) -> str:
+def _all_captions(written: Sequence[tuple[str, str]]) -> str:
     """The original caption of every sample, and every captioner's."""
-    parts = [_ORIGINAL_CAPTIONS]
-    for asset, files in sorted(inputs.assets.items()):
-        if asset.startswith(CAPTIONS_ASSET) and files:
-            name = asset.removeprefix(CAPTIONS_ASSET)
-            parts.append(
-                f"SELECT r.shard, c.uid, {_text(name)}, c.caption, c.finish_reason, c.error, c.model "  # noqa: S608
-                f"FROM {_parquet(files)} c JOIN raw_samples r USING (uid)"
-            )
-    return " UNION ALL ".join(parts)
+    return " UNION ALL ".join(
+        [
+            _ORIGINAL_CAPTIONS,
+            *(
+                f"SELECT r.shard, c.uid, {name}, c.caption, c.finish_reason, c.error, c.model "  # noqa: S608
+                f"FROM {parquet} c JOIN raw_samples r USING (uid)"
+                for name, parquet in written
+            ),
+        ]
+    )
 
 
 _ORIGINAL_CAPTIONS = """

@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 from dqe_resources.captioners.labels import LabelsCaptioner
+from dqe_resources.captioners.lmdeploy import LmdeployCaptioner
+from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import Captioner
+from dqe_resources.captioners.table import TableCaptioner
 from dqe_resources.component import SerializeAsAny, one_of
 
-AnyCaptioner = Annotated[SerializeAsAny[Captioner], one_of(LabelsCaptioner)]
+AnyCaptioner = Annotated[
+    SerializeAsAny[Captioner], one_of(LabelsCaptioner, LmdeployCaptioner, OpenAICaptioner, TableCaptioner)
+]
 """The type of a setting that holds a captioner of any kind."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from dqe_resources.captioners.protocol import Caption, Captioner
+from dqe_resources.captioners.protocol import Caption, Captioner, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    import pyarrow as pa
 
 BACKBONE = "efficientnet-lite0"
 
@@ -54,31 +52,32 @@ class LabelsCaptioner(Captioner):
     """
 
     kind: ClassVar[str] = "labels"
-    requires: ClassVar[tuple[str, ...]] = ("image_features",)
+    asset: ClassVar[str] = "image_features"
+    columns: ClassVar[tuple[str, ...]] = ("label_ids", "label_probabilities", *_MEASURES)
 
     @property
-    def model(self) -> str:
+    def model_id(self) -> str:
         """Version of the wording, and the model that gave the labels."""
         return f"labels 1 ({BACKBONE})"
 
     @property
     def backbones(self) -> frozenset[str]:
         """The classifier's backbone."""
-        return frozenset({BACKBONE})
+        return super().backbones | {BACKBONE}
 
-    def caption(self, samples: pa.Table) -> Iterator[Caption]:
-        """One caption for each row of ``image_features``; an error for a row without labels."""
+    def caption(self, samples: Iterator[Sample]) -> Iterator[tuple[int, Caption]]:
+        """A caption of each sample; an error for one without labels."""
         from dqe_resources.image_model import ImageModel
 
         names = ImageModel().class_names
-        columns = ("label_ids", "label_probabilities", *_MEASURES)
-        for ids, probabilities, *measures in zip(*(samples[name].to_pylist() for name in columns), strict=True):
+        for index, sample in enumerate(samples):
+            ids, probabilities, *measures = (sample.values[column] for column in self.columns)
             if not ids or any(measure is None for measure in measures):
-                yield Caption(None, "error", "the image has no labels or measures")
+                yield index, Caption(None, "error", "the image has no labels or measures")
                 continue
             labels = [(names[i], p) for i, p in zip(ids, probabilities, strict=True)]
             colours, brightness, contrast, sharpness, *focus = measures
-            yield Caption(describe(labels, colours, brightness, contrast, sharpness, (focus[0], focus[1])))
+            yield index, Caption(describe(labels, colours, brightness, contrast, sharpness, (focus[0], focus[1])))
 
 
 def describe(

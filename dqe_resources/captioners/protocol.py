@@ -3,47 +3,167 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from dqe_resources.component import Component
+from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    import pyarrow as pa
+
+class CaptionerError(DataQualityError):
+    """A captioner cannot go on: says what it asked, what came back last, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a captioner is given of one image.
+
+    Attributes:
+        values: the columns that the captioner reads.
+        image: for a captioner that sees the image, a JPEG whose longest side is at most its ``image_longest_side``.
+        prompt: for a captioner that sees the image, the prompt in full.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    image: bytes = b""
+    prompt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """One generated caption, or why there is none."""
+    """One generated caption, or why there is none.
+
+    Attributes:
+        text: the caption as generated; None where there is none.
+        finish_reason: ``stop``, ``length`` where it was cut at the most tokens allowed, or ``error``.
+        error: the last error, if finish_reason is ``error``.
+        prompt_tokens: tokens of prompt and image; None if nobody counted.
+        completion_tokens: tokens of the text; None if nobody counted.
+        seconds: from asking the model to its whole answer; None where no model ran.
+        attempts: how often the model was asked; None where no model ran.
+        model: the model that wrote it, where that is not the captioner's for every sample.
+    """
 
     text: str | None
     finish_reason: Literal["stop", "length", "error"] = "stop"
     error: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    seconds: float | None = None
+    attempts: int | None = None
+    model: str | None = None
 
 
 class Captioner(Component):
     """Writes a caption for an image. Each captioner in data/dqe.yaml is its own asset ``synthetic_captions/<name>``."""
 
-    name: str
-    requires: ClassVar[tuple[str, ...]]
-    """The assets it reads: ``raw_samples`` for a model that sees the image, or ``image_features``."""
+    asset: ClassVar[str]
+    """The asset that it reads, which has one row for each sample: ``raw_samples``, ``image_features``."""
+    columns: ClassVar[tuple[str, ...]]
+    """The columns that it reads of it."""
+    without_effect: ClassVar[frozenset[str]] = frozenset({"min_coverage", "image_backbones"})
+    """Settings that change no caption, and so are no part of the signature."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+    """Name of the asset ``synthetic_captions/<name>``, and of what is made of it."""
+    min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.98
+    """Share of the samples with an image that must have a caption."""
+    image_backbones: tuple[str, ...] = ()
+    """Image backbones inside the model, such as ViT-B-32, by which a scorer that shares one is known."""
 
     @property
     @abstractmethod
-    def model(self) -> str:
+    def model_id(self) -> str:
         """Name and version of the model, kept with every caption."""
 
     @property
-    @abstractmethod
+    def model_revision(self) -> str | None:
+        """Revision of the model's weights, where someone said which."""
+        return None
+
+    @property
     def backbones(self) -> frozenset[str]:
         """The image backbones inside: a preference by a scorer that shares one with a captioner proves nothing."""
+        return frozenset(self.image_backbones)
+
+    @property
+    def pool(self) -> str | None:
+        """Dagster pool of its steps, whose limit holds for all runs together; by default that of all models."""
+        return "model"
+
+    @property
+    def price_per_hour(self) -> float | None:
+        """What an hour of captioning costs, if it is known."""
+        return None
+
+    def signature(self) -> dict[str, Any]:
+        """The settings that change its captions."""
+        return {"kind": self.kind, **self.model_dump(mode="json", exclude=set(self.without_effect))}
 
     @abstractmethod
-    def caption(self, samples: pa.Table) -> Iterator[Caption]:
-        """One caption for each row, in order.
+    def caption(self, samples: Iterator[Sample]) -> Iterator[tuple[int, Caption]]:
+        """Captions as they are finished, in any order, each with its sample's place among those given, from 0.
+
+        Every sample gets one caption, if only one with ``finish_reason`` ``error``. Samples are taken as they are
+        needed, since images are decoded while that happens; a captioner may take them in another thread, one at a
+        time. Closing the iterator ends what is under way.
 
         Args:
-            samples: the columns of the assets in ``requires``, of samples that have an image.
+            samples: samples that have an image.
+
+        Raises:
+            CaptionerError: no sample can be captioned any more, such as when a server has gone.
         """
+
+
+class VisionCaptioner(Captioner):
+    """A captioner that sees the image: a vision-language model that is asked with a prompt."""
+
+    asset: ClassVar[str] = "raw_samples"
+    columns: ClassVar[tuple[str, ...]] = ("caption", "image")
+    without_effect: ClassVar[frozenset[str]] = Captioner.without_effect | {
+        "prompt",  # by name; its text is, by hash
+        "concurrency",
+        "checkpoint_every",
+        "price_per_gpu_hour",
+    }
+
+    model: Annotated[str, Field(min_length=1)]
+    """Name or path of the model, as its engine knows it."""
+    revision: str | None = None
+    """Revision of its weights, in your own words or a commit: kept with every caption."""
+    prompt: str = "default"
+    """Name of the prompt: one that comes with the platform, or a file data/prompts/NAME.txt."""
+    max_tokens: Annotated[int, Field(ge=1)] = 512
+    """Tokens after which a caption is cut."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """0 for the most probable caption."""
+    seed: int | None = None
+    """Seed of the sampling, where the temperature is above 0."""
+    repetition_ngram_size: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of a run of words that may not come over and over; None for no such guard."""
+    repetition_ngram_threshold: Annotated[int, Field(ge=1)] | None = None
+    """How often such a run may come before the caption is ended."""
+    image_longest_side: Annotated[int, Field(ge=16, le=8192)] = 1024
+    """Longest side, in pixels, that the model is given: larger images are made smaller, none larger."""
+    concurrency: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Captions under way at once, at most."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 100
+    """Captions that a kill loses at most."""
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """What a GPU costs for an hour, for the accounting."""
+
+    @property
+    def model_id(self) -> str:
+        """The model's name."""
+        return self.model
+
+    @property
+    def model_revision(self) -> str | None:
+        """The revision that the settings name."""
+        return self.revision

@@ -16,6 +16,7 @@ from dqe_assets.caption.straightforward import straightforward
 from dqe_assets.schemas import IMAGE_FEATURES
 from dqe_resources.captioners import AnyCaptioner, LabelsCaptioner
 from dqe_resources.captioners.labels import describe
+from dqe_resources.captioners.protocol import Sample
 
 MEDIUM = {"brightness": 0.5, "contrast": 0.2, "sharpness": 400.0, "focus": (0.5, 0.5)}
 
@@ -100,9 +101,9 @@ def test_every_measure_gives_two_sentences(
 def test_configuration_chooses_it_by_kind() -> None:
     captioner = TypeAdapter(AnyCaptioner).validate_python({"kind": "labels", "name": "lite"})
     assert captioner == LabelsCaptioner(name="lite")
-    assert captioner.requires == ("image_features",)
+    assert captioner.asset == "image_features"
     assert captioner.backbones == {"efficientnet-lite0"}
-    with pytest.raises(ValidationError, match="allowed: labels"):
+    with pytest.raises(ValidationError, match=r"allowed: .*labels"):
         TypeAdapter(AnyCaptioner).validate_python({"kind": "label", "name": "lite"})
 
 
@@ -127,7 +128,8 @@ def test_one_caption_a_row_and_an_error_where_nothing_was_measured() -> None:
         "focus_y": 0.5,
     }
     samples = pa.Table.from_pylist([row, {"uid": "b"}], schema=IMAGE_FEATURES)
-    first, second = LabelsCaptioner(name="labels").caption(samples)
+    captions = dict(LabelsCaptioner(name="labels").caption(Sample(values) for values in samples.to_pylist()))
+    first, second = captions[0], captions[1]
     assert first.finish_reason == "stop"
     assert "tabby" in str(first.text)
     assert (second.text, second.finish_reason) == (None, "error")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import model_validator
 
 from dqe_assets.ingest.rows import SourceRow
-from dqe_assets.ingest.sources.protocol import ExistingPath, Shard, Source, SourceError
+from dqe_assets.ingest.sources.protocol import Shard, Source, SourceError
+from dqe_resources.component import ExistingPath
 from dqe_resources.storage import fingerprint
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from pydantic import model_validator
 
 from dqe_assets.ingest.sources.listing import Listing
 from dqe_assets.ingest.sources.parts import ParquetPart, Part, check_columns, file_state, is_text
-from dqe_assets.ingest.sources.protocol import ExistingPath, Shard, Source, SourceError
+from dqe_assets.ingest.sources.protocol import Shard, Source, SourceError
 from dqe_assets.ingest.sources.tables import ImageTables
 from dqe_assets.ingest.sources.text import Columns
+from dqe_resources.component import ExistingPath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

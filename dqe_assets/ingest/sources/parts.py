@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AfterValidator
 
-from dqe_assets.ingest.sources.protocol import Shard, SourceError, in_data_directory
+from dqe_assets.ingest.sources.protocol import Shard, SourceError
+from dqe_resources.cache import in_data_directory
 from dqe_resources.storage import fingerprint
 
 if TYPE_CHECKING:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from dqe_resources.cache import data_directory
 from dqe_resources.component import Component
 from dqe_resources.errors import DataQualityError
 
@@ -22,23 +20,6 @@ if TYPE_CHECKING:
 class SourceError(DataQualityError):
     """A source cannot be read: says the file, the row or column, and what was expected."""
 
-
-def in_data_directory(path: Path) -> Path:
-    """A path of the settings: a relative one counts from the folder of dqe.yaml."""
-    resolved = path.expanduser()
-    return resolved if resolved.is_absolute() else data_directory() / resolved
-
-
-def _existing_path(path: Path) -> Path:
-    resolved = in_data_directory(path)
-    if not resolved.exists():
-        msg = f"there is nothing at {resolved}: give the path of an existing file or folder"
-        raise ValueError(msg)
-    return resolved
-
-
-ExistingPath = Annotated[Path, AfterValidator(_existing_path)]
-"""A path that must exist; a relative one counts from the folder of dqe.yaml."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 """A name that is safe as a partition key, an asset key, a file name and a column name."""

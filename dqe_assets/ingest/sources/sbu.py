@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from dqe_assets.ingest.sources.listing import Listing, written_list
 from dqe_assets.ingest.sources.parts import file_state
-from dqe_assets.ingest.sources.protocol import ExistingPath, Shard, Source
+from dqe_assets.ingest.sources.protocol import Shard, Source
 from dqe_assets.ingest.sources.text import Columns, paired_rows
+from dqe_resources.component import ExistingPath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,119 @@
+"""Prompts: named files, each with a version and a hash that goes into every row that was made with it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dqe_assets.caption.straightforward import normalise_original
+from dqe_resources.cache import data_directory
+from dqe_resources.captioners.protocol import VisionCaptioner
+from dqe_resources.errors import DataQualityError
+
+if TYPE_CHECKING:
+    from dqe_resources.captioners.protocol import Captioner
+
+PLACEHOLDER = "{original_caption}"
+"""Where a prompt quotes the sample's own caption; where there is none, that whole paragraph is left out."""
+
+LONGEST_CAPTION = 500
+"""Characters of a sample's caption that go into a prompt."""
+
+LONGEST_PROMPT = 20_000
+"""Characters that a prompt may have: a file that is longer was not meant as one."""
+
+_VERSION = re.compile(r"version:[ \t]*(\S+)[ \t]*\n\s*")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+
+
+class PromptError(DataQualityError):
+    """There is no such prompt, or its file cannot be used: says which there are, or what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a model is asked.
+
+    Attributes:
+        name: its name and, if its file says one, its version: ``default 1``.
+        text: in full, with the placeholder.
+        hash: first 16 hex digits of the SHA-256 of the text.
+    """
+
+    name: str
+    text: str
+    hash: str
+
+    def render(self, caption: str | None) -> str:
+        """The prompt for one sample.
+
+        The caption comes from the web: it is cut, and neither tags nor control characters nor line breaks are left in
+        it, so that it cannot end the quotation that it stands in.
+
+        Args:
+            caption: the caption that the sample came with.
+        """
+        if PLACEHOLDER not in self.text:
+            return self.text
+        quoted = " ".join(_CONTROL.sub(" ", normalise_original(caption or "")).split())
+        quoted = quoted.replace("<", "‹").replace(">", "›")
+        if len(quoted) > LONGEST_CAPTION:
+            quoted = quoted[: LONGEST_CAPTION - 1].rstrip() + "…"
+        if quoted:
+            return self.text.replace(PLACEHOLDER, quoted)
+        return "\n\n".join(part for part in self.text.split("\n\n") if PLACEHOLDER not in part)
+
+
+def load_prompt(name: str) -> Prompt:
+    """The prompt of a name: one that comes with the platform, or the file prompts/NAME.txt of the data folder.
+
+    Raises:
+        PromptError: there is none, there are two, or its file is empty, far too long or no text.
+    """
+    files = prompt_files()
+    if name not in files:
+        raise PromptError(f"no prompt '{name}'; there are: {', '.join(sorted(files))}; or write {_own() / name}.txt")
+    path = files[name]
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptError(f"{path}: cannot be read as a prompt ({error})") from error
+    version = _VERSION.match(content)
+    text = content[version.end() :] if version else content
+    text = text.strip()
+    if not text or len(text) > LONGEST_PROMPT:
+        raise PromptError(f"{path}: has {len(text):,} characters; a prompt has 1 to {LONGEST_PROMPT:,}")
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return Prompt(f"{name} {version[1]}" if version else name, text, digest)
+
+
+def prompt_of(captioner: Captioner) -> Prompt | None:
+    """The prompt of a captioner that sees the image, None for any other.
+
+    Raises:
+        PromptError: as ``load_prompt``.
+    """
+    return load_prompt(captioner.prompt) if isinstance(captioner, VisionCaptioner) else None
+
+
+def prompt_files() -> dict[str, Path]:
+    """The file of each prompt, by name.
+
+    Raises:
+        PromptError: a file of the data folder has the name of a prompt that comes with the platform.
+    """
+    files = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.txt"))}
+    for path in sorted(_own().glob("*.txt")):
+        if path.stem in files:
+            raise PromptError(f"{path}: '{path.stem}' comes with the platform; give the file another name")
+        if _NAME.fullmatch(path.stem):
+            files[path.stem] = path
+    return files
+
+
+def _own() -> Path:
+    return data_directory() / "prompts"
