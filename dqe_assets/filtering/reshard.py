@@ -17,7 +17,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
+from dqe_assets.filtering.subset import format_uids, parse_uids
 from dqe_resources.errors import DataQualityError
 from dqe_resources.storage import fingerprint, replace_file
 
@@ -244,8 +246,8 @@ class _Index:
 
     def positions(self, names: list[str]) -> np.ndarray:
         """The position of each uid, int64 [n]; -1 where it is not among them."""
-        wanted = np.frombuffer(bytes.fromhex("".join(names)), ">u8").astype(np.uint64).reshape(-1, 2)
-        high, low = wanted[:, 0], wanted[:, 1]
+        wanted = parse_uids(pa.array(names, pa.string()))
+        high, low = wanted["f0"], wanted["f1"]
         at = np.searchsorted(self._high, high)
         last = len(self._high) - 1
         while True:
@@ -332,4 +334,4 @@ def _listed(uids: np.ndarray) -> str:
 
 
 def _hex(uids: np.ndarray) -> list[str]:
-    return [f"{high:016x}{low:016x}" for high, low in uids.tolist()]
+    return format_uids(uids).to_pylist()
