@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -65,7 +65,7 @@ class Detector:
         path = Path(self._path)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"fasttext-predict": package_version("fasttext-predict"), path.name: f"sha256 {digest}"}
+        return {"fasttext-predict": package_version("fasttext-predict"), path.name: f"sha256:{digest}"}
 
     @property
     def _path(self) -> str:
@@ -167,23 +167,26 @@ class _Worker:
     def __init__(self, kind: str, path: str) -> None:
         # -P: the folder of the program must not hide modules of the standard library.
         command = [sys.executable, "-P", language_worker.__file__, kind, path]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._texts = pa.ipc.new_stream(self._process.stdin, TEXTS)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
+        self._pipes = cast("tuple[IO[bytes], IO[bytes]]", (self._process.stdin, self._process.stdout))
+        self._texts = pa.ipc.new_stream(self._pipes[0], TEXTS)
         self._answers: pa.ipc.RecordBatchStreamReader | None = None
 
     def ask(self, texts: pa.Array) -> NDArray[np.bool_]:
         try:
             self._texts.write_batch(pa.record_batch([texts], TEXTS))
-            self._process.stdin.flush()
+            self._pipes[0].flush()
             if self._answers is None:
-                self._answers = pa.ipc.open_stream(self._process.stdout)
+                self._answers = pa.ipc.open_stream(self._pipes[1])
             return self._answers.read_next_batch()["english"].to_numpy(zero_copy_only=False)
         except (OSError, StopIteration, pa.ArrowException) as error:
-            code = self._process.wait(timeout=5)
-            raise LanguageError(f"the language detector's process has ended, exit code {code}; run it again") from error
+            self.close()
+            raise LanguageError(
+                f"the language detector's process has ended, exit code {self._process.returncode}; run it again"
+            ) from error
 
     def close(self) -> None:
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in self._pipes:
             with contextlib.suppress(OSError):
                 pipe.close()
         self._process.wait()

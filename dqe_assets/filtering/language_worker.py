@@ -32,9 +32,7 @@ def load(kind: str, model: str) -> Callable[[list[str]], list[bool]]:
 
         # The bounds on bytes that DataComp's code gives.
         identifier = gcld3.NNetLanguageIdentifier(min_num_bytes=0, max_num_bytes=1000)
-        return lambda texts: [
-            identifier.FindLanguage(text=text.replace("\n", " ")).language == "en" for text in texts
-        ]
+        return lambda texts: [identifier.FindLanguage(text=text.replace("\n", " ")).language == "en" for text in texts]
     import fasttext
 
     predict = fasttext.load_model(model).predict

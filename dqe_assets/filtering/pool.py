@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Protocol
@@ -38,6 +39,7 @@ BATCH_ROWS = 131_072
 EMBEDDING_BATCH_ROWS = 8_192
 
 _COLUMN_BYTES_AHEAD = 4 << 20
+_TORN = (zipfile.BadZipFile, zlib.error, OSError, EOFError)
 _STRINGS = frozenset({UID, TEXT})
 _NUMBERS = frozenset({WIDTH, HEIGHT, *SCORES.values()})
 
@@ -53,12 +55,12 @@ class InputFile:
     Attributes:
         path: relative to its pool.
         bytes: its size.
-        sha256: hex digest of its content.
+        digest: ``sha256:<hex>`` of its content, or for our own store ``fingerprint:<hex>`` of all that went into it.
     """
 
     path: str
     bytes: int
-    sha256: str
+    digest: str
 
 
 class Part(Protocol):
@@ -182,7 +184,8 @@ class MetadataFile:
         return self.path.rpartition("/")[2]
 
     @property
-    def _arrays_path(self) -> str:
+    def arrays_path(self) -> str:
+        """Path of the .npz beside it."""
         return self.path.removesuffix(".parquet") + ".npz"
 
     @cached_property
@@ -214,7 +217,7 @@ class MetadataFile:
 
     def files(self, columns: Sequence[str]) -> list[InputFile]:
         """The Parquet file, and the .npz if an embedding is asked for."""
-        paths = [self.path, self._arrays_path] if set(columns) & set(EMBEDDINGS) else [self.path]
+        paths = [self.path, self.arrays_path] if set(columns) & set(EMBEDDINGS) else [self.path]
         return [self._hashed(path) for path in paths]
 
     def _table_batches(self, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
@@ -254,7 +257,7 @@ class MetadataFile:
         try:
             with self.filesystem.open(path, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256")
-                return InputFile(path.rpartition("/")[2], file.tell(), digest.hexdigest())
+                return InputFile(path.rpartition("/")[2], file.tell(), f"sha256:{digest.hexdigest()}")
         except OSError as error:
             raise PoolError(f"{path}: cannot be read ({_one_line(error)})") from error
 
@@ -263,48 +266,57 @@ class _Embedding:
     """An array of a .npz, read a few rows at a time: the whole may be larger than memory."""
 
     def __init__(self, part: MetadataFile, name: str) -> None:
-        self._where = f"{part._arrays_path}: {name}"  # noqa: SLF001 - the two read one part together
+        self._where = f"{part.arrays_path}: {name}"
         try:
-            self._file = part.filesystem.open(part._arrays_path, "rb")  # noqa: SLF001
+            self._file = part.filesystem.open(part.arrays_path, "rb")
         except OSError as error:
             raise PoolError(
-                f"{part._arrays_path}: cannot be read ({_one_line(error)}); "  # noqa: SLF001
+                f"{part.arrays_path}: cannot be read ({_one_line(error)}); "
                 f"it must lie beside {part.name} and hold the array {name}"
             ) from error
         try:
-            self._member, (rows, self._width), self._dtype = self._opened(name)
-            if rows != part.rows:
-                raise PoolError(
-                    f"{self._where} has {rows:,} rows and {part.name} has {part.rows:,}: row {min(rows, part.rows)} "
-                    f"has no partner; fetch both files again"
-                )
+            self._member = self._opened(f"{name}.npy")
+            self._width, self._dtype = self._shaped(part)
         except BaseException:
             self.close()
             raise
 
-    def _opened(self, name: str) -> tuple[IO[bytes], tuple[int, int], np.dtype]:
+    def _opened(self, entry: str) -> IO[bytes]:
         try:
             archive = zipfile.ZipFile(self._file)
-            if f"{name}.npy" not in archive.namelist():
-                there = ", ".join(entry.removesuffix(".npy") for entry in archive.namelist())
-                raise PoolError(f"{self._where} is missing; there are: {there or 'no arrays'}")
-            member = archive.open(f"{name}.npy")
-            version = np.lib.format.read_magic(member)
+            there = archive.namelist()
+            if entry in there:
+                return archive.open(entry)
+        except (zipfile.BadZipFile, OSError, EOFError) as error:
+            raise PoolError(f"{self._where}: torn or not an archive ({_one_line(error)}); fetch it again") from error
+        arrays = ", ".join(found.removesuffix(".npy") for found in there)
+        raise PoolError(f"{self._where} is missing; there are: {arrays or 'no arrays'}")
+
+    def _shaped(self, part: MetadataFile) -> tuple[int, np.dtype]:
+        """The numbers to a row, and their type, from the array's header."""
+        try:
+            version = np.lib.format.read_magic(self._member)
             header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, by_columns, dtype = header(member)
-        except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+            shape, by_columns, dtype = header(self._member)
+        except (ValueError, *_TORN) as error:
             raise PoolError(f"{self._where}: torn or not an array ({_one_line(error)}); fetch it again") from error
         if len(shape) != 2 or by_columns or dtype.kind != "f":
             found = f"{dtype} {list(shape)}{' by columns' if by_columns else ''}"
             raise PoolError(f"{self._where} is {found}; expected floating-point numbers [rows, d], row by row")
-        return member, shape, dtype
+        rows, width = shape
+        if rows != part.rows:
+            raise PoolError(
+                f"{self._where} has {rows:,} rows and {part.name} has {part.rows:,}: row {min(rows, part.rows)} "
+                f"(counting from 0) has no partner; fetch both files again"
+            )
+        return width, dtype
 
     def read(self, rows: int) -> pa.FixedSizeListArray:
         """The next rows."""
         size = rows * self._width * self._dtype.itemsize
         try:
             data = self._member.read(size)
-        except (zipfile.BadZipFile, zipfile.zlib.error, OSError, EOFError) as error:  # type: ignore[attr-defined]
+        except _TORN as error:
             raise PoolError(f"{self._where}: damaged ({_one_line(error)}); fetch it again") from error
         if len(data) != size:
             raise PoolError(f"{self._where}: ends before its last row; fetch it again")

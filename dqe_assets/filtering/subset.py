@@ -64,11 +64,11 @@ def parse_uids(column: pa.Array | pa.ChunkedArray) -> NDArray[np.void]:
         return np.empty(0, UID_TYPE)
     digits = array.cast(pa.large_string())
     offsets = np.frombuffer(digits.buffers()[1], np.int64)[digits.offset : digits.offset + len(digits) + 1]
+    if digits.null_count or (np.diff(offsets) != _DIGITS).any():
+        raise _first_fault(digits)
     try:
-        if digits.null_count or (np.diff(offsets) != _DIGITS).any():
-            raise ValueError
         data = binascii.unhexlify(memoryview(digits.buffers()[2])[offsets[0] : offsets[-1]])
-    except ValueError:
+    except binascii.Error:
         raise _first_fault(digits) from None
     halves = np.frombuffer(data, ">u8").reshape(-1, 2)
     uids = np.empty(len(digits), UID_TYPE)

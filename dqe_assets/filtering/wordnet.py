@@ -6,6 +6,7 @@ alone, so that a verb's or an adjective's synset whose offset is by chance an Im
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from functools import cache
@@ -22,9 +23,7 @@ _ENDINGS: dict[str, tuple[tuple[str, str], ...]] = {
         *(("s", ""), ("ses", "s"), ("ves", "f"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh")),
         *(("men", "man"), ("ies", "y")),
     ),
-    "verb": (
-        *(("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", "")),
-    ),
+    "verb": (*(("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", "")),),
     "adj": (("er", ""), ("est", ""), ("er", "e"), ("est", "e")),
     "adv": (),
 }
@@ -86,6 +85,15 @@ class WordNet:
             _PartOfSpeech(_read_index(folder, part), _read_exceptions(folder, part), _ENDINGS[part])
             for part in _PARTS_OF_SPEECH
         ]
+
+    @property
+    def digest(self) -> str:
+        """Of the files that decide."""
+        digest = hashlib.sha256()
+        for part in _PARTS_OF_SPEECH:
+            for name in (f"index.{part}", f"{part}.exc"):
+                digest.update((self.folder / name).read_bytes())
+        return f"sha256:{digest.hexdigest()}"
 
     def first_offset(self, word: str) -> int | None:
         """Offset of a word's first synset, or None if WordNet does not know it.
