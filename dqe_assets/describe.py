@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.report import plots, scaling_plots
+from dqe_assets.report import filter_plots, plots, scaling_plots
 from dqe_assets.scaling.recommend import amount, answer, fitted_pools
 from dqe_assets.schemas import POOL_UTILITIES, RAW_SAMPLES
 from dqe_assets.score.preference import preference_counts
@@ -142,6 +142,41 @@ def duplicate_clusters(_: Work, table: pa.Table) -> Metadata:
     return {
         "clusters": _table(["kind", "clusters", "redundant samples", "largest"], rows),
         "sizes": _picture(plots.cluster_sizes(sizes), "sizes of clusters"),
+    }
+
+
+def filter_masks(_: Work, output: Facts) -> Metadata:
+    """What each filter keeps, what two keep together, and what each step removes."""
+    samples, filters = output.facts["samples"], output.facts["filters"]
+    names = [one["filter"] for one in filters]
+    steps = [(one["filter"], [(step["condition"], step["kept"]) for step in one["steps"]]) for one in filters]
+    rows = [
+        [one["filter"], one["expression"], one["kept"], f"{one['kept'] / samples:.1%}" if samples else ""]
+        for one in filters
+    ]
+    fitted = [[one["leaf"], one["fitted"], one["kept"]] for one in output.facts["leaves"]]
+    return {
+        "samples": samples,
+        "filters": _table(["filter", "expression", "kept", "share"], rows),
+        "fitted": _table(["filter", "with what was found in this pool", "kept"], fitted),
+        "overlap": _picture(filter_plots.overlap_matrix(names, output.facts["both"]), "what two filters both keep"),
+        "funnel": _picture(filter_plots.funnels(steps, samples), "what each step of each filter leaves"),
+    }
+
+
+def subset(_: Work, output: Facts) -> Metadata:
+    """Where the subset is, what each step left, and the share of each pool."""
+    facts = output.facts
+    steps = [(step["condition"], step["kept"]) for step in facts["steps"]]
+    pools = [[pool["name"], pool["rows"], pool["kept"], f"{pool['share']:.1%}"] for pool in facts["pools"]]
+    return {
+        "subset": dg.MetadataValue.path(facts["path"]),
+        "samples": output.rows,
+        "expression": facts["expression"],
+        "funnel": _picture(filter_plots.funnels([("subset", steps)], facts["samples"]), "what each step leaves"),
+        "pools": _table(["pool", "samples", "kept", "share of the subset"], pools),
+        "in_several_pools": facts["collisions"],
+        "next": dg.MetadataValue.md(f"`dqe reshard {facts['path']} --out shards`"),
     }
 
 

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from dqe_assets import schemas
 from dqe_assets.dedup.clusters import DuplicateRules
+from dqe_assets.filtering.configured import DEFAULT_FILTERS, DEFAULT_SUBSETS, FilterName, Subset, check_selection
 from dqe_assets.ingest.sources import AnySource, Source
 from dqe_assets.scaling.measurements import Scaling
 from dqe_resources.cache import data_directory
@@ -58,6 +59,8 @@ class Settings(Strict):
     store: str = "store"
     images: ImageLimits = ImageLimits()
     duplicates: DuplicateRules = DuplicateRules()
+    filters: dict[FilterName, str] = Field(default_factory=lambda: dict(DEFAULT_FILTERS))
+    subsets: list[Subset] = Field(default_factory=lambda: list(DEFAULT_SUBSETS))
     scaling: Scaling = Field(default_factory=Scaling)
     shards_per_run: Annotated[int, Field(ge=1)] = 16
 
@@ -72,6 +75,11 @@ class Settings(Strict):
         reserved = {schemas.ORIGINAL, schemas.IMAGE} & set(self.captioner_names)
         if reserved:
             raise PydanticCustomError("reserved", "captioners: the name '{name}' is reserved", {"name": min(reserved)})
+        return self
+
+    @model_validator(mode="after")
+    def _selection_is_sound(self) -> Self:
+        check_selection(self.filters, self.subsets)
         return self
 
     @property

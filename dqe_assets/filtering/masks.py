@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from dqe_assets.filtering.select import fit, leaf_masks
+from dqe_assets.filtering.select import columns_of, fit, leaf_masks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from dqe_assets.filtering.expression import Expression
-    from dqe_assets.filtering.filters import Filter
+    from dqe_assets.filtering.filters import Filter, Mask
     from dqe_assets.filtering.pool import Pool
 
-    Masks = Mapping[str, NDArray[np.bool_]]
+    Masks = Mapping[str, Mask]
 
 STEPS = pa.schema(
     [
@@ -31,9 +29,9 @@ STEPS = pa.schema(
         ("kept", pa.int64()),
     ]
 )
-"""Schema of ``steps_table``: ``step`` counts from 1, ``samples`` is the pool's, ``kept`` what is left after the step."""
+"""Schema of ``steps_table``: ``step`` counts from 1, ``samples`` are all of the pool, ``kept`` those left after it."""
 
-PAIRS = pa.schema([("filter_a", pa.string()), ("filter_b", pa.string()), ("both", pa.int64())])
+PAIRS = pa.schema([("filter_a", pa.string()), ("filter_b", pa.string()), ("kept_by_both", pa.int64())])
 """Schema of ``pairs_table``: every pair of filters both ways round, and each filter with itself."""
 
 
@@ -62,13 +60,13 @@ class FilterSet:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that the masks need."""
-        return tuple(dict.fromkeys(column for one in self.fitted.values() for column in one.columns))
+        return columns_of(self.fitted)
 
     def leaves(self, table: pa.Table | pa.RecordBatch) -> Masks:
         """What each leaf keeps of some rows, bool [n], by the leaf's text."""
         return leaf_masks(self.fitted, table)
 
-    def masks(self, leaves: Masks) -> dict[str, NDArray[np.bool_]]:
+    def masks(self, leaves: Masks) -> dict[str, Mask]:
         """What each filter keeps, by its name, of what the leaves keep."""
         return {name: expression.mask(leaves) for name, expression in self.expressions.items()}
 
@@ -99,6 +97,7 @@ class Tally:
 
     def facts(self) -> dict[str, Any]:
         """What was counted, as JSON: the filters with their steps, their leaves with what fitting found, the pairs."""
+        leaves = {leaf.text: leaf for one in self._filters.expressions.values() for leaf in one.leaves}
         return {
             "samples": self._samples,
             "filters": [
@@ -114,11 +113,17 @@ class Tally:
                 for name, expression in self._filters.expressions.items()
             ],
             "leaves": [
-                {"leaf": text, "fitted": one.text, "kept": self._leaves[text], **one.facts}
+                {"leaf": text, "fitted": one.text, "kept": self._leaves[text], **_fraction(leaves[text]), **one.facts}
                 for text, one in self._filters.fitted.items()
             ],
             "both": self._both.tolist(),
         }
+
+
+def _fraction(leaf: Filter) -> dict[str, float]:
+    """The fraction that a filter is to keep, if it is one by fraction."""
+    fraction = getattr(leaf, "fraction", getattr(leaf, "keep_fraction", None))
+    return {} if fraction is None else {"fraction": fraction}
 
 
 def steps_table(facts: Mapping[str, Any]) -> pa.Table:
@@ -141,7 +146,7 @@ def pairs_table(facts: Mapping[str, Any]) -> pa.Table:
     """The pairs of ``Tally.facts``, in the order of ``PAIRS``."""
     names = [one["filter"] for one in facts["filters"]]
     rows = [
-        {"filter_a": a, "filter_b": b, "both": facts["both"][i][j]}
+        {"filter_a": a, "filter_b": b, "kept_by_both": facts["both"][i][j]}
         for i, a in enumerate(names)
         for j, b in enumerate(names)
     ]

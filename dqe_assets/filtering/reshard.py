@@ -24,16 +24,16 @@ from dqe_resources.errors import DataQualityError
 from dqe_resources.storage import fingerprint, replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
-    from dqe_assets.filtering.samples import Sample, Samples
+    from dqe_assets.filtering.samples import Sample, SamplePart
 
 SAMPLES_PER_SHARD = 10_000
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished.json"
-_SHOWN = 5
+_SHOWN = 3
 
 
 class ReshardError(DataQualityError):
@@ -45,7 +45,7 @@ class Plan:
     """Which sample of which part is written at which place.
 
     Attributes:
-        samples: where they are copied from.
+        parts: where they are copied from, in order.
         uids: the subset's uids without repeats, "u8,u8" [n], sorted.
         copies: how often each is in the subset, int64 [n].
         part_of: the first part that has it, int32 [n]; -1 where none has.
@@ -54,7 +54,7 @@ class Plan:
         samples_per_shard: samples in each shard but the last.
     """
 
-    samples: Samples
+    parts: Sequence[SamplePart]
     uids: np.ndarray
     copies: np.ndarray
     part_of: np.ndarray
@@ -92,7 +92,7 @@ class Plan:
 
     def entries(self, start: int) -> Iterator[tuple[str, Sample]]:
         """Key and sample in the order in which they are written, from a position on."""
-        for number, (part, end) in enumerate(zip(self.samples.parts, self.ends.tolist(), strict=True)):
+        for number, (part, end) in enumerate(zip(self.parts, self.ends.tolist(), strict=True)):
             begin = int(self.ends[number - 1]) if number else 0
             if end <= max(start, begin):
                 continue
@@ -100,21 +100,21 @@ class Plan:
             copies = dict(zip(_hex(self.uids[mine]), self.copies[mine].tolist(), strict=True))
             yield from islice(self._of_part(part, copies), max(start - begin, 0), None)
 
-    def _of_part(self, part: str, copies: dict[str, int]) -> Iterator[tuple[str, Sample]]:
-        for sample in self.samples.read(part, frozenset(copies)):
+    def _of_part(self, part: SamplePart, copies: dict[str, int]) -> Iterator[tuple[str, Sample]]:
+        for sample in part.read(frozenset(copies)):
             # Once written, a uid is done: a part may have it twice.
             for copy in range(copies.pop(sample.uid, 0)):
                 yield f"{sample.uid}-{copy}", sample
         if copies:
             raise ReshardError(
-                f"{part}: {len(copies):,} samples that were there a moment ago are gone, first {next(iter(copies))}; "
+                f"{part.name}: {len(copies):,} samples that were there before are gone, first {next(iter(copies))}; "
                 "let nobody write there meanwhile, and run the same command again"
             )
 
 
 def plan_shards(
     subset: np.ndarray,
-    samples: Samples,
+    parts: Sequence[SamplePart],
     samples_per_shard: int = SAMPLES_PER_SHARD,
     track: Callable[[int, int], None] = lambda _, __: None,
 ) -> Plan:
@@ -122,7 +122,7 @@ def plan_shards(
 
     Args:
         subset: uids, "u8,u8" [n], sorted; repeats are written as often as they are there.
-        samples: where to copy from.
+        parts: where to copy from; of a uid that several have, the first is taken.
         samples_per_shard: samples in each shard but the last.
         track: is told how many parts of how many have been looked through.
 
@@ -135,16 +135,16 @@ def plan_shards(
     index = _Index(uids)
     part_of = np.full(len(uids), -1, np.int32)
     digests, again = [], 0
-    for number, part in enumerate(samples.parts):
-        names = samples.uids(part)
+    for number, part in enumerate(parts):
+        names = part.uids()
         digests.append(hashlib.sha256("".join(names).encode()).hexdigest())
         at = index.positions(names)
         at = at[at >= 0]
         new = np.unique(at[part_of[at] < 0])
         again += len(at) - len(new)
         part_of[new] = number
-        track(number + 1, len(samples.parts))
-    return Plan(samples, uids, copies, part_of, tuple(digests), again, samples_per_shard)
+        track(number + 1, len(parts))
+    return Plan(parts, uids, copies, part_of, tuple(digests), again, samples_per_shard)
 
 
 def write_shards(
@@ -187,12 +187,12 @@ def _require_samples(plan: Plan, *, allow_missing: bool) -> None:
     missing = plan.missing
     if len(missing) == len(plan.uids):
         raise ReshardError(
-            f"{plan.samples.name}: not one of the subset's {len(missing):,} samples is there (looked for "
+            f"{_named(plan.parts)}: not one of the subset's {len(missing):,} samples is there (looked for "
             f"{_listed(missing)} ...); is it the store, or are they the tars, that the subset was made from?"
         )
     if len(missing) and not allow_missing:
         raise ReshardError(
-            f"{plan.samples.name}: {len(missing):,} of the subset's {len(plan.uids):,} samples are not there, first "
+            f"{_named(plan.parts)}: {len(missing):,} of the subset's {len(plan.uids):,} samples are not there, first "
             f"{_listed(missing)}; name all tars that hold them, or go on without them with --allow-missing"
         )
 
@@ -287,7 +287,7 @@ def _finish(plan: Plan, folder: Path, about: dict[str, Any]) -> dict[str, Any]:
     manifest = {
         "fingerprint": plan.fingerprint,
         "subset": about,
-        "copied_from": plan.samples.name,
+        "parts": len(plan.parts),
         "samples": plan.total,
         "samples_per_shard": plan.samples_per_shard,
         "encoded_anew": sum(one["encoded"] for one in stats),
@@ -327,6 +327,10 @@ def _name(number: int) -> str:
 
 def _stats_name(number: int) -> str:
     return f"{number:08d}_stats.json"
+
+
+def _named(parts: Sequence[SamplePart]) -> str:
+    return parts[0].name + (f" and {len(parts) - 1:,} more" if len(parts) > 1 else "") if parts else "no shard"
 
 
 def _listed(uids: np.ndarray) -> str:

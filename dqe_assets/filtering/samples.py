@@ -8,7 +8,6 @@ import json
 import re
 import tarfile
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,9 +19,10 @@ from dqe_assets.schemas import RAW_SAMPLES
 from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Container, Iterator
 
     import fsspec
+    import pyarrow as pa
 
     from dqe_resources.storage import Store
 
@@ -60,56 +60,48 @@ class Sample:
     encoded: bool = False
 
 
-class Samples(Protocol):
-    """Samples in a fixed order, in parts that are read one at a time."""
+class SamplePart(Protocol):
+    """Samples that are read in one go, always in the same order: a shard, or a tar."""
 
     @property
     def name(self) -> str:
-        """Where they are, for a person."""
+        """What errors call it."""
 
-    @property
-    def parts(self) -> Sequence[str]:
-        """Names of the parts, in order."""
+    def uids(self) -> list[str]:
+        """The uids of its samples, in order, without reading an image."""
 
-    def uids(self, part: str) -> list[str]:
-        """The uids of a part, in order, without reading an image."""
-
-    def read(self, part: str, wanted: Container[str]) -> Iterator[Sample]:
-        """Those samples of a part that are wanted, in order; a uid that is there twice, twice."""
+    def read(self, wanted: Container[str]) -> Iterator[Sample]:
+        """Those of its samples that are wanted, in order; a uid that is there twice, twice."""
 
 
 @dataclass(frozen=True)
-class StoreSamples:
-    """The samples of our own store that have an image.
+class StoreShard:
+    """The samples of a shard of our own store that have an image.
 
     An image is copied as it was found where training reads it so: JPEG, PNG and WebP that stand upright. Any other is
     encoded anew as an upright JPEG, for readers of WebDataset know nothing of EXIF orientations.
     """
 
     store: Store
-    parts: tuple[str, ...]
+    name: str
 
-    @property
-    def name(self) -> str:
-        """Root of the store."""
-        return self.store.root
-
-    def uids(self, part: str) -> list[str]:
-        """The uids of a shard's samples that have an image."""
-        table = self.store.read("raw_samples", part, RAW_SAMPLES, ["uid", "status"])
+    def uids(self) -> list[str]:
+        """The uids of the samples that have an image."""
+        table = self._uids_and_statuses()
         return table.filter(pc.equal(table["status"], "ok"))["uid"].to_pylist()
 
-    def read(self, part: str, wanted: Container[str]) -> Iterator[Sample]:
-        """Those samples of a shard that are wanted."""
-        table = self.store.read("raw_samples", part, RAW_SAMPLES, ["uid", "status"])
-        rows = [
-            row
-            for row, (uid, status) in enumerate(zip(table["uid"].to_pylist(), table["status"].to_pylist(), strict=True))
-            if status == "ok" and uid in wanted
-        ]
-        for some in _batched(rows, _ROWS_AT_ONCE):
-            for record in self.store.read_rows("raw_samples", part, RAW_SAMPLES, some, _STORE_COLUMNS).to_pylist():
+    def read(self, wanted: Container[str]) -> Iterator[Sample]:
+        """Those that are wanted."""
+        table = self._uids_and_statuses()
+        has_image = pc.equal(table["status"], "ok").to_pylist()
+        rows = [row for row, uid in enumerate(table["uid"].to_pylist()) if has_image[row] and uid in wanted]
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            some = rows[start : start + _ROWS_AT_ONCE]
+            for record in self.store.read_rows("raw_samples", self.name, RAW_SAMPLES, some, _STORE_COLUMNS).to_pylist():
                 yield _stored_sample(record)
+
+    def _uids_and_statuses(self) -> pa.Table:
+        return self.store.read("raw_samples", self.name, RAW_SAMPLES, ["uid", "status"])
 
 
 def _stored_sample(record: dict[str, Any]) -> Sample:
@@ -138,60 +130,47 @@ def _stored_sample(record: dict[str, Any]) -> Sample:
     return Sample(record["uid"], files, encoded)
 
 
-@dataclass(frozen=True)
-class TarSamples:
-    """The samples of WebDataset tars as img2dataset and DataComp write them: each has a .json with its uid.
+def tars(url: str) -> list[Tar]:
+    """The WebDataset tars of a folder or fsspec URL, sorted by name, or one tar.
 
-    Attributes:
-        url: a folder or fsspec URL with tars in it, or one tar.
+    Raises:
+        SamplesError: there are none.
     """
+    import fsspec
 
-    url: str
-
-    @property
-    def name(self) -> str:
-        """The folder or file."""
-        return self.url
-
-    @cached_property
-    def _opened(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        import fsspec
-
-        try:
-            return fsspec.core.url_to_fs(self.url)
-        except (ValueError, ImportError) as error:
-            raise SamplesError(f"{self.url}: cannot be opened ({error})") from error
-
-    @cached_property
-    def parts(self) -> list[str]:
-        """Paths of the tars, sorted.
-
-        Raises:
-            SamplesError: there are none.
-        """
-        filesystem, path = self._opened
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url)
         if path.endswith(".tar"):
             found = [path] if filesystem.isfile(path) else []
         else:
             found = sorted(entry for entry in filesystem.find(path, maxdepth=1) if entry.endswith(".tar"))
-        if not found:
-            raise SamplesError(f"{self.url}: there is no .tar; name a folder or URL that holds WebDataset tars, or one")
-        return found
+    except (OSError, ValueError, ImportError) as error:
+        raise SamplesError(f"{url}: cannot be opened ({' '.join(str(error).split())})") from error
+    if not found:
+        raise SamplesError(f"{url}: there is no .tar; name a folder or URL that holds WebDataset tars, or one of them")
+    return [Tar(filesystem, entry) for entry in found]
 
-    def uids(self, part: str) -> list[str]:
-        """The uids of a tar's samples, from their .json; pictures are skipped over."""
-        return [uid for uid, _ in self._samples(part, frozenset(("json",)))]
 
-    def read(self, part: str, wanted: Container[str]) -> Iterator[Sample]:
-        """Those samples of a tar that are wanted, every file of them as it is."""
-        for uid, files in self._samples(part, None):
+@dataclass(frozen=True)
+class Tar:
+    """The samples of a WebDataset tar as img2dataset and DataComp write it: each has a .json with its uid."""
+
+    filesystem: fsspec.AbstractFileSystem
+    name: str
+
+    def uids(self) -> list[str]:
+        """The uids, from the .json of each sample; pictures are skipped over."""
+        return [uid for uid, _ in self._samples(frozenset(("json",)))]
+
+    def read(self, wanted: Container[str]) -> Iterator[Sample]:
+        """Those that are wanted, every file of them as it is."""
+        for uid, files in self._samples(None):
             if uid in wanted:
                 yield Sample(uid, files)
 
-    def _samples(self, part: str, extensions: Container[str] | None) -> Iterator[tuple[str, dict[str, bytes]]]:
-        filesystem, _ = self._opened
+    def _samples(self, extensions: Container[str] | None) -> Iterator[tuple[str, dict[str, bytes]]]:
         try:
-            with filesystem.open(part, "rb") as handle, tarfile.open(fileobj=handle, mode="r:") as tar:
+            with self.filesystem.open(self.name, "rb") as handle, tarfile.open(fileobj=handle, mode="r:") as tar:
                 members = (member for member in tar if member.isfile())
                 for key, group in groupby(members, key=lambda member: _split(member.name)[0]):
                     files = {
@@ -200,10 +179,10 @@ class TarSamples:
                         for extension in [_split(member.name)[1]]
                         if extensions is None or extension in extensions
                     }
-                    yield _uid(part, key, files.get("json")), files
+                    yield _uid(self.name, key, files.get("json")), files
         except (tarfile.TarError, OSError, EOFError) as error:
             raise SamplesError(
-                f"{part}: torn or not a tar ({' '.join(str(error).split())}); fetch it again, or leave it out"
+                f"{self.name}: torn or not a tar ({' '.join(str(error).split())}); fetch it again, or leave it out"
             ) from error
 
 
@@ -214,19 +193,15 @@ def _split(name: str) -> tuple[str, str]:
     return str(path.with_name(stem or path.name)), extension.lower()
 
 
-def _uid(part: str, key: str, facts: bytes | None) -> str:
+def _uid(tar: str, key: str, facts: bytes | None) -> str:
     if facts is None:
-        raise SamplesError(f"{part}: sample {key} has no .json, so its uid is not known; leave the tar out, or mend it")
+        raise SamplesError(f"{tar}: sample {key} has no .json, so its uid is not known; leave the tar out, or mend it")
     try:
         uid = str(json.loads(facts)["uid"]).lower()
     except (ValueError, KeyError, TypeError):
         uid = ""
     if not _UID.fullmatch(uid):
         raise SamplesError(
-            f"{part}: the .json of sample {key} has no uid of 32 hex digits; leave the tar out, or mend it"
+            f"{tar}: the .json of sample {key} has no uid of 32 hex digits; leave the tar out, or mend it"
         )
     return uid
-
-
-def _batched(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    return (rows[start : start + size] for start in range(0, len(rows), size))

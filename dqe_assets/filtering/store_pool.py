@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from dqe_assets.filtering.pool import BATCH_ROWS, HEIGHT, TEXT, WIDTH, InputFile, PoolError
 from dqe_assets.schemas import IMAGE, ORIGINAL, schema_of
+from dqe_resources.storage import UNPARTITIONED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -91,10 +92,15 @@ class StoreShard:
 
     def files(self, columns: Sequence[str]) -> list[InputFile]:
         """The partitions that the columns are read from, each with the fingerprint of all that went into it."""
-        assets = sorted({"raw_samples", *(self._source(name).asset for name in columns)})
-        stored = [self.pool.store.get(asset, None if asset in CORPUS_INPUTS else self.name) for asset in assets]
+        assets = {"raw_samples", *(self._source(name).asset for name in columns)}
+        # What is over all shards is named once, with the first of them.
+        over_all = assets & set(CORPUS_INPUTS) if self.name == self.pool.shards[0] else set()
+        keys = [(asset, self.name) for asset in assets - set(CORPUS_INPUTS)] + [(asset, None) for asset in over_all]
+        stored = [self.pool.store.get(asset, partition) for asset, partition in sorted(keys)]
         return [
-            InputFile(f"{one.asset}/{self.name}", one.bytes, f"fingerprint:{one.stamp.fingerprint}")
+            InputFile(
+                f"{one.asset}/{one.partition or UNPARTITIONED}", one.bytes, f"fingerprint:{one.stamp.fingerprint}"
+            )
             for one in stored
             if one is not None
         ]

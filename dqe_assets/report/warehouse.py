@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from dqe_assets import schemas
+from dqe_assets.filtering.masks import PAIRS, STEPS
+from dqe_assets.report.filter_views import FILTER_TABLES, FILTERS_REPORT, kept_by_filter, masks_table
+from dqe_assets.report.relations import Table as _Table
+from dqe_assets.report.relations import View as _View
+from dqe_assets.report.relations import columns as _columns
+from dqe_assets.report.relations import meaning as _meaning
 from dqe_assets.schemas import Column, table_schema
 
 if TYPE_CHECKING:
@@ -56,16 +62,23 @@ class WarehouseInputs:
     Attributes:
         assets: the Parquet files of each asset, one a partition: ``raw_samples``, ``image_features``,
             ``synthetic_captions/<name>``, ``caption_scores``, ``caption_preference``, ``duplicate_clusters``,
-            ``pool_utilities``, ``filter_recommendation``. An asset that is absent, or has no files, counts as empty.
+            ``pool_utilities``, ``filter_recommendation``, ``filter_masks``. An asset that is absent, or has no files,
+            counts as empty.
         materialisations: what was written when, in the schema ``MATERIALISATIONS``.
         captioners: the captioners of the configuration.
         scorer: name and version of the scorer's model.
+        filters: what each filter of ``filter_masks`` is, by its name.
+        filter_steps: how many samples each step of each filter leaves, in the schema ``STEPS``.
+        filter_pairs: how many samples every two filters keep, in the schema ``PAIRS``.
     """
 
     assets: Mapping[str, Sequence[Path | str]]
     materialisations: pa.Table
     captioners: Sequence[CaptionerInfo]
     scorer: str
+    filters: Mapping[str, str] = field(default_factory=dict)
+    filter_steps: pa.Table = field(default_factory=STEPS.empty_table)
+    filter_pairs: pa.Table = field(default_factory=PAIRS.empty_table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,36 +88,6 @@ class Section:
     title: str
     description: str
     table: pa.Table
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    name: str
-    comment: str
-    columns: dict[str, tuple[str, str]]
-    """SQL type and meaning of each column."""
-    select: str
-    """The rows, columns in the order of ``columns``."""
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    name: str
-    comment: str
-    select: str
-    columns: dict[str, str] = field(default_factory=dict)
-    """Meaning of the columns that no table has under the same name."""
-
-
-def _meaning(schema: pa.Schema, name: str) -> str:
-    metadata: dict[bytes, bytes] = schema.field(name).metadata
-    unit = metadata.get(b"unit")
-    return metadata[b"description"].decode() + (f" [{unit.decode()}]" if unit else "")
-
-
-def _columns(schema: pa.Schema, **types: str) -> dict[str, tuple[str, str]]:
-    """Columns that mean what they mean in the store."""
-    return {name: (sql_type, _meaning(schema, name)) for name, sql_type in types.items()}
 
 
 _UID = _columns(schemas.RAW_SAMPLES, uid="VARCHAR")
@@ -366,6 +349,7 @@ _TABLES = (
         ),
         "SELECT * FROM recommended_filters ORDER BY metric, samples_seen, keep",
     ),
+    *FILTER_TABLES,
     _Table(
         "materialisations",
         "What was last written to each asset and partition, when, and by which version of the code",
@@ -562,7 +546,7 @@ _VIEWS = (
 _READ = {
     "raw_samples": (
         schemas.RAW_SAMPLES,
-        "uid source shard row image_name url caption format bytes width height status reason detail",
+        "uid source shard row image_name url caption format bytes width height status reason detail truth",
     ),
     "image_features": (
         schemas.IMAGE_FEATURES,
@@ -595,6 +579,7 @@ _VIEW_OF = {
     "caption_preference": "preference_rows",
     "pool_utilities": "fitted_pools",
     "filter_recommendation": "recommended_filters",
+    "filter_masks": "stored_masks",
 }
 """What an asset is called while the warehouse is built, where a table of the warehouse has its name."""
 
@@ -616,7 +601,7 @@ def build_warehouse(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInpu
         message = f"raw_samples holds the uid {uid} {times} times: uids must be unique across all shards"
         raise ValueError(message)
     comments: dict[str, str] = {}
-    for table in _TABLES:
+    for table in (masks_table(inputs.filters), *_TABLES):
         columns = ", ".join(f'"{name}" {sql_type}' for name, (sql_type, _) in table.columns.items())
         connection.execute(f"CREATE TABLE {table.name} ({columns})")
         connection.execute(f"INSERT INTO {table.name} {table.select}")
@@ -659,6 +644,11 @@ def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
             "Duplicates",
             "Samples that show the same picture, by how they were found; any is their union.",
             _table(connection, "SELECT * FROM duplicate_kinds"),
+        ),
+        Section(
+            "Filters",
+            "What the filters of data/dqe.yaml keep, and how well the original captions of that and of the rest fit.",
+            _table(connection, FILTERS_REPORT),
         ),
         Section(
             "Shards",
@@ -727,7 +717,8 @@ def _register_inputs(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInp
         connection.register(name, table)
         registered.append(name)
 
-    for asset, (schema, names) in _READ.items():
+    masks = (schemas.filter_masks_schema(inputs.filters), " ".join(["uid", *inputs.filters]))
+    for asset, (schema, names) in (_READ | {"filter_masks": masks}).items():
         files = inputs.assets.get(asset, ())
         columns = names.split()
         view = _VIEW_OF.get(asset, asset)
@@ -751,6 +742,9 @@ def _register_inputs(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInp
             }
         ),
     )
+    connection.execute(f"CREATE TEMP VIEW kept_by_filter AS {kept_by_filter(inputs.filters)}")
+    register("filter_steps", inputs.filter_steps)
+    register("filter_pairs", inputs.filter_pairs)
     register("scorer", pa.table({"scorer": pa.array([inputs.scorer], pa.string())}))
     utc = inputs.materialisations.cast(MATERIALISATIONS)
     position = utc.schema.get_field_index("materialised_at")

@@ -5,7 +5,7 @@ import io
 import json
 import tarfile
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dqe_assets.filtering.reshard import MANIFEST, UNFINISHED, ReshardError, plan_shards, write_shards
-from dqe_assets.filtering.samples import Sample, SamplesError, StoreSamples, TarSamples
+from dqe_assets.filtering.samples import Sample, SamplesError, StoreShard, tars
 from dqe_assets.schemas import RAW_SAMPLES
 
 if TYPE_CHECKING:
@@ -33,23 +33,19 @@ def subset_of(uids: list[str]) -> np.ndarray:
 
 @dataclass
 class InMemory:
-    """Samples whose reads are counted."""
+    """A part that counts how often it is read, and may be stopped while it is."""
 
-    uids_of: dict[str, list[str]]
-    name: str = "memory"
-    read_parts: list[str] = field(default_factory=list)
+    name: str
+    all_uids: list[str]
+    times_read: int = 0
     stop_after: int = 10**9
 
-    @property
-    def parts(self) -> list[str]:
-        return list(self.uids_of)
+    def uids(self) -> list[str]:
+        return self.all_uids
 
-    def uids(self, part: str) -> list[str]:
-        return self.uids_of[part]
-
-    def read(self, part: str, wanted: Container[str]) -> Iterator[Sample]:
-        self.read_parts.append(part)
-        for one in self.uids_of[part]:
+    def read(self, wanted: Container[str]) -> Iterator[Sample]:
+        self.times_read += 1
+        for one in self.all_uids:
             if one in wanted:
                 if self.stop_after == 0:
                     raise KeyboardInterrupt
@@ -57,8 +53,8 @@ class InMemory:
                 yield Sample(one, {"jpg": one.encode(), "txt": b"a caption", "json": json.dumps({"uid": one}).encode()})
 
 
-def numbered(*parts: range) -> InMemory:
-    return InMemory({f"part-{place}": [uid(number) for number in part] for place, part in enumerate(parts)})
+def numbered(*parts: range) -> list[InMemory]:
+    return [InMemory(f"part-{place}", [uid(number) for number in part]) for place, part in enumerate(parts)]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -93,7 +89,7 @@ def test_every_sample_once_in_the_order_of_the_source_in_shards_of_one_size(tmp_
 
 def test_a_uid_is_written_as_often_as_the_subset_has_it_and_found_only_once(tmp_path: Path) -> None:
     samples = numbered(range(4), range(2, 6))
-    samples.uids_of["part-1"].append(uid(5))
+    samples[1].all_uids.append(uid(5))
     plan = plan_shards(subset_of([uid(1), uid(3), uid(3), uid(3), uid(5)]), samples, 2)
     manifest = write_shards(plan, tmp_path / "out", {})
     assert [key for key, _, _ in read_tars(tmp_path / "out")] == [
@@ -105,7 +101,7 @@ def test_a_uid_is_written_as_often_as_the_subset_has_it_and_found_only_once(tmp_
 
 def test_uids_that_share_their_first_half_are_told_apart(tmp_path: Path) -> None:
     uids = [f"{7:016x}{number:016x}" for number in (1, 2**63, 2**64 - 1, 3)]
-    samples = InMemory({"part": [*uids, f"{7:016x}{2:016x}", f"{2**64 - 1:016x}{5:016x}"]})
+    samples = [InMemory("part", [*uids, f"{7:016x}{2:016x}", f"{2**64 - 1:016x}{5:016x}"])]
     write_shards(plan_shards(subset_of(uids[1:]), samples), tmp_path / "out", {})
     assert [one for _, one, _ in read_tars(tmp_path / "out")] == uids[1:]
 
@@ -117,7 +113,9 @@ def test_stopped_anywhere_it_goes_on_and_gives_the_same_bytes(tmp_path: Path, st
     write_shards(plan_shards(subset, numbered(*parts), 4), tmp_path / "whole", {})
 
     stopped = numbered(*parts)
-    stopped.stop_after = stop_after
+    left = stop_after
+    for part, wanted in zip(stopped, (5, 3, 10), strict=True):
+        part.stop_after, left = left, max(left - wanted, 0)
     with pytest.raises(KeyboardInterrupt):
         write_shards(plan_shards(subset, stopped, 4), tmp_path / "out", {})
     assert (tmp_path / "out" / UNFINISHED).exists()
@@ -125,7 +123,7 @@ def test_stopped_anywhere_it_goes_on_and_gives_the_same_bytes(tmp_path: Path, st
     again = numbered(*parts)
     write_shards(plan_shards(subset, again, 4), tmp_path / "out", {})
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    assert ("part-0" in again.read_parts) == (stop_after < 8), "parts whose shards are there are not read again"
+    assert bool(again[0].times_read) == (stop_after < 8), "parts whose shards are there are not read again"
 
 
 def test_what_is_there_is_left_alone_and_what_is_damaged_is_written_again(tmp_path: Path) -> None:
@@ -133,9 +131,9 @@ def test_what_is_there_is_left_alone_and_what_is_damaged_is_written_again(tmp_pa
     subset = subset_of([uid(number) for number in range(12)])
     first = write_shards(plan_shards(subset, samples, 4), tmp_path / "out", {})
     before = contents(tmp_path / "out")
-    samples.read_parts.clear()
+    samples[0].times_read = 0
     assert write_shards(plan_shards(subset, samples, 4), tmp_path / "out", {}) == first
-    assert samples.read_parts == []
+    assert samples[0].times_read == 0
     (tmp_path / "out" / "00000001.tar").write_bytes(b"cut")
     write_shards(plan_shards(subset, samples, 4), tmp_path / "out", {})
     assert contents(tmp_path / "out") == before
@@ -157,7 +155,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
 def test_missing_samples_stop_it_before_anything_is_written(tmp_path: Path) -> None:
     subset = subset_of([uid(number) for number in range(12)])
     plan = plan_shards(subset, numbered(range(9)))
-    with pytest.raises(ReshardError, match="memory: 3 of the subset's 12 samples are not there, first") as error:
+    with pytest.raises(ReshardError, match="part-0: 3 of the subset's 12 samples are not there, first") as error:
         write_shards(plan, tmp_path / "out", {})
     assert min(uid(9), uid(10), uid(11)) in str(error.value)
     assert "--allow-missing" in str(error.value)
@@ -200,7 +198,7 @@ def test_tars_are_copied_file_by_file(tmp_path: Path) -> None:
     wanted = [uid(number) for number in (1, 4, 6)]
     for url in (str(tmp_path / "in"), f"file://{tmp_path / 'in'}"):
         out = tmp_path / f"out{len(url)}"
-        write_shards(plan_shards(subset_of(wanted), TarSamples(url)), out, {})
+        write_shards(plan_shards(subset_of(wanted), tars(url)), out, {})
         with tarfile.open(out / "00000000.tar") as tar:
             found = {member.name: tar.extractfile(member).read() for member in tar}
         expected = {
@@ -210,7 +208,7 @@ def test_tars_are_copied_file_by_file(tmp_path: Path) -> None:
         }
         assert found == expected
     # What was written can be copied from again.
-    write_shards(plan_shards(subset_of(wanted), TarSamples(str(out))), tmp_path / "again", {})
+    write_shards(plan_shards(subset_of(wanted), tars(str(out))), tmp_path / "again", {})
     assert (tmp_path / "again" / "00000000.tar").read_bytes() == (out / "00000000.tar").read_bytes()
 
 
@@ -235,7 +233,7 @@ def test_bad_tars_are_named(
         else:
             write_tar(tmp_path / "in" / name, content)
     with pytest.raises(SamplesError, match=message):
-        plan_shards(subset_of([uid(1)]), TarSamples(str(tmp_path / "in")))
+        plan_shards(subset_of([uid(1)]), tars(str(tmp_path / "in")))
 
 
 def test_a_torn_tar_is_named(tmp_path: Path) -> None:
@@ -243,7 +241,7 @@ def test_a_torn_tar_is_named(tmp_path: Path) -> None:
     whole = (tmp_path / "in" / "a.tar").read_bytes()
     (tmp_path / "in" / "a.tar").write_bytes(whole[:1700])
     with pytest.raises(SamplesError, match=r"a\.tar: torn or not a tar"):
-        plan_shards(subset_of([uid(1)]), TarSamples(str(tmp_path / "in")))
+        plan_shards(subset_of([uid(1)]), tars(str(tmp_path / "in")))
 
 
 def test_the_stores_images_are_copied_as_they_are_or_made_upright(opened: Settings, tmp_path: Path) -> None:
@@ -255,7 +253,7 @@ def test_the_stores_images_are_copied_as_they_are_or_made_upright(opened: Settin
         for row in store.read("raw_samples", shard, RAW_SAMPLES).to_pylist()
         if row["status"] == "ok"
     }
-    samples = StoreSamples(store, shards)
+    samples = [StoreShard(store, shard) for shard in shards]
     manifest = write_shards(plan_shards(subset_of(list(rows)), samples, 100), tmp_path / "out", {})
     assert [shard["samples"] for shard in manifest["shards"]] == [100, 100, len(rows) - 200]
     webdataset = pytest.importorskip("webdataset")
