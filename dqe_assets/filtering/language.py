@@ -167,7 +167,10 @@ class _Worker:
     def __init__(self, kind: str, path: str) -> None:
         # -P: the folder of the program must not hide modules of the standard library.
         command = [sys.executable, "-P", language_worker.__file__, kind, path]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
+        # It ends when its input does, and not by a Ctrl-C that is meant for this process.
+        self._process = subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
         self._pipes = cast("tuple[IO[bytes], IO[bytes]]", (self._process.stdin, self._process.stdout))
         self._texts = pa.ipc.new_stream(self._pipes[0], TEXTS)
         self._answers: pa.ipc.RecordBatchStreamReader | None = None
@@ -186,10 +189,11 @@ class _Worker:
             ) from error
 
     def close(self) -> None:
-        for pipe in self._pipes:
-            with contextlib.suppress(OSError):
-                pipe.close()
+        texts, answers = self._pipes
+        with contextlib.suppress(OSError):
+            texts.close()
         self._process.wait()
+        answers.close()
 
 
 @cache

@@ -37,11 +37,7 @@ def load(kind: str, model: str) -> Callable[[list[str]], list[bool]]:
 
     predict = fasttext.load_model(model).predict
 
-    def english(texts: list[str]) -> list[bool]:
-        labels, _ = predict([text.replace("\n", " ") for text in texts])
-        return [bool(of_text) and of_text[0] == "__label__en" for of_text in labels]
-
-    return english
+    return lambda texts: [predict(text.replace("\n", " "))[0][0] == "__label__en" for text in texts]
 
 
 def _answer(kind: str, model: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dqe_assets.filtering.filters import FILTERS_VERSION
 from dqe_assets.filtering.masks import FilterSet, Tally
 from dqe_assets.filtering.pool import UID, PoolError
 from dqe_assets.filtering.select import Batch, over_batches
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from dqe_assets.filtering.filters import Mask
     from dqe_assets.filtering.pool import Pool
 
-_PACKAGES = ("data-quality-engine", "numpy", "pyarrow")
+_PACKAGES = ("numpy", "pyarrow")
 _SUBSET = "subset"
 
 
@@ -112,7 +113,8 @@ def make_subset(
             }
             for number, pool in enumerate(pools)
         ],
-        "versions": {name: package_version(name) for name in _PACKAGES}
+        "versions": {"filters": FILTERS_VERSION}
+        | {name: package_version(name) for name in _PACKAGES}
         | {name: value for leaf in filters.fitted.values() for name, value in leaf.versions.items()},
     }
     return Made(uids, manifest)

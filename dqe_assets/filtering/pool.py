@@ -226,7 +226,10 @@ class MetadataFile:
                 _require(column, file.schema_arrow.names, self.path)
             # Without a column of the file's own, one is read for the number of rows.
             wanted = columns or file.schema_arrow.names[:1]
-            yield from file.iter_batches(batch_rows, columns=wanted)
+            try:
+                yield from file.iter_batches(batch_rows, columns=wanted)
+            except (OSError, pa.ArrowException) as error:
+                raise PoolError(f"{self.path}: damaged ({_one_line(error)}); fetch it again") from error
 
     def _column(self, batch: pa.RecordBatch, name: str, first: int) -> pa.Array:
         column, where = batch.column(name), f"{self.path}: column {name}"

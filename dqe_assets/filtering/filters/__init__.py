@@ -15,7 +15,7 @@ from dqe_assets.filtering.filters.sql import Sql
 from dqe_assets.filtering.filters.text_based import TextBased
 from dqe_assets.filtering.filters.tmars import Tmars
 
-__all__ = ["FILTERS", "Filter", "FilterError", "Mask"]
+__all__ = ["FILTERS", "FILTERS_VERSION", "Filter", "FilterError", "Mask"]
 
 FILTERS: dict[str, type[Filter]] = {
     cls.name: cls
@@ -34,3 +34,6 @@ FILTERS: dict[str, type[Filter]] = {
     )
 }
 """Every filter, by the name that expressions call it by."""
+
+FILTERS_VERSION = "1"
+"""Raised whenever a filter comes to keep other samples than before."""

@@ -112,12 +112,11 @@ def _syntax(connection: duckdb.DuckDBPyConnection, condition: str) -> Any:
     found, plain = parsed(condition), parsed("true")
     if found["error"]:
         raise ValueError(f"not an SQL condition: {found['error_message']}: {condition}")
-    trees = [statement["node"].pop("select_list") for statement in found["statements"]]
-    plain["statements"][0]["node"].pop("select_list")
-    # Brackets that close what is not theirs would leave another statement than the one above.
-    if _without_places(found) != _without_places(plain) or len(trees[0]) != 1:
+    # A set operation has no list of its own, and brackets that close what is not theirs leave another statement.
+    lists = [statement["node"].pop("select_list", []) for statement in (*found["statements"], *plain["statements"])]
+    if _without_places(found) != _without_places(plain) or len(lists[0]) != 1:
         raise ValueError(f"not one SQL condition: {condition}")
-    return trees[0]
+    return lists[0]
 
 
 def _without_places(tree: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,7 +34,7 @@ def top_threshold(pools: Sequence[Pool], column: str, fraction: float) -> float 
         The score; None if every row is to be kept, scored or not (n = N), for which DataComp's code fails.
 
     Raises:
-        FilterError: no row has a score.
+        FilterError: no row has a score, or the n-th largest is infinite.
     """
     gathered = [
         numbers(batch.column(column)) for pool in pools for part in pool.parts for batch in part.batches([column])
@@ -46,7 +47,10 @@ def top_threshold(pools: Sequence[Pool], column: str, fraction: float) -> float 
     if not len(scores):
         raise FilterError(f"none of the {rows:,} rows of {', '.join(pool.name for pool in pools)} has a {column}")
     place = max(len(scores) - 1 - n, 0)
-    return float(np.partition(scores, place)[place])
+    threshold = float(np.partition(scores, place)[place])
+    if not math.isfinite(threshold):
+        raise FilterError(f"{column}: the threshold of {fraction:g} of {rows:,} rows is {threshold}; mend the scores")
+    return threshold
 
 
 def at_least(column: pa.Array | pa.ChunkedArray, threshold: float) -> Mask:
