@@ -196,10 +196,11 @@ class _Reader:
     def _unknown(self, name: str, place: int) -> ExpressionError:
         known = sorted({*self._names, *FILTERS})
         close = difflib.get_close_matches(name, known, n=1)
-        meant = f"; did you mean {close[0]}?" if close else ";"
-        return self._error(f"there is no filter {name}{meant} There are: {', '.join(known)}", place)
+        meant = f"Did you mean {close[0]}? " if close else ""
+        return self._error(f"there is no filter {name}", place, f". {meant}There are: {', '.join(known)}")
 
-    def _error(self, what: str, place: int | None = None) -> ExpressionError:
+    def _error(self, what: str, place: int | None = None, advice: str = "") -> ExpressionError:
         at = f" at character {place + 1}" if place is not None else ""
+        of = f" of: {self._text}" if self._text.strip() else ""
         where = f" (the definition of {self._within[-1]})" if self._within else ""
-        return ExpressionError(f"{what}{at} of: {self._text}{where}" if self._text.strip() else f"{what}{where}")
+        return ExpressionError(f"{what}{at}{of}{where}{advice}")

@@ -68,6 +68,7 @@ def is_english(model, caption: str) -> bool:
 
 
 class TestBasic:
+    @settings(deadline=None)
     @given(st.lists(captions))
     def test_length(self, values):
         expected = [value is not None and len(value.split()) > 2 and len(value) > 5 for value in values]
@@ -77,6 +78,7 @@ class TestBasic:
         values = [f"one{chr(code)}two{chr(code)}three" for code in range(0x3100) if not 0xD800 <= code <= 0xDFFF]
         assert has_length(text_table(values)).tolist() == [len(value.split()) > 2 for value in values]
 
+    @settings(deadline=None)
     @given(st.lists(st.tuples(sizes, sizes)), st.sampled_from([pa.int32(), pa.int64(), pa.float64()]))
     def test_size(self, values, kind):
         columns = list(zip(*values, strict=True)) or [[], []]
@@ -87,6 +89,7 @@ class TestBasic:
         ]
         assert has_size(found).tolist() == expected
 
+    @settings(deadline=None)
     @given(st.lists(captions))
     def test_language(self, fasttext_model, values):
         expected = [value is not None and is_english(fasttext_model, value) for value in values]
@@ -163,6 +166,7 @@ def datacomp_clip(values: pd.Series, fraction: float) -> list[bool]:
 
 
 class TestClipScore:
+    @settings(deadline=None)
     @given(
         st.lists(st.floats(-1, 1, width=32) | st.sampled_from([0.25, 0.5]), min_size=1),
         st.floats(0, 1, exclude_max=True),
@@ -176,6 +180,7 @@ class TestClipScore:
             assert mask.tolist() == datacomp_clip(pd.Series(values), fraction)
         assert mask.sum() >= min(int(len(values) * fraction) + 1, len(values))
 
+    @settings(deadline=None)
     @given(st.lists(scores, min_size=1), st.floats(0, 1))
     def test_what_has_no_score(self, values, fraction):
         found = pa.table({"clip_b32_similarity_score": pa.array(values, pa.float64())})
@@ -195,6 +200,7 @@ class TestClipScore:
             expected = [value is not None and value >= threshold for value in values]
             assert rule.mask(found).tolist() == fitted.mask(found).tolist() == expected
 
+    @settings(deadline=None)
     @given(st.lists(st.lists(st.floats(-1, 1, width=32), max_size=9), min_size=1, max_size=4), st.floats(0, 0.9))
     def test_several_pools_are_one(self, pools, fraction):
         tables = [pa.table({"clip_l14_similarity_score": pa.array(values, pa.float32())}) for values in pools]
@@ -202,6 +208,7 @@ class TestClipScore:
             rule = ClipScore(arch="l14", fraction=fraction)
             assert rule.fit(list(map(TablePool, tables))) == rule.fit([TablePool(pa.concat_tables(tables))])
 
+    @settings(deadline=None)
     @given(st.lists(scores))
     def test_a_threshold(self, values):
         found = pa.table({"clip_b32_similarity_score": pa.array(values, pa.float32())})
@@ -250,6 +257,7 @@ class TestRandomSubset:
         assert abs(RandomSubset(fraction=0.5).mask(found).mean() - 0.5) < 0.02
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(captions, scores)))
 def test_laion2b(values):
     identifier = gcld3.NNetLanguageIdentifier(min_num_bytes=0, max_num_bytes=1000)
@@ -316,7 +324,7 @@ class TestTextBased:
         )
         assert TextBased().mask(found).tolist() == [True, False, False, False, False, False]
 
-    @settings(max_examples=50)
+    @settings(max_examples=50, deadline=None)
     @given(st.lists(captions | st.lists(st.sampled_from(["the", "dog", "mice\n", "of,", "is"])).map(" ".join)))
     def test_words_are_those_of_split(self, wordnet, values):
         names = [
@@ -342,6 +350,7 @@ class TestImageBased:
             word = not cuts
         return words + word
 
+    @settings(deadline=None)
     @given(st.lists(captions))
     def test_tokens(self, values):
         expected = [value is not None and self.tokens(value) > 1 and len(value) > 5 for value in values]

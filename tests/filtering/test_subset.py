@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dqe_assets.filtering.subset import (
@@ -39,6 +39,7 @@ def as_datacomp(texts: list[str]) -> np.ndarray:
 
 
 class TestParse:
+    @settings(deadline=None)
     @given(st.lists(st.tuples(st.integers(0, 2**128 - 1), st.booleans())))
     def test_is_what_datacomp_reads_and_goes_back(self, numbers):
         texts = [f"{number:032X}" if upper else f"{number:032x}" for number, upper in numbers]
@@ -67,12 +68,14 @@ class TestParse:
         assert caught.value.row == 0
 
 
+@settings(deadline=None)
 @given(st.lists(pairs))
 def test_order_is_lexicographic_and_stable(values):
     order = order_of(array(values)).tolist()
     assert order == sorted(range(len(values)), key=lambda row: (values[row], row))
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(pairs), max_size=4))
 def test_union_keeps_a_uid_as_the_first_pool_has_it(pools):
     merged, owner = union([array(values) for values in pools])

@@ -11,9 +11,8 @@ from pydantic import field_validator
 from dqe_assets.filtering.filters.protocol import Filter, FilterError, Mask, as_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    import duckdb
     import pyarrow as pa
 
 _TABLE = "samples"
@@ -45,12 +44,12 @@ class Sql(Filter):
     @field_validator("condition")
     @classmethod
     def _speaks_of_a_row(cls, condition: str) -> str:
-        with _connection() as connection:
-            for node in _nodes(_syntax(connection, condition)):
-                if node["class"] in _NOT_OF_A_ROW:
-                    raise ValueError(f"{_NOT_OF_A_ROW[node['class']]} is not of one row: {condition}")
-                if node["class"] == "FUNCTION":
-                    _check_function(connection, node["function_name"])
+        nodes = list(_nodes(_syntax(condition)))
+        for node in nodes:
+            if node["class"] in _NOT_OF_A_ROW:
+                raise ValueError(f"{_NOT_OF_A_ROW[node['class']]} is not of one row: {condition}")
+        for function in dict.fromkeys(node["function_name"] for node in nodes if node["class"] == "FUNCTION"):
+            _check_function(function)
         if not _columns(condition):
             raise ValueError(f"names no column: {condition}")
         return condition
@@ -66,30 +65,33 @@ class Sql(Filter):
         Raises:
             FilterError: it cannot be computed, or is not a condition.
         """
-        import duckdb
         import pyarrow as pa
 
-        with _connection() as connection:
-            connection.register(_TABLE, pa.table({name: table.column(name) for name in self.columns}))
-            try:
-                relation = connection.sql(f"SELECT ({self.condition}\n) FROM {_TABLE}")  # noqa: S608 - its syntax is checked
-                if relation.types != ["BOOLEAN"]:
-                    raise FilterError(f"sql: not a condition, but {relation.types[0]}: {self.condition}")
-                return as_mask(relation.to_arrow_table().column(0))
-            except duckdb.Error as error:
-                raise FilterError(f"sql: {' '.join(str(error).split())}: {self.condition}") from error
+        named = pa.table({name: table.column(name) for name in self.columns})
+        try:
+            values = _run(_query(self.condition), rows=named).column(0)
+        except ValueError as error:
+            raise FilterError(f"sql: {error}: {self.condition}") from error
+        if not pa.types.is_boolean(values.type):
+            raise FilterError(f"sql: not a condition, but {values.type}: {self.condition}")
+        return as_mask(values)
 
 
-@cache
-def _columns(condition: str) -> tuple[str, ...]:
-    with _connection() as connection:
-        nodes = [node for node in _nodes(_syntax(connection, condition)) if node["class"] == "COLUMN_REF"]
-    # samples.width, or a field of a struct: width.field
-    paths = [node["column_names"] for node in nodes]
-    return tuple(dict.fromkeys(path[1] if path[0] == _TABLE and len(path) > 1 else path[0] for path in paths))
+def _query(condition: str) -> str:
+    # The line feed ends a comment.
+    return f"SELECT ({condition}\n) FROM {_TABLE}"  # noqa: S608 - it is parsed first, and confined
 
 
-def _connection() -> duckdb.DuckDBPyConnection:
+def _run(query: str, parameters: Sequence[Any] = (), rows: pa.Table | None = None) -> pa.Table:
+    """What a query gives that can reach nothing but some rows; ValueError if DuckDB refuses it."""
+    result = _tried(query, parameters, rows)
+    if isinstance(result, Exception):
+        raise ValueError(" ".join(str(result).split()))  # noqa: TRY004 - a fault of the condition
+    return result
+
+
+def _tried(query: str, parameters: Sequence[Any], rows: pa.Table | None) -> pa.Table | Exception:
+    # An error raised from here would hold on to the connection, which DuckDB reports at length when the process ends.
     import duckdb
 
     confined = {
@@ -98,18 +100,26 @@ def _connection() -> duckdb.DuckDBPyConnection:
         "autoload_known_extensions": "false",
         "python_enable_replacements": "false",
     }
-    return duckdb.connect(":memory:", config=confined)
+    with duckdb.connect(":memory:", config=confined) as connection:
+        if rows is not None:
+            connection.register(_TABLE, rows)
+        try:
+            return connection.sql(query, params=list(parameters)).to_arrow_table()
+        except duckdb.Error as error:
+            return error.with_traceback(None)
 
 
-def _syntax(connection: duckdb.DuckDBPyConnection, condition: str) -> Any:
+@cache
+def _columns(condition: str) -> tuple[str, ...]:
+    # samples.width, or a field of a struct: width.field
+    paths = [node["column_names"] for node in _nodes(_syntax(condition)) if node["class"] == "COLUMN_REF"]
+    return tuple(dict.fromkeys(path[1] if path[0] == _TABLE and len(path) > 1 else path[0] for path in paths))
+
+
+def _syntax(condition: str) -> Any:
     """The condition's syntax tree; ValueError if it is more or less than one condition."""
-
-    def parsed(text: str) -> dict[str, Any]:
-        # The line feed ends a comment.
-        query = f"SELECT ({text}\n) FROM {_TABLE}"  # noqa: S608 - it is only parsed
-        return json.loads(connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0][0])
-
-    found, plain = parsed(condition), parsed("true")
+    trees = _run("SELECT json_serialize_sql(unnest(?)) AS tree", [[_query(condition), _query("true")]])
+    found, plain = (json.loads(tree) for tree in trees["tree"].to_pylist())
     if found["error"]:
         raise ValueError(f"not an SQL condition: {found['error_message']}: {condition}")
     # A set operation has no list of its own, and brackets that close what is not theirs leave another statement.
@@ -137,11 +147,11 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
             yield from _nodes(value)
 
 
-def _check_function(connection: duckdb.DuckDBPyConnection, name: str) -> None:
-    kinds = connection.execute(
-        "SELECT DISTINCT function_type, stability FROM duckdb_functions() WHERE function_name = lower(?)", [name]
-    ).fetchall()
-    if any(kind in {"aggregate", "window"} for kind, _ in kinds):
+@cache
+def _check_function(name: str) -> None:
+    query = "SELECT function_type, stability FROM duckdb_functions() WHERE function_name = lower(?)"
+    kinds = _run(query, [name])
+    if {"aggregate", "window"} & set(kinds["function_type"].to_pylist()):
         raise ValueError(f"{name}() is of many rows; a condition speaks of one")
-    if any(stability not in {None, "CONSISTENT"} for _, stability in kinds):
+    if not {None, "CONSISTENT"} >= set(kinds["stability"].to_pylist()):
         raise ValueError(f"{name}() does not always give the same; a condition must")
