@@ -181,13 +181,20 @@ def subset(_: Work, output: Facts) -> Metadata:
 
 
 def warehouse(work: Work, output: Facts) -> Metadata:
-    """How many samples of how many shards, and how to ask."""
-    return {
+    """How many samples of how many shards, how to ask, and what filters keep of what was planted in the sample."""
+    metadata: Metadata = {
         "database": dg.MetadataValue.path(str(work.settings.warehouse.path)),
         "samples": output.rows,
         "shards": len(output.facts["shards"]),
         "ask": dg.MetadataValue.md('`dqe report`, or `dqe sql "SELECT * FROM worst_captions LIMIT 10"`'),
     }
+    with work.settings.warehouse.connect() as connection:
+        planted = connection.sql("SELECT filter, planted, share FROM filter_planted").fetchall()
+    if planted:
+        metadata["planted"] = _picture(
+            filter_plots.planted_shares(planted), "what each filter keeps of what was planted"
+        )
+    return metadata
 
 
 def sample_gallery(_: Work, output: Facts) -> Metadata:

@@ -23,6 +23,7 @@ FilterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 DEFAULT_FILTERS = {
     "basic": "basic_filter",
     "best_30": "caption_quality(fraction=0.3)",
+    "best": "basic & best_30",
     "unique": "deduplicated",
 }
 """What works on any store, whichever its scorer: a fraction needs no threshold to be known."""

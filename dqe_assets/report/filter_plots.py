@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dqe_assets.report.plots import LIGHT, new_figure, placeholder, plain, set_title, text_style, to_png
+from dqe_assets.report.plots import LIGHT, new_figure, placeholder, plain, text_style, to_png
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
     from dqe_assets.report.plots import Theme
@@ -40,7 +41,7 @@ def overlap_matrix(names: Sequence[str], both: ArrayLike, theme: Theme = LIGHT) 
     rows = [f"{name}\n{int(count):,} kept" for name, count in zip(names, kept, strict=True)]
     figure, axes = new_figure(1.5 + 0.52 * len(names), theme, width=max(4.6, 2.6 + 0.85 * len(names)))
     _cells(axes, shares, rows, names, theme)
-    set_title(axes, "Of what a filter keeps, the share that another keeps too", theme, size=10.5)
+    _set_title(figure, "Of what a filter keeps, the share that another keeps too", theme)
     return to_png(figure)
 
 
@@ -73,27 +74,33 @@ def funnels(filters: Sequence[tuple[str, Sequence[tuple[str, int]]]], samples: i
     axes.set_ylim(place - 1, -0.8)
     axes.set_xlim(0, 100)
     axes.set_axis_off()
-    title = f"What each step leaves of {samples:,} samples with an image"
-    # Of the whole figure: the conditions stand left of the axes.
-    figure.suptitle(title, x=0.012, ha="left", color=theme.ink, fontsize=10.5, fontweight="bold")
+    _set_title(figure, f"What each step leaves of {samples:,} samples with an image", theme)
     return to_png(figure)
 
 
-def planted_shares(kinds: Sequence[str], filters: Sequence[str], shares: ArrayLike, theme: Theme = LIGHT) -> bytes:
+def planted_shares(shares: Sequence[tuple[str, str, float]], theme: Theme = LIGHT) -> bytes:
     """The share that each filter keeps of what was planted in the sample, as PNG.
 
     Args:
-        kinds: what was planted, [k].
-        filters: the filters, [f].
-        shares: the share that is kept, [k, f], 0 to 1; NaN where there is nothing of a kind.
+        shares: filter, what was planted, and the share of it that the filter keeps, 0 to 1.
         theme: the colours.
     """
-    if not kinds or not filters:
+    if not shares:
         return placeholder("nothing was planted", theme)
+    filters = list(dict.fromkeys(name for name, _, _ in shares))
+    kinds = list(dict.fromkeys(kind for _, kind, _ in shares))
+    cells = np.full((len(kinds), len(filters)), np.nan)
+    for name, kind, share in shares:
+        cells[kinds.index(kind), filters.index(name)] = share
     figure, axes = new_figure(1.1 + 0.31 * len(kinds), theme, width=max(4.8, 3.0 + 0.85 * len(filters)))
-    _cells(axes, np.asarray(shares, np.float64), kinds, filters, theme)
-    set_title(axes, "The share of what was planted that each filter keeps", theme, size=10.5)
+    _cells(axes, cells, kinds, filters, theme)
+    _set_title(figure, "The share of what was planted that each filter keeps", theme)
     return to_png(figure)
+
+
+def _set_title(figure: Figure, title: str, theme: Theme) -> None:
+    """A title of the whole figure: long labels may leave little room above the axes."""
+    figure.suptitle(title, x=0.012, ha="left", color=theme.ink, fontsize=10.5, fontweight="bold")
 
 
 def _cells(axes: Axes, shares: np.ndarray, rows: Sequence[str], columns: Sequence[str], theme: Theme) -> None:
