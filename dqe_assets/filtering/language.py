@@ -9,6 +9,7 @@ import os
 import queue
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,6 +35,8 @@ _FEW = 10_000
 """So many texts are detected before other processes have started."""
 
 _AT_ONCE = 8_192
+
+_ALONE = threading.Lock()
 
 
 class LanguageError(DataQualityError):
@@ -90,7 +93,9 @@ class Detector:
         valid = array.is_valid().to_numpy(zero_copy_only=False)
         present = array.drop_null()
         if len(present) < _FEW:
-            english[valid] = _loaded(self.kind, self._path)(present.to_pylist())
+            # One thread at a time: CLD3 says nothing of several, and the interpreter's lock is held in any case.
+            with _ALONE:
+                english[valid] = _loaded(self.kind, self._path)(present.to_pylist())
             return english
         workers = _workers(self.kind, self._path, os.getpid())
         pieces = (present.slice(start, _AT_ONCE) for start in range(0, len(present), _AT_ONCE))

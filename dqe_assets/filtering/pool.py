@@ -233,6 +233,8 @@ class MetadataFile:
 
     def _column(self, batch: pa.RecordBatch, name: str, first: int) -> pa.Array:
         column, where = batch.column(name), f"{self.path}: column {name}"
+        if name in _NUMBERS and pa.types.is_null(column.type):
+            return column.cast(pa.float64())
         if name in _NUMBERS and not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
             raise PoolError(f"{where} is {column.type}; expected numbers")
         if name in _STRINGS:

@@ -63,7 +63,7 @@ class CaptionQuality(Filter):
         return {} if self.min_similarity is None else {"threshold": self.min_similarity}
 
     def fit(self, pools: Sequence[Pool]) -> Filter:
-        """With the least similarity that the fraction comes to; raises FilterError if nothing was measured."""
+        """With the least similarity that the fraction comes to."""
         if self.fraction is None:
             return self
         threshold = top_threshold(pools, "similarity", self.fraction)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,15 @@ class ImageBased(Filter):
     def detector(self) -> Detector:
         """FastText."""
         return Detector("fasttext", self.language_model)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The detector's, faiss's, and digests of the files of embeddings."""
+        import faiss
+
+        files = [_path(name) for name in (self.reference, self.centroids) if name]
+        digests = {file.name: f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files}
+        return {**super().versions, "faiss": faiss.__version__, **digests}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -199,8 +209,12 @@ def _nearest(index: faiss.IndexFlatIP, embeddings: NDArray[np.float32]) -> NDArr
     return index.search(np.ascontiguousarray(embeddings, np.float32), 1)[1][:, 0]
 
 
+def _path(name: str) -> Path:
+    return data_directory() / Path(name).expanduser()
+
+
 def _read_array(name: str, array: str) -> NDArray[np.float32]:
-    path = data_directory() / Path(name).expanduser()
+    path = _path(name)
     try:
         loaded = np.load(path, allow_pickle=False)
         found = loaded[array] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded

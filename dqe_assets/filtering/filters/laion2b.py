@@ -18,8 +18,9 @@ _THRESHOLD = 0.28
 class Laion2b(Filter):
     """English captions with a ViT-B/32 score of at least 0.28: how LAION-2B was made, as DataComp's code redoes it.
 
-    English is what CLD3 says, through the package cld3-py: the network, the weights and the Python interface of
-    gcld3 3.0.13, which DataComp's code uses and which has no builds for today's Python.
+    English is what CLD3 says, through the package cld3-py. That is the network, the weights and the Python interface of
+    gcld3 3.0.13, which DataComp's code uses and of which there are no builds for today's Python: built from its source,
+    gcld3 gives the same language with the same probability for all of 40,014 captions in several scripts.
     """
 
     name: ClassVar[str] = "laion2b"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import field_validator
 
 from dqe_assets.filtering.filters.protocol import Filter, FilterError, Mask, as_mask
+from dqe_resources.packages import package_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -58,6 +59,11 @@ class Sql(Filter):
     def columns(self) -> tuple[str, ...]:
         """The columns that the condition names."""
         return _columns(self.condition)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """DuckDB's."""
+        return {"duckdb": package_version("duckdb")}
 
     def mask(self, table: pa.Table | pa.RecordBatch) -> Mask:
         """Where the condition is true.

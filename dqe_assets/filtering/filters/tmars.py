@@ -53,7 +53,7 @@ class Tmars(Filter):
         return {"threshold": self.threshold}
 
     def fit(self, pools: Sequence[Pool]) -> Filter:
-        """With the threshold that the fraction comes to; raises FilterError if nothing was measured."""
+        """With the threshold that the fraction comes to."""
         if self.keep_fraction is None:
             return self
         threshold = top_threshold(pools, MASKED_SIMILARITY, self.keep_fraction)

@@ -31,10 +31,11 @@ def top_threshold(pools: Sequence[Pool], column: str, fraction: float) -> float 
         fraction: 0 to 1.
 
     Returns:
-        The score; None if every row is to be kept, scored or not (n = N), for which DataComp's code fails.
+        The score; None if every row is to be kept, scored or not (n = N), for which DataComp's code fails; 1.0, the
+        largest cosine, if no row has a score.
 
     Raises:
-        FilterError: no row has a score, or the n-th largest is infinite.
+        FilterError: the n-th largest is infinite.
     """
     gathered = [
         numbers(batch.column(column)) for pool in pools for part in pool.parts for batch in part.batches([column])
@@ -45,7 +46,7 @@ def top_threshold(pools: Sequence[Pool], column: str, fraction: float) -> float 
         return None
     scores = np.concatenate([values[~np.isnan(values)] for values in gathered])
     if not len(scores):
-        raise FilterError(f"none of the {rows:,} rows of {', '.join(pool.name for pool in pools)} has a {column}")
+        return 1.0
     place = max(len(scores) - 1 - n, 0)
     threshold = float(np.partition(scores, place)[place])
     if not math.isfinite(threshold):
