@@ -180,13 +180,14 @@ def ours(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _count(name: str, pool: Any) -> int:
-    from dqe_assets.filtering.filters.basic import has_length, has_size
+    from dqe_assets.filtering.filters.basic import has_size
+    from dqe_assets.filtering.filters.captions import has_words
     from dqe_assets.filtering.language import FASTTEXT, english
     from dqe_assets.filtering.pool import HEIGHT, TEXT, WIDTH
     from dqe_assets.filtering.select import over_batches
 
     masks: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
-        "size and length": (lambda table: has_size(table) & has_length(table), (TEXT, WIDTH, HEIGHT)),
+        "size and length": (lambda table: has_size(table) & has_words(table.column(TEXT)), (TEXT, WIDTH, HEIGHT)),
         "english": (lambda table: english(table, FASTTEXT), (TEXT,)),
     }
     mask, columns = masks[name]

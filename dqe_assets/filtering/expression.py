@@ -53,10 +53,10 @@ class Expression:
         """Canonical text: names spelt out as filters, default parameters and needless brackets left out."""
         if self.leaf is not None:
             return self.leaf.text
-        inner = [f"({one.text})" if self._binds_tighter_than(one) else one.text for one in self.operands]
+        inner = [f"({one.text})" if self._takes_in_brackets(one) else one.text for one in self.operands]
         return f"~{inner[0]}" if self.operator == "~" else f" {self.operator} ".join(inner)
 
-    def _binds_tighter_than(self, operand: Expression) -> bool:
+    def _takes_in_brackets(self, operand: Expression) -> bool:
         return operand.operator == "|" or (operand.operator == "&" and self.operator == "~")
 
     @property

@@ -241,10 +241,11 @@ class MetadataFile:
             try:
                 column = column.cast(pa.string())
                 column.validate(full=True)
-            except pa.ArrowInvalid as error:
-                raise PoolError(f"{where} of rows {first} to {first + len(column) - 1}: {_one_line(error)}") from error
             except pa.ArrowNotImplementedError as error:
                 raise PoolError(f"{where} is {column.type}; expected text") from error
+            except pa.ArrowInvalid as error:
+                row = first + _first_not_utf8(column)
+                raise PoolError(f"{where}, row {row} (counting from 0): not UTF-8; mend the row") from error
         return column
 
     def _parquet(self) -> pq.ParquetFile:
@@ -341,6 +342,15 @@ def numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[np.number]:
 def whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """A column in one piece."""
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _first_not_utf8(texts: pa.StringArray) -> int:
+    for row, text in enumerate(texts.cast(pa.binary()).to_pylist()):
+        try:
+            (text or b"").decode()
+        except UnicodeDecodeError:
+            return row
+    raise AssertionError("every text is UTF-8")
 
 
 def _require(column: str, there: Sequence[str], where: str) -> None:

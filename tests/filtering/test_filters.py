@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from dqe_assets.filtering import language
 from dqe_assets.filtering.filters import FILTERS, FilterError
-from dqe_assets.filtering.filters.basic import BasicFilter, has_length, has_size
+from dqe_assets.filtering.filters.basic import BasicFilter, has_size
 from dqe_assets.filtering.filters.caption_quality import CaptionQuality
+from dqe_assets.filtering.filters.captions import has_tokens, has_words
 from dqe_assets.filtering.filters.clip_score import ClipScore
 from dqe_assets.filtering.filters.deduplicated import Deduplicated
-from dqe_assets.filtering.filters.image_based import ImageBased, has_tokens
+from dqe_assets.filtering.filters.image_based import ImageBased
 from dqe_assets.filtering.filters.laion2b import Laion2b
 from dqe_assets.filtering.filters.no_filter import NoFilter
 from dqe_assets.filtering.filters.random_subset import RandomSubset
@@ -72,11 +73,11 @@ class TestBasic:
     @given(st.lists(captions))
     def test_length(self, values):
         expected = [value is not None and len(value.split()) > 2 and len(value) > 5 for value in values]
-        assert has_length(text_table(values)).tolist() == expected
+        assert has_words(pa.array(values, pa.string())).tolist() == expected
 
     def test_every_white_space_of_split(self):
         values = [f"one{chr(code)}two{chr(code)}three" for code in range(0x3100) if not 0xD800 <= code <= 0xDFFF]
-        assert has_length(text_table(values)).tolist() == [len(value.split()) > 2 for value in values]
+        assert has_words(pa.array(values, pa.string())).tolist() == [len(value.split()) > 2 for value in values]
 
     @settings(deadline=None)
     @given(st.lists(st.tuples(sizes, sizes)), st.sampled_from([pa.int32(), pa.int64(), pa.float64()]))
@@ -424,7 +425,7 @@ class TestImageBased:
     @given(st.lists(captions))
     def test_tokens(self, values):
         expected = [value is not None and self.tokens(value) > 1 and len(value) > 5 for value in values]
-        assert has_tokens(text_table(values)).tolist() == expected
+        assert has_tokens(pa.array(values, pa.string())).tolist() == expected
 
     @pytest.fixture
     def found(self):
@@ -484,6 +485,16 @@ class TestImageBased:
         )
         kept = rule.mask(pa.table({"text": found["text"], "mine": holes}))
         assert kept.tolist() == [row // 50 == 7 and row < 399 for row in range(400)]
+
+    def test_embeddings_that_are_not_finite(self, found, tmp_path):
+        embeddings = np.array(found["l14_img"].to_pylist(), np.float16)
+        embeddings[60, 3], embeddings[61, 0] = np.nan, np.inf
+        holes = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), 8)
+        rule = ImageBased(reference=self.reference(tmp_path, [1, 7]), clusters=8)
+        kept = rule.mask(found.set_column(1, "l14_img", holes))
+        assert not kept[60:62].any()
+        assert np.isfinite(rule.train([TablePool(found.set_column(1, "l14_img", holes))])).all()
+        assert kept.sum() > 40
 
     def test_nothing_to_cluster(self, found, tmp_path):
         rule = ImageBased(reference=self.reference(tmp_path, [1]))

@@ -147,7 +147,10 @@ class TestBadMetadata:
         [
             ({"original_width": ["wide"] * 3}, "column original_width is string; expected numbers"),
             ({"text": [[1], [2], [3]]}, "column text is list<element: int64>; expected text"),
-            ({"text": pa.array([b"fine", b"fine", b"\xff"]).view(pa.string())}, "column text of rows 0 to 2"),
+            (
+                {"text": pa.array([b"fine", b"fine", b"\xff"]).view(pa.string())},
+                "column text, row 2 (counting from 0): not UTF-8",
+            ),
         ],
     )
     def test_a_column_of_another_type(self, tmp_path, columns, said):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import pyarrow.compute as pc
 
-from dqe_assets.filtering.filters.protocol import Filter, Mask, as_mask
+from dqe_assets.filtering.filters.captions import has_words
+from dqe_assets.filtering.filters.protocol import Filter, Mask
 from dqe_assets.filtering.language import Detector, english
 from dqe_assets.filtering.pool import HEIGHT, TEXT, WIDTH, numbers
 
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
 _SMALLEST_SIDE = 200
 _WIDEST_ASPECT = 3.0
-_FEWEST_CHARACTERS = 6
-
-_SPACE = r"\t-\r\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"  # str.isspace
-_THREE_WORDS = rf"[^{_SPACE}][{_SPACE}]+[^{_SPACE}]+[{_SPACE}]+[^{_SPACE}]"
 
 
 class BasicFilter(Filter):
@@ -52,7 +48,7 @@ class BasicFilter(Filter):
 
     def mask(self, table: pa.Table | pa.RecordBatch) -> Mask:
         """Which rows are kept; only captions of the right size and length are asked for their language."""
-        return english(table, self.detector, has_size(table) & has_length(table))
+        return english(table, self.detector, has_size(table) & has_words(table.column(TEXT)))
 
 
 def has_size(table: pa.Table | pa.RecordBatch) -> Mask:
@@ -61,12 +57,3 @@ def has_size(table: pa.Table | pa.RecordBatch) -> Mask:
     smaller, larger = np.minimum(width, height), np.maximum(width, height)
     with np.errstate(divide="ignore", invalid="ignore"):
         return (smaller >= _SMALLEST_SIDE) & (larger / smaller <= _WIDEST_ASPECT)
-
-
-def has_length(table: pa.Table | pa.RecordBatch) -> Mask:
-    """Where the caption has more than two words and more than five characters."""
-    text = table.column(TEXT)
-    long_enough = pc.and_(
-        pc.greater_equal(pc.utf8_length(text), _FEWEST_CHARACTERS), pc.match_substring_regex(text, _THREE_WORDS)
-    )
-    return as_mask(long_enough)

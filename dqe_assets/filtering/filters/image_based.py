@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
-import pyarrow.compute as pc
 from pydantic import Field, PrivateAttr
 
 from dqe_assets.arrow import to_matrix
+from dqe_assets.filtering.filters.captions import has_tokens
 from dqe_assets.filtering.filters.protocol import Filter, FilterError, Mask, as_mask
 from dqe_assets.filtering.language import Detector, english
 from dqe_assets.filtering.pool import TEXT, TablePool, batch_rows, whole
@@ -27,13 +27,8 @@ if TYPE_CHECKING:
 
     from dqe_assets.filtering.pool import Pool
 
-_FEWEST_CHARACTERS = 6
 _ROWS_PER_CLUSTER = 128
 """What DataComp's small pool has: 12.8 million rows in 100,000 clusters."""
-
-# fastText cuts at these, and reads each line feed as a token of its own.
-_CUT = r"\x00\t-\r\x20"
-_TWO_TOKENS = rf"[^{_CUT}][{_CUT}]+[^{_CUT}]|\n(?s:.*)(?:\n|[^{_CUT}])|[^{_CUT}](?s:.*)\n"
 
 
 class ImageBased(Filter):
@@ -49,7 +44,7 @@ class ImageBased(Filter):
     Attributes:
         reference: path of the reference embeddings, from the data folder: .npy [m, d], or .npz with the array
             ``embedding``.
-        embedding: column of the pool's embeddings, of the same model; null is not kept.
+        embedding: column of the pool's embeddings, of the same model; one that is null or not finite is not kept.
         centroids: path of centroids [k, d] as .npy, such as the paper's own, in place of clustering.
         clusters: how many at most. A pool of less than 12.8 million rows gets one for every 128 rows.
         iterations: of k-means.
@@ -140,9 +135,10 @@ class ImageBased(Filter):
     def _passable(self, table: pa.Table | pa.RecordBatch) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The rows whose captions pass, [m], and their embeddings [m, d]."""
         column = whole(table.column(self.embedding))
-        passes = english(table, self.detector, has_tokens(table) & as_mask(column.is_valid()))
+        passes = english(table, self.detector, has_tokens(table.column(TEXT)) & as_mask(column.is_valid()))
         _, embeddings = to_matrix(column.filter(passes))
-        return np.flatnonzero(passes), embeddings
+        finite = np.isfinite(embeddings).all(axis=1)
+        return np.flatnonzero(passes)[finite], embeddings[finite]
 
 
 @dataclass(frozen=True)
@@ -173,14 +169,6 @@ class Wanted:
         return self.has_reference[_nearest(self.index, embeddings)]
 
 
-def has_tokens(table: pa.Table | pa.RecordBatch) -> Mask:
-    """Where the caption has more than one token, as fastText cuts them, and more than five characters."""
-    text = table.column(TEXT)
-    return as_mask(
-        pc.and_(pc.greater_equal(pc.utf8_length(text), _FEWEST_CHARACTERS), pc.match_substring_regex(text, _TWO_TOKENS))
-    )
-
-
 def _tables(pools: Sequence[Pool], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     return (batch for pool in pools for part in pool.parts for batch in part.batches(columns, batch_rows(columns)))
 
@@ -197,7 +185,7 @@ def _kmeans(embeddings: NDArray[np.float16], k: int, iterations: int, seed: int)
     # faiss reads the 16-bit floats block by block, so that they are never in memory as 32-bit ones.
     codec = faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_L2)
     index: faiss.Index = faiss.IndexFlatL2(width)
-    if getattr(faiss, "get_num_gpus", int)():
+    if faiss.get_num_gpus():
         index = faiss.index_cpu_to_all_gpus(index)
     clustering.train_encoded(embeddings.view(np.uint8), codec, index)
     return faiss.vector_float_to_array(clustering.centroids).reshape(k, width)

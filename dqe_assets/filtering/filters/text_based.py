@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _WORDS_KEPT = 1 << 20
+_LONGEST_KEPT = 40
 
 
 class TextBased(Filter):
@@ -77,6 +78,13 @@ class TextBased(Filter):
         return mask
 
 
-@lru_cache(_WORDS_KEPT)
 def _is_in_imagenet(word: str, folder: Path | None) -> bool:
+    # Longer words are rare, and would fill the memory that is given to words.
+    return (_remembered if len(word) <= _LONGEST_KEPT else _looked_up)(word, folder)
+
+
+def _looked_up(word: str, folder: Path | None) -> bool:
     return open_wordnet(folder).first_offset(word) in imagenet21k_offsets()
+
+
+_remembered = lru_cache(_WORDS_KEPT)(_looked_up)
