@@ -180,7 +180,7 @@ def subset_of(subset: Subset) -> Stage:
         partitioned=False,
         is_table=False,
         checks=[
-            Check("not_empty", "The subset has samples.", _not_empty),
+            Check("not_empty", "The subset has samples.", _not_empty, blocking=False),
             Check("uids_sorted", "The file holds as many uids as were counted, sorted.", _uids_sorted),
             Check("agrees_with_masks", "It is what the same filters keep in filter_masks.", _agrees_with_masks),
         ],
