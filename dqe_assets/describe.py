@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from dqe_assets.caption.accounting import account
 from dqe_assets.caption.flags import FLAGS
-from dqe_assets.report import ingest_plots, plots, scaling_plots
+from dqe_assets.report import filter_plots, ingest_plots, plots, scaling_plots
 from dqe_assets.report.caption_views import CAPTIONERS_REPORT
 from dqe_assets.scaling.recommend import amount, answer, fitted_pools
 from dqe_assets.schemas import POOL_UTILITIES, RAW_SAMPLES, SYNTHETIC_CAPTIONS, SYNTHETIC_CAPTIONS_PREFIX
@@ -192,17 +192,58 @@ def duplicate_clusters(_: Work, table: pa.Table) -> Metadata:
     }
 
 
+def filter_masks(_: Work, output: Facts) -> Metadata:
+    """What each filter keeps, what two keep together, and what each step removes."""
+    samples, filters = output.facts["samples"], output.facts["filters"]
+    names = [one["filter"] for one in filters]
+    steps = [(one["filter"], [(step["condition"], step["kept"]) for step in one["steps"]]) for one in filters]
+    rows = [
+        [one["filter"], one["expression"], one["kept"], f"{one['kept'] / samples:.1%}" if samples else ""]
+        for one in filters
+    ]
+    fitted = [[one["leaf"], one["fitted"], one["kept"]] for one in output.facts["leaves"]]
+    return {
+        "samples": samples,
+        "filters": _table(["filter", "expression", "kept", "share"], rows),
+        "fitted": _table(["filter", "with what was found in this pool", "kept"], fitted),
+        "overlap": _picture(filter_plots.overlap_matrix(names, output.facts["both"]), "what two filters both keep"),
+        "funnel": _picture(filter_plots.funnels(steps, samples), "what each step of each filter leaves"),
+    }
+
+
+def subset(_: Work, output: Facts) -> Metadata:
+    """Where the subset is, what each step left, and the share of each pool."""
+    facts = output.facts
+    steps = [(step["condition"], step["kept"]) for step in facts["steps"]]
+    pools = [[pool["name"], pool["rows"], pool["kept"], f"{pool['share']:.1%}"] for pool in facts["pools"]]
+    return {
+        "subset": dg.MetadataValue.path(facts["path"]),
+        "samples": output.rows,
+        "expression": facts["expression"],
+        "funnel": _picture(filter_plots.funnels([("subset", steps)], facts["samples"]), "what each step leaves"),
+        "pools": _table(["pool", "samples", "kept", "share of the subset"], pools),
+        "in_several_pools": facts["collisions"],
+        "next": dg.MetadataValue.md(f"`dqe reshard {facts['path']} --out shards`"),
+    }
+
+
 def warehouse(work: Work, output: Facts) -> Metadata:
-    """How many samples of how many shards, the captioners beside one another, and how to ask."""
+    """How many samples of how many shards, the captioners beside one another, what filters keep, and how to ask."""
     with work.settings.warehouse.connect() as connection:
         captioners = connection.sql(CAPTIONERS_REPORT).to_arrow_table()
-    return {
+        planted = connection.sql("SELECT filter, planted, share FROM filter_planted").fetchall()
+    metadata: Metadata = {
         "database": dg.MetadataValue.path(str(work.settings.warehouse.path)),
         "samples": output.rows,
         "shards": len(output.facts["shards"]),
         "captioners": _table(captioners.column_names, [list(row.values()) for row in captioners.to_pylist()]),
         "ask": dg.MetadataValue.md('`dqe report`, or `dqe sql "SELECT * FROM worst_captions LIMIT 10"`'),
     }
+    if planted:
+        metadata["planted"] = _picture(
+            filter_plots.planted_shares(planted), "what each filter keeps of what was planted"
+        )
+    return metadata
 
 
 def sample_gallery(_: Work, output: Facts) -> Metadata:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dqe_assets.caption.assets import captions_of
 from dqe_assets.dedup.assets import duplicate_clusters
 from dqe_assets.features.assets import image_features
+from dqe_assets.filtering.assets import filter_masks, subset_of
 from dqe_assets.index.assets import caption_collection_of
 from dqe_assets.ingest.assets import raw_samples
 from dqe_assets.report.assets import sample_gallery, warehouse_of
@@ -22,6 +23,7 @@ def stages(settings: Settings) -> list[Stage]:
     """All stages, in an order in which each comes after its inputs."""
     sources = settings.caption_sources
     synthetic = [captions_of(captioner) for captioner in settings.captioners]
+    subsets = [subset_of(subset) for subset in settings.subsets]
     return [
         raw_samples,
         image_features,
@@ -31,6 +33,8 @@ def stages(settings: Settings) -> list[Stage]:
         caption_preference_of(sources),
         caption_collection_of(synthetic),
         duplicate_clusters,
+        filter_masks,
+        *subsets,
         pool_utilities,
         filter_recommendation,
         warehouse_of(synthetic),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 ORIGINAL = "original"
 """The caption source that every sample has: the caption it came with."""
@@ -93,7 +93,7 @@ RAW_SAMPLES = table_schema(
             "truth",
             TRUTH_TYPE,
             "what was planted in the embedded sample: photo, kind of image, kind of caption. "
-            "No stage reads it; tests and benchmarks measure the stages against it",
+            "Nothing is decided by it: tests, benchmarks and the warehouse's table of filters measure against it",
         ),
     ]
 )
@@ -248,6 +248,18 @@ FILTER_RECOMMENDATION = table_schema(
         Column("source", pa.string(), "file of the measurements, or that they are made up", nullable=False),
     ]
 )
+
+
+def filter_masks_schema(filters: Mapping[str, str]) -> pa.Schema:
+    """The schema of ``filter_masks``: a column for each filter.
+
+    Args:
+        filters: what each filter is, by its name.
+    """
+    return table_schema(
+        [UID, *(Column(name, pa.bool_(), f"whether {text} keeps it", nullable=False) for name, text in filters.items())]
+    )
+
 
 SYNTHETIC_CAPTIONS_PREFIX = "synthetic_captions/"
 

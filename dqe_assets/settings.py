@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from dqe_assets import schemas
 from dqe_assets.caption.prompts import PromptError, prompt_of
 from dqe_assets.dedup.clusters import DuplicateRules
+from dqe_assets.filtering.configured import DEFAULT_FILTERS, DEFAULT_SUBSETS, FilterName, Subset, check_selection
 from dqe_assets.ingest.fetch.settings import Fetching, Refetch
 from dqe_assets.ingest.sources import AnySource, Source
 from dqe_assets.scaling.measurements import Scaling
@@ -71,6 +72,8 @@ class Settings(Strict):
     fetching: Fetching = Fetching()
     refetch: Refetch = "transient"
     duplicates: DuplicateRules = DuplicateRules()
+    filters: dict[FilterName, str] = Field(default_factory=lambda: dict(DEFAULT_FILTERS))
+    subsets: list[Subset] = Field(default_factory=lambda: list(DEFAULT_SUBSETS))
     scaling: Scaling = Field(default_factory=Scaling)
     shards_per_run: Annotated[int, Field(ge=1)] = 16
 
@@ -100,6 +103,11 @@ class Settings(Strict):
                 raise PydanticCustomError(
                     "prompt", "captioner {name}: {error}", {"name": captioner.name, "error": str(error)}
                 ) from error
+        return self
+
+    @model_validator(mode="after")
+    def _selection_is_sound(self) -> Self:
+        check_selection(self.filters, self.subsets)
         return self
 
     @property

@@ -5,11 +5,12 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from dqe_assets import describe
+from dqe_assets.filtering.masks import pairs_table, steps_table
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
 from dqe_assets.report.warehouse import MATERIALISATIONS, CaptionerInfo, WarehouseInputs, build_warehouse
 from dqe_assets.schemas import RAW_SAMPLES
@@ -18,7 +19,7 @@ from dqe_resources.cache import data_directory
 from dqe_resources.storage import replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import duckdb
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from dqe_resources.warehouse import Warehouse
 
 CORPUS_TABLES = ("duplicate_clusters", "pool_utilities", "filter_recommendation")
+CORPUS_MANIFESTS = ("filter_masks",)
 TABLES = ("raw_samples", "image_features", "joint_embeddings", "caption_scores", "caption_preference")
 
 
@@ -36,11 +38,15 @@ def warehouse_of(synthetic: Sequence[Stage]) -> Stage:
     def inputs(work: Work) -> WarehouseInputs:
         files = {name: work.store.urls(name, work.shards) for name in names}
         files |= {name: work.store.urls(name, [None]) for name in CORPUS_TABLES}
+        masks = _facts(work, "filter_masks")
         return WarehouseInputs(
-            files,
+            files | {"filter_masks": work.store.urls("filter_masks", masks["shards"])},
             _materialisations(work, [*names, "caption_collection"]),
             _captioners(work),
             work.settings.scorer.model,
+            {one["filter"]: one["expression"] for one in masks["filters"]},
+            steps_table(masks),
+            pairs_table(masks),
         )
 
     def every_sample_there(work: Work, output: Facts) -> Verdict:
@@ -60,7 +66,7 @@ def warehouse_of(synthetic: Sequence[Stage]) -> Stage:
         kinds={"duckdb"},
         code_version="3",
         inputs=[*names, "caption_collection"],
-        corpus_inputs=CORPUS_TABLES,
+        corpus_inputs=(*CORPUS_TABLES, *CORPUS_MANIFESTS),
         partitioned=False,
         is_table=False,
         checks=[Check("rows_complete", "Every sample of the store is in the warehouse, once.", every_sample_there)],
@@ -158,6 +164,12 @@ def _images(work: Work, connection: duckdb.DuckDBPyConnection, uids: list[str]) 
     return found
 
 
+def _facts(work: Work, asset: str) -> Mapping[str, Any]:
+    """What the manifest of an asset over all shards says; that it is there, the stage has made sure."""
+    stored = work.store.get(asset, None)
+    return stored.stamp.facts if stored else {}
+
+
 def _captioners(work: Work) -> list[CaptionerInfo]:
     return [
         CaptionerInfo(
@@ -174,7 +186,7 @@ def _captioners(work: Work) -> list[CaptionerInfo]:
 
 def _materialisations(work: Work, assets: Sequence[str]) -> pa.Table:
     stored = [work.store.get(asset, shard) for asset in assets for shard in work.shards]
-    stored += [work.store.get(name, None) for name in CORPUS_TABLES]
+    stored += [work.store.get(name, None) for name in (*CORPUS_TABLES, *CORPUS_MANIFESTS)]
     records = [
         {
             "asset": partition.asset,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from dqe_assets import schemas
+from dqe_assets.filtering.masks import PAIRS, STEPS
 from dqe_assets.report.caption_views import CAPTION_TABLES, CAPTION_VIEWS, CAPTIONERS_REPORT, generated_captions
+from dqe_assets.report.filter_views import FILTER_TABLES, FILTERS_REPORT, kept_by_filter, masks_table
 from dqe_assets.report.ingest_views import FETCHED, HOST_OF, INGEST_VIEWS
 from dqe_assets.report.relations import Table as _Table
 from dqe_assets.report.relations import View as _View
@@ -64,16 +66,23 @@ class WarehouseInputs:
     Attributes:
         assets: the Parquet files of each asset, one a partition: ``raw_samples``, ``image_features``,
             ``synthetic_captions/<name>``, ``caption_scores``, ``caption_preference``, ``duplicate_clusters``,
-            ``pool_utilities``, ``filter_recommendation``. An asset that is absent, or has no files, counts as empty.
+            ``pool_utilities``, ``filter_recommendation``, ``filter_masks``. An asset that is absent, or has no files,
+            counts as empty.
         materialisations: what was written when, in the schema ``MATERIALISATIONS``.
         captioners: the captioners of the configuration.
         scorer: name and version of the scorer's model.
+        filters: what each filter of ``filter_masks`` is, by its name.
+        filter_steps: how many samples each step of each filter leaves, in the schema ``STEPS``.
+        filter_pairs: how many samples every two filters keep, in the schema ``PAIRS``.
     """
 
     assets: Mapping[str, Sequence[Path | str]]
     materialisations: pa.Table
     captioners: Sequence[CaptionerInfo]
     scorer: str
+    filters: Mapping[str, str] = field(default_factory=dict)
+    filter_steps: pa.Table = field(default_factory=STEPS.empty_table)
+    filter_pairs: pa.Table = field(default_factory=PAIRS.empty_table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +362,7 @@ _TABLES = (
         ),
         "SELECT * FROM recommended_filters ORDER BY metric, samples_seen, keep",
     ),
+    *FILTER_TABLES,
     _Table(
         "materialisations",
         "What was last written to each asset and partition, when, and by which version of the code",
@@ -553,7 +563,7 @@ _READ = {
         schemas.RAW_SAMPLES,
         (
             "uid source shard row image_name url caption format bytes width height status reason detail "
-            "attempts http_status final_url seconds fetched_at source_metadata"
+            "attempts http_status final_url seconds fetched_at source_metadata truth"
         ),
     ),
     "image_features": (
@@ -587,6 +597,7 @@ _VIEW_OF = {
     "caption_preference": "preference_rows",
     "pool_utilities": "fitted_pools",
     "filter_recommendation": "recommended_filters",
+    "filter_masks": "stored_masks",
 }
 """What an asset is called while the warehouse is built, where a table of the warehouse has its name."""
 
@@ -609,7 +620,7 @@ def build_warehouse(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInpu
         raise ValueError(message)
     comments: dict[str, str] = {}
     connection.execute(HOST_OF)
-    for table in _TABLES:
+    for table in (masks_table(inputs.filters), *_TABLES):
         columns = ", ".join(f'"{name}" {sql_type}' for name, (sql_type, _) in table.columns.items())
         connection.execute(f"CREATE TABLE {table.name} ({columns})")
         connection.execute(f"INSERT INTO {table.name} {table.select}")
@@ -659,6 +670,11 @@ def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
             "Duplicates",
             "Samples that show the same picture, by how they were found; any is their union.",
             _table(connection, "SELECT * FROM duplicate_kinds"),
+        ),
+        Section(
+            "Filters",
+            "What the filters of data/dqe.yaml keep, and how well the original captions of that and of the rest fit.",
+            _table(connection, FILTERS_REPORT),
         ),
         Section(
             "Shards",
@@ -727,7 +743,8 @@ def _register_inputs(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInp
         connection.register(name, table)
         registered.append(name)
 
-    for asset, (schema, names) in _READ.items():
+    masks = (schemas.filter_masks_schema(inputs.filters), " ".join(["uid", *inputs.filters]))
+    for asset, (schema, names) in (_READ | {"filter_masks": masks}).items():
         files = inputs.assets.get(asset, ())
         columns = names.split()
         view = _VIEW_OF.get(asset, asset)
@@ -758,6 +775,9 @@ def _register_inputs(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInp
             }
         ),
     )
+    connection.execute(f"CREATE TEMP VIEW kept_by_filter AS {kept_by_filter(inputs.filters)}")
+    register("filter_steps", inputs.filter_steps)
+    register("filter_pairs", inputs.filter_pairs)
     register("scorer", pa.table({"scorer": pa.array([inputs.scorer], pa.string())}))
     utc = inputs.materialisations.cast(MATERIALISATIONS)
     position = utc.schema.get_field_index("materialised_at")

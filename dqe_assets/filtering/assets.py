@@ -1,0 +1,250 @@
+"""Which samples to train on: what each filter keeps, and the subsets that are made of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dqe_assets import describe
+from dqe_assets.filtering.configured import open_pools, parsed, pool_state
+from dqe_assets.filtering.expression import parse
+from dqe_assets.filtering.making import make_subset
+from dqe_assets.filtering.masks import FilterSet, Tally
+from dqe_assets.filtering.pool import batch_rows
+from dqe_assets.filtering.store_pool import CORPUS_INPUTS, INPUTS, STORE, StorePool, StoreShard
+from dqe_assets.filtering.subset import (
+    UID_TYPE,
+    SubsetError,
+    manifest_path,
+    parse_uids,
+    read_subset,
+    union,
+    write_subset,
+)
+from dqe_assets.schemas import RAW_SAMPLES, filter_masks_schema
+from dqe_assets.stage import Check, Facts, Stage, Verdict, Work, stage
+from dqe_resources.cache import data_directory
+from dqe_resources.parallel import ordered_map
+from dqe_resources.storage import Stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dqe_assets.filtering.configured import Subset
+    from dqe_assets.filtering.masks import Masks
+
+MASKS = "filter_masks"
+_MASKS_VERSION = "1"
+_SHARE_TOLERANCE = 0.01
+
+
+def subset_path(name: str) -> Path:
+    """Where a subset of the settings is written; its manifest lies beside it."""
+    return data_directory() / "subsets" / f"{name}.npy"
+
+
+def _read_masks(work: Work, shard: str, facts: Mapping[str, Any]) -> pa.Table:
+    schema = filter_masks_schema({one["filter"]: one["expression"] for one in facts["filters"]})
+    return work.store.read(MASKS, shard, schema)
+
+
+def _every_sample_has_a_row(work: Work, output: Facts) -> Verdict:
+    rows = wrong = 0
+    for shard in work.shards:
+        uids = work.store.read("raw_samples", shard, RAW_SAMPLES, ["uid"])["uid"]
+        masks = _read_masks(work, shard, output.facts)["uid"]
+        rows += len(masks)
+        wrong += not uids.equals(masks)
+    return Verdict(
+        wrong == 0 and rows == output.rows,
+        f"{output.rows:,} rows were counted, {rows:,} are there; {wrong} shards have other samples than raw_samples",
+        {"counted": output.rows, "rows": rows, "shards_wrong": wrong},
+    )
+
+
+def _counts_agree(work: Work, output: Facts) -> Verdict:
+    counted = {one["filter"]: one["kept"] for one in output.facts["filters"]}
+    found = dict.fromkeys(counted, 0)
+    for shard in work.shards:
+        table = _read_masks(work, shard, output.facts)
+        for name in found:
+            found[name] += pc.sum(table[name]).as_py() or 0
+    said = ", ".join(f"{name} keeps {kept:,} (counted: {counted[name]:,})" for name, kept in found.items())
+    return Verdict(found == counted, said or "no filters", found)
+
+
+def _fractions_kept(_: Work, output: Facts) -> Verdict:
+    samples = output.facts["samples"]
+    by_fraction = [one for one in output.facts["leaves"] if "fraction" in one]
+    shares = {one["leaf"]: (one["kept"] / max(samples, 1), one["fraction"]) for one in by_fraction}
+    off = {
+        leaf: share
+        for leaf, (share, fraction) in shares.items()
+        if samples and abs(share - fraction) > _SHARE_TOLERANCE + 1 / samples
+    }
+    said = ", ".join(f"{leaf} keeps {share:.2%}" for leaf, (share, _) in shares.items())
+    return Verdict(not off, said or "no filter goes by a fraction", off)
+
+
+def _something_kept(_: Work, output: Facts) -> Verdict:
+    empty = [one["filter"] for one in output.facts["filters"] if output.facts["samples"] and not one["kept"]]
+    return Verdict(not empty, f"filters that keep nothing: {', '.join(empty) or 'none'}", {"keep_nothing": len(empty)})
+
+
+def _masks_intact(work: Work, stamp: Stamp) -> bool:
+    stored = [work.store.get(MASKS, shard) for shard in stamp.facts["shards"]]
+    return all(one is not None and one.stamp.fingerprint == stamp.fingerprint for one in stored)
+
+
+@stage(
+    group="selection",
+    kinds={"parquet", "numpy"},
+    code_version=_MASKS_VERSION,
+    inputs=INPUTS,
+    corpus_inputs=CORPUS_INPUTS,
+    partitioned=False,
+    is_table=False,
+    checks=[
+        Check(
+            "rows_complete", "Every sample of every shard has its row, and no other has any.", _every_sample_has_a_row
+        ),
+        Check("counts_agree", "Each filter keeps as many samples as were counted.", _counts_agree),
+        Check("fraction_kept", "Filters by fraction keep about that fraction.", _fractions_kept, blocking=False),
+        Check("keeps_something", "No filter keeps nothing.", _something_kept, blocking=False),
+    ],
+    describe=describe.filter_masks,
+    signature=lambda work: work.settings.filters,
+    intact=_masks_intact,
+)
+def filter_masks(work: Work) -> Facts:
+    """What each filter of data/dqe.yaml keeps: a table for each shard, with a column for each filter.
+
+    Made over all shards at once: a fraction, a duplicate or a cluster is one of the whole corpus, so that a new shard
+    can change what is kept of every other. A sample without an image is kept by none.
+    """
+    pool, named = StorePool(work.store, work.shards), work.settings.filters
+    filters = FilterSet.fitted_to({name: parsed(text, named) for name, text in named.items()}, [pool])
+    schema = filter_masks_schema({name: one.text for name, one in filters.expressions.items()})
+    columns = ("uid", *filters.columns)
+
+    def masks_of(part: StoreShard) -> tuple[StoreShard, list[tuple[int, Masks, Masks]]]:
+        batches = [(batch.num_rows, filters.leaves(batch)) for batch in part.batches(columns, batch_rows(columns))]
+        return part, [(rows, leaves, filters.masks(leaves)) for rows, leaves in batches]
+
+    tally, rows = Tally(filters), 0
+    for part, batches in work.track(ordered_map(masks_of, pool.parts, ahead=os.cpu_count() or 1), len(pool.parts)):
+        for counted in batches:
+            tally.add(*counted)
+        table = part.table("raw_samples", ["uid"])
+        for name in filters.expressions:
+            column = np.zeros(table.num_rows, bool)
+            column[part.has_image] = np.concatenate([masks[name] for _, _, masks in batches] or [[]])
+            table = table.append_column(name, pa.array(column))
+        work.store.write_table(MASKS, part.name, table, schema, Stamp(work.version, _MASKS_VERSION, table.num_rows))
+        rows += table.num_rows
+    return Facts(rows, {"shards": list(work.shards), **tally.facts()})
+
+
+def subset_of(subset: Subset) -> Stage:
+    """The asset ``subsets/<name>``."""
+    path = subset_path(subset.name)
+    folders = [name for name in subset.pools if name != STORE]
+    of_store = len(folders) < len(subset.pools)
+
+    def signature(work: Work) -> Any:
+        return [
+            parsed(subset.expression, work.settings.filters).text,
+            [[name, pool_state(name, data_directory())] for name in folders],
+        ]
+
+    def intact(_: Work, stamp: Stamp) -> bool:
+        try:
+            written = json.loads(manifest_path(path).read_bytes())["subset"]["sha256"]
+            return bool(written == stamp.facts["sha256"] and path.stat().st_size == stamp.facts["bytes"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    @stage(
+        name=f"subsets/{subset.name}",
+        group="selection",
+        kinds={"numpy"},
+        code_version="1",
+        inputs=INPUTS if of_store else (),
+        corpus_inputs=(*CORPUS_INPUTS, MASKS) if of_store else (),
+        partitioned=False,
+        is_table=False,
+        checks=[
+            Check("not_empty", "The subset has samples.", _not_empty, blocking=False),
+            Check("uids_sorted", "The file holds as many uids as were counted, sorted.", _uids_sorted),
+            Check("agrees_with_masks", "It is what the same filters keep in filter_masks.", _agrees_with_masks),
+        ],
+        describe=describe.subset,
+        signature=signature,
+        intact=intact,
+    )
+    def make(work: Work) -> Facts:
+        """A subset to train on: uids as DataComp's resharder takes them, and a manifest of how it came to be."""
+        expression = parsed(subset.expression, work.settings.filters)
+        pools = open_pools(subset.pools, StorePool(work.store, work.shards) if of_store else None, data_directory())
+        made = make_subset(expression, pools)
+        write_subset(path, made.uids, made.manifest)
+        written = json.loads(manifest_path(path).read_bytes())
+        return Facts(
+            len(made.uids),
+            {
+                "path": str(path),
+                "bytes": path.stat().st_size,
+                "sha256": written["subset"]["sha256"],
+                "expression": expression.text,
+                "samples": written["samples"],
+                "steps": written["filters"][0]["steps"],
+                "collisions": written["collisions"],
+                "pools": [{key: pool[key] for key in ("name", "rows", "kept", "share")} for pool in written["pools"]],
+            },
+        )
+
+    return make
+
+
+def _not_empty(_: Work, output: Facts) -> Verdict:
+    return Verdict(output.rows > 0, f"{output.rows:,} samples", {"samples": output.rows})
+
+
+def _uids_sorted(_: Work, output: Facts) -> Verdict:
+    try:
+        found = len(read_subset(Path(output.facts["path"])))
+    except SubsetError as error:
+        return Verdict(False, str(error))
+    return Verdict(found == output.rows, f"{output.rows:,} uids were counted, {found:,} are in the file, sorted")
+
+
+def _agrees_with_masks(work: Work, output: Facts) -> Verdict:
+    masks = work.store.get(MASKS, None)
+    expression = parse(output.facts["expression"])
+    filters = {one["expression"]: one["filter"] for one in masks.stamp.facts["filters"]} if masks else {}
+    names = {leaf.text: filters[leaf.text] for leaf in expression.leaves if leaf.text in filters}
+    if (
+        masks is None
+        or [pool["name"] for pool in output.facts["pools"]] != [STORE]
+        or len(names) < len(expression.leaves)
+    ):
+        return Verdict(True, "nothing to compare: it is not made of the store by filters of data/dqe.yaml alone")
+    kept = [np.empty(0, UID_TYPE)]
+    for shard in masks.stamp.facts["shards"]:
+        table = _read_masks(work, shard, masks.stamp.facts)
+        # What has no image is in no pool, whatever an expression says of it.
+        statuses = work.store.read("raw_samples", shard, RAW_SAMPLES, ["status"])["status"]
+        mask = expression.mask({text: table[name].to_numpy() for text, name in names.items()})
+        kept.append(parse_uids(table["uid"].filter(pa.array(mask & (statuses.to_numpy() == "ok")))))
+    expected, found = union(kept)[0], read_subset(Path(output.facts["path"]))
+    return Verdict(
+        bool(np.array_equal(expected, found)),
+        f"{len(found):,} uids, {len(expected):,} by the stored masks",
+        {"uids": len(found), "by_masks": len(expected)},
+    )

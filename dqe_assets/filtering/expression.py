@@ -1,0 +1,206 @@
+"""Filters combined: ``clip_l14_30 & image_based``, with ``|``, ``~`` and brackets, read without evaluating anything."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from dqe_assets.filtering.filters import FILTERS
+from dqe_resources.errors import DataQualityError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dqe_assets.filtering.filters import Filter, Mask
+
+NAMED: dict[str, str] = {
+    "basic": "basic_filter",
+    "clip_b32_30": "clip_score(b32, fraction=0.3)",
+    "clip_l14_30": "clip_score(l14, fraction=0.3)",
+    "datacomp_1b": "image_based & clip_l14_30",
+}
+"""Expressions that have a name, besides the filters; ``datacomp_1b`` is how DataComp-1B was made of the xlarge pool."""
+
+_LONGEST = 10_000
+
+
+class ExpressionError(DataQualityError):
+    """An expression is wrong; says what, where in its text, and what would be right."""
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A filter, or filters combined.
+
+    Attributes:
+        operator: ``&``, ``|`` or ``~``; empty for a filter.
+        operands: what it combines.
+        leaf: the filter.
+    """
+
+    operator: str = ""
+    operands: tuple[Expression, ...] = ()
+    leaf: Filter | None = None
+
+    @property
+    def text(self) -> str:
+        """Canonical text: names spelt out as filters, default parameters and needless brackets left out."""
+        if self.leaf is not None:
+            return self.leaf.text
+        inner = [f"({one.text})" if self._takes_in_brackets(one) else one.text for one in self.operands]
+        return f"~{inner[0]}" if self.operator == "~" else f" {self.operator} ".join(inner)
+
+    def _takes_in_brackets(self, operand: Expression) -> bool:
+        return operand.operator == "|" or (operand.operator == "&" and self.operator == "~")
+
+    @property
+    def leaves(self) -> tuple[Filter, ...]:
+        """The filters, each once, in the order in which they stand."""
+        found = [self.leaf] if self.leaf is not None else [leaf for one in self.operands for leaf in one.leaves]
+        return tuple({leaf.text: leaf for leaf in found}.values())
+
+    @property
+    def terms(self) -> tuple[Expression, ...]:
+        """What the outermost ``&`` joins: the steps in which samples are removed."""
+        return self.operands if self.operator == "&" else (self,)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that its filters read."""
+        return tuple(dict.fromkeys(column for leaf in self.leaves for column in leaf.columns))
+
+    def mask(self, masks: Mapping[str, Mask]) -> Mask:
+        """Which rows are kept, [n], of what each filter keeps, by its text."""
+        if self.leaf is not None:
+            return masks[self.leaf.text]
+        kept = [one.mask(masks) for one in self.operands]
+        if self.operator == "~":
+            return ~kept[0]
+        combine = np.logical_and if self.operator == "&" else np.logical_or
+        return combine.reduce(kept)
+
+
+def parse(text: str, names: Mapping[str, str] = NAMED) -> Expression:
+    """Read an expression.
+
+    Args:
+        text: filters, by name or as ``clip_score(l14, fraction=0.3)``, joined by ``&``, ``|``, ``~`` and brackets; of
+            these ``~`` binds tightest and ``|`` least. Parameters are numbers, words, quoted texts, True and False.
+        names: expressions by name; a filter's own name may be among them. A name without brackets is looked up here
+            first, then among the filters; with brackets it is always a filter.
+
+    Raises:
+        ExpressionError: says what is wrong and where.
+    """
+    return _Reader(text, names, ()).read()
+
+
+class _Reader:
+    """Reads one text; the names on whose definitions it is at work are the texts around it."""
+
+    def __init__(self, text: str, names: Mapping[str, str], within: tuple[str, ...]) -> None:
+        # Line feeds would end the expression; the places of all else stay.
+        self._text = text.replace("\n", " ")
+        self._names = names
+        self._within = within
+
+    def read(self) -> Expression:
+        if not self._text.strip():
+            raise self._error("an expression is empty")
+        if len(self._text) > _LONGEST:
+            raise self._error(f"an expression has more than {_LONGEST:,} characters")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of backslashes, which an SQL condition may hold
+                tree = ast.parse(self._text.strip(), mode="eval")
+            return self._expression(tree.body)
+        except SyntaxError as error:
+            place = (error.offset or 1) - 1 + len(self._text) - len(self._text.lstrip())
+            raise self._error(f"not an expression ({error.msg})", place) from error
+        except (RecursionError, MemoryError, ValueError) as error:
+            raise self._error("not an expression, or too deep a one") from error
+
+    def _expression(self, node: ast.expr) -> Expression:
+        match node:
+            case ast.Name(id=name):
+                return self._named(name, node)
+            case ast.Call(func=ast.Name(id=name)):
+                return Expression(leaf=self._filter(name, node, node.args, node.keywords))
+            case ast.UnaryOp(op=ast.Invert()):
+                return Expression("~", (self._expression(node.operand),))
+            case ast.BinOp(op=ast.BitAnd()):
+                return self._joined("&", node)
+            case ast.BinOp(op=ast.BitOr()):
+                return self._joined("|", node)
+            case ast.BoolOp() | ast.UnaryOp(op=ast.Not()):
+                raise self._error("filters are joined by &, | and ~, not by and, or and not", self._place(node))
+        raise self._error("neither a filter nor filters joined by &, | and ~", self._place(node))
+
+    def _joined(self, operator: str, node: ast.BinOp) -> Expression:
+        sides = [self._expression(side) for side in (node.left, node.right)]
+        return Expression(
+            operator, tuple(one for side in sides for one in (side.operands if side.operator == operator else (side,)))
+        )
+
+    def _named(self, name: str, node: ast.Name) -> Expression:
+        if name not in self._names:
+            return Expression(leaf=self._filter(name, node, [], []))
+        if name in self._within:
+            raise self._error(f"{name} is defined by itself ({' > '.join((*self._within, name))})", self._place(node))
+        return _Reader(self._names[name], self._names, (*self._within, name)).read()
+
+    def _filter(self, name: str, node: ast.expr, args: list[ast.expr], keywords: list[ast.keyword]) -> Filter:
+        place = self._place(node)
+        if name not in FILTERS:
+            raise self._unknown(name, place)
+        cls = FILTERS[name]
+        parameters = list(cls.model_fields)
+        if len(args) > len(parameters):
+            raise self._error(
+                f"{name} takes {', '.join(parameters) or 'no parameter'}", self._place(args[len(parameters)])
+            )
+        given = {parameter: self._value(value) for parameter, value in zip(parameters, args, strict=False)}
+        for keyword in keywords:
+            if keyword.arg is None or keyword.arg in given:
+                raise self._error(f"{name}: {keyword.arg or '**'} cannot stand here", self._place(keyword.value))
+            given[keyword.arg] = self._value(keyword.value)
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            said = first["msg"].removeprefix("Value error, ")
+            raise self._error(f"{name}: {f'{where}: ' if where else ''}{said}", place) from error
+
+    def _value(self, node: ast.expr) -> Any:
+        match node:
+            case ast.Constant(value=str() | int() | float() | None):
+                return node.value
+            case ast.Name(id=word):
+                return word
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+                return -number
+        raise self._error("a parameter is a number, a word, a quoted text, True or False", self._place(node))
+
+    def _place(self, node: ast.expr) -> int:
+        stripped = self._text.lstrip()
+        before = stripped.encode()[: node.col_offset].decode()
+        return len(before) + len(self._text) - len(stripped)
+
+    def _unknown(self, name: str, place: int) -> ExpressionError:
+        known = sorted({*self._names, *FILTERS})
+        close = difflib.get_close_matches(name, known, n=1)
+        meant = f"Did you mean {close[0]}? " if close else ""
+        return self._error(f"there is no filter {name}", place, f". {meant}There are: {', '.join(known)}")
+
+    def _error(self, what: str, place: int | None = None, advice: str = "") -> ExpressionError:
+        at = f" at character {place + 1}" if place is not None else ""
+        of = f" of: {self._text}" if self._text.strip() else ""
+        where = f" (the definition of {self._within[-1]})" if self._within else ""
+        return ExpressionError(f"{what}{at}{of}{where}{advice}")

@@ -1,0 +1,87 @@
+"""What a filter is."""
+
+from __future__ import annotations
+
+import keyword
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from dqe_resources.component import Strict
+from dqe_resources.errors import DataQualityError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyarrow as pa
+
+    from dqe_assets.filtering.language import Detector
+    from dqe_assets.filtering.pool import Pool
+
+Mask: TypeAlias = NDArray[np.bool_]
+"""Which rows are kept, [n]."""
+
+
+class FilterError(DataQualityError):
+    """A filter cannot be applied; says which and what to do."""
+
+
+class Filter(Strict):
+    """A rule that keeps samples; its fields are its parameters, in the order in which they may be given by position.
+
+    A filter that depends on the whole pool is fitted first: ``fit`` gives a filter that needs one row at a time.
+    """
+
+    name: ClassVar[str]
+    meaning: ClassVar[str]
+    """What is kept, for a person."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that ``mask`` reads."""
+        return ()
+
+    @property
+    def detector(self) -> Detector | None:
+        """The language detector that it asks about every caption or some, if it does."""
+        return None
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of what decides, besides its parameters."""
+        return self.detector.versions if self.detector else {}
+
+    @property
+    def text(self) -> str:
+        """How it is written in an expression, parameters with default values left out: one text for one rule."""
+        given = [
+            _literal(getattr(self, name)) if field.is_required() else f"{name}={_literal(getattr(self, name))}"
+            for name, field in type(self).model_fields.items()
+            if field.is_required() or getattr(self, name) != field.default
+        ]
+        return f"{self.name}({', '.join(given)})"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What fitting has found, such as a threshold; JSON."""
+        return {}
+
+    def fit(self, pools: Sequence[Pool]) -> Filter:  # noqa: ARG002 - what most filters have no need of
+        """The same filter, with what depends on the pools found: all of them together are taken as one."""
+        return self
+
+    def mask(self, table: pa.Table | pa.RecordBatch) -> Mask:
+        """Which rows of a table are kept, [n]; a filter that is not fitted is fitted to the table."""
+        raise NotImplementedError
+
+
+def _literal(value: Any) -> str:
+    is_word = isinstance(value, str) and value.isidentifier() and not keyword.iskeyword(value)
+    return value if is_word else repr(value)
+
+
+def as_mask(condition: pa.BooleanArray | pa.ChunkedArray, *, null: bool = False) -> Mask:
+    """An Arrow condition as a mask, with what null stands for."""
+    return np.asarray(pc.fill_null(condition, null))

@@ -1,0 +1,66 @@
+"""T-MARS: captions that fit what is left of an image once its text is masked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from dqe_assets.filtering.filters.no_filter import NoFilter
+from dqe_assets.filtering.filters.protocol import Filter, Mask
+from dqe_assets.filtering.filters.top_fraction import at_least, top_threshold
+from dqe_assets.filtering.pool import TablePool
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyarrow as pa
+
+    from dqe_assets.filtering.pool import Pool
+
+MASKED_SIMILARITY = "masked_similarity"
+
+
+class Tmars(Filter):
+    """The best fraction by the similarity of caption and image, measured with the text in the image masked.
+
+    Maini et al. (T-MARS, arXiv 2307.03132) keep the best half. The pool has a column ``masked_similarity``.
+
+    Attributes:
+        keep_fraction: the share to keep, by the rule of clip_score.
+        threshold: in its place, the least similarity to keep.
+    """
+
+    name: ClassVar[str] = "tmars"
+    meaning: ClassVar[str] = "among the best fraction by similarity once text in the image is masked"
+    keep_fraction: Annotated[float, Field(ge=0, le=1)] | None = None
+    threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if (self.threshold is None) == (self.keep_fraction is None):
+            raise ValueError("give either keep_fraction= or threshold=")
+        return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The similarity."""
+        return (MASKED_SIMILARITY,)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The threshold."""
+        return {"threshold": self.threshold}
+
+    def fit(self, pools: Sequence[Pool]) -> Filter:
+        """With the threshold that the fraction comes to."""
+        if self.keep_fraction is None:
+            return self
+        threshold = top_threshold(pools, MASKED_SIMILARITY, self.keep_fraction)
+        return NoFilter() if threshold is None else Tmars(threshold=threshold)
+
+    def mask(self, table: pa.Table | pa.RecordBatch) -> Mask:
+        """Where the similarity reaches the threshold."""
+        if self.threshold is None:
+            return self.fit([TablePool(table)]).mask(table)
+        return at_least(table.column(MASKED_SIMILARITY), self.threshold)

@@ -1,0 +1,207 @@
+"""Where the samples of a subset are copied from: our own store, or WebDataset tars."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow.compute as pc
+
+from dqe_assets import images
+from dqe_assets.schemas import RAW_SAMPLES
+from dqe_resources.errors import DataQualityError
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator
+
+    import fsspec
+    import pyarrow as pa
+
+    from dqe_resources.storage import Store
+
+_COPIED = {"jpeg": "jpg", "png": "png", "webp": "webp"}
+"""Formats that training reads as they are, and their extensions."""
+
+_JPEG_QUALITY = 95
+
+_UID = re.compile("[0-9a-f]{32}")
+
+_ROWS_AT_ONCE = 256
+
+_STORE_COLUMNS = [
+    *("uid", "source", "shard", "image_name", "url", "caption", "image", "sha256", "format", "exif_orientation"),
+    *("width", "height"),
+]
+
+
+class SamplesError(DataQualityError):
+    """What samples are to be copied from cannot be read: says which file, which sample and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sample: its uid, and its files by extension, in the order in which they are written.
+
+    Attributes:
+        uid: 32 lower-case hex digits.
+        files: contents by extension, such as jpg, txt and json.
+        encoded: whether its image was encoded anew.
+    """
+
+    uid: str
+    files: dict[str, bytes]
+    encoded: bool = False
+
+
+class SamplePart(Protocol):
+    """Samples that are read in one go, always in the same order: a shard, or a tar."""
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+
+    def uids(self) -> list[str]:
+        """The uids of its samples, in order, without reading an image."""
+
+    def read(self, wanted: Container[str]) -> Iterator[Sample]:
+        """Those of its samples that are wanted, in order; a uid that is there twice, twice."""
+
+
+@dataclass(frozen=True)
+class StoreShard:
+    """The samples of a shard of our own store that have an image.
+
+    An image is copied as it was found where training reads it so: JPEG, PNG and WebP that stand upright. Any other is
+    encoded anew as an upright JPEG, for readers of WebDataset know nothing of EXIF orientations.
+    """
+
+    store: Store
+    name: str
+
+    def uids(self) -> list[str]:
+        """The uids of the samples that have an image."""
+        table = self._uids_and_statuses()
+        return table.filter(pc.equal(table["status"], "ok"))["uid"].to_pylist()
+
+    def read(self, wanted: Container[str]) -> Iterator[Sample]:
+        """Those that are wanted."""
+        table = self._uids_and_statuses()
+        has_image = pc.equal(table["status"], "ok").to_pylist()
+        rows = [row for row, uid in enumerate(table["uid"].to_pylist()) if has_image[row] and uid in wanted]
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            some = rows[start : start + _ROWS_AT_ONCE]
+            for record in self.store.read_rows("raw_samples", self.name, RAW_SAMPLES, some, _STORE_COLUMNS).to_pylist():
+                yield _stored_sample(record)
+
+    def _uids_and_statuses(self) -> pa.Table:
+        return self.store.read("raw_samples", self.name, RAW_SAMPLES, ["uid", "status"])
+
+
+def _stored_sample(record: dict[str, Any]) -> Sample:
+    data, extension = record["image"]["bytes"], _COPIED.get(record["format"])
+    encoded = extension is None or record["exif_orientation"] != 1
+    if encoded:
+        out = io.BytesIO()
+        images.decode(data).save(out, "JPEG", quality=_JPEG_QUALITY)
+        data, extension = out.getvalue(), "jpg"
+    facts = {
+        "uid": record["uid"],
+        "caption": record["caption"],
+        "url": record["url"],
+        "original_width": record["width"],
+        "original_height": record["height"],
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "source": record["source"],
+        "shard": record["shard"],
+        "image_name": record["image_name"],
+    }
+    files = {
+        str(extension): data,
+        "txt": (record["caption"] or "").encode(),
+        "json": json.dumps(facts, ensure_ascii=False).encode(),
+    }
+    return Sample(record["uid"], files, encoded)
+
+
+def tars(url: str) -> list[Tar]:
+    """The WebDataset tars of a folder or fsspec URL, sorted by name, or one tar.
+
+    Raises:
+        SamplesError: there are none.
+    """
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url)
+        if path.endswith(".tar"):
+            found = [path] if filesystem.isfile(path) else []
+        else:
+            found = sorted(entry for entry in filesystem.find(path, maxdepth=1) if entry.endswith(".tar"))
+    except (OSError, ValueError, ImportError) as error:
+        raise SamplesError(f"{url}: cannot be opened ({' '.join(str(error).split())})") from error
+    if not found:
+        raise SamplesError(f"{url}: there is no .tar; name a folder or URL that holds WebDataset tars, or one of them")
+    return [Tar(filesystem, entry) for entry in found]
+
+
+@dataclass(frozen=True)
+class Tar:
+    """The samples of a WebDataset tar as img2dataset and DataComp write it: each has a .json with its uid."""
+
+    filesystem: fsspec.AbstractFileSystem
+    name: str
+
+    def uids(self) -> list[str]:
+        """The uids, from the .json of each sample; pictures are skipped over."""
+        return [uid for uid, _ in self._samples(frozenset(("json",)))]
+
+    def read(self, wanted: Container[str]) -> Iterator[Sample]:
+        """Those that are wanted, every file of them as it is."""
+        for uid, files in self._samples(None):
+            if uid in wanted:
+                yield Sample(uid, files)
+
+    def _samples(self, extensions: Container[str] | None) -> Iterator[tuple[str, dict[str, bytes]]]:
+        try:
+            with self.filesystem.open(self.name, "rb") as handle, tarfile.open(fileobj=handle, mode="r:") as tar:
+                members = (member for member in tar if member.isfile())
+                for key, group in groupby(members, key=lambda member: _split(member.name)[0]):
+                    files = {
+                        extension: tar.extractfile(member).read()  # type: ignore[union-attr]
+                        for member in group
+                        for extension in [_split(member.name)[1]]
+                        if extensions is None or extension in extensions
+                    }
+                    yield _uid(self.name, key, files.get("json")), files
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise SamplesError(
+                f"{self.name}: torn or not a tar ({' '.join(str(error).split())}); fetch it again, or leave it out"
+            ) from error
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A file's key and extension, as WebDataset cuts them: at the first dot of its last part."""
+    path = PurePosixPath(name)
+    stem, _, extension = path.name.partition(".")
+    return str(path.with_name(stem or path.name)), extension.lower()
+
+
+def _uid(tar: str, key: str, facts: bytes | None) -> str:
+    if facts is None:
+        raise SamplesError(f"{tar}: sample {key} has no .json, so its uid is not known; leave the tar out, or mend it")
+    try:
+        uid = str(json.loads(facts)["uid"]).lower()
+    except (ValueError, KeyError, TypeError):
+        uid = ""
+    if not _UID.fullmatch(uid):
+        raise SamplesError(
+            f"{tar}: the .json of sample {key} has no uid of 32 hex digits; leave the tar out, or mend it"
+        )
+    return uid

@@ -1,0 +1,219 @@
+"""Our own store as a pool: its samples under DataComp's column names, and all else that is known of them under ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dqe_assets.filtering.pool import BATCH_ROWS, HEIGHT, TEXT, WIDTH, InputFile, PoolError
+from dqe_assets.schemas import IMAGE, ORIGINAL, schema_of
+from dqe_resources.storage import UNPARTITIONED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from dqe_resources.storage import Store
+
+STORE = "store"
+"""How our own store is called where pools are named."""
+
+INPUTS = ("raw_samples", "image_features", "joint_embeddings", "caption_scores")
+CORPUS_INPUTS = ("duplicate_clusters",)
+
+CLUSTER_KINDS = ("exact", "perceptual", "semantic", "any")
+
+
+@dataclass(frozen=True)
+class StorePool:
+    """The samples of the store that have an image; a part is a shard.
+
+    ``text`` is the caption as found, as in DataComp's metadata, and ``original_width`` and ``original_height`` are of
+    the upright image. Every column of the warehouse's table ``samples`` is there under its name; ``similarity``,
+    ``tokens`` and ``truncated`` are of the original caption, by the store's scorer; ``is_representative_<kind>`` says
+    of a sample in a duplicate cluster whether it is the one to keep; ``image_embedding`` is in the scorer's joint space
+    and ``image_features`` are the backbone's. What DataComp has and the store has not, such as CLIP's scores, is
+    refused with what to take instead. Only what is asked for is read.
+
+    Attributes:
+        store: the store.
+        shards: the shards to take, in order.
+        name: what to call the pool.
+    """
+
+    store: Store
+    shards: tuple[str, ...]
+    name: str = STORE
+
+    @property
+    def parts(self) -> list[StoreShard]:
+        """The shards."""
+        return [StoreShard(self, shard) for shard in self.shards]
+
+    @cached_property
+    def clusters(self) -> pa.Table:
+        """The duplicate clusters over all shards."""
+        columns = ["uid", "kind", "cluster", "is_representative"]
+        return self.store.read("duplicate_clusters", None, schema_of("duplicate_clusters"), columns)
+
+
+@dataclass(frozen=True)
+class StoreShard:
+    """One shard of the store: see ``StorePool``."""
+
+    pool: StorePool
+    name: str
+
+    @cached_property
+    def has_image(self) -> pa.Array:
+        """Which rows of the shard are in the pool, bool [rows of raw_samples]."""
+        return pc.equal(self.table("raw_samples", ["status"])["status"], "ok").combine_chunks()
+
+    @property
+    def rows(self) -> int:
+        """Samples that have an image."""
+        return self.has_image.true_count
+
+    def table(self, asset: str, columns: Sequence[str]) -> pa.Table:
+        """The shard's columns of a stage, for all rows."""
+        return self.pool.store.read(asset, self.name, schema_of(asset), columns)
+
+    def batches(self, columns: Sequence[str], batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """The columns, for the samples that have an image.
+
+        Raises:
+            PoolError: the store has no such column.
+        """
+        found = {name: pc.filter(self._column(name), self.has_image) for name in columns}
+        yield from pa.table(found).to_batches(max_chunksize=batch_rows)
+
+    def files(self, columns: Sequence[str]) -> list[InputFile]:
+        """The partitions that the columns are read from, each with the fingerprint of all that went into it."""
+        assets = {"raw_samples", *(self._source(name).asset for name in columns)}
+        # What is over all shards is named once, with the first of them.
+        over_all = assets & set(CORPUS_INPUTS) if self.name == self.pool.shards[0] else set()
+        keys = [(asset, self.name) for asset in assets - set(CORPUS_INPUTS)] + [(asset, None) for asset in over_all]
+        stored = [self.pool.store.get(asset, partition) for asset, partition in sorted(keys)]
+        return [
+            InputFile(
+                f"{one.asset}/{one.partition or UNPARTITIONED}", one.bytes, f"fingerprint:{one.stamp.fingerprint}"
+            )
+            for one in stored
+            if one is not None
+        ]
+
+    def _column(self, name: str) -> pa.Array | pa.ChunkedArray:
+        return self._source(name).values(self)
+
+    def _source(self, name: str) -> _Source:
+        if name not in _SOURCES:
+            instead = next((text for start, text in _INSTEAD.items() if name.startswith(start)), None)
+            there = f"there are: {', '.join(sorted(_SOURCES))}"
+            raise PoolError(f"the store has no column {name} (shard {self.name}): {instead or there}")
+        return _SOURCES[name]
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where a column comes from: the asset, and how its values are found for all rows of a shard."""
+
+    asset: str
+    values: Callable[[StoreShard], pa.Array | pa.ChunkedArray]
+
+
+def _plain(asset: str, names: str, **renamed: str) -> dict[str, _Source]:
+    """Columns that a stage has, by their own names and by others."""
+
+    def source(column: str) -> _Source:
+        return _Source(asset, lambda shard: shard.table(asset, [column])[column])
+
+    return {name: source(column) for name, column in {**{name: name for name in names.split()}, **renamed}.items()}
+
+
+def _original(column: str) -> _Source:
+    """A column of the original captions' scores."""
+
+    def values(shard: StoreShard) -> pa.ChunkedArray:
+        table = shard.table("caption_scores", ["caption_source", column])
+        return table.filter(pc.equal(table["caption_source"], ORIGINAL))[column]
+
+    return _Source("caption_scores", values)
+
+
+def _best(column: str) -> _Source:
+    """A column of the scores of each sample's best caption; of equal ones the original, or the first by name."""
+
+    def values(shard: StoreShard) -> pa.Array:
+        table = shard.table("caption_scores", ["uid", "caption_source", "similarity"])
+        table = table.filter(pc.is_valid(table["similarity"]))
+        table = table.append_column("added", pc.not_equal(table["caption_source"], ORIGINAL))
+        order = [("similarity", "descending"), ("added", "ascending"), ("caption_source", "ascending")]
+        # The first of each uid: index_in finds the first.
+        ordered = table.sort_by(order)
+        uids = shard.table("raw_samples", ["uid"])["uid"]
+        return ordered[column].take(pc.index_in(uids, value_set=ordered["uid"]))
+
+    return _Source("caption_scores", values)
+
+
+def _cluster(column: str, kind: str) -> _Source:
+    """A column of the duplicate cluster of a kind that each sample is in; null where it is alone."""
+
+    def values(shard: StoreShard) -> pa.ChunkedArray:
+        uids = shard.table("raw_samples", ["uid"])["uid"]
+        clusters = shard.pool.clusters
+        mine = clusters.filter(pc.and_(pc.equal(clusters["kind"], kind), pc.is_in(clusters["uid"], value_set=uids)))
+        return mine[column].take(pc.index_in(uids, value_set=mine["uid"]))
+
+    return _Source("duplicate_clusters", values)
+
+
+def _is_duplicate(shard: StoreShard) -> pa.ChunkedArray:
+    return pc.fill_null(pc.invert(_cluster("is_representative", "any").values(shard)), fill_value=False)
+
+
+def _megapixels(shard: StoreShard) -> pa.ChunkedArray:
+    table = shard.table("raw_samples", ["width", "height"])
+    pixels = pc.multiply(table["width"].cast(pa.float64()), table["height"].cast(pa.float64()))
+    return pc.divide(pixels, 1e6).cast(pa.float32())
+
+
+def _top_probability(shard: StoreShard) -> pa.ChunkedArray:
+    return pc.list_element(shard.table("image_features", ["label_probabilities"])["label_probabilities"], 0)
+
+
+def _image_embedding(shard: StoreShard) -> pa.ChunkedArray:
+    table = shard.table("joint_embeddings", ["item", "embedding"])
+    return table.filter(pc.equal(table["item"], IMAGE))["embedding"]
+
+
+_SOURCES: dict[str, _Source] = {
+    **_plain(
+        "raw_samples",
+        "uid source shard row image_name url caption format bytes width height status reason",
+        **{TEXT: "caption", WIDTH: "width", HEIGHT: "height"},
+    ),
+    **_plain("image_features", "sharpness brightness contrast colourfulness top_label", image_features="embedding"),
+    "megapixels": _Source("raw_samples", _megapixels),
+    "top_label_probability": _Source("image_features", _top_probability),
+    "image_embedding": _Source("joint_embeddings", _image_embedding),
+    **{name: _original(name) for name in ("similarity", "tokens", "truncated")},
+    "original_similarity": _original("similarity"),
+    "best_similarity": _best("similarity"),
+    "best_source": _best("caption_source"),
+    "cluster": _cluster("cluster", "any"),
+    "is_duplicate": _Source("duplicate_clusters", _is_duplicate),
+    **{f"is_representative_{kind}": _cluster("is_representative", kind) for kind in CLUSTER_KINDS},
+}
+
+_OWN_EMBEDDINGS = "it has image_embedding (the scorer's joint space) and image_features (the backbone's)"
+_INSTEAD = {
+    "clip_": "its scorer is none of DataComp's CLIPs; caption_quality chooses by the scorer's own similarity",
+    "masked_": "no image has been scored with its text masked",
+    "b32_img": _OWN_EMBEDDINGS,
+    "l14_img": _OWN_EMBEDDINGS,
+}
+"""What to take instead of a column of DataComp that the store has not, by the beginning of its name."""

@@ -1,0 +1,189 @@
+"""Subsets as DataComp's resharder takes them: sorted 128-bit uids in a .npy, and a manifest beside it.
+
+A uid is an element of dtype ``u8,u8``: its first 16 hexadecimal digits and its last 16. As in DataComp, a sample that
+stands in a pool several times, and is kept, stands in the subset as often, and the resharder then writes it as often.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from dqe_resources.errors import DataQualityError
+from dqe_resources.storage import replace_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+UID_TYPE = np.dtype("u8,u8")
+"""First and last 64 bits of a uid, little-endian on disk."""
+
+_DIGITS = 32
+
+
+class SubsetError(DataQualityError):
+    """A file of a subset cannot be read: says which, what was found and what to do."""
+
+
+class UidError(ValueError):
+    """A uid is not 32 hexadecimal digits.
+
+    Attributes:
+        row: where it stands, from 0.
+        found: what stands there.
+    """
+
+    def __init__(self, row: int, found: str | None) -> None:
+        super().__init__(f"row {row}: uid is {found!r}; expected 32 hexadecimal digits")
+        self.row = row
+        self.found = found
+
+
+def parse_uids(column: pa.Array | pa.ChunkedArray) -> NDArray[np.void]:
+    """Uids as pairs of 64-bit numbers.
+
+    Args:
+        column: strings [n] of 32 hexadecimal digits, in lower or upper case.
+
+    Returns:
+        ``UID_TYPE`` [n], in the same order.
+
+    Raises:
+        UidError: one is null or something else.
+    """
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if not len(array):
+        return np.empty(0, UID_TYPE)
+    digits = array.cast(pa.large_string())
+    offsets = np.frombuffer(digits.buffers()[1], np.int64)[digits.offset : digits.offset + len(digits) + 1]
+    if digits.null_count or (np.diff(offsets) != _DIGITS).any():
+        raise _first_fault(digits)
+    try:
+        data = binascii.unhexlify(memoryview(digits.buffers()[2])[offsets[0] : offsets[-1]])
+    except binascii.Error:
+        raise _first_fault(digits) from None
+    halves = np.frombuffer(data, ">u8").reshape(-1, 2)
+    uids = np.empty(len(digits), UID_TYPE)
+    uids["f0"], uids["f1"] = halves[:, 0], halves[:, 1]
+    return uids
+
+
+def _first_fault(digits: pa.Array) -> UidError:
+    for row, uid in enumerate(digits.to_pylist()):
+        try:
+            if uid is None or len(binascii.unhexlify(uid)) * 2 != _DIGITS:
+                return UidError(row, uid)
+        except ValueError:
+            return UidError(row, uid)
+    raise AssertionError("every uid can be read by itself")
+
+
+def format_uids(uids: NDArray[np.void]) -> pa.Array:
+    """The reverse of ``parse_uids``, in lower case: strings [n]."""
+    halves = np.empty((len(uids), 2), ">u8")
+    halves[:, 0], halves[:, 1] = uids["f0"], uids["f1"]
+    digits = binascii.hexlify(halves.tobytes())
+    offsets = np.arange(len(uids) + 1, dtype=np.int64) * _DIGITS
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(digits)]
+    return pa.Array.from_buffers(pa.large_string(), len(uids), buffers).cast(pa.string())
+
+
+def order_of(uids: NDArray[np.void]) -> NDArray[np.int64]:
+    """The stable order in which uids are sorted: [n] positions; of equal ones the earlier comes first."""
+    high, low = uids["f0"], uids["f1"]
+    # Random 128-bit numbers hardly ever share their first half: only those that do need a second look.
+    order = np.argsort(high)
+    shared = high[order[1:]] == high[order[:-1]]
+    runs = np.flatnonzero(np.append(shared, False) | np.append(False, shared))
+    among = order[runs]
+    order[runs] = among[np.lexsort((among, low[among], high[among]))]
+    return order
+
+
+def union(subsets: Sequence[NDArray[np.void]]) -> tuple[NDArray[np.void], NDArray[np.int64]]:
+    """One subset of several, each from a pool of its own.
+
+    A uid of several pools is one sample: it is kept as it stands in the first pool that has it, and those of later
+    pools fall away. What stands several times in one pool stays so.
+
+    Args:
+        subsets: ``UID_TYPE`` [n] each, in any order.
+
+    Returns:
+        The uids, sorted, ``UID_TYPE`` [m], and for each the position of its pool, [m].
+    """
+    uids = np.concatenate([np.empty(0, UID_TYPE), *subsets])
+    pools = np.repeat(np.arange(len(subsets)), [len(subset) for subset in subsets])
+    order = order_of(uids)
+    uids, pools = uids[order], pools[order]
+    owner = pools[_run_starts(uids)]
+    kept = pools == owner
+    return uids[kept], pools[kept]
+
+
+def distinct(uids: NDArray[np.void]) -> int:
+    """How many different uids there are among sorted ones."""
+    return int(np.count_nonzero(_run_starts(uids) == np.arange(len(uids))))
+
+
+def _run_starts(uids: NDArray[np.void]) -> NDArray[np.int64]:
+    """For each of sorted uids, where the first equal one stands: [n]."""
+    high, low = uids["f0"], uids["f1"]
+    starts = np.arange(len(uids))
+    repeats = np.flatnonzero((high[1:] == high[:-1]) & (low[1:] == low[:-1])) + 1
+    starts[repeats] = 0
+    return np.maximum.accumulate(starts)
+
+
+def manifest_path(path: Path) -> Path:
+    """Where the manifest of a subset lies."""
+    return path.with_suffix(".json")
+
+
+def write_subset(path: Path, uids: NDArray[np.void], manifest: Mapping[str, Any]) -> None:
+    """Write a subset, and then its manifest with the subset's own digest.
+
+    Args:
+        path: where, ending in .npy.
+        uids: ``UID_TYPE`` [n], sorted.
+        manifest: what is to be said of it.
+
+    Raises:
+        SubsetError: the path does not end in .npy.
+        StorageError: it cannot be written.
+    """
+    if path.suffix != ".npy":
+        raise SubsetError(f"{path}: a subset ends in .npy")
+    replace_file(path, lambda target: np.save(target, uids))
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    said = {**manifest, "subset": {"file": path.name, "uids": len(uids), "dtype": "u8,u8", "sha256": digest}}
+    encoded = json.dumps(said, indent=1, ensure_ascii=False).encode()
+    replace_file(manifest_path(path), lambda target: target.write(encoded + b"\n"))
+
+
+def read_subset(path: Path) -> NDArray[np.void]:
+    """The uids of a subset, mapped from its file: ``UID_TYPE`` [n], sorted.
+
+    Raises:
+        SubsetError: it is not such a file, or not sorted.
+    """
+    try:
+        uids = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise SubsetError(f"{path}: cannot be read as a subset ({error}); make it with: dqe filter") from error
+    if uids.dtype != UID_TYPE or uids.ndim != 1:
+        raise SubsetError(f"{path}: holds {uids.dtype} {list(uids.shape)}; a subset is u8,u8 [n]")
+    high, low = uids["f0"], uids["f1"]
+    falls = (high[1:] < high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] < low[:-1]))
+    if falls.any():
+        raise SubsetError(f"{path}: not sorted, first at element {int(np.argmax(falls)) + 1}; sort it with numpy.sort")
+    return uids
