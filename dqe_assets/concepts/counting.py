@@ -30,12 +30,13 @@ from dqe_assets.concepts.lists import as_lists, flat, gather
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from typing import TypeAlias
 
     from numpy.typing import NDArray
 
     from dqe_assets.concepts.lists import Lists
 
-    Captions = pa.Array | pa.ChunkedArray | Iterable[str | None]
+    Captions: TypeAlias = pa.Array | pa.ChunkedArray | Iterable[str | None]
     Counts = NDArray[np.int64]
     Mask = NDArray[np.bool_]
 

@@ -22,12 +22,12 @@ class Misalignment:
 
     Attributes:
         samples: all samples.
-        compared: samples that have a concept in the text and one in the image.
+        comparable: samples that have a concept in the text and one in the image.
         rows: int64, ascending, those of them that have none in common: the misaligned samples.
     """
 
     samples: int
-    compared: int
+    comparable: int
     rows: NDArray[np.int64]
 
     @property
@@ -41,9 +41,9 @@ class Misalignment:
         return self.misaligned / self.samples if self.samples else 0.0
 
     @property
-    def share_of_compared(self) -> float:
+    def share_of_comparable(self) -> float:
         """Misaligned samples as a share of those that could be; 0 where there are none."""
-        return self.misaligned / self.compared if self.compared else 0.0
+        return self.misaligned / self.comparable if self.comparable else 0.0
 
 
 def misalignment_degree(text_hits: Lists, image_hits: Lists) -> Misalignment:
@@ -61,8 +61,8 @@ def misalignment_degree(text_hits: Lists, image_hits: Lists) -> Misalignment:
     """
     agreed = both(text_hits, image_hits)
     has_text, has_image, has_both = (_has_any(hits) for hits in (text_hits, image_hits, agreed))
-    compared = has_text & has_image
-    return Misalignment(len(agreed), int(compared.sum()), np.flatnonzero(compared & ~has_both))
+    comparable = has_text & has_image
+    return Misalignment(len(agreed), int(comparable.sum()), np.flatnonzero(comparable & ~has_both))
 
 
 def _has_any(hits: Lists) -> NDArray[np.bool_]:
