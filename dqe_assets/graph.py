@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dqe_assets.caption.assets import captions_of
+from dqe_assets.concepts import assets as concepts
 from dqe_assets.dedup.assets import duplicate_clusters
 from dqe_assets.features.assets import image_features
 from dqe_assets.index.assets import caption_collection_of
@@ -31,6 +32,14 @@ def stages(settings: Settings) -> list[Stage]:
         caption_preference_of(sources),
         caption_collection_of(synthetic),
         duplicate_clusters,
+        concepts.concept_hits_of(sources, synthetic, settings.concepts.tagger),
+        concepts.concept_frequency,
+        concepts.misalignment,
+        concepts.concept_performance,
+        concepts.concept_plan,
+        concepts.rare_concept_retrieval,
+        concepts.rebalanced_subset,
+        concepts.curriculum,
         pool_utilities,
         filter_recommendation,
         warehouse_of(synthetic),
@@ -44,6 +53,7 @@ def resources(settings: Settings) -> dict[str, Any]:
         "settings": settings,
         "image_model": settings.image_model,
         "scorer": settings.scorer,
+        "tagger": settings.concepts.tagger,
         "vectors": settings.vectors,
         "warehouse": settings.warehouse,
         **{f"{CAPTIONER_PREFIX}{captioner.name}": captioner for captioner in settings.captioners},

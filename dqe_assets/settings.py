@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from dqe_assets import schemas
+from dqe_assets.concepts.settings import ConceptSettings
 from dqe_assets.dedup.clusters import DuplicateRules
 from dqe_assets.ingest.sources import AnySource, Source
 from dqe_assets.scaling.measurements import Scaling
@@ -58,6 +59,7 @@ class Settings(Strict):
     store: str = "store"
     images: ImageLimits = ImageLimits()
     duplicates: DuplicateRules = DuplicateRules()
+    concepts: ConceptSettings = Field(default_factory=ConceptSettings)
     scaling: Scaling = Field(default_factory=Scaling)
     shards_per_run: Annotated[int, Field(ge=1)] = 16
 
@@ -72,6 +74,13 @@ class Settings(Strict):
         reserved = {schemas.ORIGINAL, schemas.IMAGE} & set(self.captioner_names)
         if reserved:
             raise PydanticCustomError("reserved", "captioners: the name '{name}' is reserved", {"name": min(reserved)})
+        countable = [*self.caption_sources, schemas.IMAGE]
+        if self.concepts.count_by not in countable:
+            raise PydanticCustomError(
+                "count_by",
+                "concepts: there is nothing called '{name}' to count by; there are: {allowed}",
+                {"name": self.concepts.count_by, "allowed": ", ".join(countable)},
+            )
         return self
 
     @property

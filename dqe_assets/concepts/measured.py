@@ -7,13 +7,14 @@ Other columns are left alone. Every fault is said by file and row.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dqe_assets.measurements import MeasurementsError, finite_number, table_rows
+from dqe_assets.measurements import MeasurementsError, file_bytes, finite_number, table_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,12 +57,12 @@ def read_accuracies(path: Path) -> list[MeasuredConcepts]:
     for place, row in table_rows(path):
         try:
             model, concept, count, accuracy = _measured(row)
-            concepts = models.setdefault(model, {})
-            if concept in concepts:
-                raise MeasurementsError(f"'{concept}' of {model} stands twice")
         except MeasurementsError as error:
             faults.append(f"{path}, {place}: {error}")
             continue
+        concepts = models.setdefault(model, {})
+        if concept in concepts:
+            faults.append(f"{path}, {place}: '{concept}' of {model} stands twice")
         concepts[concept] = (count, accuracy)
     if not faults:
         faults += [
@@ -83,6 +84,15 @@ def read_accuracies(path: Path) -> list[MeasuredConcepts]:
         )
         for model, concepts in models.items()
     ]
+
+
+def content_digest(path: Path) -> str:
+    """Digest of a table: what makes a fit of it current.
+
+    Raises:
+        MeasurementsError: it cannot be read.
+    """
+    return hashlib.blake2b(file_bytes(path), digest_size=16).hexdigest()
 
 
 def _measured(row: Mapping[str, Any]) -> tuple[str, str, int, float]:

@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from dqe_assets.concepts.counting import AbsentWords  # noqa: TC001 - pydantic reads the annotation
-from dqe_assets.concepts.lemmas import Method  # noqa: TC001 - pydantic reads the annotation
+from dqe_assets.concepts.counting import AbsentWords, ConceptIndex
+from dqe_assets.concepts.lemmas import Method
 from dqe_assets.concepts.measured import EXAMPLE_FILE
-from dqe_assets.concepts.vocabulary import Concepts, gather_concepts, imagenet_concepts, read_concepts
-from dqe_assets.measurements import EXAMPLE, EXAMPLE_SOURCE, measured_file
-from dqe_assets.schemas import ORIGINAL
+from dqe_assets.concepts.vocabulary import LISTS, SUFFIXES, Concepts, gather_concepts, read_concepts
+from dqe_assets.measurements import EXAMPLE, EXAMPLE_SOURCE, file_bytes, measured_file
+from dqe_assets.schemas import IMAGE, ORIGINAL
 from dqe_resources.cache import data_directory
 from dqe_resources.component import Strict
 from dqe_resources.taggers import AnyTagger
 from dqe_resources.taggers.labels import LabelsTagger
 
-IMAGENET = "imagenet"
-"""The vocabulary of the 1,000 class names of ImageNet-1k."""
-
 OWN = "own"
 """What the concepts of ``names`` are said to come from."""
+
+
+@dataclass(frozen=True)
+class Counting:
+    """The concepts to look for, and how.
+
+    Attributes:
+        concepts: the concepts.
+        method: how words are compared.
+        absent_words: what a word that no caption has does to a concept.
+    """
+
+    concepts: Concepts
+    method: Method
+    absent_words: AbsentWords
+
+    @cached_property
+    def index(self) -> ConceptIndex:
+        """The concepts, made ready to be looked for in captions."""
+        return ConceptIndex(self.concepts.names, self.method, self.absent_words)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex digest of the names and of how they are counted: hits of another digest mean something else."""
+        return _digest("\n".join([self.method, self.absent_words, *self.concepts.names]))
 
 
 class CurriculumWeights(Strict):
@@ -44,7 +69,8 @@ class ConceptSettings(Strict):
     """Which concepts are looked for, how, and what is made of their frequencies.
 
     Attributes:
-        vocabulary: ``imagenet``, or files of names (.txt, .csv, .json, .jsonl, .parquet) from the settings' folder.
+        vocabulary: ``imagenet``, ``open_clip`` (its names of the same classes), or files of names from the settings'
+            folder.
         names: further concepts.
         method: whether words are compared by their lemmas, or only in lower case.
         absent_words: a concept with a word that no caption has is counted 0, or by its other words (the paper's way).
@@ -60,7 +86,7 @@ class ConceptSettings(Strict):
         curriculum: what makes a sample hard.
     """
 
-    vocabulary: tuple[str, ...] = (IMAGENET,)
+    vocabulary: tuple[str, ...] = ("imagenet",)
     names: tuple[str, ...] = ()
     method: Method = "lemmatized"
     absent_words: AbsentWords = "zero"
@@ -79,11 +105,11 @@ class ConceptSettings(Strict):
     @classmethod
     def _files_are_there(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            if name != IMAGENET and not (path := _located(name)).is_file():
+            if name not in LISTS and not (path := _located(name)).is_file():
                 raise PydanticCustomError(
                     "missing",
-                    "there is no file {path}; allowed: 'imagenet', or a .txt, .csv, .json, .jsonl or .parquet file",
-                    {"path": str(path)},
+                    "there is no file {path}; allowed: {lists}, or a file in {suffixes}",
+                    {"path": str(path), "lists": ", ".join(LISTS), "suffixes": ", ".join(SUFFIXES)},
                 )
         return value
 
@@ -103,17 +129,34 @@ class ConceptSettings(Strict):
         """What to call it."""
         return EXAMPLE_SOURCE if self.measurements == EXAMPLE else self.path.name
 
-    def gathered(self) -> Concepts:
-        """The concepts of all lists, each once.
+    @property
+    def caption_source(self) -> str:
+        """Whose captions the subset and the curriculum are made of."""
+        return ORIGINAL if self.count_by == IMAGE else self.count_by
+
+    def counting(self) -> Counting:
+        """The concepts of all lists, each once, and how they are counted.
 
         Raises:
             ConceptsError: a list cannot be read, or there are no concepts.
         """
-        lists = {
-            Path(name).stem: imagenet_concepts() if name == IMAGENET else read_concepts(_located(name))
-            for name in self.vocabulary
-        }
-        return gather_concepts(lists | ({OWN: list(self.names)} if self.names else {}))
+        lists = {name: LISTS[name]() if name in LISTS else read_concepts(_located(name)) for name in self.vocabulary}
+        concepts = gather_concepts(lists | ({OWN: list(self.names)} if self.names else {}))
+        return Counting(concepts, self.method, self.absent_words)
+
+    def counting_signature(self) -> list[Any]:
+        """What decides the counts, without reading the lists: for fingerprints, which are taken often.
+
+        Raises:
+            MeasurementsError: a file cannot be read.
+        """
+        lists = [name if name in LISTS else _digest(file_bytes(_located(name))) for name in self.vocabulary]
+        return [lists, self.names, self.method, self.absent_words]
+
+
+def _digest(content: str | bytes) -> str:
+    data = content.encode() if isinstance(content, str) else content
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _located(name: str) -> Path:

@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 
     from dqe_resources.warehouse import Warehouse
 
-CORPUS_TABLES = ("duplicate_clusters", "pool_utilities", "filter_recommendation")
-TABLES = ("raw_samples", "image_features", "joint_embeddings", "caption_scores", "caption_preference")
+CORPUS_TABLES = (
+    *("duplicate_clusters", "pool_utilities", "filter_recommendation"),
+    *("concept_frequency", "misalignment", "concept_performance", "concept_plan"),
+    *("rare_concept_retrieval", "rebalanced_subset", "curriculum"),
+)
+TABLES = ("raw_samples", "image_features", "joint_embeddings", "caption_scores", "caption_preference", "concept_hits")
 
 
 def warehouse_of(synthetic: Sequence[Stage]) -> Stage:

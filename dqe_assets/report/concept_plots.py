@@ -6,19 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dqe_assets.concepts.performance import predict_accuracy
+from dqe_assets.concepts.plan import line_interval
+from dqe_assets.concepts.tail import share_under
 from dqe_assets.report.plots import LIGHT, add_legend, new_figure, placeholder, set_title, text_style, to_png
 from dqe_assets.schemas import IMAGE, ORIGINAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from numpy.typing import ArrayLike
 
+    from dqe_assets.concepts.plan import FittedModel
     from dqe_assets.report.plots import Theme
 
 _BAND = 0.16
 _THRESHOLDS = (1, 10, 100, 1_000)
+_NONE_AT = 0.5
+"""Where a count of 0 stands on a logarithmic axis: beside the others, so that what is never shown is seen."""
 
 
 def rank_frequency(counts: Mapping[str, ArrayLike], theme: Theme = LIGHT) -> bytes:
@@ -47,7 +53,7 @@ def rank_frequency(counts: Mapping[str, ArrayLike], theme: Theme = LIGHT) -> byt
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
-    _plain_ticks(axes)
+    _plain_ticks(axes.xaxis, axes.yaxis)
     axes.set_xlabel("concepts, the most frequent first")
     axes.set_ylabel("samples that show the concept")
     axes.grid(visible=True, color=theme.grid)
@@ -69,7 +75,7 @@ def tail_shares(counts: Mapping[str, ArrayLike], theme: Theme = LIGHT) -> bytes:
     figure, axes = new_figure(3.4, theme)
     width = 0.8 / len(drawn)
     for place, (name, values) in enumerate(drawn.items()):
-        shares = [100 * float((values < threshold).mean()) for threshold in _THRESHOLDS]
+        shares = [100 * share for share in share_under(values, _THRESHOLDS).values()]
         x = np.arange(len(_THRESHOLDS)) + (place - (len(drawn) - 1) / 2) * width
         axes.bar(x, shares, width * 0.92, color=_colours(counts, theme)[name], label=_named(name))
         for at, share in zip(x, shares, strict=True):
@@ -101,8 +107,7 @@ def recaptioned(
         return placeholder("no concept is shown", theme)
     figure, axes = new_figure(4.8, theme, width=5.2)
     colour = _colours([*sources, name], theme)[name]
-    # None stands where a half would: beside the axis, so that what one source never shows is seen.
-    at = [np.where(values[shown] > 0, values[shown], 0.5) for values in (x, y)]
+    at = [np.where(values[shown] > 0, values[shown], _NONE_AT) for values in (x, y)]
     low, high = 0.4, max(values.max() for values in at) * 1.6
     axes.plot((low, high), (low, high), color=theme.muted, linewidth=1, zorder=1)
     more = y[shown] > x[shown]
@@ -113,7 +118,7 @@ def recaptioned(
     for set_scale, set_limits in ((axes.set_xscale, axes.set_xlim), (axes.set_yscale, axes.set_ylim)):
         set_scale("log")
         set_limits(low, high)
-    _plain_ticks(axes, none_at=0.5)
+    _plain_ticks(axes.xaxis, axes.yaxis, none_at=_NONE_AT)
     axes.set_xlabel("samples whose original caption shows the concept")
     axes.set_ylabel(f"samples whose caption by {_named(name)} does")
     axes.grid(visible=True, color=theme.grid)
@@ -126,28 +131,69 @@ def recaptioned(
     return to_png(figure)
 
 
+def log_linear(fitted: FittedModel, theme: Theme = LIGHT) -> bytes:
+    """The accuracy on each concept over its frequency, the bins' means and the line through them, as PNG.
+
+    Args:
+        fitted: a measured model with its fit.
+        theme: the colours.
+    """
+    fit, colour = fitted.fit, theme.sources[0]
+    figure, axes = new_figure(4.2, theme)
+    counts = np.maximum(fitted.counts, 1)
+    size = float(np.clip(6000 / len(counts), 3, 16))
+    axes.scatter(counts, fitted.accuracy, s=size, color=theme.original, alpha=0.35, linewidths=0, label="a concept")
+    x = np.exp(np.linspace(fit.edges[0], fit.edges[-1], 200))
+    axes.fill_between(x, *line_interval(fit, x), color=colour, alpha=_BAND, linewidth=0)
+    axes.plot(x, predict_accuracy(fit, x), color=colour, linewidth=1.8, label=f"line, {fit.level:.0%} interval")
+    filled = np.flatnonzero(fit.concepts_per_bin)
+    inner = filled[(filled > 0) & (filled < len(fit.edges) - 1)]
+    outer = np.setdiff1d(filled, inner)
+    for places, face, label in ((inner, colour, "mean of a bin"), (outer, "none", "bin that the line leaves out")):
+        axes.plot(
+            np.exp(fit.edges[places]),
+            fit.means[places],
+            linestyle="none",
+            marker="o",
+            markersize=7,
+            markerfacecolor=face,
+            markeredgecolor=colour,
+            label=label,
+        )
+    axes.set_xscale("log")
+    axes.set_xlim(0.8, counts.max() * 1.3)
+    axes.set_ylim(bottom=min(0.0, float(fitted.accuracy.min())))
+    _plain_ticks(axes.xaxis)
+    axes.set_xlabel("samples of the training data that show the concept")
+    axes.set_ylabel("zero-shot accuracy")
+    axes.grid(visible=True, color=theme.grid)
+    name = _shown(fitted.model) + (" (made-up example)" if fitted.is_made_up else "")
+    set_title(axes, f"{name}: r = {fit.r:.3f}, p = {fit.p_value:.1g}", theme)
+    add_legend(axes, theme, columns=4)
+    return to_png(figure)
+
+
 def _named(source: str) -> str:
-    """A source in words, as matplotlib shows it as it stands: it reads formulas between dollars."""
-    return {IMAGE: "image tags", ORIGINAL: "original captions"}.get(source, source.replace("$", r"\$").lstrip("_"))
+    """A caption source in words."""
+    return {IMAGE: "image tags", ORIGINAL: "original captions"}.get(source) or _shown(source)
+
+
+def _shown(name: str) -> str:
+    """A name that matplotlib shows as it stands: it reads formulas between dollars, and hides what begins with _."""
+    return name.replace("$", r"\$").lstrip("_")
 
 
 def _colours(sources: Mapping[str, ArrayLike] | Sequence[str], theme: Theme) -> dict[str, str]:
     return theme.colours(name for name in sources if name != IMAGE) | {IMAGE: theme.ink}
 
 
-def _plain_ticks(axes: Axes, none_at: float | None = None) -> None:
+def _plain_ticks(*axes: Axis, none_at: float | None = None) -> None:
     """Powers of ten as people write them, and ``none`` where nothing stands."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+    from matplotlib.ticker import NullLocator
 
-    def written(value: float, _: int | None = None) -> str:
-        return f"{value:,.0f}" if value >= 1 else ""
-
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(10))
-        axis.set_major_formatter(FuncFormatter(written))
-        axis.set_minor_formatter(NullFormatter())
+    for axis in axes:
+        low, high = axis.get_view_interval()
+        powers = [10.0**power for power in range(int(np.floor(np.log10(high))) + 1) if 10.0**power >= low]
+        names = [f"{power:,.0f}" for power in powers]
         axis.set_minor_locator(NullLocator())
-    if none_at is not None:
-        for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-            powers = [10.0**power for power in range(int(np.floor(np.log10(limits[1]))) + 1)]
-            axis.set_ticks([none_at, *powers], labels=["none", *map(written, powers)])
+        axis.set_ticks(([none_at] if none_at else []) + powers, labels=(["none"] if none_at else []) + names)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from dqe_assets import schemas
+from dqe_assets.report.concept_views import CONCEPT_READ, CONCEPT_TABLES, CONCEPT_VIEW_OF, CONCEPT_VIEWS
+from dqe_assets.report.relations import Table as _Table
+from dqe_assets.report.relations import View as _View
+from dqe_assets.report.relations import columns as _columns
+from dqe_assets.report.relations import meaning as _meaning
 from dqe_assets.schemas import Column, table_schema
 
 if TYPE_CHECKING:
@@ -75,36 +80,6 @@ class Section:
     title: str
     description: str
     table: pa.Table
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    name: str
-    comment: str
-    columns: dict[str, tuple[str, str]]
-    """SQL type and meaning of each column."""
-    select: str
-    """The rows, columns in the order of ``columns``."""
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    name: str
-    comment: str
-    select: str
-    columns: dict[str, str] = field(default_factory=dict)
-    """Meaning of the columns that no table has under the same name."""
-
-
-def _meaning(schema: pa.Schema, name: str) -> str:
-    metadata: dict[bytes, bytes] = schema.field(name).metadata
-    unit = metadata.get(b"unit")
-    return metadata[b"description"].decode() + (f" [{unit.decode()}]" if unit else "")
-
-
-def _columns(schema: pa.Schema, **types: str) -> dict[str, tuple[str, str]]:
-    """Columns that mean what they mean in the store."""
-    return {name: (sql_type, _meaning(schema, name)) for name, sql_type in types.items()}
 
 
 _UID = _columns(schemas.RAW_SAMPLES, uid="VARCHAR")
@@ -366,6 +341,7 @@ _TABLES = (
         ),
         "SELECT * FROM recommended_filters ORDER BY metric, samples_seen, keep",
     ),
+    *CONCEPT_TABLES,
     _Table(
         "materialisations",
         "What was last written to each asset and partition, when, and by which version of the code",
@@ -394,6 +370,7 @@ _SUMMARY_COLUMNS = {
 }
 
 _VIEWS = (
+    *CONCEPT_VIEWS,
     _View(
         "worst_captions",
         "Images with a caption, those first whose original caption fits least, and the best caption that there is",
@@ -588,6 +565,7 @@ _READ = {
             "is_measured source"
         ),
     ),
+    **CONCEPT_READ,
 }
 """The columns that are read of each asset: never image bytes nor embeddings."""
 
@@ -595,6 +573,7 @@ _VIEW_OF = {
     "caption_preference": "preference_rows",
     "pool_utilities": "fitted_pools",
     "filter_recommendation": "recommended_filters",
+    **CONCEPT_VIEW_OF,
 }
 """What an asset is called while the warehouse is built, where a table of the warehouse has its name."""
 
