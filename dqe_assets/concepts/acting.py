@@ -78,8 +78,8 @@ def rebalanced_weights(hits: Lists, counts: ArrayLike, temperature: float, cap: 
 def concept_distribution(hits: Lists, weights: ArrayLike, concepts: int) -> Array:
     """How many draws show each concept, if each sample is drawn ``weights`` times: float64 [concepts]."""
     rows, values = flat(hits)
-    drawn: Array = np.bincount(values, np.asarray(weights, np.float64)[rows], minlength=concepts)
-    return drawn
+    drawn = np.bincount(values, np.asarray(weights, np.float64)[rows], minlength=concepts)
+    return drawn.astype(np.float64, copy=False)
 
 
 def curriculum(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Lists = pa.ListArray | pa.ChunkedArray
+Lists: TypeAlias = pa.ListArray | pa.ChunkedArray
 
 
 def flat(lists: Lists) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

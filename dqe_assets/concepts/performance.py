@@ -31,7 +31,7 @@ class Line:
 
     Attributes:
         slope: accuracy gained when the count grows e-fold.
-        intercept: accuracy at a count of 1.
+        intercept: accuracy at ln(count) = 0.
         slope_low: lower end of the slope's interval.
         slope_high: its upper end.
         intercept_low: lower end of the intercept's interval.
@@ -74,6 +74,11 @@ class LogLinearFit:
     unbinned: Line
     concepts: int
     level: float
+
+    @property
+    def half_bin(self) -> float:
+        """Half the width of a bin, in ln(count): how far the paper's edges lie above the middle of their bins."""
+        return float(self.edges[1] - self.edges[0]) / 2
 
     @property
     def empty(self) -> tuple[int, ...]:
@@ -135,12 +140,15 @@ def log_linear_fit(counts: ArrayLike, accuracy: ArrayLike, bins: int = BINS, lev
 def predict_accuracy(fit: LogLinearFit, counts: ArrayLike) -> Array:
     """The accuracy that the bins' line gives for counts, in their shape and in the unit of the fitted accuracies.
 
-    It is a line: far from the fitted counts it leaves the range that an accuracy can have.
+    The paper draws each bin's mean at the bin's upper edge. That does not change the correlation or the slope, but at
+    its own count a concept would be given the accuracy of one half a bin rarer, and its bill would nearly double: the
+    line is taken through the middle of the bins instead. Far from the fitted counts it leaves the range that an
+    accuracy can have.
 
     Raises:
         ValueError: a count is below 0 or not finite.
     """
-    return fit.binned.intercept + fit.binned.slope * _log_counts(counts)
+    return fit.binned.intercept + fit.binned.slope * (_log_counts(counts) + fit.half_bin)
 
 
 def samples_needed(fit: LogLinearFit, counts: ArrayLike, target: float) -> Array:
@@ -162,7 +170,7 @@ def samples_needed(fit: LogLinearFit, counts: ArrayLike, target: float) -> Array
     if fit.binned.slope <= 0:
         return np.where(reached, 0.0, np.inf)
     with np.errstate(over="ignore"):
-        needed = np.exp((target - fit.binned.intercept) / fit.binned.slope)
+        needed = np.exp((target - fit.binned.intercept) / fit.binned.slope - fit.half_bin)
     return np.where(reached, 0.0, np.ceil(np.maximum(needed - now, 0.0)))
 
 

@@ -120,7 +120,7 @@ def open_clip_concepts() -> list[str]:
     """The 1,000 ImageNet-1k class names of OpenAI's CLIP, as open_clip has them and the paper counts them.
 
     Raises:
-        ConceptsError: open_clip is not installed.
+        PackageError: open_clip is not installed.
     """
     from dqe_resources.taggers.open_clip import import_open_clip
 

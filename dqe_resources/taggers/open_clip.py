@@ -74,7 +74,7 @@ class OpenClipTagger(Tagger):
         for prompt in self.prompts:
             if prompt.count("{}") != 1:
                 raise PydanticCustomError(
-                    "prompt", "prompts: '{prompt}' must have {{}} once, for the concept", {"prompt": prompt}
+                    "prompt", "prompts: '{prompt}' must have {} once, for the concept", {"prompt": prompt}
                 )
         return self
 
@@ -159,10 +159,12 @@ def _load(
     architecture: str, weights: str | None, device: str
 ) -> tuple[Any, Callable[[Image.Image], Any], Callable[[list[str]], Any]]:
     open_clip = import_open_clip()
+    from pickle import UnpicklingError
+
     try:
         network, preprocess = open_clip.create_model_from_pretrained(architecture, pretrained=weights, device=device)
         tokenizer = open_clip.get_tokenizer(architecture)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, UnpicklingError, ValueError) as error:
         raise TaggerError(
             f"open_clip cannot load {architecture} {weights or ''}: {' '.join(str(error).split())[:300]}; give a model "
             "and weights that `open_clip.list_pretrained()` has and this machine can fetch, or a file or folder"
