@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import csv
-import os
-import shutil
 import sys
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from dqe_assets.concepts.commands import concepts
+from dqe_assets.terminal import clear_errors as _clear_errors
+from dqe_assets.terminal import console, errors
+from dqe_assets.terminal import fail as _fail
+from dqe_assets.terminal import print_table as _print_table
+from dqe_assets.terminal import progress_bars as _progress
+from dqe_assets.terminal import say_next as _next
 
+if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dqe_assets.progress import Step
     from dqe_assets.runner import Outcome
     from dqe_assets.settings import Settings
-
-_LEFT = frozenset({"string", "bool", "timestamp[us, tz=UTC]"})
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,8 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Know, improve and choose image-caption data.",
 )
-console = Console()
-errors = Console(stderr=True)
 
 AssetNames = Annotated[list[str] | None, typer.Argument(help="Names of assets; all by default.")]
 ShardKeys = Annotated[list[str] | None, typer.Option("--shard", help="A shard; may be repeated. All by default.")]
@@ -226,68 +222,13 @@ def recommend(
         _next("make ui", 'dqe sql "FROM best_filters"')
 
 
+app.command()(concepts)
+
+
 def _settings() -> Settings:
     from dqe_assets.settings import load_settings
 
     return load_settings()
-
-
-def _fail(message: str) -> None:
-    errors.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True, highlight=False)
-    raise typer.Exit(2)
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """Every error that a person can mend is one line for each fault; what remains is a fault of ours."""
-    from dqe_resources.errors import DataQualityError
-
-    try:
-        yield
-    except (DataQualityError, ValueError) as error:
-        for line in str(error).splitlines():
-            errors.print(f"[red]error:[/red] {escape(line)}", soft_wrap=True, highlight=False)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        errors.print("stopped; what is finished is kept: run the same command again to go on")
-        raise typer.Exit(130) from None
-
-
-@contextmanager
-def _progress() -> Iterator[None]:
-    """A bar for what runs, a line for what has ended."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from dqe_assets import progress
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
-        tasks: dict[tuple[str, str | None], Any] = {}
-
-        def show(step: Step) -> None:
-            key = (step.asset, step.partition)
-            name = f"{step.asset:<28} {step.partition or 'all shards'}"
-            if key not in tasks:
-                tasks[key] = bars.add_task(name, total=None)
-            if step.outcome is None:
-                bars.update(tasks[key], completed=step.done, total=step.total or None)
-                return
-            bars.remove_task(tasks.pop(key))
-            failed = step.outcome.startswith("failed")
-            mark, style = ("✗", "red") if failed else ("✓", "green")
-            bars.console.print(f"[{style}]{mark}[/{style}] {name}  [dim]{escape(step.outcome)}[/dim]", highlight=False)
-
-        with progress.listen(show):
-            yield
-
-
-def _next(*commands: str) -> None:
-    """The last line of every command: what to do next, as it is to be typed here."""
-    program = Path(sys.argv[0])
-    typed = "dqe" if shutil.which("dqe") == str(program) or program.suffix == ".py" else os.path.relpath(program)
-    console.print(
-        "Next: " + ", ".join(f"[b]{command.replace('dqe', typed, 1)}[/b]" for command in commands), soft_wrap=True
-    )
 
 
 def _stop_if_failed(outcome: Outcome) -> None:
@@ -314,24 +255,6 @@ def _print_report(settings: Settings) -> None:
             console.print(escape(section.description), style="dim")
         _print_table(section.table)
     console.print()
-
-
-def _print_table(data: pa.Table) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
-    for name, kind in zip(data.column_names, data.schema.types, strict=True):
-        # With spaces, a heading wraps between words where the terminal is narrow.
-        table.add_column(name.replace("_", " "), justify="left" if str(kind) in _LEFT else "right", overflow="fold")
-    for row in zip(*(column.to_pylist() for column in data.columns), strict=True):
-        table.add_row(*(_cell(value) for value in row))
-    console.print(table)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return escape(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
 
 
 def _print_csv(data: pa.Table) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from dqe_resources.storage import Store
     from dqe_resources.warehouse import Warehouse
 
 CORPUS_TABLES = (
@@ -62,7 +63,7 @@ def warehouse_of(synthetic: Sequence[Stage]) -> Stage:
         name="warehouse",
         group="reports",
         kinds={"duckdb"},
-        code_version="2",
+        code_version="3",
         inputs=[*names, "caption_collection"],
         corpus_inputs=CORPUS_TABLES,
         partitioned=False,
@@ -143,21 +144,22 @@ def sample_gallery(work: Work, warehouse: Warehouse) -> Facts:
 
         def images(uids: list[str]) -> dict[str, bytes]:
             shown.extend(uids)
-            return _images(work, connection, uids)
+            return stored_images(work.store, connection, uids)
 
         page = render_gallery(GalleryInputs(connection, images))
     replace_file(gallery_path(), lambda target: target.write(page.encode()))
     return Facts(len(shown), {"path": str(gallery_path())})
 
 
-def _images(work: Work, connection: duckdb.DuckDBPyConnection, uids: list[str]) -> dict[str, bytes]:
+def stored_images(store: Store, connection: duckdb.DuckDBPyConnection, uids: list[str]) -> dict[str, bytes]:
+    """The image files of samples, by uid; the warehouse says where each is."""
     places = connection.execute(
         'SELECT shard, "row" FROM samples WHERE uid IN (SELECT unnest(?)) ORDER BY ALL', [uids]
     ).fetchall()
     found: dict[str, bytes] = {}
     for shard, places_in_shard in groupby(places, key=itemgetter(0)):
         rows = [row for _, row in places_in_shard]
-        table = work.store.read_rows("raw_samples", shard, RAW_SAMPLES, rows, ["uid", "image"])
+        table = store.read_rows("raw_samples", shard, RAW_SAMPLES, rows, ["uid", "image"])
         found |= {row["uid"]: row["image"]["bytes"] for row in table.to_pylist() if row["image"]}
     return found
 

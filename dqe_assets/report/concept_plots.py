@@ -9,7 +9,7 @@ import numpy as np
 from dqe_assets.concepts.performance import predict_accuracy
 from dqe_assets.concepts.plan import line_interval
 from dqe_assets.concepts.tail import share_under
-from dqe_assets.report.plots import LIGHT, add_legend, new_figure, placeholder, set_title, text_style, to_png
+from dqe_assets.report.plots import LIGHT, add_legend, new_figure, placeholder, plain, set_title, text_style, to_png
 from dqe_assets.schemas import IMAGE, ORIGINAL
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def log_linear(fitted: FittedModel, theme: Theme = LIGHT) -> bytes:
     axes.set_xlabel("samples of the training data that show the concept")
     axes.set_ylabel("zero-shot accuracy")
     axes.grid(visible=True, color=theme.grid)
-    name = _shown(fitted.model) + (" (made-up example)" if fitted.is_made_up else "")
+    name = plain(fitted.model) + (" (made-up example)" if fitted.is_made_up else "")
     set_title(axes, f"{name}: r = {fit.r:.3f}, p = {fit.p_value:.1g}", theme)
     add_legend(axes, theme, columns=4)
     return to_png(figure)
@@ -175,12 +175,7 @@ def log_linear(fitted: FittedModel, theme: Theme = LIGHT) -> bytes:
 
 def _named(source: str) -> str:
     """A caption source in words."""
-    return {IMAGE: "image tags", ORIGINAL: "original captions"}.get(source) or _shown(source)
-
-
-def _shown(name: str) -> str:
-    """A name that matplotlib shows as it stands: it reads formulas between dollars, and hides what begins with _."""
-    return name.replace("$", r"\$").lstrip("_")
+    return {IMAGE: "image tags", ORIGINAL: "original captions"}.get(source) or plain(source)
 
 
 def _colours(sources: Mapping[str, ArrayLike] | Sequence[str], theme: Theme) -> dict[str, str]:

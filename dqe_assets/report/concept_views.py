@@ -211,6 +211,15 @@ CONCEPT_TABLES = (
     ),
 )
 
+CONCEPTS_REPORT = """
+WITH misaligned AS (
+    SELECT caption_source AS item, sum(misaligned)::BIGINT AS misaligned, sum(misaligned) / sum(samples) AS degree
+    FROM misalignment GROUP BY caption_source
+)
+SELECT t.item AS source, t.concepts, t.shown, t.never, t.under_10 AS "under 10", t.gini, m.misaligned, m.degree
+FROM concept_tail t LEFT JOIN misaligned m USING (item) ORDER BY t.item <> 'original', t.item = 'image', t.item
+"""
+
 CONCEPT_VIEWS = (
     View(
         "concept_tail",

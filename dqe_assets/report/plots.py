@@ -430,6 +430,12 @@ def text_style(theme: Theme, *, muted: bool = False) -> dict[str, Any]:
     return {"color": theme.muted if muted else theme.ink, "fontsize": 8.5}
 
 
+def plain(name: str) -> str:
+    """A name as matplotlib shows it as it stands: it reads formulas between dollars, and hides what begins with _."""
+    escaped = name.replace("$", r"\$")
+    return f" {escaped}" if name.startswith("_") else escaped
+
+
 def new_figure(height: float, theme: Theme, width: float = WIDTH) -> tuple[Figure, Axes]:
     """An empty figure with one set of axes, height and width in inches."""
     figure, (axes,) = _grid(1, 1, height, theme, width)

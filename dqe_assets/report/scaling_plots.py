@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dqe_assets.report.plots import LIGHT, add_legend, new_figure, placeholder, set_title, text_style, to_png
+from dqe_assets.report.plots import LIGHT, add_legend, new_figure, placeholder, plain, set_title, text_style, to_png
 from dqe_assets.scaling.recommend import amount
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def fitted_curves(fitted: FittedPools, theme: Theme = LIGHT) -> bytes:
         drawn = alone.drawn_errors(1, seen)
         if len(drawn):
             axes.fill_between(seen, *alone.interval(1, seen), color=colour, alpha=_BAND, linewidth=0)
-        axes.plot(seen, alone.best(seen).error[0], color=colour, linewidth=1.8, label=_plain(name))
+        axes.plot(seen, alone.best(seen).error[0], color=colour, linewidth=1.8, label=plain(name))
         axes.plot(
             fitted.samples_seen[place],
             fitted.error[place],
@@ -55,7 +55,7 @@ def fitted_curves(fitted: FittedPools, theme: Theme = LIGHT) -> bytes:
             markeredgewidth=0.8,
         )
     _compute_axis(axes, *_range(fitted.samples_seen))
-    axes.set_ylabel(f"error of {_plain(fitted.metric)}")
+    axes.set_ylabel(f"error of {plain(fitted.metric)}")
     axes.grid(visible=True, color=theme.grid)
     set_title(axes, _titled(fitted, "What was measured, and the law fitted to it"), theme)
     add_legend(axes, theme, columns=4)
@@ -81,14 +81,14 @@ def utility_by_epoch(fitted: FittedPools, theme: Theme = LIGHT) -> bytes:
             low, high = np.quantile(-b * np.exp2(-(epochs - 1) / tau), (0.025, 0.975), axis=0)
             axes.fill_between(epochs, low, high, color=colour, alpha=_BAND, linewidth=0)
         decay = f"half-life {pool.tau:.3g} epochs" if np.isfinite(pool.tau) else "decay unknown"
-        label = f"{_plain(name)}: {decay}"
+        label = f"{plain(name)}: {decay}"
         axes.plot(epochs, -pool.utility(epochs), color=colour, linewidth=1.8, marker="o", markersize=4, label=label)
     first = -fitted.pools[-1].b
     axes.axhline(first, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
     axes.text(
         epochs[-1],
         first,
-        f"{_plain(fitted.names[-1])}, seen for the first time",
+        f"{plain(fitted.names[-1])}, seen for the first time",
         ha="right",
         va="bottom",
         **text_style(theme, muted=True),
@@ -122,7 +122,7 @@ def mixtures_over_compute(fitted: FittedPools, budgets: Sequence[int], theme: Th
         colour = _colour(theme, keep - 1)
         if len(fitted.draws):
             axes.fill_between(seen, *fitted.interval(keep, seen), color=colour, alpha=_BAND, linewidth=0)
-        label = f"keep {keep}: {'+ ' if keep > 1 else ''}{_plain(fitted.names[keep - 1])}"
+        label = f"keep {keep}: {'+ ' if keep > 1 else ''}{plain(fitted.names[keep - 1])}"
         axes.plot(seen, best.error[keep - 1], color=colour, linewidth=1.8, label=label)
     axes.plot(seen, best.error.min(axis=0), color=theme.ink, linewidth=5, alpha=0.14, zorder=1, solid_capstyle="round")
     bottom, top = axes.get_ylim()
@@ -162,7 +162,7 @@ def mixtures_over_compute(fitted: FittedPools, budgets: Sequence[int], theme: Th
             bbox={"facecolor": theme.background, "pad": 1.5, "edgecolor": "none"},
         )
     _compute_axis(axes, low, high)
-    axes.set_ylabel(f"predicted error of {_plain(fitted.metric)}")
+    axes.set_ylabel(f"predicted error of {plain(fitted.metric)}")
     axes.grid(visible=True, color=theme.grid)
     set_title(axes, _titled(fitted, "Which data for which compute"), theme)
     add_legend(axes, theme, columns=2)
@@ -171,12 +171,6 @@ def mixtures_over_compute(fitted: FittedPools, budgets: Sequence[int], theme: Th
 
 def _titled(fitted: FittedPools, title: str) -> str:
     return f"{title} (made-up example)" if fitted.is_made_up else title
-
-
-def _plain(name: str) -> str:
-    """A name as matplotlib shows it as it stands: it reads formulas between dollars, and hides what begins with _."""
-    escaped = name.replace("$", r"\$")
-    return f" {escaped}" if name.startswith("_") else escaped
 
 
 def _colour(theme: Theme, place: int) -> str:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from dqe_assets import schemas
-from dqe_assets.report.concept_views import CONCEPT_READ, CONCEPT_TABLES, CONCEPT_VIEW_OF, CONCEPT_VIEWS
+from dqe_assets.report.concept_views import (
+    CONCEPT_READ,
+    CONCEPT_TABLES,
+    CONCEPT_VIEW_OF,
+    CONCEPT_VIEWS,
+    CONCEPTS_REPORT,
+)
 from dqe_assets.report.relations import Table as _Table
 from dqe_assets.report.relations import View as _View
 from dqe_assets.report.relations import columns as _columns
@@ -611,7 +617,7 @@ def build_warehouse(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInpu
 
 
 def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
-    """The quality report: samples, failures, captions, preference in words, duplicates, shards.
+    """The quality report: samples, failures, captions, preference in words, duplicates, concepts, shards.
 
     Args:
         connection: a connection to a warehouse.
@@ -638,6 +644,12 @@ def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
             "Duplicates",
             "Samples that show the same picture, by how they were found; any is their union.",
             _table(connection, "SELECT * FROM duplicate_kinds"),
+        ),
+        Section(
+            "Concepts",
+            "How many concepts of the vocabulary are shown, the share that no sample or fewer than 10 show, how uneven the "
+            "counts are, and the captions that share no concept with their image.",
+            _table(connection, CONCEPTS_REPORT),
         ),
         Section(
             "Shards",
