@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ Method = Literal["lemmatized", "lowercased"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
 
+_MOST_KEPT = 1 << 18
 _POSSESSIVE = re.compile(r"['’]s(?!\w)")
 
 
@@ -62,6 +63,7 @@ def form_of(method: Method) -> Callable[[str], str]:
     return lemma if method == "lemmatized" else str
 
 
+@lru_cache(maxsize=_MOST_KEPT)
 def lemma(word: str) -> str:
     """The English lemma of a word in lower case, in lower case; a word that is not known is its own."""
     from simplemma import lemmatize
