@@ -218,6 +218,7 @@ class ConceptIndex:
         at_word = np.searchsorted(rarest[by_word], np.arange(len(self.words) + 1))
         occurrence, candidate = gather(at_word, needy[by_word], occurring)
         caption = rows[occurrence]
+        # Ascending, as captions and the words of each are: a word of a caption is found by bisection.
         width = max(len(self.words), 1)
         keys = rows * width + occurring
         for place in range(1, int(np.diff(begins).max(initial=0))):
@@ -299,7 +300,7 @@ def _batches(captions: Captions) -> Iterator[pa.Array]:
     if isinstance(captions, pa.ChunkedArray):
         for chunk in captions.iterchunks():
             for start in range(0, len(chunk), _BATCH):
-                yield chunk.slice(start, _BATCH)
+                yield chunk.slice(start, _BATCH).cast(pa.string())
         return
     if isinstance(captions, str):
         raise TypeError("captions is a string: give a list of captions")

@@ -96,6 +96,12 @@ def test_shards_settle_and_merge_to_the_whole(
     assert merged.seen.tolist() == anywhere.tolist()
 
 
+@given(st.text())
+def test_a_caption_shows_each_of_its_words(text: str) -> None:
+    words = list(words_of(text, "lowercased"))
+    assert count_concepts([text, "", None], words, "lowercased")["count"].to_pylist() == [1] * len(words)
+
+
 def test_batches_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     captions = ["a kite", "a bird", None, "prey", "a hot day", "hot dogs", ""] * 3
     concepts = ["kite", "hot dog", "bird of prey", "unicorn dog"]
@@ -105,6 +111,9 @@ def test_batches_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     assert concept_hits(iter(captions), concepts).equals(expected[0])
     assert concept_hits(pa.chunked_array([array[:5], array[5:6], array[6:]]), concepts).equals(expected[0])
     assert count_concepts(iter(captions), concepts) == expected[1]
+    assert count_concepts(array.cast(pa.large_string()), concepts) == expected[1]
+    assert count_concepts(array.dictionary_encode(), concepts) == expected[1]
+    assert count_concepts(pa.nulls(3), ["kite"])["count"].to_pylist() == [0]
     assert count_concepts(pa.chunked_array([array[:5], array[5:]]), concepts) == expected[1]
 
 
