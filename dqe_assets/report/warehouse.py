@@ -647,8 +647,8 @@ def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
         ),
         Section(
             "Concepts",
-            "How many concepts of the vocabulary are shown, the share that no sample or fewer than 10 show, how uneven the "
-            "counts are, and the captions that share no concept with their image.",
+            "How many concepts of the vocabulary are shown, the share that no sample or fewer than 10 show, how uneven "
+            "the counts are, and the captions that share no concept with their image.",
             _table(connection, CONCEPTS_REPORT),
         ),
         Section(

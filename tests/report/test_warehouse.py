@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 
 TABLES = {
     "samples", "captions", "shards", "captioners", "caption_preference", "duplicates", "failures", "materialisations",
-    "pool_utilities", "filter_recommendation",
+    "pool_utilities", "filter_recommendation", "concept_hits", "concept_frequency", "misalignment",
+    "misaligned_samples", "concept_performance", "concept_performance_bins", "concept_plan", "rare_concept_retrieval",
+    "rebalanced_subset", "curriculum",
 }  # fmt: skip
 VIEWS = {
     "worst_captions", "best_captions", "most_improved", "well_aligned_unique", "failure_reasons", "duplicate_groups",
     "duplicate_kinds", "quality_by_shard", "quality_by_source", "caption_quality", "asset_sizes",
-    "best_filters",
+    "best_filters", "concept_tail", "recaptioned_concepts",
 }  # fmt: skip
 
 
@@ -475,7 +477,7 @@ class TestTables:
         connection = warehouse.connect()
         for name in TABLES | VIEWS:
             assert connection.sql(f"FROM {name}").columns
-        assert len(quality_report(connection)) == 6
+        assert len(quality_report(connection)) == 7
         assert _one(connection, "SELECT count(*) FROM captioners") == len(store.inputs.captioners)
 
     def test_captions_of_a_captioner_that_left_the_configuration_stay(self, store: Store, tmp_path: Path) -> None:
@@ -500,7 +502,7 @@ def test_the_quality_report_says_in_words_what_is_preferred_and_what_proves_noth
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
     report = {section.title: section for section in quality_report(connection)}
-    assert list(report) == ["Samples", "Failures", "Captions", "Preference", "Duplicates", "Shards"]
+    assert list(report) == ["Samples", "Failures", "Captions", "Preference", "Duplicates", "Concepts", "Shards"]
     preference = report["Preference"]
     words = dict(zip(*(preference.table[name].to_pylist() for name in ("preference", "independent")), strict=True))
     assert words["vlm over original"] == "yes"
