@@ -139,6 +139,8 @@ def rare_concept_retrieval(concepts: Iterable[str], items: Sequence[str], search
     return pa.table(dict(zip(_CANDIDATES.names, columns, strict=True)), schema=_CANDIDATES)
 
 
+_ROUNDING = 1e-9
+
 _CANDIDATES = pa.schema(
     [
         ("concept", pa.string()),
@@ -160,12 +162,13 @@ def _rarest(hits: Lists, counts: ArrayLike) -> Array:
 
 def _capped(weights: Array, cap: float) -> Array:
     """The weights scaled to a mean of 1, with what exceeds the cap given to the others in proportion."""
-    order = np.sort(weights)[::-1]
-    n = len(order)
+    ascending = np.sort(weights)
+    n = len(ascending)
+    if np.isinf(cap):
+        return weights * (n / ascending.sum())
     # Were the j largest at the cap, the others would be scaled by this: the first j that keeps them below it is right.
-    with np.errstate(invalid="ignore"):
-        scales = (n - cap * np.arange(n)) / (order.sum() - np.concatenate([[0.0], np.cumsum(order)[:-1]]))
-    scale = scales[np.argmax(scales * order <= cap)] if np.isfinite(cap) else n / order.sum()
+    scales = ((n - cap * np.arange(n)[::-1]) / np.cumsum(ascending))[::-1]
+    scale = scales[np.argmax(scales * ascending[::-1] <= cap * (1 + _ROUNDING))]
     return np.minimum(weights * scale, cap)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dqe_assets.concepts.acting import concept_distribution, curriculum, rare_concept_retrieval, rebalanced_weights
@@ -21,7 +21,9 @@ def lists(values: list[list[int]]) -> pa.ListArray:
     return pa.array(values, pa.list_(pa.int32()))
 
 
+@settings(deadline=None)
 @given(samples_of, st.floats(0, 1), caps)
+@example([[0], [0], [0, 1], [0, 1], [0, 1], [0, 1], [0, 1], [0, 1, 2]], 1.0, 1.0)
 def test_draws_are_moved_and_never_added_and_none_exceeds_the_cap(
     samples: list[list[int]], temperature: float, cap: float
 ) -> None:
@@ -41,6 +43,7 @@ def test_draws_are_moved_and_never_added_and_none_exceeds_the_cap(
     assert shape == pytest.approx(np.full(free.sum(), shape.mean() if free.any() else 0))
 
 
+@settings(deadline=None)
 @given(samples_of, caps)
 def test_at_temperature_0_every_sample_is_drawn_once(samples: list[list[int]], cap: float) -> None:
     hits = lists(samples)
@@ -49,6 +52,7 @@ def test_at_temperature_0_every_sample_is_drawn_once(samples: list[list[int]], c
     assert concept_distribution(hits, weights, CONCEPTS) == pytest.approx(tally(hits, CONCEPTS))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, CONCEPTS - 1), min_size=1, max_size=40))
 def test_at_temperature_1_concepts_that_share_no_samples_are_drawn_equally(concepts: list[int]) -> None:
     hits = lists([[concept] for concept in concepts])
@@ -95,6 +99,7 @@ def test_the_curriculum_goes_from_frequent_aligned_and_short_to_rare_misaligned_
     assert hardest.difficulty[0] > 0.8
 
 
+@settings(deadline=None)
 @given(samples_of)
 def test_every_sample_has_a_place_of_its_own(samples: list[list[int]]) -> None:
     hits = lists(samples)

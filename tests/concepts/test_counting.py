@@ -96,6 +96,7 @@ def test_shards_settle_and_merge_to_the_whole(
     assert merged.seen.tolist() == anywhere.tolist()
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_a_caption_shows_each_of_its_words(text: str) -> None:
     words = list(words_of(text, "lowercased"))
@@ -169,6 +170,7 @@ def test_what_is_not_known_is_refused() -> None:
         count_concepts("a dog", ["dog"])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sets(st.integers(0, 5)).map(sorted), st.sets(st.integers(0, 5)).map(sorted)), max_size=8))
 def test_text_and_image_agree_on_what_is_in_both(pairs: list[tuple[list[int], list[int]]]) -> None:
     text, image = (pa.array([pair[side] for pair in pairs], pa.list_(pa.int32())) for side in (0, 1))

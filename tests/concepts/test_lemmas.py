@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dqe_assets.concepts.lemmas import lemma, split_words, words_of
@@ -40,6 +40,7 @@ def test_words(text: str, words: list[str]) -> None:
     assert split_words(text) == words
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_a_word_is_letters_marks_and_digits_and_nothing_is_lost(text: str) -> None:
     words = split_words(text)
@@ -49,6 +50,7 @@ def test_a_word_is_letters_marks_and_digits_and_nothing_is_lost(text: str) -> No
     assert len(kept) >= sum(unicodedata.category(character)[0] in "LMN" for character in whole)
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(categories=["L", "M", "N", "P", "Z", "Cf"])))
 def test_words_stay_as_they_are_when_split_again(text: str) -> None:
     words = split_words(text)
@@ -78,6 +80,7 @@ def test_lemmas(word: str, expected: str) -> None:
     assert lemma(word) == expected
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["paintings", "buildings", "axes", "left", "flies", "data", "glasses"])
     | st.text("aegnrst", min_size=1)

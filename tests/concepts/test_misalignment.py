@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dqe_assets.concepts.misalignment import misalignment_degree
@@ -16,6 +16,7 @@ def lists(values: list[list[int] | None]) -> pa.ListArray:
     return pa.array(values, pa.list_(pa.int32()))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(SETS, SETS), max_size=12))
 def test_a_sample_is_misaligned_if_both_show_something_and_nothing_in_common(
     samples: list[tuple[set[int], set[int]]],

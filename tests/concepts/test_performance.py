@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dqe_assets.concepts.performance import accuracy_table, log_linear_fit, predict_accuracy, samples_needed
@@ -98,6 +98,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     assert 0.74 < covered / 400 < 0.86
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**7), min_size=1, max_size=20), st.floats(0.05, 0.95))
 def test_with_the_samples_needed_the_target_is_reached_and_with_one_less_it_is_not(
     counts: list[int], target: float

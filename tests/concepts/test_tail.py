@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dqe_assets.concepts.tail import correlate, gini, rank_frequency, rarest, share_under
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=30).filter(any))
 def test_gini_is_half_the_relative_mean_difference(counts: list[int]) -> None:
     n = len(counts)
