@@ -31,8 +31,7 @@ Method = Literal["lemmatized", "lowercased"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 _MOST_KEPT = 1 << 18
-# Plurals that simplemma takes for another word's: "leave", "ski", "calve". Concepts are nouns.
-_PLURALS = {
+PLURALS = {
     "calves": "calf",
     "crosses": "cross",
     "halves": "half",
@@ -43,6 +42,8 @@ _PLURALS = {
     "shelves": "shelf",
     "skies": "sky",
 }
+"""Plurals that simplemma takes for another word's: "leave", "ski", "calve". Concepts are nouns."""
+
 _POSSESSIVE = re.compile(r"['’]s(?!\w)")
 
 
@@ -83,7 +84,7 @@ def lemma(word: str) -> str:
     """The English lemma of a word in lower case, in lower case; a word that is not known is its own."""
     from simplemma import lemmatize
 
-    seen = [_PLURALS.get(word, word)]
+    seen = [PLURALS.get(word, word)]
     while (found := lemmatize(seen[-1], lang="en").casefold()) not in seen:
         seen.append(found)
     # Two words that are each other's lemma have one lemma all the same.
