@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -54,9 +55,9 @@ def concepts(names: Names, limit: Limit = 3, html: Page = None) -> None:
                 _write_page(settings, connection, answers, html)
         unknown = [answer.concept for answer in answers if not answer.known]
         if unknown:
+            line = f"concepts: {{names: {json.dumps(unknown, ensure_ascii=False)}}}"
             console.print(
-                "To have images looked at too, and all of it counted for good, add to data/dqe.yaml: "
-                f"concepts: {{names: [{', '.join(map(escape, unknown))}]}}",
+                escape(f"To have images looked at too, and all of it counted for good, add to data/dqe.yaml: {line}"),
                 highlight=False,
                 soft_wrap=True,
             )

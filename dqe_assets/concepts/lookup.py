@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 
 from dqe_assets.caption.straightforward import normalise_captions
 from dqe_assets.concepts.counting import ConceptIndex
-from dqe_assets.concepts.lemmas import words_of
+from dqe_assets.concepts.lemmas import PLURALS, words_of
 from dqe_assets.schemas import IMAGE, ORIGINAL
 
 if TYPE_CHECKING:
@@ -232,11 +233,7 @@ def word_parts(word: str, method: Method) -> list[str]:
     """
     if method == "lowercased":
         return [word]
-    from simplemma.strategies.dictionaries.dictionary_factory import DEFAULT_DICTIONARY_FACTORY
-
-    forms: dict[str, list[str]] = {}
-    for form, lemma in DEFAULT_DICTIONARY_FACTORY.get_dictionary("en").items():
-        forms.setdefault(lemma.casefold(), []).append(form.casefold())
+    forms = _forms_by_lemma()
     found, new = {word}, [word]
     while new:
         new = [form for lemma in new for form in forms.get(lemma, ()) if form not in found]
@@ -245,6 +242,19 @@ def word_parts(word: str, method: Method) -> list[str]:
     found |= {form[:-1] for form in found if form.endswith("cy")}
     shortest = sorted(found, key=len)
     return [form for place, form in enumerate(shortest) if not any(other in form for other in shortest[:place])]
+
+
+@cache
+def _forms_by_lemma() -> dict[str, list[str]]:
+    """What ``lemma`` looks words up in, the other way round."""
+    from simplemma.strategies.dictionaries.dictionary_factory import DEFAULT_DICTIONARY_FACTORY
+
+    forms: dict[str, list[str]] = {}
+    for form, lemma in DEFAULT_DICTIONARY_FACTORY.get_dictionary("en").items():
+        forms.setdefault(lemma.casefold(), []).append(form.casefold())
+    for form, lemma in PLURALS.items():
+        forms.setdefault(lemma, []).append(form)
+    return forms
 
 
 def _plain(name: str) -> str:
