@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from dqe_assets import runner
+from dqe_assets.caption.straightforward import normalise_captions
 from dqe_assets.cli import app
+from dqe_assets.concepts.corpus import frequencies
+from dqe_assets.concepts.counting import count_concepts
 from dqe_assets.concepts.example import INTERCEPT, SLOPE, example_csv
 from dqe_assets.concepts.measured import EXAMPLE_FILE, MeasuredConcepts, read_accuracies
 from dqe_assets.concepts.performance import predict_accuracy
@@ -23,8 +28,6 @@ from tests.conftest import dqe
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pyarrow as pa
 
     from dqe_assets.concepts.plan import FittedModel
 
@@ -227,3 +230,29 @@ def _stages(settings: Settings) -> list:
 
 def write_settings(data: Path, concepts: dict[str, object]) -> None:
     (data / "dqe.yaml").write_text(yaml.safe_dump({"sources": [{"kind": "sample"}], "concepts": concepts}))
+
+
+def test_real_captions_run_through_the_platform(data: Path, sbu: Path) -> None:
+    captions = pq.read_table(sbu / "captions.parquet", columns=["image_name", "original_caption"])
+    paths = [str(sbu / "images" / name) for name in captions["image_name"].to_pylist()]
+    pq.write_table(captions.append_column("image", pa.array(paths)), data / "sbu.parquet")
+    source = {"kind": "parquet", "name": "sbu", "path": "sbu.parquet", "caption_column": "original_caption"}
+    source |= {"key_column": "image_name", "shard_size": 4000, "min_success_rate": 0}
+    (data / "dqe.yaml").write_text(
+        yaml.safe_dump({"sources": [source], "concepts": {"names": ["girl"], "threshold": 0.3}})
+    )
+    settings = load_settings({})
+    names = ["raw_samples", "image_features", "concept_hits", "concept_frequency", "misalignment"]
+    with runner.instance() as current:
+        runner.sync(settings, current)
+        assert runner.materialize(settings, current, assets=names).failures == []
+    table = stored(settings, "concept_frequency")
+    found = frequencies(table, ["original", "image"])
+    concepts = settings.concepts.counting().concepts.names
+    expected = count_concepts(normalise_captions(captions["original_caption"]), concepts, "lemmatized", "zero")
+    assert found["original"].tolist() == expected["count"].to_pylist()
+    assert expected["count"].to_pylist()[-1] > 200
+    assert 0 < found["image"].sum() < 30
+    rows = stored(settings, "misalignment").to_pylist()
+    assert [row["samples"] for row in rows] == [4000, 3999]
+    assert sum(row["comparable"] for row in rows) <= 9
