@@ -8,7 +8,6 @@ where ``absent_words`` is ``ignore``; images are not looked at again.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 from dqe_assets.caption.straightforward import normalise_captions
 from dqe_assets.concepts.counting import ConceptIndex
 from dqe_assets.concepts.lemmas import PLURALS, words_of
+from dqe_assets.concepts.vocabulary import same_name
 from dqe_assets.schemas import IMAGE, ORIGINAL
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 NEAREST = 3
 
+_VOCABULARY = "SELECT DISTINCT concept, tasks, position FROM concept_frequency ORDER BY position"
 _COUNTS = """
 SELECT item, samples, searched, rank, agreed, absent_words FROM concept_frequency WHERE concept = ?
 ORDER BY item <> 'original', item = 'image', item
@@ -102,7 +103,7 @@ class Answer:
         misaligned: uid, image_name, caption_source, image_shows, similarity and caption of samples whose caption shows
             it and whose image shows something else.
         candidates: uid, image_name, nearest_by, score and caption of the nearest samples, of the rarest concepts.
-        near: concepts of the vocabulary that resemble one that nothing shows.
+        near: concepts of the vocabulary that resemble one that is not in it, or that nothing shows.
     """
 
     concept: str
@@ -135,13 +136,23 @@ class Lookup:
             count_by: the item whose counts predict accuracy.
             plan: ``CONCEPT_PLAN`` of a concept that is not in the vocabulary, from its name, the item counted and the
                 count.
+
+        Raises:
+            ValueError: the warehouse knows no concepts.
         """
+        import duckdb
+
         self._connection = connection
         self._method = method
         self._count_by = count_by
         self._plan = plan
-        rows = connection.execute("SELECT DISTINCT concept, tasks, position FROM concept_frequency ORDER BY position")
-        self._vocabulary = {_plain(concept): (concept, tuple(tasks)) for concept, tasks, _ in rows.fetchall()}
+        try:
+            rows = connection.execute(_VOCABULARY).fetchall()
+        except duckdb.CatalogException:
+            rows = []
+        if not rows:
+            raise ValueError("the warehouse knows no concepts yet: run: dqe materialize")
+        self._vocabulary = {same_name(concept): (concept, tuple(tasks)) for concept, tasks, _ in rows}
 
     def ask(self, name: str, limit: int) -> Answer:
         """All that is known of a concept, with so many examples at most.
@@ -151,7 +162,7 @@ class Lookup:
         """
         if not words_of(name, self._method):
             raise ValueError(f"'{name}' has neither a letter nor a digit")
-        known = self._vocabulary.get(_plain(name))
+        known = self._vocabulary.get(same_name(name))
         return self._read(*known, limit) if known else self._count(" ".join(name.split()), limit)
 
     def _read(self, concept: str, tasks: tuple[str, ...], limit: int) -> Answer:
@@ -214,10 +225,10 @@ class Lookup:
     def _near(self, concept: str) -> tuple[str, ...]:
         """Concepts that share a word with it, the closest first, then those that are written alike."""
         words = set(words_of(concept, self._method))
-        names = {plain: name for plain, (name, _) in self._vocabulary.items() if plain != _plain(concept)}
+        names = {plain: name for plain, (name, _) in self._vocabulary.items() if plain != same_name(concept)}
         sharing = [plain for plain, name in names.items() if words & set(words_of(name, self._method))]
-        closest = get_close_matches(_plain(concept), sharing, NEAREST, 0)
-        alike = get_close_matches(_plain(concept), names, NEAREST)
+        closest = get_close_matches(same_name(concept), sharing, NEAREST, 0)
+        alike = get_close_matches(same_name(concept), names, NEAREST)
         return tuple(names[plain] for plain in dict.fromkeys([*closest, *alike]))[:NEAREST]
 
     def _table(self, sql: str, *values: Any) -> pa.Table:
@@ -255,7 +266,3 @@ def _forms_by_lemma() -> dict[str, list[str]]:
     for form, lemma in PLURALS.items():
         forms.setdefault(lemma, []).append(form)
     return forms
-
-
-def _plain(name: str) -> str:
-    return " ".join(re.split(r"[\s_]+", name.strip())).casefold()

@@ -64,8 +64,7 @@ def gather_concepts(lists: Mapping[str, Iterable[str]]) -> Concepts:
             if not split_words(name):
                 faults.append(f"{task}, concept {position}: {name!r} has neither a letter nor a digit")
                 continue
-            spaced = " ".join(re.split(r"[\s_]+", name.strip()))
-            _, tasks = found.setdefault(spaced.casefold(), (name.strip(), []))
+            _, tasks = found.setdefault(same_name(name), (name.strip(), []))
             if task in tasks:
                 repeated.append(name)
             else:
@@ -76,6 +75,11 @@ def gather_concepts(lists: Mapping[str, Iterable[str]]) -> Concepts:
     return Concepts(
         tuple(name for name, _ in found.values()), tuple(tuple(tasks) for _, tasks in found.values()), tuple(repeated)
     )
+
+
+def same_name(name: str) -> str:
+    """What two names have in common that are one concept: they differ only in case, or in spaces and underscores."""
+    return " ".join(re.split(r"[\s_]+", name.strip())).casefold()
 
 
 def read_concepts(path: Path, column: str | None = None) -> list[str]:

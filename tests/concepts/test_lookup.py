@@ -96,6 +96,15 @@ def test_what_nothing_shows_is_spelled_out_with_what_is_near() -> None:
         lookup(warehouse(CAPTIONS)).ask("--", 3)
 
 
+def test_a_warehouse_without_concepts_says_what_to_do() -> None:
+    connection = duckdb.connect()
+    with pytest.raises(ValueError, match="run: dqe materialize"):
+        lookup(connection)
+    connection.execute("CREATE TABLE concept_frequency (concept VARCHAR, tasks VARCHAR[], position INTEGER)")
+    with pytest.raises(ValueError, match="run: dqe materialize"):
+        lookup(connection)
+
+
 def test_captions_that_are_sql_or_markup_are_text() -> None:
     nasty = ["'; DROP TABLE captions; --", "[red]mouse[/red] <script>", "%mouse_"]
     connection = warehouse(nasty)
