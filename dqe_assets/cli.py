@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dqe_assets.caption.commands import engine
+from dqe_assets.concepts.commands import concepts
 from dqe_assets.filtering.commands import filter_pool, reshard
 from dqe_assets.terminal import clear_errors as _clear_errors
 from dqe_assets.terminal import console, errors
@@ -224,6 +225,9 @@ def recommend(
                 highlight=False,
             )
         _next("make ui", 'dqe sql "FROM best_filters"')
+
+
+app.command()(concepts)
 
 
 def _settings() -> Settings:

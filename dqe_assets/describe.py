@@ -12,10 +12,20 @@ import pyarrow.compute as pc
 
 from dqe_assets.caption.accounting import account
 from dqe_assets.caption.flags import FLAGS
-from dqe_assets.report import filter_plots, ingest_plots, plots, scaling_plots
+from dqe_assets.concepts.corpus import frequencies
+from dqe_assets.concepts.plan import fitted_models
+from dqe_assets.concepts.tail import LIMITS, gini, share_under
+from dqe_assets.report import concept_plots, filter_plots, ingest_plots, plots, scaling_plots
 from dqe_assets.report.caption_views import CAPTIONERS_REPORT
 from dqe_assets.scaling.recommend import amount, answer, fitted_pools
-from dqe_assets.schemas import POOL_UTILITIES, RAW_SAMPLES, SYNTHETIC_CAPTIONS, SYNTHETIC_CAPTIONS_PREFIX
+from dqe_assets.schemas import (
+    IMAGE,
+    ORIGINAL,
+    POOL_UTILITIES,
+    RAW_SAMPLES,
+    SYNTHETIC_CAPTIONS,
+    SYNTHETIC_CAPTIONS_PREFIX,
+)
 from dqe_assets.score.preference import preference_counts
 from dqe_resources.storage import StorageError
 
@@ -296,6 +306,115 @@ def filter_recommendation(work: Work, table: pa.Table) -> Metadata:
         )
     header = ["metric", "samples seen", "pools kept", "samples kept", "passes", "error", "best in resampled fits"]
     return metadata | {"predictions": _table(header, rows)}
+
+
+def concept_hits(work: Work, table: pa.Table) -> Metadata:
+    """How many images and captions show a concept, and which ones they show most."""
+    rows = []
+    for item in (IMAGE, *work.settings.caption_sources):
+        concepts = table.filter(pc.equal(table["item"], item))["concepts"].drop_null()
+        shown = pc.sum(pc.greater(pc.list_value_length(concepts), 0)).as_py() or 0
+        most = Counter(pc.list_flatten(concepts).to_pylist()).most_common(PREVIEW_ROWS)
+        rows.append([item, len(concepts), shown, ", ".join(f"{name} ({count})" for name, count in most)])
+    return {
+        "tagger": work.settings.concepts.tagger.model,
+        "threshold": work.settings.concepts.threshold,
+        "shown": _table(["item", "there", "show a concept", "most frequent"], rows),
+    }
+
+
+def concept_frequency(work: Work, table: pa.Table) -> Metadata:
+    """How long the tail is in images and in each caption source, and what recaptioning does to it."""
+    counts = frequencies(table, [*work.settings.caption_sources, IMAGE])
+    rows = [
+        [item, int((values > 0).sum()), gini(values), *(f"{share:.0%}" for share in share_under(values).values())]
+        for item, values in counts.items()
+    ]
+    pictures: Metadata = {
+        f"recaptioned_{name}": _picture(
+            concept_plots.recaptioned(counts[ORIGINAL], counts[name], name, work.settings.caption_sources),
+            f"samples that show each concept: original captions against {name}",
+        )
+        for name in work.settings.captioner_names
+    }
+    return {
+        "concepts": len(counts[ORIGINAL]),
+        "tail": _table(["item", "shown", "Gini", *(f"under {limit:,}" for limit in LIMITS)], rows),
+        "rank_frequency": _picture(concept_plots.rank_frequency(counts), "rank and frequency of concepts"),
+        "hardly_shown": _picture(concept_plots.tail_shares(counts), "share of concepts that few samples show"),
+        **pictures,
+    }
+
+
+def misalignment(_: Work, table: pa.Table) -> Metadata:
+    """For each caption source, how many samples have a caption and an image that share no concept."""
+    totals = table.group_by("caption_source", use_threads=False).aggregate(
+        [(name, "sum") for name in ("samples", "comparable", "misaligned")]
+    )
+    rows = [[*row.values(), f"{row['misaligned_sum'] / max(row['samples_sum'], 1):.2%}"] for row in totals.to_pylist()]
+    return {
+        "misaligned": _table(["caption source", "samples", "comparable", "misaligned", "misalignment degree"], rows),
+        "ask": dg.MetadataValue.md('`dqe sql "SELECT * FROM misaligned_samples LIMIT 10"`'),
+    }
+
+
+def concept_performance(work: Work, table: pa.Table) -> Metadata:
+    """The line of each model, and the picture of it."""
+    rows = [
+        [row["model"], row["concepts"], row["r"], row["p_value"], _with_interval(row, "slope"), row["unbinned_r"]]
+        for row in table.to_pylist()
+    ]
+    pictures: Metadata = {
+        f"accuracy_{fitted.model}": _picture(concept_plots.log_linear(fitted), f"{fitted.model}: accuracy by frequency")
+        for fitted in fitted_models(table)
+    }
+    header = ["model", "concepts", "r", "p", "accuracy for each e-fold", "r of single concepts"]
+    return {"source": work.settings.concepts.source, "lines": _table(header, rows), **pictures}
+
+
+def concept_plan(work: Work, table: pa.Table) -> Metadata:
+    """What the rarest concepts need, and what all of them need together."""
+    columns = ["model", "concept", "samples", "predicted_accuracy", "samples_needed"]
+    needed = table["samples_needed"].to_numpy()
+    return {
+        "source": work.settings.concepts.source,
+        "target_accuracy": work.settings.concepts.target_accuracy,
+        "concepts_below_target": int((needed > 0).sum()),
+        "rarest": _preview(table, columns),
+    }
+
+
+def rare_concept_retrieval(_: Work, table: pa.Table) -> Metadata:
+    """The nearest candidates of the rarest concepts."""
+    nearest = table.filter(pc.equal(table["place"], 1))
+    return {
+        "concepts": len(pc.unique(table["concept"])),
+        "nearest": _preview(nearest, ["concept", "item", "uid", "score"]),
+    }
+
+
+def rebalanced_subset(work: Work, table: pa.Table) -> Metadata:
+    """How far the weights reach, and how many samples are drawn more than once in a pass."""
+    weights = table["weight"].to_numpy()
+    return {
+        "samples": len(weights),
+        "drawn_more_than_once": int((weights > 1).sum()),
+        "most_draws": float(weights.max(initial=0)),
+        "settings": dg.MetadataValue.json(
+            work.settings.concepts.model_dump(include={"count_by", "temperature", "cap"})
+        ),
+    }
+
+
+def curriculum(work: Work, table: pa.Table) -> Metadata:
+    """The easiest and the hardest samples."""
+    ordered = table.sort_by("rank")
+    return {
+        "samples": len(table),
+        "weights": dg.MetadataValue.json(work.settings.concepts.curriculum.model_dump()),
+        "easiest": _preview(ordered, ["rank", "uid", "difficulty"]),
+        "hardest": _preview(ordered.slice(max(0, len(table) - PREVIEW_ROWS)), ["rank", "uid", "difficulty"]),
+    }
 
 
 def _with_interval(row: dict[str, Any], name: str) -> str:

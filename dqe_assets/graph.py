@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dqe_assets.caption.assets import captions_of
+from dqe_assets.concepts import assets as concepts
 from dqe_assets.dedup.assets import duplicate_clusters
 from dqe_assets.features.assets import image_features
 from dqe_assets.filtering.assets import filter_masks, subset_of
@@ -35,6 +36,14 @@ def stages(settings: Settings) -> list[Stage]:
         duplicate_clusters,
         filter_masks,
         *subsets,
+        concepts.concept_hits_of(sources, synthetic, settings.concepts.tagger),
+        concepts.concept_frequency,
+        concepts.misalignment,
+        concepts.concept_performance,
+        concepts.concept_plan,
+        concepts.rare_concept_retrieval,
+        concepts.rebalanced_subset,
+        concepts.curriculum,
         pool_utilities,
         filter_recommendation,
         warehouse_of(synthetic),
@@ -48,6 +57,7 @@ def resources(settings: Settings) -> dict[str, Any]:
         "settings": settings,
         "image_model": settings.image_model,
         "scorer": settings.scorer,
+        "tagger": settings.concepts.tagger,
         "vectors": settings.vectors,
         "warehouse": settings.warehouse,
         **{f"{CAPTIONER_PREFIX}{captioner.name}": captioner for captioner in settings.captioners},

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from dqe_assets import schemas
 from dqe_assets.caption.prompts import PromptError, prompt_of
+from dqe_assets.concepts.settings import ConceptSettings
 from dqe_assets.dedup.clusters import DuplicateRules
 from dqe_assets.filtering.configured import DEFAULT_FILTERS, DEFAULT_SUBSETS, FilterName, Subset, check_selection
 from dqe_assets.ingest.fetch.settings import Fetching, Refetch
@@ -74,6 +75,7 @@ class Settings(Strict):
     duplicates: DuplicateRules = DuplicateRules()
     filters: dict[FilterName, str] = Field(default_factory=lambda: dict(DEFAULT_FILTERS))
     subsets: list[Subset] = Field(default_factory=lambda: list(DEFAULT_SUBSETS))
+    concepts: ConceptSettings = Field(default_factory=ConceptSettings)
     scaling: Scaling = Field(default_factory=Scaling)
     shards_per_run: Annotated[int, Field(ge=1)] = 16
 
@@ -92,6 +94,13 @@ class Settings(Strict):
         reserved = {schemas.ORIGINAL, schemas.IMAGE} & set(self.captioner_names)
         if reserved:
             raise PydanticCustomError("reserved", "captioners: the name '{name}' is reserved", {"name": min(reserved)})
+        countable = [*self.caption_sources, schemas.IMAGE]
+        if self.concepts.count_by not in countable:
+            raise PydanticCustomError(
+                "count_by",
+                "concepts: there is nothing called '{name}' to count by; there are: {allowed}",
+                {"name": self.concepts.count_by, "allowed": ", ".join(countable)},
+            )
         return self
 
     @model_validator(mode="after")

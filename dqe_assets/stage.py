@@ -32,6 +32,9 @@ FORCE_TAG = "dqe/force"
 MODEL_POOL = "model"
 """Dagster pool of the steps that run a model."""
 
+COLLECTION_POOL = "collection"
+"""Dagster pool of the steps that open the collection: the embedded one takes one process at a time."""
+
 CAPTIONER_PREFIX = "captioner_"
 
 

@@ -24,7 +24,7 @@ def rows(text: str) -> list[dict[str, str]]:
 def test_report_prints_every_section(finished: Path) -> None:
     done = dqe(finished, "report")
     assert done.returncode == 0, done.stderr
-    for title in ("Samples", "Failures", "Captions", "Preference", "Duplicates", "Shards"):
+    for title in ("Samples", "Failures", "Captions", "Preference", "Duplicates", "Concepts", "Shards"):
         assert title in lines(done.stdout)
     assert "This preference proves nothing" in " ".join(done.stdout.split())
     assert lines(done.stdout)[-1].startswith("Next: dqe sql")

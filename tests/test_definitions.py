@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 HEAVY = (
     *("cv2", "datasets", "duckdb", "faiss", "lmdeploy", "matplotlib", "onnx", "onnxruntime", "open_clip", "pandas"),
     *("qdrant_client", "qdrant_edge", "scipy", "sentence_transformers", "skimage", "sklearn", "timm", "tokenizers"),
-    *("aiohttp", "torch", "torchvision", "transformers"),
+    *("aiohttp", "simplemma", "spacy", "torch", "torchvision", "transformers"),
 )
 
 

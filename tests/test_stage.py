@@ -63,6 +63,11 @@ def all_failed(table: pa.Table) -> pa.Table:
     return filled("reason", "http_404")(filled("status", "failed")(table))
 
 
+def above_the_cap(rows: int) -> pa.Array:
+    """Draws that are as many as samples, half of them of one sample."""
+    return pa.array([rows / 2, *[rows / 2 / (rows - 1)] * (rows - 1)])
+
+
 def fewer_points(facts: Facts) -> Facts:
     return Facts(facts.rows - 1, facts.facts)
 
@@ -109,6 +114,37 @@ BREAKAGES = [
     ("filter_recommendation", "keys_unique", twice),
     ("filter_recommendation", "error_finite", filled("error", float("inf"))),
     ("filter_recommendation", "one_best", filled("is_best", True)),
+    ("concept_hits", "keys_unique", twice),
+    ("concept_hits", "rows_complete", fewer),
+    ("concept_hits", "coverage", filled("concepts", None)),
+    ("concept_hits", "coverage", filled("concepts", [])),
+    ("concept_hits", "known_concepts", filled("concepts", ["tabby", "no such thing"])),
+    ("concept_frequency", "keys_unique", twice),
+    ("concept_frequency", "every_concept", fewer),
+    ("concept_frequency", "counts_add_up", filled("samples", 257)),
+    ("concept_frequency", "counts_add_up", filled("agreed", 200)),
+    ("misalignment", "keys_unique", twice),
+    ("misalignment", "misaligned_listed", filled("misaligned_uids", ["somebody"] * 64)),
+    ("misalignment", "misaligned_listed", filled("comparable", -1)),
+    ("concept_performance", "keys_unique", twice),
+    ("concept_performance", "slope_finite", filled("slope", float("nan"))),
+    ("concept_performance", "more_is_better", filled("slope", -0.01)),
+    ("concept_performance", "more_is_better", without("r")),
+    ("concept_plan", "keys_unique", twice),
+    ("concept_plan", "predicted_accuracy_finite", filled("predicted_accuracy", float("nan"))),
+    ("concept_plan", "bill_adds_up", filled("samples_needed", 0.0)),
+    ("concept_plan", "bill_adds_up", filled("predicted_accuracy", 0.99)),
+    ("rare_concept_retrieval", "keys_unique", twice),
+    ("rare_concept_retrieval", "score_finite", filled("score", 1.5)),
+    ("rebalanced_subset", "keys_unique", twice),
+    ("rebalanced_subset", "rows_complete", fewer),
+    ("rebalanced_subset", "weights_within_cap", filled("weight", 2.0)),
+    ("rebalanced_subset", "weights_within_cap", lambda table: replaced(table, "weight", above_the_cap(len(table)))),
+    ("curriculum", "keys_unique", twice),
+    ("curriculum", "rows_complete", fewer),
+    ("curriculum", "difficulty_finite", filled("difficulty", 1.2)),
+    ("curriculum", "ranks_an_order", filled("rank", 1)),
+    ("curriculum", "ranks_an_order", lambda table: replaced(table, "difficulty", pc.negate(table["difficulty"]))),
     ("caption_collection", "count_matches", fewer_points),
     ("filter_masks", "rows_complete", fewer_points),
     ("filter_masks", "counts_agree", counted_anew("filters", 3)),

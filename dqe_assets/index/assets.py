@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dqe_assets import describe
 from dqe_assets.index.points import collection_points
 from dqe_assets.index.search import collection_vectors
-from dqe_assets.stage import Check, Facts, Stage, Verdict, Work, stage
+from dqe_assets.stage import COLLECTION_POOL, Check, Facts, Stage, Verdict, Work, stage
 from dqe_resources.vectors.protocol import VectorsBrokenError, VectorsMismatchError
 
 if TYPE_CHECKING:
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from dqe_resources.storage import Stamp
     from dqe_resources.vectors.protocol import Collection, Vectors
-
-COLLECTION_POOL = "collection"
-"""Dagster pool of the steps that write the collection: the embedded one takes one process at a time."""
 
 
 def _count_matches(work: Work, output: Facts) -> Verdict:

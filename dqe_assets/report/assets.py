@@ -24,11 +24,16 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from dqe_resources.storage import Store
     from dqe_resources.warehouse import Warehouse
 
-CORPUS_TABLES = ("duplicate_clusters", "pool_utilities", "filter_recommendation")
+CORPUS_TABLES = (
+    *("duplicate_clusters", "pool_utilities", "filter_recommendation"),
+    *("concept_frequency", "misalignment", "concept_performance", "concept_plan"),
+    *("rare_concept_retrieval", "rebalanced_subset", "curriculum"),
+)
 CORPUS_MANIFESTS = ("filter_masks",)
-TABLES = ("raw_samples", "image_features", "joint_embeddings", "caption_scores", "caption_preference")
+TABLES = ("raw_samples", "image_features", "joint_embeddings", "caption_scores", "caption_preference", "concept_hits")
 
 
 def warehouse_of(synthetic: Sequence[Stage]) -> Stage:
@@ -145,21 +150,22 @@ def sample_gallery(work: Work, warehouse: Warehouse) -> Facts:
 
         def images(uids: list[str]) -> dict[str, bytes]:
             shown.extend(uids)
-            return _images(work, connection, uids)
+            return stored_images(work.store, connection, uids)
 
         page = render_gallery(GalleryInputs(connection, images))
     replace_file(gallery_path(), lambda target: target.write(page.encode()))
     return Facts(len(shown), {"path": str(gallery_path())})
 
 
-def _images(work: Work, connection: duckdb.DuckDBPyConnection, uids: list[str]) -> dict[str, bytes]:
+def stored_images(store: Store, connection: duckdb.DuckDBPyConnection, uids: list[str]) -> dict[str, bytes]:
+    """The image files of samples, by uid; the warehouse says where each is."""
     places = connection.execute(
         'SELECT shard, "row" FROM samples WHERE uid IN (SELECT unnest(?)) ORDER BY ALL', [uids]
     ).fetchall()
     found: dict[str, bytes] = {}
     for shard, places_in_shard in groupby(places, key=itemgetter(0)):
         rows = [row for _, row in places_in_shard]
-        table = work.store.read_rows("raw_samples", shard, RAW_SAMPLES, rows, ["uid", "image"])
+        table = store.read_rows("raw_samples", shard, RAW_SAMPLES, rows, ["uid", "image"])
         found |= {row["uid"]: row["image"]["bytes"] for row in table.to_pylist() if row["image"]}
     return found
 

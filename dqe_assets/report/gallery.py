@@ -11,7 +11,7 @@ from dqe_assets.report import plots
 from dqe_assets.schemas import ORIGINAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     import duckdb
 
@@ -102,14 +102,45 @@ def render_gallery(inputs: GalleryInputs) -> str:
     It loads nothing, runs no script, and shows captions as text whatever they contain. The same warehouse and images
     give the same bytes.
     """
+    reader = _Reader(inputs.connection, inputs.per_section)
+    groups = reader.groups()
+    members = [member.uid for group in groups for member in group.members]
+    return _page(
+        inputs,
+        reader,
+        reader.sections(),
+        members,
+        figures=reader.figures(),
+        plots=reader.plots(),
+        groups=groups,
+        failures=reader.failures(),
+    )
+
+
+def render_samples(inputs: GalleryInputs, sections: Sequence[tuple[str, str, Sequence[str]]]) -> str:
+    """A page of the gallery's cards alone.
+
+    Args:
+        inputs: what the gallery reads.
+        sections: title, description and uids of each section; one without samples is left out.
+    """
+    reader = _Reader(inputs.connection, inputs.per_section)
+    filled = [
+        _Section(f"section-{place}", title, description, reader.samples(list(uids)))
+        for place, (title, description, uids) in enumerate(sections)
+        if uids
+    ]
+    return _page(inputs, reader, filled, [], figures=[], plots=[], groups=[], failures=[])
+
+
+def _page(
+    inputs: GalleryInputs, reader: _Reader, sections: Sequence[_Section], others: Sequence[str], **parts: Any
+) -> str:
+    """The page with the pictures of the samples in its sections, and of others."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    reader = _Reader(inputs.connection, inputs.per_section)
-    sections = reader.sections()
-    groups = reader.groups()
     wanted = [sample.uid for section in sections for sample in section.samples if sample.status == "ok"]
-    wanted += [member.uid for group in groups for member in group.members]
-    photos = _photos(inputs.images(list(dict.fromkeys(wanted))))
+    photos = _photos(inputs.images(list(dict.fromkeys([*wanted, *others]))))
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -120,18 +151,15 @@ def render_gallery(inputs: GalleryInputs) -> str:
     environment.filters |= {"count": lambda n: f"{n:,}", "score": lambda s: f"{s:.2f}", "signed": lambda s: f"{s:+.2f}"}
     return environment.get_template("gallery.html.j2").render(
         title=inputs.title,
-        figures=reader.figures(),
         notes=reader.notes(),
         scorer=reader.scorer(),
         levels=reader.levels,
         shared=sorted(name for name, independent in reader.independent.items() if not independent),
-        plots=reader.plots(),
         sections=sections,
-        groups=groups,
-        failures=reader.failures(),
         totals=reader.totals(),
         colours=_css_colours(reader.sources),
         photos=photos,
+        **parts,
     )
 
 
@@ -277,12 +305,13 @@ class _Reader:
             ),
         )
         filled = (
-            _Section(anchor, title, description, self._samples([row["uid"] for row in self._limited(sql)]))
+            _Section(anchor, title, description, self.samples([row["uid"] for row in self._limited(sql)]))
             for anchor, title, description, sql in sections
         )
         return [section for section in filled if section.samples]
 
-    def _samples(self, uids: list[str]) -> tuple[_Sample, ...]:
+    def samples(self, uids: list[str]) -> tuple[_Sample, ...]:
+        """The samples of these uids, in their order, with all their captions."""
         captions: dict[str, list[dict[str, Any]]] = {}
         for row in self._rows(
             "SELECT * FROM captions WHERE uid IN (SELECT unnest(?)) "

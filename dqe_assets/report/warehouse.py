@@ -10,6 +10,13 @@ import pyarrow as pa
 from dqe_assets import schemas
 from dqe_assets.filtering.masks import PAIRS, STEPS
 from dqe_assets.report.caption_views import CAPTION_TABLES, CAPTION_VIEWS, CAPTIONERS_REPORT, generated_captions
+from dqe_assets.report.concept_views import (
+    CONCEPT_READ,
+    CONCEPT_TABLES,
+    CONCEPT_VIEW_OF,
+    CONCEPT_VIEWS,
+    CONCEPTS_REPORT,
+)
 from dqe_assets.report.filter_views import FILTER_TABLES, FILTERS_REPORT, kept_by_filter, masks_table
 from dqe_assets.report.ingest_views import FETCHED, HOST_OF, INGEST_VIEWS
 from dqe_assets.report.relations import Table as _Table
@@ -363,6 +370,7 @@ _TABLES = (
         "SELECT * FROM recommended_filters ORDER BY metric, samples_seen, keep",
     ),
     *FILTER_TABLES,
+    *CONCEPT_TABLES,
     _Table(
         "materialisations",
         "What was last written to each asset and partition, when, and by which version of the code",
@@ -393,6 +401,7 @@ _SUMMARY_COLUMNS = {
 _VIEWS = (
     *INGEST_VIEWS,
     *CAPTION_VIEWS,
+    *CONCEPT_VIEWS,
     _View(
         "worst_captions",
         "Images with a caption, those first whose original caption fits least, and the best caption that there is",
@@ -590,6 +599,7 @@ _READ = {
             "is_measured source"
         ),
     ),
+    **CONCEPT_READ,
 }
 """The columns that are read of each asset: never image bytes nor embeddings."""
 
@@ -598,6 +608,7 @@ _VIEW_OF = {
     "pool_utilities": "fitted_pools",
     "filter_recommendation": "recommended_filters",
     "filter_masks": "stored_masks",
+    **CONCEPT_VIEW_OF,
 }
 """What an asset is called while the warehouse is built, where a table of the warehouse has its name."""
 
@@ -636,7 +647,7 @@ def build_warehouse(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInpu
 
 
 def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
-    """The quality report: samples, failures, captions, preference in words, captioners, duplicates, shards.
+    """The quality report: of samples, failures, captions, captioners, duplicates, filters, concepts and shards.
 
     Args:
         connection: a connection to a warehouse.
@@ -675,6 +686,12 @@ def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
             "Filters",
             "What the filters of data/dqe.yaml keep, and how well the original captions of that and of the rest fit.",
             _table(connection, FILTERS_REPORT),
+        ),
+        Section(
+            "Concepts",
+            "How many concepts of the vocabulary are shown, the share that no sample or fewer than 10 show, how uneven "
+            "the counts are, and the captions that share no concept with their image.",
+            _table(connection, CONCEPTS_REPORT),
         ),
         Section(
             "Shards",

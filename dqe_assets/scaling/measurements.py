@@ -9,9 +9,7 @@ left alone. Every fault is said by file and row.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -19,22 +17,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, Field, field_validator
-from pydantic_core import PydanticCustomError
 
-from dqe_resources.cache import data_directory
+from dqe_assets.measurements import (
+    EXAMPLE,
+    EXAMPLE_SOURCE,
+    MeasurementsError,
+    file_bytes,
+    finite_number,
+    json_lines,
+    measured_file,
+    table_rows,
+)
 from dqe_resources.component import Strict
-from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-EXAMPLE = "example"
-"""The value of ``scaling.measurements`` that stands for the made-up curves that come with the platform."""
-
 EXAMPLE_FILE = Path(__file__).with_name("example.csv")
-EXAMPLE_SOURCE = "made-up example"
-"""What tables and pictures say of numbers that come from the example."""
-
 MEAN_18 = "mean_18_tasks"
 TASKS_18 = frozenset(
     {
@@ -66,10 +65,6 @@ EVALUATION_METRICS = ("imagenet1k", MEAN_18)
 _KEYS = ("pool", "pool_size", "samples_seen")
 _MOST_FAULTS = 10
 _MULTIPLES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
-
-
-class MeasurementsError(DataQualityError):
-    """Measurements cannot be read: a line for each fault, with the file and the row."""
 
 
 def parse_count(value: Any) -> Any:
@@ -109,19 +104,13 @@ class Scaling(Strict):
     @field_validator("measurements")
     @classmethod
     def _is_there(cls, value: str) -> str:
-        path = _resolved(value)
-        if not path.is_file():
-            raise PydanticCustomError(
-                "missing",
-                "there is no file {path}; allowed: 'example', or a CSV, Parquet or JSON Lines file",
-                {"path": str(path)},
-            )
+        measured_file(value, EXAMPLE_FILE)
         return value
 
     @property
     def path(self) -> Path:
         """The table to read."""
-        return _resolved(self.measurements)
+        return measured_file(self.measurements, EXAMPLE_FILE)
 
     @property
     def source(self) -> str:
@@ -169,7 +158,7 @@ def read_measurements(path: Path, metrics: tuple[str, ...] | None = None) -> lis
     faults: list[str] = []
     curves: dict[tuple[str, str], list[_Point]] = {}
     known: set[str] = set()
-    for place, row in _rows(path):
+    for place, row in table_rows(path):
         where = f"{path}, {place}"
         try:
             pool, size, seen = _keys(row)
@@ -227,13 +216,13 @@ def read_evaluation(path: Path) -> dict[str, float]:
         MeasurementsError: the file cannot be read; says the line.
     """
     errors: dict[str, float] = {}
-    for place, row in _json_lines(path):
+    for place, row in json_lines(path):
         try:
             key, metric = row["key"], row["metrics"]["main_metric"]
         except (KeyError, TypeError) as error:
             raise MeasurementsError(f"{path}, {place}: not an evaluation of DataComp: it has no {error}") from error
         if metric is not None:
-            errors[str(key)] = 1 - _number("main_metric", metric)
+            errors[str(key)] = 1 - finite_number("main_metric", metric)
     if errors.keys() >= TASKS_18:
         errors[MEAN_18] = math.fsum(errors[task] for task in TASKS_18) / len(TASKS_18)
     return errors
@@ -246,21 +235,17 @@ def content_digest(path: Path) -> list[str]:
         MeasurementsError: the table cannot be read.
     """
     files = [path]
-    for _, row in _rows(path):
+    for _, row in table_rows(path):
         if row.get("eval_results"):
             files.append(path.parent / str(row["eval_results"]))
-    return [hashlib.blake2b(_bytes(file), digest_size=16).hexdigest() for file in dict.fromkeys(files)]
-
-
-def _resolved(value: str) -> Path:
-    return EXAMPLE_FILE if value == EXAMPLE else data_directory() / Path(value).expanduser()
+    return [hashlib.blake2b(file_bytes(file), digest_size=16).hexdigest() for file in dict.fromkeys(files)]
 
 
 def _keys(row: Mapping[str, Any]) -> tuple[str, float, float]:
     missing = [name for name in _KEYS if row.get(name) in (None, "")]
     if missing:
         raise ValueError(f"no {', '.join(missing)}; there must be {', '.join(_KEYS)}")
-    numbers = {name: _number(name, row[name]) for name in ("pool_size", "samples_seen")}
+    numbers = {name: finite_number(name, row[name]) for name in ("pool_size", "samples_seen")}
     for name, value in numbers.items():
         if value <= 0:
             raise ValueError(f"{name} is {value:g}, it must be above 0")
@@ -272,67 +257,4 @@ def _errors(row: Mapping[str, Any], path: Path) -> dict[str, float]:
         return read_evaluation(path.parent / str(row["eval_results"]))
     if row.get("metric") in (None, "") or row.get("error") in (None, ""):
         raise ValueError("no metric and error, and no eval_results in their place")
-    return {str(row["metric"]): _number("error", row["error"])}
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if isinstance(value, bool) or not math.isfinite(number):
-        raise MeasurementsError(f"{name} is {str(value)!r}, it must be a number")
-    return number
-
-
-def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The rows of a table, each with what to call it."""
-    if path.suffix in {".jsonl", ".ndjson", ".json"}:
-        yield from _json_lines(path)
-    elif path.suffix in {".parquet", ".pq"}:
-        yield from _parquet_rows(path)
-    elif path.suffix in {".csv", ".tsv"}:
-        lines = [(number, line) for number, line in _lines(path) if not line.startswith("#")]
-        reader = csv.DictReader((line for _, line in lines), delimiter="\t" if path.suffix == ".tsv" else ",")
-        for row in reader:
-            yield f"line {lines[reader.line_num - 1][0]}", row
-    else:
-        raise MeasurementsError(f"{path}: a file of measurements ends in .csv, .tsv, .parquet or .jsonl")
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise MeasurementsError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
-    for number, row in enumerate(table.to_pylist(), 1):
-        yield f"row {number}", row
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in _lines(path):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise MeasurementsError(f"{path}, line {number}: not JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise MeasurementsError(f"{path}, line {number}: not an object of JSON")
-        yield f"line {number}", row
-
-
-def _lines(path: Path) -> list[tuple[int, str]]:
-    try:
-        text = _bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise MeasurementsError(f"{path}: not UTF-8 ({error})") from error
-    return [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise MeasurementsError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return {str(row["metric"]): finite_number("error", row["error"])}

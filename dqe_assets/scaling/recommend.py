@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.scaling.measurements import EXAMPLE_SOURCE, Measured, MeasurementsError, parse_count
+from dqe_assets.measurements import EXAMPLE_SOURCE, MeasurementsError
+from dqe_assets.scaling.measurements import Measured, parse_count
 from dqe_assets.scaling.utility import (
     LEVEL,
     PARAMETERS,

@@ -33,13 +33,26 @@ TABLES = {
     "pool_utilities", "filter_recommendation", "caption_generation", "caption_accounting", "captioner_comparison",
     "filter_masks", "filters", "filter_overlap", "filter_funnel",
     "filter_planted",
+    "concept_hits", "concept_frequency", "misalignment",
+    "misaligned_samples", "concept_performance", "concept_performance_bins", "concept_plan", "rare_concept_retrieval",
+    "rebalanced_subset", "curriculum",
 }  # fmt: skip
-SECTIONS = ["Samples", "Failures", "Captions", "Preference", "Captioners", "Duplicates", "Filters", "Shards"]
+SECTIONS = [
+    "Samples",
+    "Failures",
+    "Captions",
+    "Preference",
+    "Captioners",
+    "Duplicates",
+    "Filters",
+    "Concepts",
+    "Shards",
+]
 VIEWS = {
     "failures_by_host", "hosts",
     "worst_captions", "best_captions", "most_improved", "well_aligned_unique", "failure_reasons", "duplicate_groups",
     "duplicate_kinds", "quality_by_shard", "quality_by_source", "caption_quality", "asset_sizes",
-    "best_filters", "caption_flags",
+    "best_filters", "caption_flags", "concept_tail", "recaptioned_concepts",
 }  # fmt: skip
 
 

@@ -16,12 +16,13 @@ from typer.testing import CliRunner
 
 from dqe_assets import runner
 from dqe_assets.cli import app
+from dqe_assets.measurements import EXAMPLE_SOURCE, MeasurementsError
 from dqe_assets.report import scaling_plots
 from dqe_assets.report.plots import DARK, LIGHT
 from dqe_assets.report.warehouse import MATERIALISATIONS, WarehouseInputs, build_warehouse
 from dqe_assets.scaling.assets import filter_recommendation, pool_utilities
 from dqe_assets.scaling.example import POOLS
-from dqe_assets.scaling.measurements import EXAMPLE_FILE, EXAMPLE_SOURCE, MeasurementsError, read_measurements
+from dqe_assets.scaling.measurements import EXAMPLE_FILE, read_measurements
 from dqe_assets.scaling.recommend import amount, answer, fit_measurements, fitted_pools, parse_budgets, recommend
 from dqe_assets.scaling.utility import PARAMETERS
 from dqe_assets.schemas import FILTER_RECOMMENDATION, POOL_UTILITIES

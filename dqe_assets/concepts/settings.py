@@ -1,0 +1,163 @@
+"""The settings of concept frequency: which concepts, how they are counted, and what follows from the counts."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from dqe_assets.concepts.counting import AbsentWords, ConceptIndex
+from dqe_assets.concepts.lemmas import Method
+from dqe_assets.concepts.measured import EXAMPLE_FILE
+from dqe_assets.concepts.vocabulary import LISTS, SUFFIXES, Concepts, gather_concepts, read_concepts
+from dqe_assets.measurements import EXAMPLE, EXAMPLE_SOURCE, file_bytes, measured_file
+from dqe_assets.schemas import IMAGE, ORIGINAL
+from dqe_resources.cache import data_directory
+from dqe_resources.component import Strict
+from dqe_resources.taggers import AnyTagger
+from dqe_resources.taggers.labels import LabelsTagger
+
+OWN = "own"
+"""What the concepts of ``names`` are said to come from."""
+
+
+@dataclass(frozen=True)
+class Counting:
+    """The concepts to look for, and how.
+
+    Attributes:
+        concepts: the concepts.
+        method: how words are compared.
+        absent_words: what a word that no caption has does to a concept.
+    """
+
+    concepts: Concepts
+    method: Method
+    absent_words: AbsentWords
+
+    @cached_property
+    def index(self) -> ConceptIndex:
+        """The concepts, made ready to be looked for in captions."""
+        return ConceptIndex(self.concepts.names, self.method, self.absent_words)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex digest of the names and of how they are counted: hits of another digest mean something else."""
+        return _digest("\n".join([self.method, self.absent_words, *self.concepts.names]))
+
+
+class CurriculumWeights(Strict):
+    """What makes a sample hard, and how much each counts.
+
+    Attributes:
+        rarity: how rare its rarest concept is.
+        misalignment: how little its caption fits its image.
+        length: how long its caption is.
+    """
+
+    rarity: Annotated[float, Field(ge=0)] = 1.0
+    misalignment: Annotated[float, Field(ge=0)] = 1.0
+    length: Annotated[float, Field(ge=0)] = 1.0
+
+
+class ConceptSettings(Strict):
+    """Which concepts are looked for, how, and what is made of their frequencies.
+
+    Attributes:
+        vocabulary: ``imagenet``, ``open_clip`` (its names of the same classes), or files of names from the settings'
+            folder.
+        names: further concepts.
+        method: whether words are compared by their lemmas, or only in lower case.
+        absent_words: a concept with a word that no caption has is counted 0, or by its other words (the paper's way).
+        tagger: what finds concepts in images.
+        threshold: probability above which an image shows a concept.
+        count_by: whose counts the plan, the subset and the curriculum follow: a caption source, or ``image``.
+        measurements: ``example``, or the path of a table of measured accuracies, from the settings' folder.
+        target_accuracy: the zero-shot accuracy wanted of every concept.
+        rarest: how many of the rarest concepts candidates are sought for.
+        candidates: how many candidates for each, among the images and among the captions of each source.
+        temperature: 0 draws every sample once, 1 evens the frequencies of the concepts out as far as ``cap`` allows.
+        cap: how often a sample is drawn at most, on average over passes.
+        curriculum: what makes a sample hard.
+    """
+
+    vocabulary: tuple[str, ...] = ("imagenet",)
+    names: tuple[str, ...] = ()
+    method: Method = "lemmatized"
+    absent_words: AbsentWords = "zero"
+    tagger: AnyTagger = Field(default_factory=LabelsTagger)
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    count_by: str = ORIGINAL
+    measurements: str = EXAMPLE
+    target_accuracy: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    rarest: Annotated[int, Field(ge=1)] = 20
+    candidates: Annotated[int, Field(ge=1, le=1000)] = 5
+    temperature: Annotated[float, Field(ge=0, le=1)] = 0.5
+    cap: Annotated[float, Field(gt=1)] = 5.0
+    curriculum: CurriculumWeights = CurriculumWeights()
+
+    @field_validator("vocabulary")
+    @classmethod
+    def _files_are_there(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in LISTS and not (path := _located(name)).is_file():
+                raise PydanticCustomError(
+                    "missing",
+                    "there is no file {path}; allowed: {lists}, or a file in {suffixes}",
+                    {"path": str(path), "lists": ", ".join(LISTS), "suffixes": ", ".join(SUFFIXES)},
+                )
+        return value
+
+    @field_validator("measurements")
+    @classmethod
+    def _is_there(cls, value: str) -> str:
+        measured_file(value, EXAMPLE_FILE)
+        return value
+
+    @property
+    def path(self) -> Path:
+        """The table of measured accuracies."""
+        return measured_file(self.measurements, EXAMPLE_FILE)
+
+    @property
+    def source(self) -> str:
+        """What to call it."""
+        return EXAMPLE_SOURCE if self.measurements == EXAMPLE else self.path.name
+
+    @property
+    def caption_source(self) -> str:
+        """Whose captions the subset and the curriculum are made of."""
+        return ORIGINAL if self.count_by == IMAGE else self.count_by
+
+    def counting(self) -> Counting:
+        """The concepts of all lists, each once, and how they are counted.
+
+        Raises:
+            ConceptsError: a list cannot be read, or there are no concepts.
+        """
+        lists = {name: LISTS[name]() if name in LISTS else read_concepts(_located(name)) for name in self.vocabulary}
+        concepts = gather_concepts(lists | ({OWN: list(self.names)} if self.names else {}))
+        return Counting(concepts, self.method, self.absent_words)
+
+    def counting_signature(self) -> list[Any]:
+        """What decides the counts, without reading the lists: for fingerprints, which are taken often.
+
+        Raises:
+            MeasurementsError: a file cannot be read.
+        """
+        lists = [name if name in LISTS else _digest(file_bytes(_located(name))) for name in self.vocabulary]
+        return [lists, self.names, self.method, self.absent_words]
+
+
+def _digest(content: str | bytes) -> str:
+    data = content.encode() if isinstance(content, str) else content
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _located(name: str) -> Path:
+    return data_directory() / Path(name).expanduser()
