@@ -33,13 +33,15 @@ def _answer(content: object, finish_reason: str = "stop") -> dict:
     return {"choices": [choice], "usage": {"prompt_tokens": 300, "completion_tokens": 9}}
 
 
-def _http(body: bytes, status: str = "200 OK", *headers: str, length: int | None = None) -> bytes:
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", *headers, "", ""]
-    return "\r\n".join(lines).encode() + body
+def _http(body: bytes, status: str = "200 OK", *, length: int | None = None, keep: bool = False) -> bytes:
+    """An answer, after which the connection is kept or, as the answer says, closed."""
+    connection = "keep-alive" if keep else "close"
+    head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body) if length is None else length}"
+    return f"{head}\r\nConnection: {connection}\r\n\r\n".encode() + body
 
 
-def _json(content: object) -> bytes:
-    return _http(json.dumps(content).encode())
+def _json(content: object, *, keep: bool = False) -> bytes:
+    return _http(json.dumps(content).encode(), keep=keep)
 
 
 ERRORS = {
@@ -144,7 +146,7 @@ class MisbehavingServer:
         length = next((int(line[15:]) for line in head.split("\r\n") if line.lower().startswith("content-length:")), 0)
         body = await reader.readexactly(length)
         if head.startswith("GET"):
-            writer.write(_json({"data": [{"id": "tiny"}]}))
+            writer.write(_json({"data": [{"id": "tiny"}]}, keep=True))
             return True
         content = json.loads(body)["messages"][0]["content"]
         url = next(part["image_url"]["url"] for part in content if part["type"] == "image_url")
@@ -156,7 +158,7 @@ class MisbehavingServer:
         try:
             if what is None:
                 await asyncio.sleep(0.01)
-                writer.write(_json(_answer(caption_of(number))))
+                writer.write(_json(_answer(caption_of(number)), keep=True))
                 return True
             await _misbehave(writer, what)
         finally:
