@@ -34,8 +34,6 @@ app = typer.Typer(
     help="Know, improve and choose image-caption data.",
 )
 app.add_typer(engine, name="engine")
-app.command("filter")(filter_pool)
-app.command()(reshard)
 
 AssetNames = Annotated[list[str] | None, typer.Argument(help="Names of assets; all by default.")]
 ShardKeys = Annotated[list[str] | None, typer.Option("--shard", help="A shard; may be repeated. All by default.")]
@@ -267,6 +265,9 @@ def _print_csv(data: pa.Table) -> None:
     writer.writerow(data.column_names)
     writer.writerows(zip(*(column.to_pylist() for column in data.columns), strict=True))
 
+
+app.command("filter")(filter_pool)
+app.command()(reshard)
 
 if __name__ == "__main__":
     app()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -27,6 +28,7 @@ from dqe_assets.schemas import (
     SYNTHETIC_CAPTIONS_PREFIX,
 )
 from dqe_assets.score.preference import preference_counts
+from dqe_resources.cache import data_directory
 from dqe_resources.storage import StorageError
 
 if TYPE_CHECKING:
@@ -227,13 +229,13 @@ def subset(_: Work, output: Facts) -> Metadata:
     steps = [(step["condition"], step["kept"]) for step in facts["steps"]]
     pools = [[pool["name"], pool["rows"], pool["kept"], f"{pool['share']:.1%}"] for pool in facts["pools"]]
     return {
-        "subset": dg.MetadataValue.path(facts["path"]),
+        "subset": dg.MetadataValue.path(str(data_directory() / facts["path"])),
         "samples": output.rows,
         "expression": facts["expression"],
         "funnel": _picture(filter_plots.funnels([("subset", steps)], facts["samples"]), "what each step leaves"),
         "pools": _table(["pool", "samples", "kept", "share of the subset"], pools),
         "in_several_pools": facts["collisions"],
-        "next": dg.MetadataValue.md(f"`dqe reshard {facts['path']} --out shards`"),
+        "next": dg.MetadataValue.md(f"`dqe reshard {PurePath(facts['path']).stem} --out shards`"),
     }
 
 

@@ -97,7 +97,8 @@ def test_the_same_again_gives_the_same_bytes_and_another_is_refused_until_forced
 
 
 def test_several_pools_make_one_subset(nowhere: Path) -> None:
-    write_part(nowhere / "mine", "a", table(50, seed=9, uid=table(200)["uid"][:10].to_pylist() + table(40, seed=9)["uid"].to_pylist()))  # fmt: skip
+    own = table(40, seed=9)["uid"].to_pylist()
+    write_part(nowhere / "mine", "a", table(50, uid=table(200)["uid"].to_pylist()[:10] + own))
     found = dqe("filter", "metadata", "mine", "--expr", "no_filter", "--out", "both.npy")
     assert found.exit_code == 0, found.output
     assert len(read_subset(nowhere / "both.npy")) == 640
@@ -131,7 +132,7 @@ def test_tars_are_written_with_exactly_the_samples_of_the_subset(nowhere: Path) 
     ("arguments", "message"),
     [
         (["filter", "metadata", "--expr", "basic &", "--out", "x.npy"], "error: not an expression"),
-        (["filter", "metadata", "--expr", "basic", "--out", "x.txt"], "x.txt"),
+        (["filter", "metadata", "--expr", "basic", "--out", "x.txt"], "x.txt: a subset ends in .npy"),
         (["filter", "store", "--expr", "basic", "--out", "x.npy"], "there is no store here: run in the project's"),
         (["filter", "nowhere", "--expr", "basic", "--out", "x.npy"], "nowhere: cannot be listed"),
         (["filter", "metadata", "metadata", "--expr", "basic", "--out", "x.npy"], "two pools have one name"),
