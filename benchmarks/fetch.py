@@ -88,13 +88,14 @@ def serving(latency: float) -> Iterator[Server]:
             process.kill()
 
 
-def environment_of_img2dataset() -> Path | None:
+def img2dataset_environment() -> Path | None:
     """The folder of its environment, built if it is not there; None if it cannot be."""
     folder = Path(os.environ.get("IMG2DATASET") or data_directory() / "cache" / "img2dataset")
     if not (folder / "bin" / "img2dataset").exists():
         try:
             subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)  # noqa: S603
-            subprocess.run([str(folder / "bin" / "pip"), "install", "-q", "img2dataset"], check=True)  # noqa: S603
+            install = [str(folder / "bin" / "pip"), "install", "-q", "img2dataset"]
+            subprocess.run(install, check=True, capture_output=True, text=True)  # noqa: S603
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"img2dataset cannot be installed ({error}): only dqe is measured")
             return None
@@ -148,7 +149,7 @@ def img2dataset_command(
 
 
 def measured(command: list[str], folder: Path, server: Server) -> Measured:
-    """Run a command to its end."""
+    """Run a command to its end, against a server that nobody else has used."""
     before, usage = server.statistics(), resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {**os.environ, "DAGSTER_HOME": str(folder / "dagster_home"), "NO_ALBUMENTATIONS_UPDATE": "1"}
     began = time.time()
@@ -164,7 +165,7 @@ def measured(command: list[str], folder: Path, server: Server) -> Measured:
     if process.returncode:
         raise RuntimeError((folder / "output.txt").read_text(encoding="utf-8")[-2000:])
     after, used = server.statistics(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    first = _first_request(before, after, began)
+    first = after["first"]
     written = max(path.stat().st_mtime for path in _results(folder))
     return Measured(
         seconds=written - first,
@@ -175,13 +176,6 @@ def measured(command: list[str], folder: Path, server: Server) -> Measured:
         server_cpu_share=(after["cpu"] - before["cpu"]) / (after["last"] - first),
         connections=after["connections"] - before["connections"],
     )
-
-
-def _first_request(before: dict[str, float], after: dict[str, float], began: float) -> float:
-    """When the run's first request came: a server is used for one run only, or its clock was set back."""
-    if before["requests"]:
-        raise RuntimeError("the server was used before")
-    return max(after["first"], began)
 
 
 def _results(folder: Path) -> list[Path]:
@@ -211,9 +205,10 @@ def _group_pss_mib(group: int) -> float:
     return total / 1024
 
 
-def rates(folder: Path, images: int, connections: int, repetitions: int, latency: float) -> list[dict[str, Any]]:
+def rates(
+    folder: Path, environment: Path | None, images: int, connections: int, repetitions: int, latency: float
+) -> list[dict[str, Any]]:
     """Images per second of each contestant."""
-    environment = environment_of_img2dataset()
     contestants = [_DQE, *([_DECODING, _NOT_DECODING] if environment else [])]
     taken: dict[str, list[Measured]] = {what: [] for what in contestants}
     mean_bytes = 0
@@ -290,15 +285,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--latencies", type=float, nargs="*", default=[0.0, 0.05], help="seconds")
     parser.add_argument("--rows", type=int, default=100_000, help="of the long run; 0 for none")
     given = parser.parse_args(arguments)
-    environment_of_img2dataset()  # beside the models, and not in the folder that is removed
-    os.environ.setdefault("IMG2DATASET", str(data_directory() / "cache" / "img2dataset"))
-    with data_folder() as folder:
-        found = [
-            row
-            for latency in (given.latencies if given.repetitions else [])
-            for row in rates(folder, given.images, given.connections, given.repetitions, latency)
-        ]
-    if found:
+    if given.repetitions:
+        environment = img2dataset_environment()
+        with data_folder() as folder:
+            found = [
+                row
+                for latency in given.latencies
+                for row in rates(folder, environment, given.images, given.connections, given.repetitions, latency)
+            ]
         columns = [name for name in found[0] if name not in {"images", "connections", "mean_bytes", "repetitions"}]
         about = f"{given.images:,} images of {found[0]['mean_bytes']:,} bytes, {given.connections} connections"
         publish("fetch", columns, found, f"Fetching: {about}")
