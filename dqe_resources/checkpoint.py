@@ -75,8 +75,9 @@ class Checkpoint:
         """
         path = f"{self._folder}/{self.version}/{uuid4().hex}.parquet"
         # Written fast rather than small: it is soon read again and removed.
-        options = {"compression": "lz4", "row_group_size": rows_per_group(rows, _ROW_GROUP_BYTES)}
-        self.store.write_file(path, lambda target: pq.write_table(rows, target, **options))
+        options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+        group = rows_per_group(rows, _ROW_GROUP_BYTES)
+        self.store.write_file(path, lambda target: pq.write_table(rows, target, row_group_size=group, **options))
 
     def clear(self) -> None:
         """Remove the rows of every version."""

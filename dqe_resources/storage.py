@@ -167,7 +167,7 @@ class Store:
         first = list(islice(rest, 1))
 
         def write(target: BinaryIO) -> None:
-            with pq.ParquetWriter(target, schema, compression="zstd", write_page_checksum=True) as writer:
+            with pq.ParquetWriter(target, schema, compression=_codecs(schema), write_page_checksum=True) as writer:
                 for batch in chain(first, rest):
                     table = _conform(pa.Table.from_batches([batch]), schema, path)
                     writer.write_table(table, row_group_size=max(1, table.num_rows))
@@ -340,6 +340,22 @@ def take_rows(file: pq.ParquetFile, rows: Sequence[int], columns: Sequence[str])
         first += count
     empty = pa.schema([file.schema_arrow.field(name) for name in columns]).empty_table()
     return pa.concat_tables(parts) if parts else empty
+
+
+def _codecs(schema: pa.Schema) -> dict[str, str]:
+    """The codec of each leaf column: bytes are images, which are compressed already."""
+    leaves = (leaf for field in schema for leaf in _leaves(field, field.name))
+    return {path: "none" if pa.types.is_binary(kind) else "zstd" for path, kind in leaves}
+
+
+def _leaves(field: pa.Field, path: str) -> Iterator[tuple[str, pa.DataType]]:
+    if pa.types.is_struct(field.type):
+        for child in field.type:
+            yield from _leaves(child, f"{path}.{child.name}")
+    elif pa.types.is_list(field.type):
+        yield from _leaves(field.type.value_field, f"{path}.list.element")
+    else:
+        yield path, field.type
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:

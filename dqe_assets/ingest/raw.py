@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_BATCHES_AHEAD = 2
+
 _ROW_BYTES = 1024
 """What a row counts beside its image, in the size of a batch."""
 
@@ -90,14 +92,20 @@ def raw_samples(
     if not first_fetched:
         return
     kept, placeholders = fetch((uid, row) for _, uid, row in numbered(rows()) if is_fetched(row))
-    rest = (one for one in numbered(rows()) if one[0] >= first_fetched[0])
-    for some in _chunks(rest, lambda one: _kept_size(one, kept)):
+
+    def from_kept(some: list[Numbered]) -> pa.RecordBatch:
         is_kept = np.array([is_fetched(row) for _, _, row in some])
         found = _judged(kept.read([uid for _, uid, row in some if is_fetched(row)]), placeholders)
+        if is_kept.all():
+            return _batch(some, found, source, shard)
         own = [outcome for _, outcome in with_own(one for one in some if not is_fetched(one[2]))]
         both = pa.concat_tables([found, pa.Table.from_pylist(own, OUTCOMES)])
         places = np.where(is_kept, np.cumsum(is_kept) - 1, len(found) + np.cumsum(~is_kept) - 1)
-        yield _batch(some, both.take(pa.array(places)), source, shard)
+        return _batch(some, both.take(pa.array(places)), source, shard)
+
+    rest = (one for one in numbered(rows()) if one[0] >= first_fetched[0])
+    # The next batches are read while one is being written.
+    yield from ordered_map(from_kept, _chunks(rest, lambda one: _kept_size(one, kept)), ahead=_BATCHES_AHEAD)
 
 
 def _batch(some: list[Numbered], outcomes: pa.Table, source: str, shard: str) -> pa.RecordBatch:

@@ -18,10 +18,12 @@ import yaml
 from dqe_assets.ingest.fetch.addresses import AddressRules
 from dqe_assets.ingest.fetch.client import Client, FetchError, parse_url
 from dqe_assets.ingest.fetch.optout import opted_out
+from dqe_assets.ingest.fetch.placeholders import Placeholders
 from dqe_assets.ingest.fetch.reasons import REASONS, is_transient
 from dqe_assets.ingest.fetch.resolver import RefusedAddressError, Resolver
 from dqe_assets.ingest.fetch.settings import Fetching
 from dqe_assets.settings import SettingsError, load_settings
+from tests.conftest import ROOT
 from tests.hostile_server import ADDRESS, BEHAVIOURS, HostileServer, photo
 from tests.ingest.fetching import QUICK, make, rows, write_list
 
@@ -368,6 +370,16 @@ def test_a_name_server_that_hangs_holds_nothing_up(monkeypatch: pytest.MonkeyPat
 )
 def test_only_what_may_pass_is_transient(reason: str, transient: bool) -> None:
     assert is_transient(reason) is transient
+
+
+def test_the_documentation_has_every_reason_and_every_setting() -> None:
+    text = (ROOT / "docs" / "ingest.md").read_text()
+    listed = dict(re.findall(r"^\| `([a-z_]+)` \| .* \| (yes|) ?\|$", text, re.MULTILINE))
+    assert {reason: again == "yes" for reason, again in listed.items()} == {
+        "ok": False,
+        **{reason: meaning.transient for reason, meaning in REASONS.items()},
+    }
+    assert all(f"`{name}`" in text for name in (*Fetching.model_fields, *Placeholders.model_fields))
 
 
 @pytest.mark.parametrize(

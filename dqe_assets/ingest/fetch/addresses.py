@@ -24,6 +24,7 @@ class AddressRules:
     """
 
     def __init__(self, allow: Iterable[str]) -> None:
+        self._known: dict[str, bool] = {}
         self._networks: list[Network] = []
         self._hosts: set[str] = set()
         for entry in allow:
@@ -39,6 +40,12 @@ class AddressRules:
 
     def permits(self, address: str) -> bool:
         """Whether an IPv4 or IPv6 address may be connected to; what is no address may not."""
+        permitted = self._known.get(address)
+        if permitted is None:
+            permitted = self._known[address] = self._judge(address)
+        return permitted
+
+    def _judge(self, address: str) -> bool:
         try:
             parsed = ipaddress.ip_address(address.partition("%")[0])
         except ValueError:

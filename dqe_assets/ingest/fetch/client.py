@@ -7,6 +7,7 @@ import socket
 import ssl
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -14,7 +15,7 @@ from yarl import URL
 
 from dqe_assets.ingest.fetch.addresses import AddressRules
 from dqe_assets.ingest.fetch.optout import opted_out
-from dqe_assets.ingest.fetch.reasons import OK, PLACEHOLDER, http_reason
+from dqe_assets.ingest.fetch.reasons import OK, PLACEHOLDER, TIMEOUT, http_reason
 from dqe_assets.ingest.fetch.resolver import RefusedAddressError, Resolver
 from dqe_resources.retry import retry_after_seconds
 
@@ -143,33 +144,36 @@ class Client:
             raise RefusedAddressError(address[0])
         return socket.socket(family, kind, protocol)
 
-    async def get(self, url: URL, move: Callable[[URL], Awaitable[None]]) -> Reply:
+    async def get(self, url: URL, move: Callable[[URL], Awaitable[None]], deadline: float = inf) -> Reply:
         """Ask for an image, once.
 
         Args:
             url: as ``parse_url`` gives it.
             move: waits until the host of another URL may be asked, to which this one is redirected.
+            deadline: time of the loop's clock at which to stop, with the reason timeout.
 
         Returns:
             The reply, whatever came: it raises nothing but cancellation.
         """
         reply = Reply()
         try:
-            await self._follow(url, move, reply)
+            await self._follow(url, move, reply, deadline)
         except FetchError as error:
             reply.reason, reply.detail = error.reason, error.detail
         except Exception as error:  # noqa: BLE001  # hostile answers raise errors of many kinds: each is this row's outcome
             reply.reason, reply.detail = _reason_of(error), _in_words(error)
         return reply
 
-    async def _follow(self, url: URL, move: Callable[[URL], Awaitable[None]], reply: Reply) -> None:
+    async def _follow(self, url: URL, move: Callable[[URL], Awaitable[None]], reply: Reply, deadline: float) -> None:
         clock = asyncio.get_running_loop().time
         for hop in range(self._settings.max_redirects + 1):
             if hop:
-                await move(url)
+                async with asyncio.timeout_at(deadline):
+                    await move(url)
             started = clock()
+            limit = started + self._settings.request_seconds - reply.seconds
             try:
-                async with asyncio.timeout(self._settings.request_seconds - reply.seconds):
+                async with asyncio.timeout_at(min(limit, deadline)):
                     target = await self._ask(url, reply)
             finally:
                 reply.seconds += clock() - started
@@ -249,7 +253,7 @@ def _reason_of(error: Exception) -> str:  # noqa: PLR0911
     if isinstance(error, RefusedAddressError | aiohttp.ClientConnectorError) and _was_refused(error):
         return "refused_address"
     if isinstance(error, TimeoutError):
-        return "timeout"
+        return TIMEOUT
     if isinstance(error, ssl.SSLError | aiohttp.ClientSSLError):
         return "tls"
     if isinstance(error, aiohttp.ClientConnectorError):

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 OK = "ok"
+TIMEOUT = "timeout"
 DEADLINE = "deadline"
 PLACEHOLDER = "placeholder"
 
@@ -33,7 +34,7 @@ REASONS = {
     "dns_temporary": Reason(True, "no name server gave an answer"),
     "connect": Reason(False, "no connection: refused, or no way to the host"),
     "tls": Reason(False, "no encrypted connection: a certificate that is not valid, or no common protocol"),
-    "timeout": Reason(True, "longer than the limit on connecting, on silence, or on the whole request"),
+    TIMEOUT: Reason(True, "longer than the limit on connecting, on silence, or on the whole request"),
     "reset": Reason(True, "the connection was closed before the answer began"),
     "incomplete": Reason(True, "the connection was closed before the body was whole"),
     DEADLINE: Reason(True, "the shard's time was up"),

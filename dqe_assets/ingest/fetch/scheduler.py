@@ -11,7 +11,7 @@ from random import SystemRandom
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dqe_assets.ingest.fetch.client import FetchError, Reply, parse_url
-from dqe_assets.ingest.fetch.reasons import DEADLINE, OK, is_transient
+from dqe_assets.ingest.fetch.reasons import DEADLINE, OK, TIMEOUT, is_transient
 from dqe_resources.retry import backoff_seconds
 
 if TYPE_CHECKING:
@@ -304,13 +304,12 @@ class Scheduler(Generic[T]):
 
         job.attempts += 1
         try:
-            async with asyncio.timeout_at(self._deadline):
-                reply = await self._client.get(job.url, move)  # type: ignore[arg-type]  # it has one, or a verdict
-        except TimeoutError:
-            return self._verdict(host) or Reply(DEADLINE)
+            reply = await self._client.get(job.url, move, self._deadline)  # type: ignore[arg-type]  # without one: a verdict
         finally:
             leave()
         job.seconds += reply.seconds
+        if reply.reason == TIMEOUT and self._loop.time() >= self._deadline:
+            return self._verdict(host) or reply
         self._judge(host, reply)
         return reply
 

@@ -196,7 +196,9 @@ class _ShardFetch:
         async with self._saving:
             (outcomes, size), self._outcomes, self._decoded_bytes = (self._outcomes, self._decoded_bytes), [], 0
             if outcomes:
-                await asyncio.get_running_loop().run_in_executor(pool(), self._append, outcomes)
+                await asyncio.to_thread(
+                    self._append, outcomes
+                )  # beside those that decode: most of it waits for the disk
                 self._unsaved_rows -= len(outcomes)
                 self._unsaved_bytes -= size
                 self._scheduler.pump()

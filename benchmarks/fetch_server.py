@@ -1,0 +1,100 @@
+"""A web server for benchmarks/fetch.py, in a process of its own: photos, answered after a given latency.
+
+    python -m benchmarks.fetch_server [--latency 0.05]
+
+``GET /<anything>.jpg`` answers with a photo of the embedded sample, no two paths with the same bytes; ``GET /stats``
+with what it has done so far. It prints its port first. It does as little as a server can: responses are ready, and a
+request is found by its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+import zlib
+from typing import Any
+
+import uvloop
+
+from dqe_assets.ingest.sample.photos import PHOTOS, base_image
+
+ADDRESS = "127.0.0.1"
+
+_JPEG = b"\xff\xd8"
+
+
+def photos() -> list[bytes]:
+    """The sample's photos that are JPEG files, of at most 640 pixels a side: about as large as those of SBU."""
+    return [data for data in map(base_image, PHOTOS) if data.startswith(_JPEG)]
+
+
+class Statistics:
+    """What the server has done."""
+
+    def __init__(self) -> None:
+        self.requests = self.connections = 0
+        self.first = self.last = 0.0
+
+    def to_json(self) -> bytes:
+        """With its CPU time so far."""
+        return json.dumps({**self.__dict__, "cpu": time.process_time()}).encode()
+
+
+class Exchange(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, bodies: list[bytes], latency: float, statistics: Statistics) -> None:
+        self._bodies, self._latency, self._statistics = bodies, latency, statistics
+        self._transport: Any = None
+        self._buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = transport
+        self._statistics.connections += 1
+
+    def data_received(self, data: bytes) -> None:
+        """Answer each request that has come to its end."""
+        self._buffer += data
+        while b"\r\n\r\n" in self._buffer:
+            head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+            path, close = head.split(b" ", 2)[1], b"connection: close" in head.lower()
+            if path == b"/stats":
+                self._send([self._statistics.to_json()], close=True)
+                continue
+            self._statistics.requests += 1
+            self._statistics.first = self._statistics.first or time.time()
+            body = [self._bodies[zlib.crc32(path) % len(self._bodies)], path]
+            if self._latency:
+                asyncio.get_running_loop().call_later(self._latency, self._send, body, close)
+            else:
+                self._send(body, close)
+
+    def _send(self, body: list[bytes], close: bool) -> None:
+        if self._transport.is_closing():
+            return
+        self._statistics.last = time.time()
+        length = sum(map(len, body))
+        connection = b"close" if close else b"keep-alive"
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\nConnection: %s\r\n\r\n"
+        self._transport.writelines([head % (length, connection), *body])
+        if close:
+            self._transport.close()
+
+
+async def serve(latency: float) -> None:
+    """Serve until killed."""
+    bodies, statistics = photos(), Statistics()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Exchange(bodies, latency, statistics), ADDRESS, 0, backlog=4096
+    )
+    print(server.sockets[0].getsockname()[1], sum(map(len, bodies)) // len(bodies), flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds before an answer")
+    uvloop.run(serve(parser.parse_args().latency))
