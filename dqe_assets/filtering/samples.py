@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow.compute as pc
@@ -200,9 +199,9 @@ class Tar:
 
 def _split(name: str) -> tuple[str, str]:
     """A file's key and extension, as WebDataset cuts them: at the first dot of its last part."""
-    path = PurePosixPath(name)
-    stem, _, extension = path.name.partition(".")
-    return str(path.with_name(stem or path.name)), extension.lower()
+    folder, slash, last = name.rpartition("/")
+    stem, _, extension = last.partition(".")
+    return f"{folder}{slash}{stem}", extension.lower()
 
 
 def _uid(tar: str, key: str, facts: bytes | None) -> str:
