@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dqe_assets.filtering.commands import filter_pool, reshard
+from dqe_assets.publish.commands import publish
 from dqe_assets.terminal import clear_errors as _clear_errors
 from dqe_assets.terminal import console, errors
 from dqe_assets.terminal import fail as _fail
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.command("filter")(filter_pool)
 app.command()(reshard)
+app.command()(publish)
 
 AssetNames = Annotated[list[str] | None, typer.Argument(help="Names of assets; all by default.")]
 ShardKeys = Annotated[list[str] | None, typer.Option("--shard", help="A shard; may be repeated. All by default.")]
