@@ -27,8 +27,7 @@ _BEFORE = """
     FROM samples s LEFT JOIN captions c ON c.uid = s.uid AND c.caption_source = 'original' WHERE s.status = 'ok'
 """
 
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-_SIZES += ((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))
+_SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")
 
 _FIGURES = {
     "samples": "count(*)",
@@ -56,7 +55,7 @@ def figures(query: Query, selection: Selection) -> list[tuple[str, str, str]]:
 
 def pictures(query: Query, selection: Selection) -> dict[str, bytes]:
     """The PNG files beside the card."""
-    bins = [
+    before, after = (
         {
             row["bin"]: row["n"]
             for row in query(
@@ -65,12 +64,12 @@ def pictures(query: Query, selection: Selection) -> dict[str, bytes]:
             ).to_pylist()
         }
         for sql in (_BEFORE, published_sql(selection.condition, selection.caption))
-    ]
+    )
     steps = [(step.condition, step.left) for step in selection.steps]
     if selection.without_caption:
         steps.append(("has such a caption", selection.total))
     return {
-        SIMILARITY_PICTURE: before_and_after(*bins),
+        SIMILARITY_PICTURE: before_and_after(before, after),
         FUNNEL_PICTURE: funnels([("published", steps)], selection.samples),
     }
 
@@ -119,7 +118,7 @@ def _licence(sources: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _size(samples: int) -> str:
-    return next((name for below, name in _SIZES if samples < below), "n>1B")
+    return next((name for power, name in enumerate(_SIZES, 3) if samples < 10**power), "n>1B")
 
 
 def _number(value: float | None) -> str:

@@ -61,7 +61,7 @@ class Shards:
 
     def write_images(self, target: BinaryIO, start: int, stop: int) -> None:
         """The samples from one position to another as Parquet that opens as a Hugging Face dataset."""
-        schema = _IMAGES.remove_metadata().with_metadata({"huggingface": json.dumps(_features(_IMAGES))})
+        schema = _IMAGES.with_metadata({"huggingface": json.dumps(_features(_IMAGES))})
         with pq.ParquetWriter(target, schema, compression="zstd", write_page_checksum=True) as writer:
             for group in _groups(self._samples(start, stop)):
                 writer.write_table(pa.Table.from_pylist(group, schema))

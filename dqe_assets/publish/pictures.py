@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from dqe_assets.report.plots import Theme
 
-BINS = 50
+BINS = 25
 """Bins of similarity in an interval of length 1."""
 
 

@@ -42,7 +42,7 @@ _PATHS: dict[str, tuple[str, str]] = {
 
 _OPENED = {
     "hf": 'datasets.load_dataset(".")',
-    "webdataset": 'webdataset.WebDataset("data/{{{0:08d}..{1:08d}}}.tar").decode("pil").to_tuple("jpg;png;webp", "txt")',
+    "webdataset": 'webdataset.WebDataset("data/{{{0:08d}..{1:08d}}}.tar").decode("pil")',
     "datacomp": "dqe filter metadata --expr no_filter --out all.npy",
 }
 
@@ -139,7 +139,7 @@ def _lineage(settings: Settings, shards: Sequence[str]) -> list[dict[str, Any]]:
     """What was made of the shards, by which version of the code, and from what."""
     synthetic = [SYNTHETIC_CAPTIONS_PREFIX + name for name in settings.captioner_names]
     per_shard = ["raw_samples", "image_features", *synthetic, "joint_embeddings", "caption_scores"]
-    places: dict[str, Sequence[str | None]] = {asset: shards for asset in per_shard}
+    places: dict[str, Sequence[str | None]] = dict.fromkeys(per_shard, shards)
     lineage = []
     for asset, partitions in (places | {"duplicate_clusters": [None], "filter_masks": [None]}).items():
         found = [settings.opened_store.get(asset, partition) for partition in partitions]

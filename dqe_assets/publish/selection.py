@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 BEST = "best"
 """The caption rule that takes each sample's best-scored caption."""
+
+_ROW = '"row"'
 
 _PAGE = 4096
 """Samples whose facts are read at once."""
@@ -157,7 +160,7 @@ def select(query: Query, condition: str, caption: str) -> Selection:
     table = query(
         f"""
         SELECT shard, list("row" ORDER BY "row") AS rows, bit_xor(md5_number(facts::VARCHAR))::VARCHAR AS digest
-        FROM ({published_sql(condition, caption, '"row"')}) facts GROUP BY shard ORDER BY shard
+        FROM ({published_sql(condition, caption, _ROW)}) facts GROUP BY shard ORDER BY shard
         """  # noqa: S608 - the condition is one expression, and the query is confined
     )
     shards = tuple(
@@ -199,11 +202,8 @@ def published_sql(condition: str, caption: str, *more: str) -> str:
 def facts_of(query: Query, selection: Selection, shard: str, rows: np.ndarray) -> pa.Table:
     """What is published of some samples of a shard, in the order of its rows, in the schema ``FACTS``."""
     places = f'shard = {_text(shard)} AND "row" IN ({", ".join(map(str, rows.tolist()))})'
-    sql = f'SELECT * EXCLUDE "row" FROM ({published_sql(places, selection.caption, _ROW)}) ORDER BY "row"'
+    sql = f'SELECT * EXCLUDE "row" FROM ({published_sql(places, selection.caption, _ROW)}) ORDER BY "row"'  # noqa: S608
     return query(sql).select(FACTS.names).cast(FACTS)
-
-
-_ROW = '"row"'
 
 
 def _checked(query: Query, condition: str) -> Any:
@@ -213,9 +213,12 @@ def _checked(query: Query, condition: str) -> Any:
     except ValueError as error:
         raise PublishError(f"--where: {error}") from error
     functions = sorted({node["function_name"].lower() for node in nodes(tree) if node["class"] == "FUNCTION"})
+    quoted = ", ".join(map(_text, ("", *functions)))
     changing = query(
-        "SELECT DISTINCT function_name AS name FROM duckdb_functions() WHERE stability <> 'CONSISTENT' "
-        f"AND function_name IN ({', '.join(map(_text, ('', *functions)))}) ORDER BY ALL"  # noqa: S608
+        f"""
+        SELECT DISTINCT function_name AS name FROM duckdb_functions()
+        WHERE stability <> 'CONSISTENT' AND function_name IN ({quoted}) ORDER BY ALL
+        """  # noqa: S608
     )["name"].to_pylist()
     if changing:
         raise PublishError(
@@ -249,10 +252,19 @@ def _terms(condition: str, tree: Any) -> list[str]:
     """The terms of a conjunction as they are written; the whole where it is none."""
     if tree.get("type") != "CONJUNCTION_AND":
         return [condition]
-    # Places count from the beginning of the query that was parsed, in bytes.
-    text, begin = condition.encode(), int(tree["query_location"])
-    places = [(int(child["query_location"]), int(child.get("query_location_length", 0))) for child in tree["children"]]
-    return [text[at - begin : at - begin + length].decode(errors="replace") for at, length in places]
+    # Places count in bytes from the beginning of what was parsed, and say of some expressions only where a part of
+    # them is: so the text is cut at the one AND between each two.
+    text, begin = condition.encode(), int(syntax("true")[0]["query_location"])
+    places = [(int(child["query_location"]) - begin, child.get("query_location_length")) for child in tree["children"]]
+    cuts = [0]
+    for (at, length), (following, _) in pairwise(places):
+        gap = at + (length or 0)
+        found = list(re.finditer(rb"(?i)\bAND\b", text[gap:following]))
+        if length is None or len(found) != 1:
+            return [condition]
+        cuts += [gap + found[0].start(), gap + found[0].end()]
+    cuts.append(len(text))
+    return [text[start:stop].decode().strip() for start, stop in zip(cuts[::2], cuts[1::2], strict=True)]
 
 
 def _counts(query: Query, terms: Sequence[str]) -> list[int] | None:
