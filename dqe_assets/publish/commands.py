@@ -30,7 +30,7 @@ def publish(
 ) -> None:
     """Write the samples that a condition chooses as a dataset to train on, going on where a stopped run was."""
     with clear_errors():
-        from dqe_assets.publish.publish import Request
+        from dqe_assets.publish.publish import Request, opening
         from dqe_assets.publish.publish import publish as write
         from dqe_assets.settings import load_settings
 
@@ -49,8 +49,11 @@ def publish(
             highlight=False,
             soft_wrap=True,
         )
+        opened = opening(manifest, folder)
         if chosen == "datacomp":
-            say_next(f"dqe filter {folder}/metadata --expr basic_filter --out subset.npy")
+            say_next(opened)
+        else:
+            console.print(f"Next: {escape(opened)}", highlight=False, soft_wrap=True)
 
 
 def _require_current(settings: Settings) -> None:

@@ -41,10 +41,16 @@ _PATHS: dict[str, tuple[str, str]] = {
 """Name of a shard's file, and of all of them, for each format."""
 
 _OPENED = {
-    "hf": 'datasets.load_dataset(".")',
-    "webdataset": 'webdataset.WebDataset("data/{{{0:08d}..{1:08d}}}.tar").decode("pil")',
-    "datacomp": "dqe filter metadata --expr no_filter --out all.npy",
+    "hf": 'datasets.load_dataset("{folder}")',
+    "webdataset": 'webdataset.WebDataset("{folder}/data/{{{first:08d}..{last:08d}}}.tar")',
+    "datacomp": "dqe filter {folder}/metadata --expr basic_filter --out subset.npy",
 }
+
+
+def opening(manifest: dict[str, Any], folder: Path) -> str:
+    """How what is published in a folder is opened, as it is to be typed."""
+    last = -(-manifest["samples"] // manifest["samples_per_shard"]) - 1
+    return _OPENED[manifest["format"]].format(folder=folder, first=0, last=last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +133,7 @@ def _about(settings: Settings, selection: Selection, request: Request) -> dict[s
             if of_source[source.name]
         ],
         "lineage": {
-            "assets": _lineage(settings, [chosen.shard for chosen in selection.shards]),
+            "assets": _lineage(settings, selection),
             "scorer": settings.scorer.model,
             "captioners": {captioner.name: captioner.model for captioner in settings.captioners},
         },
@@ -135,13 +141,15 @@ def _about(settings: Settings, selection: Selection, request: Request) -> dict[s
     }
 
 
-def _lineage(settings: Settings, shards: Sequence[str]) -> list[dict[str, Any]]:
+def _lineage(settings: Settings, selection: Selection) -> list[dict[str, Any]]:
     """What was made of the shards, by which version of the code, and from what."""
+    shards = [chosen.shard for chosen in selection.shards]
     synthetic = [SYNTHETIC_CAPTIONS_PREFIX + name for name in settings.captioner_names]
     per_shard = ["raw_samples", "image_features", *synthetic, "joint_embeddings", "caption_scores"]
-    places: dict[str, Sequence[str | None]] = dict.fromkeys(per_shard, shards)
+    over_all = ["duplicate_clusters", *(["filter_masks"] if selection.filters else [])]
+    places: dict[str, list[Any]] = dict.fromkeys(per_shard, shards) | {asset: [None] for asset in over_all}
     lineage = []
-    for asset, partitions in (places | {"duplicate_clusters": [None], "filter_masks": [None]}).items():
+    for asset, partitions in places.items():
         found = [settings.opened_store.get(asset, partition) for partition in partitions]
         stamps = [stored.stamp for stored in found if stored is not None]
         if stamps:
@@ -176,7 +184,6 @@ def _shard_files(shards: Shards, request: Request, vectors: dict[str, int] | Non
 
 def _beside(query: Query, selection: Selection, request: Request, about: dict[str, Any]) -> list[File]:
     """The card, its pictures and the loader of vectors."""
-    last = -(-selection.total // request.shard_size) - 1
 
     def write_card(target: BinaryIO) -> None:
         text = card.render(
@@ -185,7 +192,7 @@ def _beside(query: Query, selection: Selection, request: Request, about: dict[st
             composition=card.composition(query, selection),
             credits=_credits(about["sources"]),
             paths=_PATHS[request.format][1],
-            opened=_OPENED[request.format].format(0, last),
+            opened=opening(about, Path()),
         )
         target.write(text.encode())
 
