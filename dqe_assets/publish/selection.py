@@ -211,7 +211,12 @@ def _checked(query: Query, condition: str) -> Any:
     try:
         (tree,) = syntax(condition)
     except ValueError as error:
-        raise PublishError(f"--where: {error}") from error
+        raise PublishError(f"--where: {' '.join(str(error).split())}") from error
+    try:
+        # In brackets of another kind, one that closes what is not its own is an error: true) OR (true
+        syntax(f"[{condition}\n]")
+    except ValueError as error:
+        raise PublishError(f"--where: brackets do not match: {' '.join(condition.split())}") from error
     functions = sorted({node["function_name"].lower() for node in nodes(tree) if node["class"] == "FUNCTION"})
     quoted = ", ".join(map(_text, ("", *functions)))
     changing = query(

@@ -275,8 +275,11 @@ def test_killed_it_goes_on_where_it_was(finished: Path, tmp_path: Path) -> None:
     [
         ("widht > 300", "best", r"--where: .*widht.*; the columns of samples are: uid, source, shard, .*cluster$"),
         ("width >", "best", r"--where: not an SQL condition: "),
-        ("true) OR (true", "best", r"--where: not one SQL condition: "),
+        ("true) OR (true", "best", r"--where: brackets do not match: true\) OR \(true$"),
+        ("true, true", "best", r"--where: not a condition, but struct"),
+        ("width > 3 AND\n height >", "best", r"--where: not an SQL condition: .* width > 3 AND height >$"),
         ("true; DROP TABLE samples", "best", r"--where: not"),
+        ("true) UNION SELECT (true", "best", r"--where: not"),
         ("width", "best", r"--where: not a condition, but int32: width$"),
         ("random() < 0.5 AND width > 3", "best", r"--where: random\(\) does not always give the same"),
         ("caption IN (SELECT content FROM read_text('/etc/hostname'))", "best", r"only the warehouse can be read"),
