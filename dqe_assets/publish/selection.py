@@ -217,8 +217,10 @@ def _checked(query: Query, condition: str) -> Any:
         syntax(f"[{condition}\n]")
     except ValueError as error:
         raise PublishError(f"--where: brackets do not match: {' '.join(condition.split())}") from error
-    functions = sorted({node["function_name"].lower() for node in nodes(tree) if node["class"] == "FUNCTION"})
-    quoted = ", ".join(map(_text, ("", *functions)))
+    functions = {node["function_name"].lower() for node in nodes(tree) if node["class"] == "FUNCTION"}
+    # A function that is called without brackets, such as current_date, looks like a column.
+    functions |= {node["column_names"][0].lower() for node in nodes(tree) if node["class"] == "COLUMN_REF"}
+    quoted = ", ".join(map(_text, ("", *sorted(functions))))
     changing = query(
         f"""
         SELECT DISTINCT function_name AS name FROM duckdb_functions()
