@@ -54,4 +54,4 @@ constraints:
 	@rm -rf $(VENV)-constraints
 
 clean:
-	rm -rf $(VENV) data/store data/cache data/qdrant data/warehouse.duckdb data/gallery.html
+	rm -rf $(VENV) data/store data/cache data/qdrant data/subsets data/warehouse.duckdb data/gallery.html

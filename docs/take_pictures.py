@@ -1,4 +1,4 @@
-"""Take the pictures of docs/images from a running UI, in which everything is materialised, and from a gallery.
+"""Take the pictures of docs/images from a running UI, in which everything is materialised, a gallery and a warehouse.
 
 Usage: python docs/take_pictures.py http://127.0.0.1:3000 data/gallery.html
 """
@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
+
+from dqe_assets.report import filter_plots
+from dqe_assets.settings import load_settings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -37,6 +40,23 @@ def main() -> None:
         take_graph(browser, arguments.ui)
         take_gallery(browser, arguments.gallery.resolve().as_uri())
         browser.close()
+    draw_filters()
+
+
+def draw_filters() -> None:
+    """What the filters keep of the embedded sample, from the data folder's store and warehouse."""
+    settings = load_settings()
+    stored = settings.opened_store.get("filter_masks", None)
+    if stored is None:
+        sys.exit("no filters: run dqe materialize")
+    facts = stored.stamp.facts
+    steps = [(one["filter"], [(step["condition"], step["kept"]) for step in one["steps"]]) for one in facts["filters"]]
+    with settings.warehouse.connect() as connection:
+        planted = connection.sql("SELECT filter, planted, share FROM filter_planted").fetchall()
+    names = [one["filter"] for one in facts["filters"]]
+    (IMAGES / "filter_overlap.png").write_bytes(filter_plots.overlap_matrix(names, facts["both"]))
+    (IMAGES / "filter_funnel.png").write_bytes(filter_plots.funnels(steps, facts["samples"]))
+    (IMAGES / "filter_planted.png").write_bytes(filter_plots.planted_shares(planted))
 
 
 def take_graph(browser: Browser, ui: str) -> None:

@@ -32,10 +32,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Know, improve and choose image-caption data.",
 )
-app.command("filter")(filter_pool)
-app.command()(reshard)
-app.command()(publish)
-
 AssetNames = Annotated[list[str] | None, typer.Argument(help="Names of assets; all by default.")]
 ShardKeys = Annotated[list[str] | None, typer.Option("--shard", help="A shard; may be repeated. All by default.")]
 Force = Annotated[bool, typer.Option("--force", help="Make again what is current.")]
@@ -263,6 +259,10 @@ def _print_csv(data: pa.Table) -> None:
     writer.writerow(data.column_names)
     writer.writerows(zip(*(column.to_pylist() for column in data.columns), strict=True))
 
+
+app.command("filter")(filter_pool)
+app.command()(reshard)
+app.command()(publish)
 
 if __name__ == "__main__":
     app()

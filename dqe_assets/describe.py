@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -14,6 +15,7 @@ from dqe_assets.report import filter_plots, plots, scaling_plots
 from dqe_assets.scaling.recommend import amount, answer, fitted_pools
 from dqe_assets.schemas import POOL_UTILITIES, RAW_SAMPLES
 from dqe_assets.score.preference import preference_counts
+from dqe_resources.cache import data_directory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,13 +172,13 @@ def subset(_: Work, output: Facts) -> Metadata:
     steps = [(step["condition"], step["kept"]) for step in facts["steps"]]
     pools = [[pool["name"], pool["rows"], pool["kept"], f"{pool['share']:.1%}"] for pool in facts["pools"]]
     return {
-        "subset": dg.MetadataValue.path(facts["path"]),
+        "subset": dg.MetadataValue.path(str(data_directory() / facts["path"])),
         "samples": output.rows,
         "expression": facts["expression"],
         "funnel": _picture(filter_plots.funnels([("subset", steps)], facts["samples"]), "what each step leaves"),
         "pools": _table(["pool", "samples", "kept", "share of the subset"], pools),
         "in_several_pools": facts["collisions"],
-        "next": dg.MetadataValue.md(f"`dqe reshard {facts['path']} --out shards`"),
+        "next": dg.MetadataValue.md(f"`dqe reshard {PurePath(facts['path']).stem} --out shards`"),
     }
 
 

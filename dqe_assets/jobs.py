@@ -28,6 +28,6 @@ def jobs(settings: Settings) -> Sequence[UnresolvedAssetJobDefinition]:
         dg.define_asset_job(
             "reports",
             selection=dg.AssetSelection.assets(*(stage.key for stage in every if not stage.partitioned)),
-            description="Everything over all shards: duplicates, warehouse, gallery.",
+            description="Everything over all shards: duplicates, filters and subsets, warehouse, gallery.",
         ),
     ]

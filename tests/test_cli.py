@@ -120,7 +120,7 @@ def test_mistakes_are_one_clear_line(finished: Path, arguments: list[str], messa
 def test_get_shows_a_sample_with_its_captions_and_duplicates(finished: Path) -> None:
     done = dqe(finished, "get", "chelsea_03.jpg")
     assert done.returncode == 0, done.stderr
-    for word in ("top_label", "Captions", "original", "labels", "Duplicates"):
+    for word in ("top_label", "Captions", "original", "labels", "Duplicates", "Filters", "best_30"):
         assert word in done.stdout
 
 

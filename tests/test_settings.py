@@ -28,7 +28,7 @@ def test_the_settings_that_come_with_the_project_load(data: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"sorces": []}, r"dqe\.yaml: unknown key 'sorces'; allowed: captioners, duplicates, image"),
+        ({"sorces": []}, r"dqe\.yaml: unknown key 'sorces'; allowed: captioners, duplicates, filters, image"),
         ({"sources": []}, r"dqe\.yaml: sources: List should have at least 1 item"),
         (
             {"sources": [{"kind": "smaple"}]},

@@ -67,6 +67,15 @@ def fewer_points(facts: Facts) -> Facts:
     return Facts(facts.rows - 1, facts.facts)
 
 
+def saying(**facts: object) -> Callable[[Facts], Facts]:
+    return lambda output: Facts(output.rows, {**output.facts, **facts})
+
+
+def counted_anew(part: str, kept: int) -> Callable[[Facts], Facts]:
+    """The facts of filters, each of whose filters or leaves keeps so many."""
+    return lambda output: saying(**{part: [{**one, "kept": kept} for one in output.facts[part]]})(output)
+
+
 BREAKAGES = [
     ("raw_samples", "keys_unique", twice),
     ("raw_samples", "rows_complete", fewer),
@@ -101,6 +110,14 @@ BREAKAGES = [
     ("filter_recommendation", "error_finite", filled("error", float("inf"))),
     ("filter_recommendation", "one_best", filled("is_best", True)),
     ("caption_collection", "count_matches", fewer_points),
+    ("filter_masks", "rows_complete", fewer_points),
+    ("filter_masks", "counts_agree", counted_anew("filters", 3)),
+    ("filter_masks", "fraction_kept", counted_anew("leaves", 3)),
+    ("filter_masks", "keeps_something", counted_anew("filters", 0)),
+    ("subsets/best", "not_empty", lambda facts: Facts(0, facts.facts)),
+    ("subsets/best", "uids_sorted", fewer_points),
+    ("subsets/best", "uids_sorted", saying(path="/nowhere/best.npy")),
+    ("subsets/best", "agrees_with_masks", saying(expression="~basic_filter()")),
     ("warehouse", "rows_complete", fewer_points),
 ]
 
@@ -179,7 +196,8 @@ def test_what_is_current_is_left_alone_and_what_changed_is_made_again(folder: Pa
     outcome = materialized()
     assert outcome.failures == []
     changed = {p.relative_to(folder.parent / "store") for p, t in before.items() if p.stat().st_mtime_ns != t}
-    assert {path.name.split(".")[0] for path in changed} == {"noise-00001"}
+    # What filters keep is decided over all shards, and stored for each.
+    assert {path.name.split(".")[0] for path in changed if path.parent.name != "filter_masks"} == {"noise-00001"}
     assert Path("raw_samples/noise-00001.parquet") in changed
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,8 +34,10 @@ from dqe_resources.storage import Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from dqe_assets.filtering.configured import Subset
+    from dqe_assets.filtering.expression import Expression
     from dqe_assets.filtering.masks import Masks
 
 MASKS = "filter_masks"
@@ -97,6 +98,11 @@ def _something_kept(_: Work, output: Facts) -> Verdict:
     return Verdict(not empty, f"filters that keep nothing: {', '.join(empty) or 'none'}", {"keep_nothing": len(empty)})
 
 
+def _state(expression: Expression) -> list[Any]:
+    """Everything besides the pools that decides what an expression keeps."""
+    return [expression.text, {leaf.text: leaf.versions for leaf in expression.leaves}]
+
+
 def _masks_intact(work: Work, stamp: Stamp) -> bool:
     stored = [work.store.get(MASKS, shard) for shard in stamp.facts["shards"]]
     return all(one is not None and one.stamp.fingerprint == stamp.fingerprint for one in stored)
@@ -119,7 +125,9 @@ def _masks_intact(work: Work, stamp: Stamp) -> bool:
         Check("keeps_something", "No filter keeps nothing.", _something_kept, blocking=False),
     ],
     describe=describe.filter_masks,
-    signature=lambda work: work.settings.filters,
+    signature=lambda work: [
+        [name, *_state(parsed(text, work.settings.filters))] for name, text in work.settings.filters.items()
+    ],
     intact=_masks_intact,
 )
 def filter_masks(work: Work) -> Facts:
@@ -144,7 +152,8 @@ def filter_masks(work: Work) -> Facts:
         table = part.table("raw_samples", ["uid"])
         for name in filters.expressions:
             column = np.zeros(table.num_rows, bool)
-            column[part.has_image] = np.concatenate([masks[name] for _, _, masks in batches] or [[]])
+            kept = [masks[name] for _, _, masks in batches]
+            column[part.has_image.to_numpy(zero_copy_only=False)] = np.concatenate([np.empty(0, bool), *kept])
             table = table.append_column(name, pa.array(column))
         work.store.write_table(MASKS, part.name, table, schema, Stamp(work.version, _MASKS_VERSION, table.num_rows))
         rows += table.num_rows
@@ -158,10 +167,8 @@ def subset_of(subset: Subset) -> Stage:
     of_store = len(folders) < len(subset.pools)
 
     def signature(work: Work) -> Any:
-        return [
-            parsed(subset.expression, work.settings.filters).text,
-            [[name, pool_state(name, data_directory())] for name in folders],
-        ]
+        expression = parsed(subset.expression, work.settings.filters)
+        return [_state(expression), [[name, pool_state(name, data_directory())] for name in folders]]
 
     def intact(_: Work, stamp: Stamp) -> bool:
         try:
@@ -180,7 +187,7 @@ def subset_of(subset: Subset) -> Stage:
         partitioned=False,
         is_table=False,
         checks=[
-            Check("not_empty", "The subset has samples.", _not_empty),
+            Check("not_empty", "The subset has samples.", _not_empty, blocking=False),
             Check("uids_sorted", "The file holds as many uids as were counted, sorted.", _uids_sorted),
             Check("agrees_with_masks", "It is what the same filters keep in filter_masks.", _agrees_with_masks),
         ],
@@ -198,7 +205,7 @@ def subset_of(subset: Subset) -> Stage:
         return Facts(
             len(made.uids),
             {
-                "path": str(path),
+                "path": str(path.relative_to(data_directory())),
                 "bytes": path.stat().st_size,
                 "sha256": written["subset"]["sha256"],
                 "expression": expression.text,
@@ -218,7 +225,7 @@ def _not_empty(_: Work, output: Facts) -> Verdict:
 
 def _uids_sorted(_: Work, output: Facts) -> Verdict:
     try:
-        found = len(read_subset(Path(output.facts["path"])))
+        found = len(read_subset(data_directory() / output.facts["path"]))
     except SubsetError as error:
         return Verdict(False, str(error))
     return Verdict(found == output.rows, f"{output.rows:,} uids were counted, {found:,} are in the file, sorted")
@@ -242,7 +249,7 @@ def _agrees_with_masks(work: Work, output: Facts) -> Verdict:
         statuses = work.store.read("raw_samples", shard, RAW_SAMPLES, ["status"])["status"]
         mask = expression.mask({text: table[name].to_numpy() for text, name in names.items()})
         kept.append(parse_uids(table["uid"].filter(pa.array(mask & (statuses.to_numpy() == "ok")))))
-    expected, found = union(kept)[0], read_subset(Path(output.facts["path"]))
+    expected, found = union(kept)[0], read_subset(data_directory() / output.facts["path"])
     return Verdict(
         bool(np.array_equal(expected, found)),
         f"{len(found):,} uids, {len(expected):,} by the stored masks",

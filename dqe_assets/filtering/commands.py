@@ -128,6 +128,8 @@ def _require_free(out: Path, expression: str, pools: Sequence[str], *, force: bo
     """Refuse to overwrite what is not the same subset, before hours are spent on it."""
     from dqe_assets.filtering.subset import manifest_path
 
+    if out.suffix != ".npy":
+        fail(f"{out}: a subset ends in .npy")
     if force or not (out.exists() or manifest_path(out).exists()):
         return
     try:

@@ -13,6 +13,7 @@ from dqe_assets.filtering.pool import UID, PoolError
 from dqe_assets.filtering.select import Batch, over_batches
 from dqe_assets.filtering.subset import UID_TYPE, UidError, distinct, parse_uids, union
 from dqe_resources.packages import package_version
+from dqe_resources.parallel import ordered_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -107,8 +108,8 @@ def make_subset(
                 "share": owned[number] / len(uids) if len(uids) else 0.0,
                 "files": [
                     {"path": file.path, "bytes": file.bytes, "digest": file.digest}
-                    for part in pool.parts
-                    for file in part.files(columns)
+                    for files in ordered_map(lambda part: part.files(columns), pool.parts)
+                    for file in files
                 ],
             }
             for number, pool in enumerate(pools)

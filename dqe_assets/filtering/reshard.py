@@ -210,11 +210,18 @@ def _begin(plan: Plan, folder: Path) -> dict[str, Any] | None:
             f"{folder}: holds something else, or the export of another subset; name an empty folder with --out"
         )
     write_record(folder / UNFINISHED, {"fingerprint": plan.fingerprint})
+    for path in _torn(folder):
+        path.unlink()
     return None
 
 
 def _in_use(folder: Path) -> bool:
-    return folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+    return folder.is_file() or (folder.is_dir() and any(path not in _torn(folder) for path in folder.iterdir()))
+
+
+def _torn(folder: Path) -> list[Path]:
+    """What a killed run was writing."""
+    return list(folder.glob(".*.tmp"))
 
 
 def _write_shard(folder: Path, number: int, entries: Iterator[tuple[str, Sample]]) -> None:

@@ -7,9 +7,10 @@ import io
 import json
 import re
 import tarfile
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow.compute as pc
@@ -19,7 +20,7 @@ from dqe_assets.schemas import RAW_SAMPLES
 from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     import fsspec
     import pyarrow as pa
@@ -160,26 +161,36 @@ class Tar:
 
     def uids(self) -> list[str]:
         """The uids, from the .json of each sample; pictures are skipped over."""
-        return [uid for uid, _ in self._samples(frozenset(("json",)))]
+        return [uid for uid, _ in self._samples()]
 
     def read(self, wanted: Container[str]) -> Iterator[Sample]:
-        """Those that are wanted, every file of them as it is."""
-        for uid, files in self._samples(None):
+        """Those that are wanted, every file of them as it is; the others are skipped over."""
+        for uid, files in self._samples():
             if uid in wanted:
-                yield Sample(uid, files)
+                yield Sample(uid, files())
 
-    def _samples(self, extensions: Container[str] | None) -> Iterator[tuple[str, dict[str, bytes]]]:
+    def _samples(self) -> Iterator[tuple[str, Callable[[], dict[str, bytes]]]]:
+        """The uid of each sample, and what reads its files by extension."""
+        with (
+            self._whole(),
+            self.filesystem.open(self.name, "rb") as handle,
+            tarfile.open(fileobj=handle, mode="r:") as tar,
+        ):
+
+            def contents(files: dict[str, tarfile.TarInfo]) -> dict[str, bytes]:
+                with self._whole():
+                    return {name: tar.extractfile(member).read() for name, member in files.items()}  # type: ignore[union-attr]
+
+            members = (member for member in tar if member.isfile())
+            for key, group in groupby(members, key=lambda member: _split(member.name)[0]):
+                files = {_split(member.name)[1]: member for member in group}
+                facts = contents({name: files[name] for name in ("json",) if name in files})
+                yield _uid(self.name, key, facts.get("json")), partial(contents, files)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
         try:
-            with self.filesystem.open(self.name, "rb") as handle, tarfile.open(fileobj=handle, mode="r:") as tar:
-                members = (member for member in tar if member.isfile())
-                for key, group in groupby(members, key=lambda member: _split(member.name)[0]):
-                    files = {
-                        extension: tar.extractfile(member).read()  # type: ignore[union-attr]
-                        for member in group
-                        for extension in [_split(member.name)[1]]
-                        if extensions is None or extension in extensions
-                    }
-                    yield _uid(self.name, key, files.get("json")), files
+            yield
         except (tarfile.TarError, OSError, EOFError) as error:
             raise SamplesError(
                 f"{self.name}: torn or not a tar ({' '.join(str(error).split())}); fetch it again, or leave it out"
@@ -188,9 +199,9 @@ class Tar:
 
 def _split(name: str) -> tuple[str, str]:
     """A file's key and extension, as WebDataset cuts them: at the first dot of its last part."""
-    path = PurePosixPath(name)
-    stem, _, extension = path.name.partition(".")
-    return str(path.with_name(stem or path.name)), extension.lower()
+    folder, slash, last = name.rpartition("/")
+    stem, _, extension = last.partition(".")
+    return f"{folder}{slash}{stem}", extension.lower()
 
 
 def _uid(tar: str, key: str, facts: bytes | None) -> str:

@@ -25,7 +25,7 @@ _NEAR = "SELECT DISTINCT image_name FROM samples ORDER BY levenshtein(image_name
 
 
 def sample_sections(warehouse: Warehouse, image_name: str) -> list[Section]:
-    """The samples of that name, each with its captions and their scores, and its duplicates.
+    """The samples of that name, each with its captions and their scores, its duplicates, and the filters' verdicts.
 
     A name that several sources use gives a sample of each.
 
@@ -48,6 +48,9 @@ def sample_sections(warehouse: Warehouse, image_name: str) -> list[Section]:
                 table = _rows(connection, query, sample["uid"])
                 if table.num_rows:
                     sections.append(Section(title, "", table))
+            for masks in _rows(connection, "SELECT * FROM filter_masks WHERE uid = ?", sample["uid"]).to_pylist():
+                kept = {name: value for name, value in masks.items() if name != "uid"}
+                sections.append(Section("Filters", "", pa.table({"filter": list(kept), "keeps": list(kept.values())})))
         return sections
 
 

@@ -50,7 +50,7 @@ pieces = st.sampled_from(
     ]
 )
 captions = st.none() | st.lists(pieces, max_size=12).map("".join) | st.text(max_size=20) | st.sampled_from(CAPTIONS)
-sizes = st.none() | st.integers(-3, 3) | st.integers(195, 205) | st.integers(590, 620)
+sizes = st.sampled_from([None, -1, 0, 1, 199, 200, 201, 599, 600, 601])
 # Few different scores, so that there are ties.
 scores = st.none() | st.sampled_from([math.nan, -0.0, 0.0, 0.1, 0.28, 0.3, 0.5]) | st.floats(-1, 1)
 
@@ -95,6 +95,13 @@ class TestBasic:
     def test_language(self, fasttext_model, values):
         expected = [value is not None and is_english(fasttext_model, value) for value in values]
         assert language.english(text_table(values), language.FASTTEXT).tolist() == expected
+
+    def test_line_feeds_are_spaces(self, fasttext_model):
+        words = ("the", "dog", "is", "on", "a", "beach", "with", "our", "house", "Hund", "und", "Haus", "le", "perro")
+        values = [f"{one}\n{other}" for one in words for other in words]
+        expected = [is_english(fasttext_model, value) for value in values]
+        assert language.english(text_table(values), language.FASTTEXT).tolist() == expected
+        assert expected != [is_english(fasttext_model, value.replace("\n", "")) for value in values]
 
     def test_whole(self, fasttext_model):
         found = table(500)
@@ -275,6 +282,12 @@ def test_laion2b(values):
         for text, score in values
     ]
     assert Laion2b().mask(found).tolist() == expected
+
+
+def test_laion2b_begins_at_its_threshold():
+    scores = pa.array([0.27, 0.28, 0.29], pa.float32())
+    found = pa.table({"text": ["the quick brown fox jumps over the lazy dog"] * 3, "clip_b32_similarity_score": scores})
+    assert Laion2b().mask(found).tolist() == [False, True, True]
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,8 @@ class TestBadMetadata:
         )
 
     @pytest.mark.parametrize("uid", [None, "0" * 31, "z" * 32])
-    def test_a_uid_that_is_none(self, tmp_path, uid):
+    def test_a_uid_that_is_none(self, tmp_path, monkeypatch, uid):
+        monkeypatch.setattr("dqe_assets.filtering.pool.BATCH_ROWS", 6)
         rows = table(20)
         found = rows["uid"].to_pylist()
         found[17] = uid
