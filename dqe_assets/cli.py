@@ -14,6 +14,7 @@ from rich.table import Table
 from dqe_assets.caption.commands import engine
 from dqe_assets.concepts.commands import concepts
 from dqe_assets.filtering.commands import filter_pool, reshard
+from dqe_assets.publish.commands import publish
 from dqe_assets.terminal import clear_errors as _clear_errors
 from dqe_assets.terminal import console, errors
 from dqe_assets.terminal import fail as _fail
@@ -268,6 +269,7 @@ def _print_csv(data: pa.Table) -> None:
 
 app.command("filter")(filter_pool)
 app.command()(reshard)
+app.command()(publish)
 
 if __name__ == "__main__":
     app()

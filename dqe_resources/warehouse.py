@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,7 +18,7 @@ from dqe_resources.component import Component
 from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import duckdb
     import pyarrow as pa
@@ -111,20 +111,33 @@ class Warehouse(Component):
             WarehouseError: as for ``connect``.
             KeyboardInterrupt: Ctrl-C stopped it.
         """
+        with self.session() as query:
+            return query(sql)
+
+    @contextmanager
+    def session(self) -> Iterator[Callable[[str], pa.Table]]:
+        """What runs one query after another as ``query`` does, all on the warehouse as it is now.
+
+        Raises:
+            WarehouseError: as for ``connect``.
+        """
         with closing(self._confined()) as connection:
-            _require_one_select(connection, sql)
-            # In a thread of its own, for Python handles Ctrl-C only between two calls into DuckDB.
-            with ThreadPoolExecutor(max_workers=1) as pool:
-                result = pool.submit(_fetch, connection, sql)
-                try:
-                    return result.result(timeout=self.statement_timeout)
-                except TimeoutError as error:
-                    message = f"stopped after {self.statement_timeout:g} s (statement_timeout)"
-                    raise QueryError(message) from error
-                finally:
-                    while not result.done():
-                        connection.interrupt()
-                        wait([result], timeout=0.1)
+            yield lambda sql: self._run(connection, sql)
+
+    def _run(self, connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+        _require_one_select(connection, sql)
+        # In a thread of its own, for Python handles Ctrl-C only between two calls into DuckDB.
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            result = pool.submit(_fetch, connection, sql)
+            try:
+                return result.result(timeout=self.statement_timeout)
+            except TimeoutError as error:
+                message = f"stopped after {self.statement_timeout:g} s (statement_timeout)"
+                raise QueryError(message) from error
+            finally:
+                while not result.done():
+                    connection.interrupt()
+                    wait([result], timeout=0.1)
 
     def _confined(self) -> duckdb.DuckDBPyConnection:
         connection = self._open(

@@ -24,7 +24,7 @@ from dqe_resources.errors import DataQualityError
 from dqe_resources.storage import fingerprint, replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -199,17 +199,17 @@ def _require_samples(plan: Plan, *, allow_missing: bool) -> None:
 
 def _begin(plan: Plan, folder: Path) -> dict[str, Any] | None:
     """Make the folder ready; returns the manifest where it holds this export already."""
-    manifest = _record(folder / MANIFEST)
+    manifest = read_record(folder / MANIFEST)
     if manifest is not None and manifest.get("fingerprint") == plan.fingerprint:
         sizes = {shard["name"]: shard["bytes"] for shard in manifest["shards"]}
         if all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items()):
             return manifest
         (folder / MANIFEST).unlink()
-    elif (_record(folder / UNFINISHED) or {}).get("fingerprint") != plan.fingerprint and _in_use(folder):
+    elif (read_record(folder / UNFINISHED) or {}).get("fingerprint") != plan.fingerprint and _in_use(folder):
         raise ReshardError(
             f"{folder}: holds something else, or the export of another subset; name an empty folder with --out"
         )
-    _write_record(folder / UNFINISHED, {"fingerprint": plan.fingerprint})
+    write_record(folder / UNFINISHED, {"fingerprint": plan.fingerprint})
     for path in _torn(folder):
         path.unlink()
     return None
@@ -225,23 +225,30 @@ def _torn(folder: Path) -> list[Path]:
 
 
 def _write_shard(folder: Path, number: int, entries: Iterator[tuple[str, Sample]]) -> None:
-    stats = {"successes": 0, "encoded": 0}
     digest = _Digest()
+    stats: dict[str, int] = {}
 
     def write(target: BinaryIO) -> None:
         digest.target = target
-        with tarfile.open(fileobj=digest, mode="w|", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
-            for key, sample in entries:
-                for extension, content in sample.files.items():
-                    # Neither time nor owner: the same samples give the same bytes.
-                    info = tarfile.TarInfo(f"{key}.{extension}")
-                    info.size, info.mode = len(content), 0o444
-                    tar.addfile(info, io.BytesIO(content))
-                stats["successes"] += 1
-                stats["encoded"] += sample.encoded
+        stats.update(write_tar(digest, entries))
 
     replace_file(folder / _name(number), write)
-    _write_record(folder / _stats_name(number), {**stats, "bytes": digest.bytes, "sha256": digest.sha256.hexdigest()})
+    write_record(folder / _stats_name(number), {**stats, "bytes": digest.bytes, "sha256": digest.sha256.hexdigest()})
+
+
+def write_tar(target: BinaryIO | _Digest, entries: Iterable[tuple[str, Sample]]) -> dict[str, int]:
+    """Write samples by their keys as a WebDataset tar; returns how many there were, and how many encoded anew."""
+    stats = {"successes": 0, "encoded": 0}
+    with tarfile.open(fileobj=target, mode="w|", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
+        for key, sample in entries:
+            for extension, content in sample.files.items():
+                # Neither time nor owner: the same samples give the same bytes.
+                info = tarfile.TarInfo(f"{key}.{extension}")
+                info.size, info.mode = len(content), 0o444
+                tar.addfile(info, io.BytesIO(content))
+            stats["successes"] += 1
+            stats["encoded"] += sample.encoded
+    return stats
 
 
 class _Index:
@@ -290,7 +297,7 @@ class _Digest:
 
 def _finish(plan: Plan, folder: Path, about: dict[str, Any]) -> dict[str, Any]:
     stats = [_stats(folder, number) or {} for number in range(plan.shards)]
-    _write_record(folder / "sizes.json", {_name(n): one["successes"] for n, one in enumerate(stats)})
+    write_record(folder / "sizes.json", {_name(n): one["successes"] for n, one in enumerate(stats)})
     manifest = {
         "fingerprint": plan.fingerprint,
         "subset": about,
@@ -305,18 +312,19 @@ def _finish(plan: Plan, folder: Path, about: dict[str, Any]) -> dict[str, Any]:
             for n, one in enumerate(stats)
         ],
     }
-    _write_record(folder / MANIFEST, manifest)
+    write_record(folder / MANIFEST, manifest)
     (folder / UNFINISHED).unlink(missing_ok=True)
     return manifest
 
 
 def _stats(folder: Path, number: int) -> dict[str, Any] | None:
     """What is known of a shard that is done: its statistics are written after it."""
-    path, stats = folder / _name(number), _record(folder / _stats_name(number))
+    path, stats = folder / _name(number), read_record(folder / _stats_name(number))
     return stats if stats and path.is_file() and path.stat().st_size == stats.get("bytes") else None
 
 
-def _record(path: Path) -> dict[str, Any] | None:
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The JSON object of a file; None where there is none."""
     try:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -324,7 +332,8 @@ def _record(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _write_record(path: Path, record: dict[str, Any]) -> None:
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write a JSON object atomically."""
     replace_file(path, lambda target: target.write(json.dumps(record, indent=1, ensure_ascii=False).encode()))
 
 

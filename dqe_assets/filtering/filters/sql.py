@@ -45,11 +45,11 @@ class Sql(Filter):
     @field_validator("condition")
     @classmethod
     def _speaks_of_a_row(cls, condition: str) -> str:
-        nodes = list(_nodes(_syntax(condition)))
-        for node in nodes:
+        found = list(nodes(syntax(condition)))
+        for node in found:
             if node["class"] in _NOT_OF_A_ROW:
                 raise ValueError(f"{_NOT_OF_A_ROW[node['class']]} is not of one row: {condition}")
-        for function in dict.fromkeys(node["function_name"] for node in nodes if node["class"] == "FUNCTION"):
+        for function in dict.fromkeys(node["function_name"] for node in found if node["class"] == "FUNCTION"):
             _check_function(function)
         if not _columns(condition):
             raise ValueError(f"names no column: {condition}")
@@ -118,11 +118,11 @@ def _tried(query: str, parameters: Sequence[Any], rows: pa.Table | None) -> pa.T
 @cache
 def _columns(condition: str) -> tuple[str, ...]:
     # samples.width, or a field of a struct: width.field
-    paths = [node["column_names"] for node in _nodes(_syntax(condition)) if node["class"] == "COLUMN_REF"]
+    paths = [node["column_names"] for node in nodes(syntax(condition)) if node["class"] == "COLUMN_REF"]
     return tuple(dict.fromkeys(path[1] if path[0] == _TABLE and len(path) > 1 else path[0] for path in paths))
 
 
-def _syntax(condition: str) -> Any:
+def syntax(condition: str) -> Any:
     """The condition's syntax tree; ValueError if it is more or less than one condition."""
     trees = _run("SELECT json_serialize_sql(unnest(?)) AS tree", [[_query(condition), _query("true")]])
     found, plain = (json.loads(tree) for tree in trees["tree"].to_pylist())
@@ -141,16 +141,16 @@ def _without_places(tree: Any) -> Any:
     return [_without_places(value) for value in tree] if isinstance(tree, list) else tree
 
 
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+def nodes(tree: Any) -> Iterator[dict[str, Any]]:
     """All expressions of a syntax tree."""
     if isinstance(tree, dict):
         if "class" in tree:
             yield tree
         for value in tree.values():
-            yield from _nodes(value)
+            yield from nodes(value)
     elif isinstance(tree, list):
         for value in tree:
-            yield from _nodes(value)
+            yield from nodes(value)
 
 
 @cache

@@ -49,6 +49,9 @@ class Source(Component):
     name: Name
     shard_size: ShardSize = 10_000
     min_success_rate: Annotated[float, Field(ge=0, le=1)] = 0.5
+    license: Annotated[str | None, Field(exclude=True, description="of the samples; changes nothing made of them")] = (
+        None
+    )
 
     @abstractmethod
     def shards(self, first: int = 0) -> Iterator[Shard]:

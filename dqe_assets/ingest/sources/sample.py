@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
 
 from dqe_assets.ingest.sources.parts import shards_of
 from dqe_assets.ingest.sources.protocol import Name, Shard, ShardSize, Source
@@ -19,6 +21,7 @@ class SampleSource(Source):
     kind: ClassVar[str] = "sample"
     name: Name = "sample"
     shard_size: ShardSize = 64
+    license: Annotated[str | None, Field(exclude=True)] = "each photo its own"
 
     def shards(self, first: int = 0) -> Iterator[Shard]:
         """As ``Source.shards``."""

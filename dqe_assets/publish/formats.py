@@ -1,0 +1,156 @@
+"""The files of each format: Parquet with images, WebDataset tars, DataComp metadata, vectors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dqe_assets.filtering.reshard import write_tar
+from dqe_assets.filtering.samples import Sample, StoreShard
+from dqe_assets.publish.selection import FACTS, PublishError, Selection, facts_of
+from dqe_assets.schemas import IMAGE_TYPE, JOINT_EMBEDDINGS, RAW_SAMPLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import BinaryIO
+
+    from dqe_assets.publish.selection import Query
+    from dqe_resources.storage import Store
+
+VECTOR = "vector_"
+"""What the columns of named vectors begin with."""
+
+_GROUP_BYTES = 16 << 20
+_GROUP_ROWS = 1000
+
+_SHA256 = pa.field("sha256", pa.string())
+_IMAGES = pa.schema([pa.field("image", IMAGE_TYPE), *FACTS, _SHA256])
+
+_DATACOMP = {
+    "uid": "uid",
+    "url": "url",
+    "text": "caption",
+    "original_width": "width",
+    "original_height": "height",
+    "caption_source": "caption_source",
+    "similarity": "similarity",
+    "original_similarity": "original_similarity",
+    "best_similarity": "best_similarity",
+}
+"""The columns of metadata as DataComp names them, and ours."""
+
+
+@dataclass(frozen=True)
+class Shards:
+    """What the shards of a publication are written from.
+
+    Attributes:
+        store: the store, for images and vectors.
+        query: runs one SELECT on the warehouse, for everything else.
+        selection: the samples.
+    """
+
+    store: Store
+    query: Query
+    selection: Selection
+
+    def write_images(self, target: BinaryIO, start: int, stop: int) -> None:
+        """The samples from one position to another as Parquet that opens as a Hugging Face dataset."""
+        schema = _IMAGES.with_metadata({"huggingface": json.dumps(_features(_IMAGES))})
+        with pq.ParquetWriter(target, schema, compression="zstd", write_page_checksum=True) as writer:
+            for group in _groups(self._samples(start, stop)):
+                writer.write_table(pa.Table.from_pylist(group, schema))
+
+    def write_tar(self, target: BinaryIO, start: int, stop: int) -> None:
+        """The samples from one position to another as a WebDataset tar."""
+        write_tar(target, ((sample.uid, sample) for sample in self._samples(start, stop)))
+
+    def write_metadata(self, target: BinaryIO, start: int, stop: int) -> None:
+        """The samples from one position to another as metadata with DataComp's columns; ``sha256`` as found."""
+        schema = pa.schema([*(FACTS.field(ours).with_name(name) for name, ours in _DATACOMP.items()), _SHA256])
+        schema = pa.schema([field.remove_metadata() for field in schema])
+        with pq.ParquetWriter(target, schema, compression="zstd", write_page_checksum=True) as writer:
+            for shard, facts, rows in self._pages(start, stop):
+                stored = self.store.read("raw_samples", shard, RAW_SAMPLES, ["uid", "sha256"]).take(rows)
+                _require_same(shard, facts, stored["uid"])
+                columns = [facts[ours] for ours in _DATACOMP.values()]
+                writer.write_table(pa.table([*columns, stored["sha256"]], schema=schema))
+
+    def write_vectors(self, target: BinaryIO, start: int, stop: int, vectors: Mapping[str, int]) -> None:
+        """The named vectors of the samples from one position to another, float32 [d], and what is known of each."""
+        types = {name: pa.list_(pa.float32(), size) for name, size in vectors.items()}
+        fields = [FACTS.field("uid"), *(pa.field(VECTOR + name, kind) for name, kind in types.items()), *FACTS]
+        schema = pa.schema([field.remove_metadata() for field in dict.fromkeys(fields)])
+        with pq.ParquetWriter(target, schema, compression="zstd", write_page_checksum=True) as writer:
+            for shard, facts, rows in self._pages(start, stop):
+                stored = self.store.read("joint_embeddings", shard, JOINT_EMBEDDINGS, ["uid", "item", "embedding"])
+                columns = {name: facts[name] for name in FACTS.names}
+                for name, kind in types.items():
+                    of_item = stored.filter(pc.equal(stored["item"], name)).take(rows)
+                    _require_same(shard, facts, of_item["uid"])
+                    columns[VECTOR + name] = of_item["embedding"].cast(pa.list_(pa.float32())).cast(kind)
+                writer.write_table(pa.table(columns).select(schema.names).cast(schema))
+
+    def _pages(self, start: int, stop: int) -> Iterator[tuple[str, pa.Table, pa.Array]]:
+        for shard, rows in self.selection.pieces(start, stop):
+            yield shard, facts_of(self.query, self.selection, shard, rows), pa.array(rows)
+
+    def _samples(self, start: int, stop: int) -> Iterator[Sample]:
+        for shard, facts, _ in self._pages(start, stop):
+            found = StoreShard(self.store, shard).read(frozenset(facts["uid"].to_pylist()))
+            for known in facts.to_pylist():
+                sample = next(found, None)
+                if sample is None or sample.uid != known["uid"]:
+                    raise _changed(shard)
+                yield _published(sample, known)
+
+
+def _published(sample: Sample, known: dict[str, Any]) -> Sample:
+    """A sample with the caption to train on, and with all that is known of it."""
+    as_stored = json.loads(sample.files["json"])
+    facts = json.dumps({**known, "sha256": as_stored["sha256"]}, ensure_ascii=False)
+    return Sample(
+        sample.uid, {**sample.files, "txt": known["caption"].encode(), "json": facts.encode()}, sample.encoded
+    )
+
+
+def _groups(samples: Iterator[Sample]) -> Iterator[list[dict[str, Any]]]:
+    """Rows with images, so many at once as memory should hold."""
+    group: list[dict[str, Any]] = []
+    size = 0
+    for sample in samples:
+        (extension, data), *_ = sample.files.items()
+        image = {"bytes": data, "path": f"{sample.uid}.{extension}"}
+        group.append({"image": image, **json.loads(sample.files["json"])})
+        size += len(data)
+        if size >= _GROUP_BYTES or len(group) == _GROUP_ROWS:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    """The schema as ``datasets`` keeps it in the metadata of its files."""
+    types = {pa.float32(): "float32", pa.int32(): "int32", pa.bool_(): "bool", pa.string(): "string"}
+    features = {
+        field.name: {"_type": "Image"} if field.type == IMAGE_TYPE else {"dtype": types[field.type], "_type": "Value"}
+        for field in schema
+    }
+    return {"info": {"features": features}}
+
+
+def _require_same(shard: str, facts: pa.Table, uids: pa.ChunkedArray) -> None:
+    if facts["uid"].to_pylist() != uids.to_pylist():
+        raise _changed(shard)
+
+
+def _changed(shard: str) -> PublishError:
+    return PublishError(
+        f"{shard}: has changed since the warehouse was built; run: dqe materialize, then publish to an empty folder"
+    )

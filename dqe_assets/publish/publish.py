@@ -1,0 +1,220 @@
+"""A selection of the store as a folder to train on: resumable, with its card, its lineage and a manifest of hashes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dqe_assets.publish import card
+from dqe_assets.publish.folder import File, write_folder
+from dqe_assets.publish.formats import Shards
+from dqe_assets.publish.selection import select
+from dqe_assets.schemas import IMAGE, SYNTHETIC_CAPTIONS_PREFIX
+from dqe_resources.packages import package_version
+from dqe_resources.storage import fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import BinaryIO
+
+    from dqe_assets.publish.selection import Query, Selection
+    from dqe_assets.settings import Settings
+
+Format = Literal["hf", "webdataset", "datacomp"]
+
+CARD = "README.md"
+LOADER = "load_vectors.py"
+
+_VERSION = "1"
+"""Raised whenever the same selection comes to give other files than before."""
+
+_PACKAGES = ("duckdb", "pillow", "pyarrow")
+
+_PATHS: dict[str, tuple[str, str]] = {
+    "hf": ("data/train-{number:05d}-of-{shards:05d}.parquet", "data/train-*.parquet"),
+    "webdataset": ("data/{number:08d}.tar", "data/*.tar"),
+    "datacomp": ("metadata/{number:05d}-of-{shards:05d}.parquet", "metadata/*.parquet"),
+}
+"""Name of a shard's file, and of all of them, for each format."""
+
+_OPENED = {
+    "hf": 'datasets.load_dataset("{folder}")',
+    "webdataset": 'webdataset.WebDataset("{folder}/data/{{{first:08d}..{last:08d}}}.tar")',
+    "datacomp": "dqe filter {folder}/metadata --expr basic_filter --out subset.npy",
+}
+
+
+def opening(manifest: dict[str, Any], folder: Path) -> str:
+    """How what is published in a folder is opened, as it is to be typed."""
+    last = -(-manifest["samples"] // manifest["samples_per_shard"]) - 1
+    return _OPENED[manifest["format"]].format(folder=folder, first=0, last=last)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to publish.
+
+    Attributes:
+        condition: SQL over the warehouse's table ``samples``.
+        caption: ``best``, ``original`` or a captioner's name.
+        format: of the files.
+        shard_size: samples in each file but the last.
+        vectors: whether the named vectors are published beside them.
+    """
+
+    condition: str
+    caption: str
+    format: Format
+    shard_size: int
+    vectors: bool = False
+
+
+def publish(
+    settings: Settings, folder: Path, request: Request, track: Callable[[int, int], None] = lambda _, __: None
+) -> dict[str, Any]:
+    """Write what is asked for to a folder, going on where a killed run was; returns the manifest.
+
+    Memory is that of a few thousand samples' facts and a few images, besides four bytes for each sample chosen.
+
+    Args:
+        settings: the settings.
+        folder: empty, absent, or holding this very publication, finished or not.
+        request: what to publish.
+        track: is told how many samples of how many have been written.
+
+    Raises:
+        PublishError: the condition is wrong, nothing is chosen, the folder holds something else, or a shard of the
+            store has changed since the warehouse was built.
+        WarehouseError: there is no warehouse.
+        StorageError: the store cannot be read, or the folder cannot be written.
+    """
+    with settings.warehouse.session() as query:
+        selection = select(query, request.condition, request.caption)
+        about = _about(settings, selection, request)
+        shards = Shards(settings.opened_store, query, selection)
+        files = [*_shard_files(shards, request, about["vectors"]), *_beside(query, selection, request, about)]
+        return write_folder(folder, about, files, track)
+
+
+def _about(settings: Settings, selection: Selection, request: Request) -> dict[str, Any]:
+    """All that decides what is written."""
+    names = dict.fromkeys((IMAGE, *settings.caption_sources), settings.scorer.dimension)
+    of_source: Counter[str] = Counter()
+    for chosen in selection.shards:
+        of_source[settings.source_of(chosen.shard).name] += len(chosen.rows)
+    return {
+        "format": request.format,
+        "condition": request.condition,
+        "caption": request.caption,
+        "samples": selection.total,
+        "samples_per_shard": request.shard_size,
+        "vectors": names if request.vectors else None,
+        "selection": {
+            "samples": selection.samples,
+            "steps": [asdict(step) for step in selection.steps],
+            "without_caption": selection.without_caption,
+            "filters": dict(selection.filters),
+            "shards": [
+                {"shard": chosen.shard, "samples": len(chosen.rows), "digest": chosen.digest}
+                for chosen in selection.shards
+            ],
+        },
+        "sources": [
+            {
+                "name": source.name,
+                "kind": source.kind,
+                "license": source.license or card.UNKNOWN,
+                "samples": of_source[source.name],
+            }
+            for source in settings.sources
+            if of_source[source.name]
+        ],
+        "lineage": {
+            "assets": _lineage(settings, selection),
+            "scorer": settings.scorer.model,
+            "captioners": {captioner.name: captioner.model for captioner in settings.captioners},
+        },
+        "versions": {"publish": _VERSION, **{name: package_version(name) for name in _PACKAGES}},
+    }
+
+
+def _lineage(settings: Settings, selection: Selection) -> list[dict[str, Any]]:
+    """What was made of the shards, by which version of the code, and from what."""
+    shards = [chosen.shard for chosen in selection.shards]
+    synthetic = [SYNTHETIC_CAPTIONS_PREFIX + name for name in settings.captioner_names]
+    per_shard = ["raw_samples", "image_features", *synthetic, "joint_embeddings", "caption_scores"]
+    over_all = ["duplicate_clusters", *(["filter_masks"] if selection.filters else [])]
+    places: dict[str, list[Any]] = dict.fromkeys(per_shard, shards) | {asset: [None] for asset in over_all}
+    lineage = []
+    for asset, partitions in places.items():
+        found = [settings.opened_store.get(asset, partition) for partition in partitions]
+        stamps = [stored.stamp for stored in found if stored is not None]
+        if stamps:
+            lineage.append(
+                {
+                    "asset": asset,
+                    "partitions": len(stamps),
+                    "code_versions": sorted({stamp.code_version for stamp in stamps}),
+                    "fingerprint": fingerprint([stamp.fingerprint for stamp in stamps]),
+                }
+            )
+    return lineage
+
+
+def _shard_files(shards: Shards, request: Request, vectors: dict[str, int] | None) -> list[File]:
+    total, size = shards.selection.total, request.shard_size
+    count = -(-total // size)
+    write = {"hf": shards.write_images, "webdataset": shards.write_tar, "datacomp": shards.write_metadata}
+    kinds: list[tuple[str, Callable[..., None]]] = [(_PATHS[request.format][0], write[request.format])]
+    if vectors is not None:
+        kinds.append(("vectors/{number:05d}-of-{shards:05d}.parquet", partial(shards.write_vectors, vectors=vectors)))
+    return [
+        File(
+            name.format(number=number, shards=count),
+            min(size, total - number * size),
+            partial(writer, start=number * size, stop=(number + 1) * size),
+        )
+        for name, writer in kinds
+        for number in range(count)
+    ]
+
+
+def _beside(query: Query, selection: Selection, request: Request, about: dict[str, Any]) -> list[File]:
+    """The card, its pictures and the loader of vectors."""
+
+    def write_card(target: BinaryIO) -> None:
+        text = card.render(
+            about,
+            figures=card.figures(query, selection),
+            composition=card.composition(query, selection),
+            credits=_credits(about["sources"]),
+            paths=_PATHS[request.format][1],
+            opened=opening(about, Path()),
+        )
+        target.write(text.encode())
+
+    drawn: dict[str, bytes] = {}
+
+    def write_picture(target: BinaryIO, name: str) -> None:
+        drawn.update(drawn or card.pictures(query, selection))
+        target.write(drawn[name])
+
+    files = [
+        File(name, 0, partial(write_picture, name=name)) for name in (card.SIMILARITY_PICTURE, card.FUNNEL_PICTURE)
+    ]
+    if request.vectors:
+        loader = Path(__file__).with_name(LOADER)
+        files.append(File(LOADER, 0, lambda target: target.write(loader.read_bytes())))
+    return [*files, File(CARD, 0, write_card)]
+
+
+def _credits(sources: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Who made the photos of the embedded sample, where it is among the sources."""
+    if not any(source["kind"] == "sample" for source in sources):
+        return {}
+    from dqe_assets.ingest.sample.photos import PHOTOS
+
+    return {key: photo.credit for key, photo in PHOTOS.items()}

@@ -1,0 +1,303 @@
+"""Which samples are published, and what is said of each: found in the warehouse."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from dqe_assets import schemas
+from dqe_assets.filtering.filters.sql import nodes, syntax
+from dqe_assets.report.relations import meaning
+from dqe_assets.schemas import ORIGINAL, Column, table_schema
+from dqe_resources.errors import DataQualityError
+from dqe_resources.warehouse import QueryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    Query = Callable[[str], pa.Table]
+    """Runs one SELECT on the warehouse, confined: ``Warehouse.session``."""
+
+BEST = "best"
+"""The caption rule that takes each sample's best-scored caption."""
+
+_ROW = '"row"'
+
+_PAGE = 4096
+"""Samples whose facts are read at once."""
+
+
+class PublishError(DataQualityError):
+    """Nothing can be published: says why and what to do."""
+
+
+def _same(schema: pa.Schema, name: str, of: str = "") -> Column:
+    return Column(name, schema.field(of or name).type, meaning(schema, of or name))
+
+
+_FACTS: dict[str, Column] = {
+    "c.caption": Column("caption", pa.string(), "the caption to train on, chosen by the caption rule"),
+    "c.caption_source": Column("caption_source", pa.string(), "where it is from: original, or a captioner's name"),
+    "c.similarity": _same(schemas.CAPTION_SCORES, "similarity"),
+    "c.tokens": _same(schemas.CAPTION_SCORES, "tokens"),
+    "s.caption": _same(schemas.RAW_SAMPLES, "original_caption", "caption"),
+    "s.original_similarity": Column("original_similarity", pa.float32(), "its similarity [-1 to 1]"),
+    "s.best_source": Column("best_source", pa.string(), "caption source with the highest similarity"),
+    "s.best_similarity": Column("best_similarity", pa.float32(), "its similarity [-1 to 1]"),
+    **{
+        f"s.{name}": _same(schemas.RAW_SAMPLES, name)
+        for name in ("url", "source", "shard", "image_name", "width", "height")
+    },
+    **{
+        f"s.{name}": _same(schemas.IMAGE_FEATURES, name)
+        for name in ("sharpness", "brightness", "contrast", "colourfulness", "top_label")
+    },
+    "s.top_label_probability": Column("top_label_probability", pa.float32(), "its probability [0 to 1]"),
+    "s.is_duplicate": Column(
+        "is_duplicate", pa.bool_(), "whether another sample of its duplicate cluster stands for it"
+    ),
+    "s.cluster": Column("cluster", pa.string(), "duplicate cluster; null if it is alone"),
+}
+"""What is published of a sample besides its image, by the SQL that gives it."""
+
+FACTS = table_schema([schemas.UID, *_FACTS.values()])
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A term of the condition.
+
+    Attributes:
+        condition: the term.
+        alone: samples with an image that it keeps by itself.
+        left: samples that it and the terms before it keep.
+    """
+
+    condition: str
+    alone: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The samples chosen of a shard.
+
+    Attributes:
+        shard: partition key.
+        rows: their positions in the shard, int32 [n], ascending.
+        digest: of all that the warehouse says of them.
+    """
+
+    shard: str
+    rows: np.ndarray
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is published.
+
+    Attributes:
+        condition: SQL over the warehouse's table ``samples``.
+        caption: the caption rule.
+        samples: all samples with an image.
+        steps: the terms of the condition, in order.
+        filters: the filters that the condition names, with what each is.
+        shards: the samples, in the order in which they are published.
+    """
+
+    condition: str
+    caption: str
+    samples: int
+    steps: tuple[Step, ...]
+    filters: Mapping[str, str]
+    shards: tuple[Chosen, ...]
+
+    @property
+    def total(self) -> int:
+        """Samples to publish."""
+        return sum(len(chosen.rows) for chosen in self.shards)
+
+    @property
+    def without_caption(self) -> int:
+        """Samples that fulfil the condition and have no caption of the rule: they are left out."""
+        return self.steps[-1].left - self.total
+
+    def pieces(self, start: int, stop: int) -> Iterator[tuple[str, np.ndarray]]:
+        """The samples from one position to another, as shards and rows of it, a page at a time."""
+        ends = list(accumulate(len(chosen.rows) for chosen in self.shards))
+        for chosen, end in zip(self.shards, ends, strict=True):
+            first = end - len(chosen.rows)
+            rows = chosen.rows[max(start - first, 0) : max(stop - first, 0)]
+            for page in range(0, len(rows), _PAGE):
+                yield chosen.shard, rows[page : page + _PAGE]
+
+
+def select(query: Query, condition: str, caption: str) -> Selection:
+    """The samples with an image that fulfil a condition and have a caption.
+
+    Args:
+        query: runs one SELECT on the warehouse.
+        condition: SQL over the table ``samples``; it may ask other tables in subqueries.
+        caption: ``best``, ``original`` or a captioner's name.
+
+    Raises:
+        PublishError: the condition is wrong or does not always say the same, there is no such caption, or no sample is
+            left: says what each term keeps by itself.
+    """
+    sources = query("SELECT DISTINCT caption_source FROM captions ORDER BY ALL")["caption_source"].to_pylist()
+    if caption not in {BEST, *sources}:
+        raise PublishError(f"--caption {caption}: there are no such captions; there are: {', '.join((BEST, *sources))}")
+    tree = _checked(query, condition)
+    samples, steps = _steps(query, condition, tree)
+    named = {node["column_names"][-1] for node in nodes(tree) if node["class"] == "COLUMN_REF"}
+    filters = query("SELECT filter, expression FROM filters ORDER BY filter").to_pylist()
+    table = query(
+        f"""
+        SELECT shard, list("row" ORDER BY "row") AS rows, bit_xor(md5_number(facts::VARCHAR))::VARCHAR AS digest
+        FROM ({published_sql(condition, caption, _ROW)}) facts GROUP BY shard ORDER BY shard
+        """  # noqa: S608 - the condition is one expression, and the query is confined
+    )
+    shards = tuple(
+        Chosen(record["shard"], np.array(record["rows"], np.int32), record["digest"]) for record in table.to_pylist()
+    )
+    selection = Selection(
+        condition,
+        caption,
+        samples,
+        steps,
+        {f["filter"]: f["expression"] for f in filters if f["filter"] in named},
+        shards,
+    )
+    if not selection.total:
+        raise PublishError(_why_empty(selection))
+    return selection
+
+
+def published_sql(condition: str, caption: str, *more: str) -> str:
+    """The query for what is published of the samples that fulfil a condition.
+
+    Args:
+        condition: one SQL condition over ``samples``.
+        caption: ``best``, ``original`` or a captioner's name.
+        more: further columns of ``samples``, quoted.
+    """
+    columns = ", ".join(
+        ["s.uid", *(f"s.{name}" for name in more), *(f'{sql} AS "{c.name}"' for sql, c in _FACTS.items())]
+    )
+    source = f"coalesce(s.best_source, '{ORIGINAL}')" if caption == BEST else _text(caption)
+    return f"""
+        SELECT {columns}
+        FROM (SELECT * FROM samples WHERE status = 'ok' AND ({condition}\n)) s
+        JOIN captions c ON c.uid = s.uid AND c.caption_source = {source}
+        WHERE regexp_matches(c.caption, '\\S')
+    """  # noqa: S608
+
+
+def facts_of(query: Query, selection: Selection, shard: str, rows: np.ndarray) -> pa.Table:
+    """What is published of some samples of a shard, in the order of its rows, in the schema ``FACTS``."""
+    places = f'shard = {_text(shard)} AND "row" IN ({", ".join(map(str, rows.tolist()))})'
+    sql = f'SELECT * EXCLUDE "row" FROM ({published_sql(places, selection.caption, _ROW)}) ORDER BY "row"'  # noqa: S608
+    return query(sql).select(FACTS.names).cast(FACTS)
+
+
+def _checked(query: Query, condition: str) -> Any:
+    """The condition's syntax tree."""
+    try:
+        (tree,) = syntax(condition)
+    except ValueError as error:
+        raise PublishError(f"--where: {' '.join(str(error).split())}") from error
+    try:
+        # In brackets of another kind, one that closes what is not its own is an error: true) OR (true
+        syntax(f"[{condition}\n]")
+    except ValueError as error:
+        raise PublishError(f"--where: brackets do not match: {' '.join(condition.split())}") from error
+    functions = {node["function_name"].lower() for node in nodes(tree) if node["class"] == "FUNCTION"}
+    # A function that is called without brackets, such as current_date, looks like a column.
+    functions |= {node["column_names"][0].lower() for node in nodes(tree) if node["class"] == "COLUMN_REF"}
+    quoted = ", ".join(map(_text, ("", *sorted(functions))))
+    changing = query(
+        f"""
+        SELECT DISTINCT function_name AS name FROM duckdb_functions()
+        WHERE stability <> 'CONSISTENT' AND function_name IN ({quoted}) ORDER BY ALL
+        """  # noqa: S608
+    )["name"].to_pylist()
+    if changing:
+        raise PublishError(
+            f"--where: {changing[0]}() does not always give the same, and a publication must; "
+            "for one sample in ten: md5_number_lower(uid) % 10 = 0"
+        )
+    try:
+        kind = query(f"SELECT ({condition}\n) AS kept FROM samples LIMIT 0").schema.field("kept").type  # noqa: S608
+    except QueryError as error:
+        columns = query("SELECT * FROM samples LIMIT 0").column_names
+        raise PublishError(f"--where: {error}; the columns of samples are: {', '.join(columns)}") from error
+    if not pa.types.is_boolean(kind):
+        raise PublishError(f"--where: not a condition, but {kind}: {condition}")
+    return tree
+
+
+def _steps(query: Query, condition: str, tree: Any) -> tuple[int, tuple[Step, ...]]:
+    """How many samples have an image, and how many of them each term of the condition keeps."""
+    terms = _terms(condition, tree)
+    counts = _counts(query, terms)
+    whole = _counts(query, [condition]) if len(terms) > 1 else counts
+    # Terms are cut out of the text: where that does not say the same as the whole, the whole is the only term.
+    if counts is None or whole is None or counts[-1] != whole[-1]:
+        terms, counts = [condition], whole
+    if counts is None:
+        raise PublishError(f"--where: cannot be computed: {condition}")
+    return counts[0], tuple(Step(term, counts[2 * n + 1], counts[2 * n + 2]) for n, term in enumerate(terms))
+
+
+def _terms(condition: str, tree: Any) -> list[str]:
+    """The terms of a conjunction as they are written; the whole where it is none."""
+    if tree.get("type") != "CONJUNCTION_AND":
+        return [condition]
+    # Places count in bytes from the beginning of what was parsed, and say of some expressions only where a part of
+    # them is: so the text is cut at the one AND between each two.
+    text, begin = condition.encode(), int(syntax("true")[0]["query_location"])
+    places = [(int(child["query_location"]) - begin, child.get("query_location_length")) for child in tree["children"]]
+    cuts = [0]
+    for (at, length), (following, _) in pairwise(places):
+        gap = at + (length or 0)
+        found = list(re.finditer(rb"(?i)\bAND\b", text[gap:following]))
+        if length is None or len(found) != 1:
+            return [condition]
+        cuts += [gap + found[0].start(), gap + found[0].end()]
+    cuts.append(len(text))
+    return [text[start:stop].decode().strip() for start, stop in zip(cuts[::2], cuts[1::2], strict=True)]
+
+
+def _counts(query: Query, terms: Sequence[str]) -> list[int] | None:
+    """Samples with an image, and for each term those that it keeps, and those that are left after it."""
+    bracketed = [f"({term}\n)" for term in terms]
+    filters = [kept for n, term in enumerate(bracketed) for kept in (term, " AND ".join(bracketed[: n + 1]))]
+    columns = ["count(*)", *(f"count(*) FILTER (WHERE {kept})" for kept in filters)]
+    try:
+        table = query(f"SELECT {', '.join(columns)} FROM samples WHERE status = 'ok'")  # noqa: S608
+    except QueryError as error:
+        if len(terms) == 1:
+            raise PublishError(f"--where: {error}") from error
+        return None
+    return [column[0].as_py() for column in table.columns]
+
+
+def _why_empty(selection: Selection) -> str:
+    if selection.without_caption:
+        return (
+            f"nothing to publish: {selection.without_caption:,} samples fulfil the condition, but none of them has a "
+            f"caption of {selection.caption}"
+        )
+    alone = "; ".join(f"{step.condition} keeps {step.alone:,}" for step in selection.steps)
+    by_themselves = "by themselves, " if len(selection.steps) > 1 else ""
+    return f"nothing to publish: of {selection.samples:,} samples with an image, {by_themselves}{alone}"
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
