@@ -23,6 +23,8 @@ DEFAULT_INDEXES: Mapping[str, Index] = MappingProxyType(
         "reason": "keyword",
         "format": "keyword",
         "top_label": "keyword",
+        "language": "keyword",
+        "flags": "keyword",
         "width": "integer",
         "height": "integer",
         "similarity_*": "float",
