@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from dqe_assets.index.commands import search
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -33,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Know, improve and choose image-caption data.",
 )
+app.command()(search)
 console = Console()
 errors = Console(stderr=True)
 
@@ -132,39 +135,6 @@ def sql(query: Annotated[str, typer.Argument(help="A query; tables and views: dq
             console.print(f"{result.num_rows:,} rows", style="dim")
         else:
             _print_csv(result)
-
-
-@app.command()
-def search(
-    text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
-    image: Annotated[Path | None, typer.Option(help="An image to look for instead.")] = None,
-    where: Annotated[
-        list[str] | None, typer.Option(help="A condition: source=sample, similarity_original>=0.3 ...")
-    ] = None,
-    using: Annotated[
-        str, typer.Option("--in", help="What to search: image, original, or a captioner's name.")
-    ] = "image",
-    limit: Limit = 10,
-) -> None:
-    """Find the samples nearest in meaning to a text or an image."""
-    with _clear_errors():
-        from dqe_assets.index.search import search_collection
-
-        if (text is None) == (image is None):
-            _fail('give a text (dqe search "a cat") or --image FILE, one of the two')
-        hits = search_collection(_settings(), text=text, image=image, where=where or [], using=using, limit=limit)
-        table = Table("score", "image_name", "caption", "source")
-        for hit in hits:
-            payload = hit.payload
-            caption = payload.get("caption_" + (using if using != "image" else "original"), "")
-            table.add_row(
-                *map(escape, (f"{hit.score:.3f}", str(payload["image_name"]), str(caption), str(payload["source"])))
-            )
-        console.print(table)
-        if hits:
-            _next(f"dqe get {hits[0].payload['image_name']}")
-        else:
-            console.print("Nothing found: no sample fulfils the condition.")
 
 
 @app.command()

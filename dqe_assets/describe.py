@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.report import plots, scaling_plots
+from dqe_assets.report import plots, scaling_plots, topic_plots
+from dqe_assets.report.topic_plots import sample_map
 from dqe_assets.scaling.recommend import amount, answer, fitted_pools
 from dqe_assets.schemas import POOL_UTILITIES, RAW_SAMPLES
 from dqe_assets.score.preference import preference_counts
@@ -142,6 +143,22 @@ def duplicate_clusters(_: Work, table: pa.Table) -> Metadata:
     return {
         "clusters": _table(["kind", "clusters", "redundant samples", "largest"], rows),
         "sizes": _picture(plots.cluster_sizes(sizes), "sizes of clusters"),
+    }
+
+
+def collection_map(_: Work, table: pa.Table) -> Metadata:
+    """The topics with their sizes and scores, and the map coloured by topic, source and score."""
+    rows = []
+    for topic in range((pc.max(table["topic"]).as_py() or 0) + 1 if table.num_rows else 0):
+        part = table.filter(pc.equal(table["topic"], topic))
+        scores = _values(part["similarity"])
+        rows.append([part["topic_name"][0].as_py(), len(part), f"{scores.mean():.3f}" if scores.size else ""])
+    shown = sample_map(table)
+    return {
+        "topics": _table(["topic", "samples", "mean similarity"], rows),
+        "map_by_topic": _picture(topic_plots.map_by_topic(shown), "the images by topic"),
+        "map_by_source": _picture(topic_plots.map_by_source(shown), "the images by source"),
+        "map_by_score": _picture(topic_plots.map_by_score(shown), "the images by similarity of their captions"),
     }
 
 

@@ -8,6 +8,7 @@ from dqe_assets.caption.assets import captions_of
 from dqe_assets.dedup.assets import duplicate_clusters
 from dqe_assets.features.assets import image_features
 from dqe_assets.index.assets import caption_collection_of
+from dqe_assets.index.map_assets import collection_map
 from dqe_assets.ingest.assets import raw_samples
 from dqe_assets.report.assets import sample_gallery, warehouse_of
 from dqe_assets.scaling.assets import filter_recommendation, pool_utilities
@@ -31,6 +32,7 @@ def stages(settings: Settings) -> list[Stage]:
         caption_preference_of(sources),
         caption_collection_of(synthetic),
         duplicate_clusters,
+        collection_map,
         pool_utilities,
         filter_recommendation,
         warehouse_of(synthetic),

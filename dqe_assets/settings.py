@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from dqe_assets import schemas
 from dqe_assets.dedup.clusters import DuplicateRules
+from dqe_assets.index.topics import MapSettings
 from dqe_assets.ingest.sources import AnySource, Source
 from dqe_assets.scaling.measurements import Scaling
 from dqe_resources.cache import data_directory
@@ -58,6 +59,7 @@ class Settings(Strict):
     store: str = "store"
     images: ImageLimits = ImageLimits()
     duplicates: DuplicateRules = DuplicateRules()
+    map: MapSettings = MapSettings()
     scaling: Scaling = Field(default_factory=Scaling)
     shards_per_run: Annotated[int, Field(ge=1)] = 16
 

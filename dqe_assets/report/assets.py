@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from dqe_resources.warehouse import Warehouse
 
-CORPUS_TABLES = ("duplicate_clusters", "pool_utilities", "filter_recommendation")
+CORPUS_TABLES = ("duplicate_clusters", "collection_map", "pool_utilities", "filter_recommendation")
 TABLES = ("raw_samples", "image_features", "joint_embeddings", "caption_scores", "caption_preference")
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from dqe_assets import schemas
+from dqe_assets.report.relations import Table as _Table
+from dqe_assets.report.relations import View as _View
+from dqe_assets.report.relations import columns as _columns
+from dqe_assets.report.relations import meaning as _meaning
+from dqe_assets.report.topic_views import SAMPLE_MAP, TOPIC_TABLES, TOPIC_VIEWS
 from dqe_assets.schemas import Column, table_schema
 
 if TYPE_CHECKING:
@@ -56,7 +61,7 @@ class WarehouseInputs:
     Attributes:
         assets: the Parquet files of each asset, one a partition: ``raw_samples``, ``image_features``,
             ``synthetic_captions/<name>``, ``caption_scores``, ``caption_preference``, ``duplicate_clusters``,
-            ``pool_utilities``, ``filter_recommendation``. An asset that is absent, or has no files, counts as empty.
+            ``collection_map``, ``pool_utilities``, ``filter_recommendation``. An asset that is absent, or has no files, counts as empty.
         materialisations: what was written when, in the schema ``MATERIALISATIONS``.
         captioners: the captioners of the configuration.
         scorer: name and version of the scorer's model.
@@ -75,36 +80,6 @@ class Section:
     title: str
     description: str
     table: pa.Table
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    name: str
-    comment: str
-    columns: dict[str, tuple[str, str]]
-    """SQL type and meaning of each column."""
-    select: str
-    """The rows, columns in the order of ``columns``."""
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    name: str
-    comment: str
-    select: str
-    columns: dict[str, str] = field(default_factory=dict)
-    """Meaning of the columns that no table has under the same name."""
-
-
-def _meaning(schema: pa.Schema, name: str) -> str:
-    metadata: dict[bytes, bytes] = schema.field(name).metadata
-    unit = metadata.get(b"unit")
-    return metadata[b"description"].decode() + (f" [{unit.decode()}]" if unit else "")
-
-
-def _columns(schema: pa.Schema, **types: str) -> dict[str, tuple[str, str]]:
-    """Columns that mean what they mean in the store."""
-    return {name: (sql_type, _meaning(schema, name)) for name, sql_type in types.items()}
 
 
 _UID = _columns(schemas.RAW_SAMPLES, uid="VARCHAR")
@@ -383,6 +358,7 @@ _TABLES = (
         FROM materialised ORDER BY asset, partition
         """,
     ),
+    *TOPIC_TABLES,
 )
 
 _GAIN = "best_similarity less original_similarity"
@@ -557,6 +533,7 @@ _VIEWS = (
             "materialised_at": "when the last of them was written, UTC",
         },
     ),
+    *TOPIC_VIEWS,
 )
 
 _READ = {
@@ -570,6 +547,7 @@ _READ = {
     ),
     "caption_scores": (schemas.CAPTION_SCORES, "uid caption_source similarity tokens truncated"),
     "caption_preference": (schemas.CAPTION_PREFERENCE, "source_a source_b probability_a probability_b independent"),
+    "collection_map": (schemas.COLLECTION_MAP, "uid x y topic topic_name"),
     "duplicate_clusters": (
         schemas.DUPLICATE_CLUSTERS,
         "uid kind cluster representative is_representative similarity size",
@@ -593,6 +571,7 @@ _READ = {
 
 _VIEW_OF = {
     "caption_preference": "preference_rows",
+    "collection_map": SAMPLE_MAP,
     "pool_utilities": "fitted_pools",
     "filter_recommendation": "recommended_filters",
 }

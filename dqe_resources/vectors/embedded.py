@@ -304,18 +304,20 @@ class EmbeddedQdrant(Vectors):
     def _read_identity(self) -> tuple[str, dict[str, int]]:
         try:
             stored = json.loads((self._collection / _IDENTITY).read_text(encoding="utf-8"))
-            if stored.get("layout") != _LAYOUT:
-                raise ValueError("another version made it")
-            return str(stored["identity"]), {str(name): int(size) for name, size in stored["vectors"].items()}
+            identity = str(stored["identity"]), {str(name): int(size) for name, size in stored["vectors"].items()}
+            layout = stored.get("layout")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._broken(error) from error
+        if layout != _LAYOUT:
+            raise self._broken("another version of this project made it")
+        return identity
 
     def _load(self) -> EdgeShard:
         from qdrant_edge import EdgeShard
 
         return _engine(lambda: EdgeShard.load(str(self._collection)), self._broken)
 
-    def _broken(self, error: BaseException) -> VectorsBrokenError:
+    def _broken(self, error: BaseException | str) -> VectorsBrokenError:
         return VectorsBrokenError(f"{self.location} cannot be read ({error}). {self._mend()}")
 
     def _mend(self) -> str:

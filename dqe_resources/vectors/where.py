@@ -24,7 +24,6 @@ DEFAULT_INDEXES: Mapping[str, Index] = MappingProxyType(
         "format": "keyword",
         "top_label": "keyword",
         "language": "keyword",
-        "flags": "keyword",
         "width": "integer",
         "height": "integer",
         "similarity_*": "float",
