@@ -27,10 +27,12 @@ _WORD = re.compile(r"[^\W\d_]{3,}")
 _WORDS_NAMED = 3
 _LEAST_CAPTIONS = 2
 _STOP_WORDS = frozenset(
-    "the and with from for this that are was were his her its our your their has have had into onto over under out off "
-    "one two three all some very near next behind front top back down but not you she him they them who what when "
-    "where which while than then there here about after before between through during just like can will would could "
-    "photo picture image photograph img jpg jpeg png www com http https".split()
+    """
+    the and with from for this that are was were his her its our your their has had have into onto over under
+    out off one two three all some very near next behind front top back down but not you she him they them
+    who what when where which while than then there here about after before between through during just like
+    can will would could photo picture image photograph img jpg jpeg png www com http https
+    """.split()  # noqa: SIM905
 )
 """Words that name nothing, and words for pictures and files themselves."""
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from dqe_assets.report.plots import Theme
+
 THUMBNAIL = 320
 """Longest side of a photo on the page, in pixels."""
 
@@ -250,7 +252,7 @@ class _Reader:
         ]
         return [(alt, plots.data_uri(draw(plots.LIGHT)), plots.data_uri(draw(plots.DARK))) for alt, draw in drawings]
 
-    def _maps(self) -> list[tuple[str, Callable[[plots.Theme], bytes]]]:
+    def _maps(self) -> list[tuple[str, Callable[[Theme], bytes]]]:
         mapped = self._connection.sql(
             "SELECT m.x, m.y, m.topic, m.topic_name, s.source, s.original_similarity AS similarity "
             "FROM sample_map m JOIN samples s USING (uid) ORDER BY m.uid"

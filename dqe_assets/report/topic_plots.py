@@ -18,7 +18,7 @@ from dqe_assets.report.plots import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
     from matplotlib.axes import Axes
@@ -71,9 +71,10 @@ def map_by_topic(shown: SampleMap, theme: Theme = LIGHT) -> bytes:
     centres = np.array([_middle(shown.places[shown.topics == topic]) for topic in range(len(shown.names))])
     colours = [theme.sources[number] for number in _apart(centres, len(theme.sources))]
     _scatter(axes, shown, np.array(colours)[shown.topics])
-    labels = [
+    labels = {
         axes.text(
-            *centre,
+            float(x),
+            float(y),
             name,
             ha="center",
             va="center",
@@ -82,10 +83,10 @@ def map_by_topic(shown: SampleMap, theme: Theme = LIGHT) -> bytes:
             color=theme.ink,
             zorder=3,
             bbox={"facecolor": theme.background, "edgecolor": colour, "alpha": 0.86, "pad": 1.6, "linewidth": 1.2},
-        )
-        for topic, (centre, name, colour) in enumerate(zip(centres, shown.names, colours, strict=True))
+        ): colour
+        for topic, ((x, y), name, colour) in enumerate(zip(centres, shown.names, colours, strict=True))
         if (shown.topics == topic).mean() >= _LEAST_SHARE
-    ]
+    }
     set_title(axes, f"What {len(shown.places):,} images show: {len(shown.names)} topics", theme)
     _separate(figure, axes, labels)
     return to_png(figure)
@@ -111,15 +112,18 @@ def map_by_score(shown: SampleMap, theme: Theme = LIGHT) -> bytes:
     """The map with the similarity of image and original caption coloured, from the 2nd to the 98th %, as PNG."""
     if not len(shown.places):
         return placeholder(_EMPTY, theme)
+    from matplotlib.colors import LinearSegmentedColormap
+
     figure, axes = _empty_map(theme)
     scored = np.isfinite(shown.scores)
-    axes.scatter(*shown.places[~scored].T, s=_size(len(scored)), color=theme.grid, linewidths=0)
+    axes.scatter(*_xy(shown.places[~scored]), s=_size(len(scored)), color=theme.grid, linewidths=0)
     if scored.any():
+        colours = LinearSegmentedColormap.from_list("fit", [theme.bad, theme.original, theme.good])
         low, high = np.percentile(shown.scores[scored], [2, 98])
         # The worst are what one looks for: they are drawn last.
         order = np.flatnonzero(scored)[np.argsort(-shown.scores[scored], kind="stable")]
         points = axes.scatter(
-            *shown.places[order].T, s=_size(len(scored)), c=shown.scores[order], cmap="cividis", vmin=low, vmax=high,
+            *_xy(shown.places[order]), s=_size(len(scored)), c=shown.scores[order], cmap=colours, vmin=low, vmax=high,
             linewidths=0,
         )  # fmt: skip
         bar = figure.colorbar(points, ax=axes, shrink=0.7, aspect=28, pad=0.01)
@@ -146,7 +150,11 @@ def _size(count: int) -> float:
 def _scatter(axes: Axes, shown: SampleMap, colours: NDArray[np.str_]) -> None:
     # In an order that is none: drawn by group, the last group would hide the others.
     order = np.random.default_rng(0).permutation(len(shown.places))
-    axes.scatter(*shown.places[order].T, s=_size(len(order)), c=list(colours[order]), alpha=0.75, linewidths=0)
+    axes.scatter(*_xy(shown.places[order]), s=_size(len(order)), c=list(colours[order]), alpha=0.75, linewidths=0)
+
+
+def _xy(places: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    return places[:, 0], places[:, 1]
 
 
 def _middle(places: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -164,18 +172,18 @@ def _apart(centres: NDArray[np.floating], colours: int) -> list[int]:
     return chosen
 
 
-def _separate(figure: Figure, axes: Axes, labels: Sequence[Text]) -> None:
-    """Moves labels up or down until none covers another, with a line to where each belongs."""
+def _separate(figure: Figure, axes: Axes, labels: Mapping[Text, str]) -> None:
+    """Moves labels above what they name, or further until none covers another, with a line to where each belongs."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     to_data = axes.transData.inverted()
     within = figure.bbox
     taken: list[tuple[float, float, float, float]] = []
-    for label in labels:
+    for label, colour in labels.items():
         box = label.get_window_extent()
         left = min(max(box.x0, within.x0 + 8), within.x1 - box.width - 8)
         step = box.height + 5
-        for move in sorted(range(-12, 13), key=lambda place: (abs(place), place)):
+        for move in sorted(range(-12, 13), key=lambda place: (abs(place - 1), place)):
             bottom = box.y0 + move * step
             spot = (left - 5, bottom - 3, left + box.width + 5, bottom + box.height + 3)
             free = all(
@@ -186,6 +194,6 @@ def _separate(figure: Figure, axes: Axes, labels: Sequence[Text]) -> None:
                 break
         taken.append(spot)
         old = label.get_position()
-        new = to_data.transform(((spot[0] + spot[2]) / 2, (spot[1] + spot[3]) / 2))
-        label.set_position(new)
-        axes.plot(*zip(old, new, strict=True), color=label.get_bbox_patch().get_edgecolor(), linewidth=1, zorder=2.5)
+        x, y = to_data.transform(((spot[0] + spot[2]) / 2, (spot[1] + spot[3]) / 2)).tolist()
+        label.set_position((x, y))
+        axes.plot((old[0], x), (old[1], y), color=colour, linewidth=1, zorder=2.5)
