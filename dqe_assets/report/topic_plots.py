@@ -103,8 +103,7 @@ def map_by_source(shown: SampleMap, theme: Theme = LIGHT) -> bytes:
     for source in sources:
         axes.scatter([], [], s=30, color=colours[source], label=f"{source}: {list(shown.sources).count(source):,}")
     set_title(axes, "Where the images come from", theme)
-    add_legend(axes, theme, columns=3)
-    axes.get_legend().set_bbox_to_anchor((0, 0))
+    add_legend(axes, theme, columns=3, below=0)
     return to_png(figure)
 
 
