@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +13,7 @@ from rich.table import Table
 from dqe_assets.caption.commands import engine
 from dqe_assets.concepts.commands import concepts
 from dqe_assets.filtering.commands import filter_pool, reshard
+from dqe_assets.index.commands import search
 from dqe_assets.publish.commands import publish
 from dqe_assets.terminal import clear_errors as _clear_errors
 from dqe_assets.terminal import console, errors
@@ -134,37 +134,7 @@ def sql(query: Annotated[str, typer.Argument(help="A query; tables and views: dq
             _print_csv(result)
 
 
-@app.command()
-def search(
-    text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
-    image: Annotated[Path | None, typer.Option(help="An image to look for instead.")] = None,
-    where: Annotated[
-        list[str] | None, typer.Option(help="A condition: source=sample, similarity_original>=0.3 ...")
-    ] = None,
-    using: Annotated[
-        str, typer.Option("--in", help="What to search: image, original, or a captioner's name.")
-    ] = "image",
-    limit: Limit = 10,
-) -> None:
-    """Find the samples nearest in meaning to a text or an image."""
-    with _clear_errors():
-        from dqe_assets.index.search import search_collection
-
-        if (text is None) == (image is None):
-            _fail('give a text (dqe search "a cat") or --image FILE, one of the two')
-        hits = search_collection(_settings(), text=text, image=image, where=where or [], using=using, limit=limit)
-        table = Table("score", "image_name", "caption", "source")
-        for hit in hits:
-            payload = hit.payload
-            caption = payload.get("caption_" + (using if using != "image" else "original"), "")
-            table.add_row(
-                *map(escape, (f"{hit.score:.3f}", str(payload["image_name"]), str(caption), str(payload["source"])))
-            )
-        console.print(table)
-        if hits:
-            _next(f"dqe get {hits[0].payload['image_name']}")
-        else:
-            console.print("Nothing found: no sample fulfils the condition.")
+app.command()(search)
 
 
 @app.command()

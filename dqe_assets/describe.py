@@ -16,8 +16,9 @@ from dqe_assets.caption.flags import FLAGS
 from dqe_assets.concepts.corpus import frequencies
 from dqe_assets.concepts.plan import fitted_models
 from dqe_assets.concepts.tail import LIMITS, gini, share_under
-from dqe_assets.report import concept_plots, filter_plots, ingest_plots, plots, scaling_plots
+from dqe_assets.report import concept_plots, filter_plots, ingest_plots, plots, scaling_plots, topic_plots
 from dqe_assets.report.caption_views import CAPTIONERS_REPORT
+from dqe_assets.report.topic_plots import sample_map
 from dqe_assets.scaling.recommend import amount, answer, fitted_pools
 from dqe_assets.schemas import (
     IMAGE,
@@ -201,6 +202,22 @@ def duplicate_clusters(_: Work, table: pa.Table) -> Metadata:
     return {
         "clusters": _table(["kind", "clusters", "redundant samples", "largest"], rows),
         "sizes": _picture(plots.cluster_sizes(sizes), "sizes of clusters"),
+    }
+
+
+def collection_map(_: Work, table: pa.Table) -> Metadata:
+    """The topics with their sizes and scores, and the map coloured by topic, source and score."""
+    rows = []
+    for topic in range((pc.max(table["topic"]).as_py() or 0) + 1 if table.num_rows else 0):
+        part = table.filter(pc.equal(table["topic"], topic))
+        scores = _values(part["similarity"])
+        rows.append([part["topic_name"][0].as_py(), len(part), f"{scores.mean():.3f}" if scores.size else ""])
+    shown = sample_map(table)
+    return {
+        "topics": _table(["topic", "samples", "mean similarity"], rows),
+        "map_by_topic": _picture(topic_plots.map_by_topic(shown), "the images by topic"),
+        "map_by_source": _picture(topic_plots.map_by_source(shown), "the images by source"),
+        "map_by_score": _picture(topic_plots.map_by_score(shown), "the images by similarity of their captions"),
     }
 
 

@@ -10,6 +10,7 @@ from dqe_assets.dedup.assets import duplicate_clusters
 from dqe_assets.features.assets import image_features
 from dqe_assets.filtering.assets import filter_masks, subset_of
 from dqe_assets.index.assets import caption_collection_of
+from dqe_assets.index.map_assets import collection_map
 from dqe_assets.ingest.assets import raw_samples
 from dqe_assets.report.assets import sample_gallery, warehouse_of
 from dqe_assets.scaling.assets import filter_recommendation, pool_utilities
@@ -44,6 +45,7 @@ def stages(settings: Settings) -> list[Stage]:
         concepts.rare_concept_retrieval,
         concepts.rebalanced_subset,
         concepts.curriculum,
+        collection_map,
         pool_utilities,
         filter_recommendation,
         warehouse_of(synthetic),

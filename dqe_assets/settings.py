@@ -15,6 +15,7 @@ from dqe_assets.caption.prompts import PromptError, prompt_of
 from dqe_assets.concepts.settings import ConceptSettings
 from dqe_assets.dedup.clusters import DuplicateRules
 from dqe_assets.filtering.configured import DEFAULT_FILTERS, DEFAULT_SUBSETS, FilterName, Subset, check_selection
+from dqe_assets.index.topics import MapSettings
 from dqe_assets.ingest.fetch.settings import Fetching, Refetch
 from dqe_assets.ingest.sources import AnySource, Source
 from dqe_assets.scaling.measurements import Scaling
@@ -76,6 +77,7 @@ class Settings(Strict):
     filters: dict[FilterName, str] = Field(default_factory=lambda: dict(DEFAULT_FILTERS))
     subsets: list[Subset] = Field(default_factory=lambda: list(DEFAULT_SUBSETS))
     concepts: ConceptSettings = Field(default_factory=ConceptSettings)
+    map: MapSettings = MapSettings()
     scaling: Scaling = Field(default_factory=Scaling)
     shards_per_run: Annotated[int, Field(ge=1)] = 16
 

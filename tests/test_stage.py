@@ -81,6 +81,11 @@ def counted_anew(part: str, kept: int) -> Callable[[Facts], Facts]:
     return lambda output: saying(**{part: [{**one, "kept": kept} for one in output.facts[part]]})(output)
 
 
+def without_one_name(table: pa.Table) -> pa.Table:
+    names = table["topic_name"].to_pylist()
+    return replaced(table, "topic_name", pa.array(["other", *names[1:]]))
+
+
 BREAKAGES = [
     ("raw_samples", "keys_unique", twice),
     ("raw_samples", "rows_complete", fewer),
@@ -107,6 +112,12 @@ BREAKAGES = [
     ("duplicate_clusters", "one_representative", filled("is_representative", False)),
     ("duplicate_clusters", "one_representative", filled("size", 99)),
     ("duplicate_clusters", "similarity_finite", filled("similarity", -1.5)),
+    ("collection_map", "keys_unique", twice),
+    ("collection_map", "x_finite", filled("x", float("nan"))),
+    ("collection_map", "y_finite", filled("y", float("inf"))),
+    ("collection_map", "rows_complete", fewer),
+    ("collection_map", "topics_numbered", filled("topic", 1)),
+    ("collection_map", "topics_numbered", without_one_name),
     ("pool_utilities", "keys_unique", twice),
     ("pool_utilities", "b_finite", filled("b", 0.1)),
     ("pool_utilities", "residual_finite", filled("residual", float("nan"))),

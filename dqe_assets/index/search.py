@@ -1,14 +1,16 @@
-"""Searching the collection by text or by image."""
+"""Searching the collection by text, by image, or by a sample in it."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from dqe_assets import images
 from dqe_assets.features.extract import image_features
-from dqe_assets.schemas import IMAGE, IMAGE_TYPE
+from dqe_assets.schemas import IMAGE, IMAGE_TYPE, ORIGINAL, SEARCH_HITS
 from dqe_resources.vectors import parse_where
 
 if TYPE_CHECKING:
@@ -18,41 +20,110 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dqe_assets.settings import Settings
-    from dqe_resources.vectors.protocol import Hit
+    from dqe_resources.vectors.points import Point
+    from dqe_resources.vectors.protocol import Collection, Hit
+
+_UID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to look for: one of a text, an image file, and a sample that is already there.
+
+    Attributes:
+        text: a text.
+        image: file of an image.
+        like: uid or image name of a sample, which itself is not found.
+    """
+
+    text: str | None = None
+    image: Path | None = None
+    like: str | None = None
+
+    def __post_init__(self) -> None:
+        if sum(part is not None for part in (self.text, self.image, self.like)) != 1:
+            raise ValueError('give a text (dqe search "a cat"), --image FILE, or --like UID_OR_NAME, one of the three')
 
 
 def search_collection(
     settings: Settings,
+    query: Query,
     *,
-    text: str | None = None,
-    image: Path | None = None,
     where: Sequence[str] = (),
     using: str = IMAGE,
     limit: int = 10,
+    unique: bool = False,
 ) -> list[Hit]:
-    """The samples nearest to a text, or to an image.
+    """The samples nearest to a text, an image, or another sample, the best first.
 
     Args:
         settings: the settings.
-        text: what to look for, or None.
-        image: file of an image to look for, or None.
+        query: what to look for.
         where: conditions such as ``source=sample`` or ``similarity_original>=0.3``.
         using: the named vector to search: ``image`` or a caption source.
         limit: how many at most.
+        unique: leave out what is a redundant duplicate by the warehouse, which alone knows all shards.
 
     Raises:
-        ValueError: a condition or the named vector is unknown.
+        ValueError: a condition or the named vector is unknown, or there is no such sample.
         ImageError: the image cannot be read.
         VectorsError: the collection cannot be opened.
+        WarehouseError: there is no warehouse to know duplicates by.
     """
     names = collection_vectors(settings)
     if using not in names:
         msg = f"there are no vectors '{using}'; there are: {', '.join(names)}"
         raise ValueError(msg)
     conditions = parse_where(where)
-    vector = _text_vector(settings, text) if text is not None else _image_vector(settings, image)
+    given = None if query.like is not None else _vector(settings, query)
     with settings.vectors.open() as collection:
-        return collection.search(vector, using, limit, conditions)
+        unwanted: set[str] = set()
+        if given is None:
+            sample = _sample(collection, query.like or "")
+            unwanted.add(sample.uid)
+            if using not in sample.vectors:
+                msg = f"{query.like} has no vector '{using}'; it has: {', '.join(sample.vectors)}"
+                raise ValueError(msg)
+            given = sample.vectors[using]
+        asked = limit + len(unwanted)
+        while True:
+            found = collection.search(given, using, asked, conditions)
+            if unique:
+                unwanted |= _redundant(settings, [hit.uid for hit in found])
+            hits = [hit for hit in found if hit.uid not in unwanted][:limit]
+            if len(hits) == limit or len(found) < asked:
+                return hits
+            asked *= 2
+
+
+def hits_table(hits: Sequence[Hit], using: str) -> pa.Table:
+    """Hits as a table of ``SEARCH_HITS``: the caption is that of the source that was searched, or the original."""
+    source = ORIGINAL if using == IMAGE else using
+    named = {"caption": f"caption_{source}", "similarity": f"similarity_{source}"}
+    rows = [
+        {name: hit.payload.get(named.get(name, name)) for name in SEARCH_HITS.names}
+        | {"uid": hit.uid, "score": hit.score, "caption_source": source}
+        for hit in hits
+    ]
+    return pa.Table.from_pylist(rows, SEARCH_HITS)
+
+
+def _sample(collection: Collection, name: str) -> Point:
+    """The point of a uid, or the first of an image name."""
+    found = collection.get(name) if _UID.fullmatch(name) else None
+    found = found or next(collection.scroll({"image_name": name}), None)
+    if found is None:
+        msg = f"no sample with an image has the uid or the image name {name}; look for it: dqe get {name}"
+        raise ValueError(msg)
+    return found
+
+
+def _redundant(settings: Settings, uids: list[str]) -> set[str]:
+    with settings.warehouse.connect() as connection:
+        rows = connection.execute(
+            "SELECT uid FROM samples WHERE is_duplicate AND uid IN (SELECT unnest(?))", [uids]
+        ).fetchall()
+    return {uid for (uid,) in rows}
 
 
 def collection_vectors(settings: Settings) -> dict[str, int]:
@@ -60,12 +131,14 @@ def collection_vectors(settings: Settings) -> dict[str, int]:
     return dict.fromkeys((IMAGE, *settings.caption_sources), settings.scorer.dimension)
 
 
-def _text_vector(settings: Settings, text: str) -> np.ndarray:
-    return settings.scorer.embed_texts([text]).vectors[0]
+def _vector(settings: Settings, query: Query) -> np.ndarray:
+    if query.image is not None:
+        return _image_vector(settings, query.image)
+    return settings.scorer.embed_texts([query.text or ""]).vectors[0]
 
 
-def _image_vector(settings: Settings, path: Path | None) -> np.ndarray:
-    if path is None or not path.is_file():
+def _image_vector(settings: Settings, path: Path) -> np.ndarray:
+    if not path.is_file():
         raise images.ImageError("missing", f"there is no file {path}")
     data = path.read_bytes()
     images.inspect(data, **settings.images.model_dump())

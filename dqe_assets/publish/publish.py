@@ -135,7 +135,7 @@ def _about(settings: Settings, selection: Selection, request: Request) -> dict[s
         "lineage": {
             "assets": _lineage(settings, selection),
             "scorer": settings.scorer.model,
-            "captioners": {captioner.name: captioner.model for captioner in settings.captioners},
+            "captioners": {captioner.name: captioner.model_id for captioner in settings.captioners},
         },
         "versions": {"publish": _VERSION, **{name: package_version(name) for name in _PACKAGES}},
     }

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqe_assets.report import plots
+from dqe_assets.report import plots, topic_plots
+from dqe_assets.report.topic_plots import sample_map
 from dqe_assets.schemas import ORIGINAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     import duckdb
+
+    from dqe_assets.report.plots import Theme
 
 THUMBNAIL = 320
 """Longest side of a photo on the page, in pixels."""
@@ -273,8 +276,23 @@ class _Reader:
             ("Which caption the scorer prefers", lambda theme: plots.preference_bars(preferences, theme)),
             ("Images that could be read, and why others could not", lambda theme: plots.status_bars(reasons, theme)),
             ("Duplicate clusters by size", lambda theme: plots.cluster_sizes(sizes, theme)),
+            *self._maps(),
         ]
         return [(alt, plots.data_uri(draw(plots.LIGHT)), plots.data_uri(draw(plots.DARK))) for alt, draw in drawings]
+
+    def _maps(self) -> list[tuple[str, Callable[[Theme], bytes]]]:
+        mapped = self._connection.sql(
+            "SELECT m.x, m.y, m.topic, m.topic_name, s.source, s.original_similarity AS similarity "
+            "FROM sample_map m JOIN samples s USING (uid) ORDER BY m.uid"
+        ).to_arrow_table()
+        if not mapped.num_rows:
+            return []
+        shown = sample_map(mapped)
+        return [
+            ("What the images show, by topic", lambda theme: topic_plots.map_by_topic(shown, theme)),
+            ("How well the captions fit, on the same map", lambda theme: topic_plots.map_by_score(shown, theme)),
+            ("Where the images come from, on the same map", lambda theme: topic_plots.map_by_source(shown, theme)),
+        ]
 
     def sections(self) -> list[_Section]:
         """The sections of samples, those with nothing to show left out."""

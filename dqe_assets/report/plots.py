@@ -474,9 +474,9 @@ def set_title(axes: Axes, title: str, theme: Theme, size: float = 11.5) -> None:
     axes.set_title(title, loc="left", color=theme.ink, fontsize=size, fontweight="bold", pad=8)
 
 
-def add_legend(axes: Axes, theme: Theme, columns: int) -> None:
-    """A legend below the axes."""
-    legend = axes.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=columns)
+def add_legend(axes: Axes, theme: Theme, columns: int, below: float = 0.2) -> None:
+    """A legend below the axes, by a share of their height."""
+    legend = axes.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(0, -below), ncols=columns)
     for text in legend.get_texts():
         text.set_color(theme.ink)
 

@@ -23,6 +23,7 @@ from dqe_assets.report.relations import Table as _Table
 from dqe_assets.report.relations import View as _View
 from dqe_assets.report.relations import columns as _columns
 from dqe_assets.report.relations import meaning as _meaning
+from dqe_assets.report.topic_views import SAMPLE_MAP, TOPIC_TABLES, TOPIC_VIEWS
 from dqe_assets.schemas import Column, table_schema
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ class WarehouseInputs:
     Attributes:
         assets: the Parquet files of each asset, one a partition: ``raw_samples``, ``image_features``,
             ``synthetic_captions/<name>``, ``caption_scores``, ``caption_preference``, ``duplicate_clusters``,
-            ``pool_utilities``, ``filter_recommendation``, ``filter_masks``. An asset that is absent, or has no files,
-            counts as empty.
+            ``collection_map``, ``pool_utilities``, ``filter_recommendation``, ``filter_masks``. An asset that is
+            absent, or has no files, counts as empty.
         materialisations: what was written when, in the schema ``MATERIALISATIONS``.
         captioners: the captioners of the configuration.
         scorer: name and version of the scorer's model.
@@ -388,6 +389,7 @@ _TABLES = (
         FROM materialised ORDER BY asset, partition
         """,
     ),
+    *TOPIC_TABLES,
 )
 
 _GAIN = "best_similarity less original_similarity"
@@ -565,6 +567,7 @@ _VIEWS = (
             "materialised_at": "when the last of them was written, UTC",
         },
     ),
+    *TOPIC_VIEWS,
 )
 
 _READ = {
@@ -581,6 +584,7 @@ _READ = {
     ),
     "caption_scores": (schemas.CAPTION_SCORES, "uid caption_source similarity tokens truncated"),
     "caption_preference": (schemas.CAPTION_PREFERENCE, "source_a source_b probability_a probability_b independent"),
+    "collection_map": (schemas.COLLECTION_MAP, "uid x y topic topic_name"),
     "duplicate_clusters": (
         schemas.DUPLICATE_CLUSTERS,
         "uid kind cluster representative is_representative similarity size",
@@ -605,6 +609,7 @@ _READ = {
 
 _VIEW_OF = {
     "caption_preference": "preference_rows",
+    "collection_map": SAMPLE_MAP,
     "pool_utilities": "fitted_pools",
     "filter_recommendation": "recommended_filters",
     "filter_masks": "stored_masks",

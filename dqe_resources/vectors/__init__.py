@@ -11,6 +11,7 @@ from dqe_resources.vectors.embedded import EmbeddedQdrant
 from dqe_resources.vectors.points import Point
 from dqe_resources.vectors.protocol import (
     Collection,
+    Contents,
     Hit,
     Vectors,
     VectorsBrokenError,
@@ -28,6 +29,7 @@ __all__ = [
     "DEFAULT_INDEXES",
     "AnyVectors",
     "Collection",
+    "Contents",
     "EmbeddedQdrant",
     "Hit",
     "Index",

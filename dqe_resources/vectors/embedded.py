@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
-from pydantic import NonNegativeFloat  # noqa: TC002 (pydantic reads it)
+from pydantic import NonNegativeFloat, PrivateAttr
 
 from dqe_resources.cache import data_directory
-from dqe_resources.vectors.points import Point, stored_point, uid_of
+from dqe_resources.vectors.points import Point, stored_point
 from dqe_resources.vectors.protocol import (
     Collection,
-    Hit,
+    Contents,
     Vectors,
     VectorsBrokenError,
     VectorsBusyError,
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from qdrant_edge import EdgeShard, Filter
 
 _IDENTITY = "collection.json"
+_CHANGE = "change"
+_LAYOUT = 2
+"""Of a collection's directory: one that keeps its vectors in another way is made anew."""
 _PAGE = 10_000
 _FREE_BYTES = 128 * 2**20
 _WRITTEN_PER_BYTE = 4
@@ -49,6 +52,7 @@ class EmbeddedCollection(Collection):
     ) -> None:
         self._shard = shard
         self._directory = directory
+        self._changed = False
         super().__init__(identity, vectors, indexes)
 
     def _ask(self, call: Callable[[], Result]) -> Result:
@@ -68,10 +72,27 @@ class EmbeddedCollection(Collection):
         }[kind]
         self._ask(lambda: self._shard.update(UpdateOperation.create_field_index(json_path(field), schema)))
 
+    def settle(self) -> None:
+        """After changes: what they made into many small or half empty segments becomes few full ones.
+
+        The engine knows whether there are enough changes to be worth it, which is at about 10 MB of a named vector.
+        Searches are exact before and after, and several times as fast after. It waits for a later change where the
+        disk has no room for two copies.
+        """
+        if self._changed and _free(self._directory) >= _FREE_BYTES + 2 * _size_of(self._directory):
+            self._ask(self._shard.optimize)
+
+    def _changes(self) -> None:
+        """Tells those who remember what is in the collection that it is changing."""
+        if not self._changed:
+            (self._directory / _CHANGE).write_text(uuid.uuid4().hex, encoding="ascii")
+            self._changed = True
+
     def _upsert(self, points: list[Point]) -> None:
         from qdrant_edge import Point as EdgePoint
         from qdrant_edge import UpdateOperation
 
+        self._changes()
         _check_free(self._directory, _WRITTEN_PER_BYTE * 4 * len(points) * sum(self._vectors.values()))
         rows = [
             EdgePoint(point.uid, {name: vector.tolist() for name, vector in point.vectors.items()}, point.payload)
@@ -82,6 +103,7 @@ class EmbeddedCollection(Collection):
     def _delete(self, uids: list[str]) -> None:
         from qdrant_edge import UpdateOperation
 
+        self._changes()
         self._ask(lambda: self._shard.update(UpdateOperation.delete_points(list(uids))))
 
     def _count(self, conditions: list[Clause]) -> int:
@@ -89,7 +111,9 @@ class EmbeddedCollection(Collection):
 
         return self._ask(lambda: self._shard.count(CountRequest(exact=True, filter=_filter(conditions))))
 
-    def _nearest(self, vector: np.ndarray, using: str, limit: int, conditions: list[Clause]) -> list[Hit]:
+    def _nearest(
+        self, vector: np.ndarray, using: str, limit: int, conditions: list[Clause]
+    ) -> list[tuple[float, Point]]:
         from qdrant_edge import Query, QueryRequest, SearchParams
 
         request = QueryRequest(
@@ -98,9 +122,15 @@ class EmbeddedCollection(Collection):
             filter=_filter(conditions),
             params=SearchParams(exact=True),
             with_payload=True,
+            with_vector=[using],
         )
-        found = self._ask(lambda: self._shard.query(request))
-        return [Hit(uid_of(point.id), point.score, point.payload or {}) for point in found]
+        return [(point.score, stored_point(point)) for point in self._ask(lambda: self._shard.query(request))]
+
+    def _values(self, field: str, limit: int) -> dict[str, int]:
+        from qdrant_edge import FacetRequest
+
+        request = FacetRequest(json_path(field), limit=limit, exact=True)
+        return {str(hit.value): hit.count for hit in self._ask(lambda: self._shard.facet(request)).hits}
 
     def _retrieve(self, uid: str) -> Point | None:
         records = self._ask(lambda: self._shard.retrieve([uid], with_payload=True, with_vector=True))
@@ -138,6 +168,8 @@ class EmbeddedQdrant(Vectors):
     wait_s: NonNegativeFloat = 120.0
     """How long to wait for another process that has it open."""
 
+    _seen: tuple[str, Contents] | None = PrivateAttr(None)
+
     def signature(self) -> dict[str, Any]:
         """The kind: what is stored does not depend on where, and the collection's identity says whether it is there."""
         return {"kind": self.kind}
@@ -173,12 +205,31 @@ class EmbeddedQdrant(Vectors):
                 check_vectors(self.location, there, vectors, self._mend())
             shard = self._load()
             try:
-                yield EmbeddedCollection(shard, self._collection, identity, there, indexes)
+                collection = EmbeddedCollection(shard, self._collection, identity, there, indexes)
+                yield collection
+                collection.settle()
             finally:
                 try:
                     _engine(shard.flush, lambda error: VectorsError(f"{self.location} could not be written: {error}"))
                 finally:
                     shard.close()
+
+    def contents(self, vectors: Mapping[str, int]) -> Contents:
+        """As in general; opened again only if a process has changed the collection, or begun to, in the meantime."""
+        change = self._last_change()
+        if self._seen is None or change is None or self._seen[0] != change:
+            found = super().contents(vectors)
+            if change is None:
+                return found
+            self._seen = change, found
+        return self._seen[1]
+
+    def _last_change(self) -> str | None:
+        """Random text that is another one once the collection has changed, or is another one; None if unknown."""
+        try:
+            return (self._collection / _CHANGE).read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError):
+            return None
 
     def recreate(self, vectors: Mapping[str, int]) -> None:
         """Replaces the collection, also one that cannot be read, by a new and empty one."""
@@ -219,17 +270,32 @@ class EmbeddedQdrant(Vectors):
 
     def _make(self, vectors: Mapping[str, int]) -> None:
         """A new collection, made beside and renamed: a process killed meanwhile leaves none, never half of one."""
-        from qdrant_edge import Distance, EdgeConfig, EdgeShard, EdgeVectorParams
+        from qdrant_edge import (
+            Distance,
+            EdgeConfig,
+            EdgeShard,
+            EdgeVectorParams,
+            HnswIndexConfig,
+            VectorStorageDatatype,
+        )
 
         new = self._leftover("new")
-        params = {name: EdgeVectorParams(size=size, distance=Distance.Cosine) for name, size in vectors.items()}
+        params = {
+            name: EdgeVectorParams(size=size, distance=Distance.Cosine, datatype=VectorStorageDatatype.Float16)
+            for name, size in vectors.items()
+        }
+        # Every search is exact, so a graph would only cost time: a minute for 100,000 points.
+        configuration = EdgeConfig(
+            vectors=params, hnsw_config=HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000)
+        )
         try:
             new.mkdir()
             _engine(
-                lambda: EdgeShard.create(str(new), EdgeConfig(vectors=params)).close(),
+                lambda: EdgeShard.create(str(new), configuration).close(),
                 lambda error: VectorsError(f"{self.location} cannot be made: {error}"),
             )
-            identity = {"identity": uuid.uuid4().hex, "vectors": dict(vectors)}
+            identity = {"identity": uuid.uuid4().hex, "layout": _LAYOUT, "vectors": dict(vectors)}
+            (new / _CHANGE).write_text(uuid.uuid4().hex, encoding="ascii")
             (new / _IDENTITY).write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
             new.rename(self._collection)
         except OSError as error:
@@ -238,16 +304,20 @@ class EmbeddedQdrant(Vectors):
     def _read_identity(self) -> tuple[str, dict[str, int]]:
         try:
             stored = json.loads((self._collection / _IDENTITY).read_text(encoding="utf-8"))
-            return str(stored["identity"]), {str(name): int(size) for name, size in stored["vectors"].items()}
+            identity = str(stored["identity"]), {str(name): int(size) for name, size in stored["vectors"].items()}
+            layout = stored.get("layout")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._broken(error) from error
+        if layout != _LAYOUT:
+            raise self._broken("another version of this project made it")
+        return identity
 
     def _load(self) -> EdgeShard:
         from qdrant_edge import EdgeShard
 
         return _engine(lambda: EdgeShard.load(str(self._collection)), self._broken)
 
-    def _broken(self, error: BaseException) -> VectorsBrokenError:
+    def _broken(self, error: BaseException | str) -> VectorsBrokenError:
         return VectorsBrokenError(f"{self.location} cannot be read ({error}). {self._mend()}")
 
     def _mend(self) -> str:
@@ -267,10 +337,19 @@ def _engine(call: Callable[[], Result], failed: Callable[[BaseException], Vector
         raise failed(error) from error
 
 
+def _free(directory: Path) -> int:
+    return shutil.disk_usage(directory).free
+
+
+def _size_of(directory: Path) -> int:
+    """Bytes on the disk; the engine's files have holes."""
+    return sum(512 * path.stat().st_blocks for path in directory.rglob("*"))
+
+
 def _check_free(directory: Path, written: int = 0) -> None:
     """Refuses a disk that might fill up: the engine writes through mapped memory, and would kill the process."""
     needed = _FREE_BYTES + written
-    free = shutil.disk_usage(directory).free
+    free = _free(directory)
     if free < needed:
         raise VectorsError(
             f"the disk of {directory} is almost full: {free >> 20} MiB are free, and {needed >> 20} MiB are needed to "

@@ -23,7 +23,8 @@ _SHORT_FLOATS = (pa.float16(), pa.float32())
 class Point:
     """A sample in a collection.
 
-    It has those of the collection's named vectors that it could have: float32 [d], of unit length once stored.
+    It has those of the collection's named vectors that it could have: float32 [d], of unit length to within 1e-4, each
+    number one that float16 has, so that every kind of collection keeps the same.
     """
 
     uid: str
@@ -128,6 +129,7 @@ def _vectors(name: str, column: pa.Array, size: int, uids: list[str]) -> list[np
     if not usable.all():
         row = int(np.argmin(usable))
         raise ValueError(f"vector '{name}' of {uids[rows[row]]} has no direction: its length is {norms[row]}")
+    matrix = (matrix / norms[:, None]).astype(np.float16).astype(np.float32)
     vectors: list[np.ndarray | None] = [None] * len(column)
     for position, vector in zip(rows.tolist(), matrix, strict=True):
         vectors[position] = vector

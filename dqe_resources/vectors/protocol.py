@@ -22,6 +22,10 @@ _BATCH_POINTS = 1000
 _BATCH_NUMBERS = 400_000
 """Vector components in one batch: about 8 MB as JSON, well under the 32 MB that a server takes by default."""
 _SCORE_DECIMALS = 5
+_MOST_SHARDS = 10_000
+_MARGIN_POINTS = 8
+_MARGIN_SCORE = 5e-4
+"""More than an engine's score can be off: float16 rounds the length of a vector by up to 1e-4."""
 
 
 class VectorsError(DataQualityError):
@@ -42,6 +46,19 @@ class VectorsBrokenError(VectorsError):
 
 class VectorsUnreachableError(VectorsError):
     """The server does not answer, or refuses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a collection holds.
+
+    Attributes:
+        identity: the collection's.
+        points: the number of points of each shard that has any.
+    """
+
+    identity: str
+    points: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +160,25 @@ class Collection(ABC):
             raise ValueError(f"the vector to search for has no direction: its length is {norm}")
         conditions = clauses(where)
         # Copies of an image have equal scores: unless all that tie at the limit are seen, which are returned is chance.
-        fetched = limit + 1
+        # And engines differ in the last digits, so what is near the limit is scored again, from the vectors.
+        direction = query.astype(np.float64) / norm
+        fetched = limit + _MARGIN_POINTS
         while True:
-            hits = [
-                Hit(hit.uid, round(hit.score, _SCORE_DECIMALS), hit.payload)
-                for hit in self._nearest(query, using, fetched, conditions)
-            ]
+            found = self._nearest(query, using, fetched, conditions)
+            hits = [Hit(point.uid, _cosine(point.vectors[using], direction), point.payload) for _, point in found]
             hits.sort(key=lambda hit: (-hit.score, hit.uid))
-            if len(hits) < fetched or hits[limit - 1].score > hits[-1].score:
+            if len(hits) < fetched or hits[limit - 1].score > found[-1][0] + _MARGIN_SCORE:
                 return hits[:limit]
             fetched *= 2
+
+    def points_by_shard(self) -> dict[str, int]:
+        """The exact number of points of each shard that has any."""
+        limit = _MOST_SHARDS
+        while True:
+            found = self._values("shard", limit)
+            if len(found) < limit:
+                return found
+            limit *= 4
 
     def get(self, uid: str) -> Point | None:
         """The point of a sample, with payload and vectors, or None."""
@@ -185,7 +211,14 @@ class Collection(ABC):
     def _count(self, conditions: list[Clause]) -> int: ...
 
     @abstractmethod
-    def _nearest(self, vector: np.ndarray, using: str, limit: int, conditions: list[Clause]) -> list[Hit]: ...
+    def _nearest(
+        self, vector: np.ndarray, using: str, limit: int, conditions: list[Clause]
+    ) -> list[tuple[float, Point]]:
+        """The nearest points by the engine's own score, best first, each with its payload and the named vector."""
+
+    @abstractmethod
+    def _values(self, field: str, limit: int) -> dict[str, int]:
+        """The values of an indexed field of text, at most ``limit`` of them, with the exact number of their points."""
 
     @abstractmethod
     def _retrieve(self, uid: str) -> Point | None: ...
@@ -219,6 +252,17 @@ class Vectors(Component):
             VectorsUnreachableError: the server does not answer, or refuses (server only).
             VectorsError: there is none and ``vectors`` is None, or the collection cannot be used for another reason.
         """
+
+    def contents(self, vectors: Mapping[str, int]) -> Contents:
+        """What is in the collection with these named vectors, made first if there is none.
+
+        For many shards at once: opening the collection for each of them would take a hundred times as long.
+
+        Raises:
+            VectorsError: as ``open``.
+        """
+        with self.open(vectors) as collection:
+            return Contents(collection.identity, collection.points_by_shard())
 
     @abstractmethod
     def recreate(self, vectors: Mapping[str, int]) -> None:
@@ -256,6 +300,11 @@ def check_vectors(place: str, there: Mapping[str, int], wanted: Mapping[str, int
     ]
     if differences:
         raise VectorsMismatchError(f"{place} has other named vectors: {'; '.join(differences)}. {how}")
+
+
+def _cosine(vector: np.ndarray, direction: np.ndarray) -> float:
+    stored = vector.astype(np.float64)
+    return round(float(stored @ direction / np.linalg.norm(stored)), _SCORE_DECIMALS)
 
 
 def _described(vectors: Mapping[str, int]) -> str:

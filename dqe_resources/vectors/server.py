@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import PositiveInt, SecretStr, StringConstraints
 
-from dqe_resources.vectors.points import Point, stored_point, uid_of
+from dqe_resources.vectors.points import Point, stored_point
 from dqe_resources.vectors.protocol import (
     Collection,
-    Hit,
     Vectors,
     VectorsBrokenError,
     VectorsError,
@@ -120,7 +119,9 @@ class ServerCollection(Collection):
     def _count(self, conditions: list[Clause]) -> int:
         return int(self._ask("count", count_filter=_filter(conditions), exact=True).count)
 
-    def _nearest(self, vector: np.ndarray, using: str, limit: int, conditions: list[Clause]) -> list[Hit]:
+    def _nearest(
+        self, vector: np.ndarray, using: str, limit: int, conditions: list[Clause]
+    ) -> list[tuple[float, Point]]:
         from qdrant_client.models import SearchParams
 
         found = self._ask(
@@ -131,8 +132,13 @@ class ServerCollection(Collection):
             query_filter=_filter(conditions),
             search_params=SearchParams(exact=True),
             with_payload=True,
+            with_vectors=[using],
         )
-        return [Hit(uid_of(point.id), point.score, point.payload or {}) for point in found.points]
+        return [(point.score, stored_point(point)) for point in found.points]
+
+    def _values(self, field: str, limit: int) -> dict[str, int]:
+        found = self._ask("facet", key=json_path(field), limit=limit, exact=True)
+        return {str(hit.value): int(hit.count) for hit in found.hits}
 
     def _retrieve(self, uid: str) -> Point | None:
         records = self._ask("retrieve", ids=[_id(uid)], with_payload=True, with_vectors=True)
@@ -227,11 +233,20 @@ class ServerQdrant(Vectors):
             client.close()
 
     def _make(self, ask: _Client, vectors: Mapping[str, int]) -> None:
-        from qdrant_client.models import Distance, VectorParams
+        from qdrant_client.models import Datatype, Distance, HnswConfigDiff, VectorParams
 
-        params = {name: VectorParams(size=size, distance=Distance.COSINE) for name, size in vectors.items()}
+        params = {
+            name: VectorParams(size=size, distance=Distance.COSINE, datatype=Datatype.FLOAT16)
+            for name, size in vectors.items()
+        }
         try:
-            ask("create_collection", vectors_config=params, metadata={_IDENTITY: uuid.uuid4().hex})
+            ask(
+                "create_collection",
+                vectors_config=params,
+                # Every search is exact, so a graph would only cost time and memory.
+                hnsw_config=HnswConfigDiff(m=0),
+                metadata={_IDENTITY: uuid.uuid4().hex},
+            )
         except VectorsServerError as error:
             # Another process made it in the meantime: its collection is as good.
             if error.status != _CONFLICT:

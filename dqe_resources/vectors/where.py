@@ -23,6 +23,7 @@ DEFAULT_INDEXES: Mapping[str, Index] = MappingProxyType(
         "reason": "keyword",
         "format": "keyword",
         "top_label": "keyword",
+        "language": "keyword",
         "width": "integer",
         "height": "integer",
         "similarity_*": "float",
