@@ -145,6 +145,23 @@ def duplicate_clusters(_: Work, table: pa.Table) -> Metadata:
     }
 
 
+def caption_duplicates(_: Work, table: pa.Table) -> Metadata:
+    """How many captions of each source are repeated, and the most frequent."""
+    counts, largest = [], []
+    for source in pc.unique(table["caption_source"]).to_pylist():
+        of_source = table.filter(pc.equal(table["caption_source"], source))
+        for kind in ("exact", "near"):
+            part = of_source.filter(pc.equal(of_source["kind"], kind))
+            counts.append([source, kind, pc.count_distinct(part["cluster"]).as_py(), len(part)])
+        firsts = of_source.filter(pc.and_(of_source["is_representative"], pc.equal(of_source["kind"], "near")))
+        first = firsts.sort_by([("size", "descending"), ("cluster", "ascending")]).slice(0, 5)
+        largest += [[source, row["representative"], row["size"]] for row in first.to_pylist()]
+    return {
+        "repeated": _table(["caption source", "kind", "clusters", "captions in them"], counts),
+        "largest": _table(["caption source", "representative", "captions"], largest),
+    }
+
+
 def warehouse(work: Work, output: Facts) -> Metadata:
     """How many samples of how many shards, and how to ask."""
     return {

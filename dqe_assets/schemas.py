@@ -88,6 +88,7 @@ IMAGE_FEATURES = table_schema(
         Column("label_ids", pa.list_(pa.int16()), "the 20 most probable ImageNet classes, most probable first"),
         Column("label_probabilities", pa.list_(pa.float32()), "their probabilities", "0 to 1"),
         Column("top_label", pa.string(), "name of the most probable class"),
+        Column("pixel_digest", pa.string(), "128-bit hex digest of the decoded pixels and their size"),
         Column("perceptual_hash", pa.uint64(), "64-bit DCT hash (pHash) of the luminance"),
         Column("sharpness", pa.float32(), "variance of the Laplacian of the luminance at the features' common size"),
         Column("brightness", pa.float32(), "mean luminance (Rec. 601)", "0 to 1"),
@@ -155,6 +156,19 @@ DUPLICATE_CLUSTERS = table_schema(
         Column("is_representative", pa.bool_(), "whether this is the sample to keep", nullable=False),
         Column("similarity", pa.float32(), "cosine of the features of this sample and the representative", "-1 to 1"),
         Column("size", pa.int32(), "samples in the cluster, 2 or more", "samples", nullable=False),
+    ]
+)
+
+CAPTION_DUPLICATES = table_schema(
+    [
+        UID,
+        Column("caption_source", pa.string(), "original, or a captioner's name", nullable=False),
+        Column("kind", pa.string(), "exact (the same words), or near (or nearly the same)", nullable=False),
+        Column("cluster", pa.string(), "smallest uid of the cluster", nullable=False),
+        Column("representative", pa.string(), "uid of the sample whose caption stands for the others", nullable=False),
+        Column("is_representative", pa.bool_(), "whether this is that sample", nullable=False),
+        Column("similarity", pa.float32(), "Jaccard similarity of this caption and the representative's", "0 to 1"),
+        Column("size", pa.int32(), "captions in the cluster, 2 or more", "captions", nullable=False),
     ]
 )
 
@@ -227,6 +241,7 @@ _TABLES = {
     "caption_scores": CAPTION_SCORES,
     "caption_preference": CAPTION_PREFERENCE,
     "duplicate_clusters": DUPLICATE_CLUSTERS,
+    "caption_duplicates": CAPTION_DUPLICATES,
     "pool_utilities": POOL_UTILITIES,
     "filter_recommendation": FILTER_RECOMMENDATION,
 }

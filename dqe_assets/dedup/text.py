@@ -61,6 +61,13 @@ def text_pairs(
     return equal, distinct[near], similarity
 
 
+def text_similarities(captions: pa.Array | pa.ChunkedArray, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Jaccard similarity of the captions of each pair of rows, int64 [m, 2], as `text_pairs` has it: float64 [m]."""
+    rows, positions = np.unique(pairs, return_inverse=True)
+    grams = [_grams(normalised_text(text)) for text in captions.take(pa.array(rows)).to_pylist()]
+    return np.array([_jaccard(grams[left], grams[right]) for left, right in positions.reshape(-1, 2)], np.float64)
+
+
 def _near(texts: Sequence[str], threshold: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     from rensa import RMinHash
 

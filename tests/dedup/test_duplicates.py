@@ -148,41 +148,42 @@ def test_a_threshold_that_is_no_cosine_is_refused(threshold: float) -> None:
         semantic_pairs(np.ones((2, 3)), threshold)
 
 
-def samples(order: list[int] | None = None) -> tuple[pa.Table, np.ndarray]:
-    """Two equal files, a smaller copy that looks alike, and a stranger."""
-    order = [0, 1, 2, 3] if order is None else order
-    features = np.array([[1.0, 0.0], [1.0, 0.0], [0.96, 0.28], [0.0, 1.0]], np.float16)
+def samples(order: list[int] | None = None) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """Two equal files, a smaller copy that looks alike, a stranger, and its picture in another file."""
+    order = [0, 1, 2, 3, 4] if order is None else order
+    features = np.array([[1.0, 0.0], [1.0, 0.0], [0.96, 0.28], [0.0, 1.0], [-0.6, 0.8]], np.float16)
     table = pa.table(
         {
-            "uid": [f"{n:032x}" for n in (5, 4, 3, 2)],
-            "sha256": ["x", "x", "y", "z"],
-            "width": pa.array([100, 100, 400, 50], pa.int32()),
-            "height": pa.array([100, 100, 100, 50], pa.int32()),
-            "perceptual_hash": pa.array([7, 7, 6, 2**40 - 1], pa.uint64()),
-            "contrast": pa.array([0.2, 0.2, 0.2, 0.2], pa.float32()),
+            "uid": [f"{n:032x}" for n in (5, 4, 3, 2, 1)],
+            "sha256": ["x", "x", "y", "z", "v"],
+            "pixel_digest": ["p", "p", "q", "r", "r"],
+            "perceptual_hash": pa.array([7, 7, 6, 2**40 - 1, 2**20 - 1], pa.uint64()),
+            "contrast": pa.array([0.2, 0.2, 0.2, 0.2, 0.2], pa.float32()),
         }
     )
-    return table.take(pa.array(order, pa.int64())), features[order]
+    return table.take(pa.array(order, pa.int64())), features[order], np.array([100.0, 100, 400, np.nan, 50])[order]
 
 
 def test_clusters_say_what_is_kept_and_why() -> None:
     found = find_duplicates(*samples(), DuplicateRules(max_distance=2, min_cosine=0.99))
     assert found.schema.equals(DUPLICATE_CLUSTERS)
     rows = {(row["kind"], int(row["uid"], 16)): row for row in found.to_pylist()}
-    assert {key for key in rows if key[0] == "exact"} == {("exact", 5), ("exact", 4)}
+    exact = {key[1]: int(row["cluster"], 16) for key, row in rows.items() if key[0] == "exact"}
+    assert exact == {5: 4, 4: 4, 2: 1, 1: 1}, "the same bytes, or the same pixels"
+    assert int(rows["exact", 2]["representative"], 16) == 1, "what has no preference comes last"
     assert {key for key in rows if key[0] == "semantic"} == {("semantic", 5), ("semantic", 4)}
-    assert {key for key in rows if key[0] == "any"} == {("any", 5), ("any", 4), ("any", 3)}
-    assert int(rows["exact", 5]["representative"], 16) == 4, "of equal sizes that with the smallest uid"
-    assert int(rows["any", 5]["representative"], 16) == 3, "the largest image"
+    assert {key for key in rows if key[0] == "any"} == {("any", uid) for uid in (5, 4, 3, 2, 1)}
+    assert int(rows["exact", 5]["representative"], 16) == 4, "of equal ones that with the smallest uid"
+    assert int(rows["any", 5]["representative"], 16) == 3, "the most preferred"
     assert rows["any", 5]["similarity"] == pytest.approx(0.96, abs=1e-3)
     assert [rows["any", uid]["is_representative"] for uid in (5, 4, 3)] == [False, False, True]
-    assert {row["size"] for row in rows.values() if row["kind"] == "any"} == {3}
+    assert [rows["any", uid]["size"] for uid in (5, 4, 3, 2, 1)] == [3, 3, 3, 2, 2]
 
 
 def test_the_order_of_the_rows_changes_nothing() -> None:
     rules = DuplicateRules(max_distance=2, min_cosine=0.9)
     first = find_duplicates(*samples(), rules)
-    for order in ([3, 2, 1, 0], [2, 0, 1, 3]):
+    for order in ([4, 3, 2, 1, 0], [2, 0, 4, 1, 3]):
         assert find_duplicates(*samples(order), rules).equals(first)
 
 
@@ -196,6 +197,6 @@ def test_many_copies_of_one_image_need_no_pair_for_each_two() -> None:
     pairs = exact_pairs(pa.array(["same"] * copies))
     assert len(pairs) == copies - 1
     uids = pa.array([f"{n:032x}" for n in range(copies)])
-    table = cluster(uids, {"exact": pairs}, np.ones(copies, np.int64), np.ones((copies, 2), np.float32))
-    assert table.num_rows == 2 * copies
+    table = cluster(uids, {"exact": pairs}, np.ones(copies), lambda linked: np.ones(len(linked)))
+    assert table.num_rows == copies
     assert set(table["size"].to_pylist()) == {copies}

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dqe_assets.dedup.clusters import find_caption_duplicates
 from dqe_assets.dedup.text import normalised_text, text_pairs
+from dqe_assets.schemas import CAPTION_DUPLICATES
 
 WORDS = st.sampled_from(
     [
@@ -119,3 +121,27 @@ def test_nulls_and_empty_captions_take_no_part() -> None:
 def test_a_threshold_that_is_no_similarity_is_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match="Jaccard"):
         text_pairs(pa.array(["a"]), threshold)
+
+
+def test_clusters_of_captions_are_of_one_source_and_say_how_near_they_are() -> None:
+    uids = pa.chunked_array([[f"{n:032x}" for n in (4, 3, 2, 1)]])
+    captions = {
+        "original": pa.chunked_array(
+            [["A dog!", "a dog", "a dog on the beach of the lake", "a dog on the beach of a lake"]]
+        ),
+        "model": pa.chunked_array([["a dog", None, "a cat", "a cow"]]),
+    }
+    table = find_caption_duplicates(uids, captions, 0.7)
+    assert table.schema.equals(CAPTION_DUPLICATES)
+    rows = [(row["caption_source"], row["kind"], int(row["uid"], 16), row["size"]) for row in table.to_pylist()]
+    assert rows == [
+        *(("original", "exact", uid, 2) for uid in (3, 4)),
+        *(("original", "near", uid, 2) for uid in (1, 2, 3, 4)),
+    ]
+    similar = {(row["kind"], row["uid"]): row["similarity"] for row in table.to_pylist()}
+    assert similar["near", f"{2:032x}"] == pytest.approx(
+        len(grams("a dog on the beach of the lake") & grams("a dog on the beach of a lake"))
+        / len(grams("a dog on the beach of the lake") | grams("a dog on the beach of a lake"))
+    )
+    assert similar["exact", f"{3:032x}"] == 1
+    assert find_caption_duplicates(uids.slice(0, 0), {"original": uids.slice(0, 0)}, 0.7).num_rows == 0
