@@ -132,6 +132,20 @@ def caption_collection(work: Work, output: Facts) -> Metadata:
     return {"points": output.rows, "collection": output.facts["collection"], "kind": work.settings.vectors.kind}
 
 
+def duplicate_pairs(work: Work, table: pa.Table) -> Metadata:
+    """Pairs of each kind: of equal images, and of those that are nearly so."""
+    rows = []
+    for kind in pc.unique(table["kind"]).to_pylist():
+        similarity = _values(table.filter(pc.equal(table["kind"], kind))["similarity"])
+        rows.append([kind, int((similarity == 1).sum()), int((similarity < 1).sum())])
+    rules = work.settings.duplicates
+    return {
+        "pairs": _table(["kind", "equal", "near"], rows),
+        "max_distance": rules.max_distance,
+        "min_cosine": rules.min_cosine,
+    }
+
+
 def duplicate_clusters(_: Work, table: pa.Table) -> Metadata:
     """Clusters and redundant samples of each kind, and how large the clusters are."""
     rows, sizes = [], {}

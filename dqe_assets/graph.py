@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dqe_assets.caption.assets import captions_of
-from dqe_assets.dedup.assets import caption_duplicates_of, duplicate_clusters_of
+from dqe_assets.dedup.assets import caption_duplicates_of, duplicate_clusters_of, duplicate_pairs
 from dqe_assets.features.assets import image_features
 from dqe_assets.index.assets import caption_collection_of
 from dqe_assets.ingest.assets import raw_samples
@@ -30,6 +30,7 @@ def stages(settings: Settings) -> list[Stage]:
         caption_scores_of(sources),
         caption_preference_of(sources),
         caption_collection_of(synthetic),
+        duplicate_pairs,
         duplicate_clusters_of(settings.duplicates),
         caption_duplicates_of(synthetic),
         pool_utilities,

@@ -147,6 +147,26 @@ CAPTION_PREFERENCE = table_schema(
     ]
 )
 
+DUPLICATE_PAIRS = table_schema(
+    [
+        Column("kind", pa.string(), "exact, perceptual or semantic", nullable=False),
+        Column("uid_a", pa.string(), "the sample of the two with the smaller uid", nullable=False),
+        Column(
+            "uid_b",
+            pa.string(),
+            "the other; of samples that are equal, only the first by uid is paired with others",
+            nullable=False,
+        ),
+        Column(
+            "similarity",
+            pa.float32(),
+            "1 where they are equal, the share of equal bits of their hashes, or the cosine of their features",
+            "0 to 1",
+            nullable=False,
+        ),
+    ]
+)
+
 DUPLICATE_CLUSTERS = table_schema(
     [
         UID,
@@ -240,6 +260,7 @@ _TABLES = {
     "joint_embeddings": JOINT_EMBEDDINGS,
     "caption_scores": CAPTION_SCORES,
     "caption_preference": CAPTION_PREFERENCE,
+    "duplicate_pairs": DUPLICATE_PAIRS,
     "duplicate_clusters": DUPLICATE_CLUSTERS,
     "caption_duplicates": CAPTION_DUPLICATES,
     "pool_utilities": POOL_UTILITIES,

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from dqe_assets import schemas
-from dqe_assets.dedup.clusters import DuplicateRules
+from dqe_assets.dedup.rules import DuplicateRules
 from dqe_assets.ingest.sources import AnySource, Source
 from dqe_assets.scaling.measurements import Scaling
 from dqe_resources.cache import data_directory

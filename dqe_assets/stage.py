@@ -7,6 +7,7 @@ progress, and one load of a model for all partitions of a run.
 # Dagster reads the annotations of an asset's function as they are, so they cannot be postponed in this module.
 
 import inspect
+import json
 import resource
 import time
 import warnings
@@ -34,6 +35,8 @@ MODEL_POOL = "model"
 
 CAPTIONER_PREFIX = "captioner_"
 
+_FACTS = b"facts"
+
 
 @dataclass(frozen=True)
 class Work:
@@ -46,6 +49,7 @@ class Work:
         settings: the settings.
         left_out: shards whose inputs are not there, or failed a check.
         version: fingerprint of everything that goes into the partition.
+        force: whether it is made again though it may be current: from the beginning, without what was made before.
         log: writes a line to the run's log.
     """
 
@@ -55,6 +59,7 @@ class Work:
     settings: Settings
     left_out: tuple[str, ...] = ()
     version: str = ""
+    force: bool = False
     log: Callable[[str], None] = field(default=lambda _: None)
 
     @property
@@ -74,6 +79,10 @@ class Work:
             for name in table.column_names:
                 joined = joined.append_column(name, table[name])
         return joined
+
+    def version_of(self, asset: str) -> str:
+        """Fingerprint of this shard's table of an input: another table has another one."""
+        return _input_fingerprint(self, asset, self.partition)
 
     def captions(self) -> dict[str, pa.Array]:
         """This shard's captions by caption source, in the order of the samples: what is embedded and searched."""
@@ -217,7 +226,7 @@ class Stage:
         if stored is None:
             # Before the inputs are read: what changes meanwhile must not count as what went in.
             version = self.fingerprint(work, components)
-            output = self.function(replace(work, version=version), **components)
+            output = self.function(replace(work, version=version, force=force), **components)
             stamp = self._stamp(version, output)
             verdicts = self._verdicts(work, output)
             failed = tuple(check.name for check in self.checks if check.blocking and not verdicts[check.name].passed)
@@ -240,7 +249,7 @@ class Stage:
         return stored, metadata, verdicts
 
     def _stamp(self, version: str, output: pa.Table | Facts) -> Stamp:
-        rows, facts = (output.rows, output.facts) if isinstance(output, Facts) else (output.num_rows, {})
+        rows, facts = (output.rows, output.facts) if isinstance(output, Facts) else (output.num_rows, _facts(output))
         return Stamp(version, self.code_version, rows, facts=facts)
 
     def _store(self, work: Work, output: pa.Table | Facts, stamp: Stamp) -> StoredPartition:
@@ -397,6 +406,15 @@ def stage(  # noqa: PLR0913
         )
 
     return decorate
+
+
+def with_facts(table: pa.Table, facts: Mapping[str, Any]) -> pa.Table:
+    """The output of a stage that is a table, with JSON-like facts that are to be in its stamp."""
+    return table.replace_schema_metadata({_FACTS: json.dumps(facts)})
+
+
+def _facts(table: pa.Table) -> Mapping[str, Any]:
+    return json.loads((table.schema.metadata or {}).get(_FACTS, b"{}"))
 
 
 def registered_shards(instance: dg.DagsterInstance) -> list[str]:

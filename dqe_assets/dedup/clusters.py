@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+import pyarrow.compute as pc
 
 from dqe_assets.dedup.components import components
-from dqe_assets.dedup.exact import exact_pairs
-from dqe_assets.dedup.perceptual import perceptual_pairs
-from dqe_assets.dedup.semantic import cosines, semantic_pairs
+from dqe_assets.dedup.pairs import KINDS
+from dqe_assets.dedup.semantic import cosines
 from dqe_assets.dedup.text import text_pairs, text_similarities
 from dqe_assets.schemas import CAPTION_DUPLICATES, DUPLICATE_CLUSTERS
-from dqe_resources.component import Strict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,55 +24,33 @@ ANY = "any"
 """The kind that joins all others: samples that are duplicates in any way."""
 
 
-class DuplicateRules(Strict):
-    """When two images are duplicates.
-
-    Attributes:
-        max_distance: perceptual, in bits of the 64 of the hash.
-        min_contrast: standard deviation of the luminance, 0 to 1, below which a hash says nothing.
-        min_cosine: semantic, of the classifier's pooled features.
-        min_jaccard: of two captions' sets of four-letter runs, from which they are nearly the same.
-        representative: which sample of a cluster is kept: that with the largest image, that whose best caption fits
-            best, or the earliest by shard and row. Of equal ones it is that with the smallest uid.
-    """
-
-    max_distance: Annotated[int, Field(ge=0, le=16)] = 8
-    min_contrast: Annotated[float, Field(ge=0, le=1)] = 0.02
-    min_cosine: Annotated[float, Field(gt=0, le=1)] = 0.85
-    min_jaccard: Annotated[float, Field(gt=0, le=1)] = 0.8
-    representative: Literal["largest", "best_caption", "earliest"] = "largest"
-
-
-def find_duplicates(
-    samples: pa.Table, embeddings: NDArray[np.floating], preference: NDArray[np.floating], rules: DuplicateRules
+def clusters_of_pairs(
+    pairs: pa.Table,
+    uids: pa.ChunkedArray,
+    embeddings: NDArray[np.floating],
+    preference: NDArray[np.floating],
 ) -> pa.Table:
-    """All clusters of duplicate images.
+    """All clusters of duplicate images: the connected components of their pairs.
 
     Args:
-        samples: one row a sample that has an image, with ``uid``, ``sha256`` of ``RAW_SAMPLES`` and ``pixel_digest``,
-            ``perceptual_hash``, ``contrast`` of ``IMAGE_FEATURES``.
+        pairs: table of ``DUPLICATE_PAIRS``.
+        uids: string [n], unique: the samples that are in a pair.
         embeddings: their features, floats [n, d]; they may be mapped from a file.
         preference: floats [n]: the sample of a cluster with the greatest is kept.
-        rules: the thresholds.
 
     Returns:
         Table of ``DUPLICATE_CLUSTERS``; it does not depend on the order of the rows.
+
+    Raises:
+        ValueError: a pair's sample is not among the uids.
     """
-    samples = samples.combine_chunks()
-    perceptual, _ = perceptual_pairs(
-        samples["perceptual_hash"].to_numpy(),
-        rules.max_distance,
-        contrast=samples["contrast"].to_numpy(),
-        min_contrast=rules.min_contrast,
-    )
-    pairs = {
-        "exact": np.concatenate([exact_pairs(samples["sha256"]), exact_pairs(samples["pixel_digest"])]),
-        "perceptual": perceptual,
-        "semantic": semantic_pairs(embeddings, rules.min_cosine)[0],
-    }
-    pairs[ANY] = np.concatenate(list(pairs.values()))
-    found = cluster(samples["uid"], pairs, preference, partial(cosines, embeddings))
-    return found.cast(DUPLICATE_CLUSTERS)
+    ends = [pc.index_in(pairs[end], uids) for end in ("uid_a", "uid_b")]
+    if any(end.null_count for end in ends):
+        raise ValueError("a pair has a sample that is not there")
+    rows = np.stack([end.to_numpy() for end in ends], axis=1).astype(np.int64)
+    kinds = pairs["kind"].to_numpy()
+    by_kind = {kind: rows[kinds == kind] for kind in KINDS} | {ANY: rows}
+    return cluster(uids, by_kind, preference, partial(cosines, embeddings)).cast(DUPLICATE_CLUSTERS)
 
 
 def find_caption_duplicates(
@@ -93,11 +69,11 @@ def find_caption_duplicates(
     """
     tables = [CAPTION_DUPLICATES.empty_table()]
     for source, texts in captions.items():
-        equal, near, _ = text_pairs(texts, threshold)
-        pairs = {"exact": equal, "near": np.concatenate([equal, near])}
-        found = cluster(uids, pairs, np.zeros(len(uids)), partial(text_similarities, texts))
-        found = found.append_column("caption_source", pa.repeat(source, found.num_rows))
-        tables.append(found.select(CAPTION_DUPLICATES.names).cast(CAPTION_DUPLICATES))
+        found = text_pairs(texts, threshold)
+        pairs = {"exact": found.equal, "near": found.all}
+        clusters = cluster(uids, pairs, np.zeros(len(uids)), partial(text_similarities, texts))
+        clusters = clusters.append_column("caption_source", pa.repeat(source, clusters.num_rows))
+        tables.append(clusters.select(CAPTION_DUPLICATES.names).cast(CAPTION_DUPLICATES))
     return pa.concat_tables(tables).combine_chunks()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from dqe_assets.dedup.exact import exact_pairs, links_to_first
+from dqe_assets.dedup.exact import Pairs, exact_pairs, links_to_first
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,9 +32,7 @@ def normalised_text(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def text_pairs(
-    captions: pa.Array | pa.ChunkedArray, threshold: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+def text_pairs(captions: pa.Array | pa.ChunkedArray, threshold: float) -> Pairs[np.float64]:
     """Captions whose normalised texts are equal, and those whose texts are nearly so.
 
     Near means that the sets of four-letter runs of two normalised texts have a Jaccard similarity of at least
@@ -46,8 +44,7 @@ def text_pairs(
         threshold: Jaccard similarity, above 0 and at most 1.
 
     Returns:
-        Links between rows of equal text, int64 [m, 2]; pairs of first rows of near texts, int64 [k, 2], the smaller
-        first; and their similarity, float64 [k].
+        Links of equal texts, pairs of near ones, and their similarity.
 
     Raises:
         ValueError: the threshold is out of range.
@@ -58,7 +55,7 @@ def text_pairs(
     equal = exact_pairs(pa.array([text or None for text in texts], pa.string()))
     distinct = np.setdiff1d(np.flatnonzero([bool(text) for text in texts]), equal[:, 1], assume_unique=True)
     near, similarity = _near([texts[row] for row in distinct], threshold)
-    return equal, distinct[near], similarity
+    return Pairs(equal, distinct[near], similarity)
 
 
 def text_similarities(captions: pa.Array | pa.ChunkedArray, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
