@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -11,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.report import plots, scaling_plots
+from dqe_assets.report.duplicate_plots import duplicate_thresholds
+from dqe_assets.report.planted import pair_similarity
 from dqe_assets.scaling.recommend import amount, answer, fitted_pools
 from dqe_assets.schemas import POOL_UTILITIES, RAW_SAMPLES
 from dqe_assets.score.preference import preference_counts
@@ -146,8 +149,8 @@ def duplicate_pairs(work: Work, table: pa.Table) -> Metadata:
     }
 
 
-def duplicate_clusters(_: Work, table: pa.Table) -> Metadata:
-    """Clusters and redundant samples of each kind, and how large the clusters are."""
+def duplicate_clusters(work: Work, table: pa.Table) -> Metadata:
+    """Clusters and redundant samples of each kind, how large the clusters are, and what was planted, if any was."""
     rows, sizes = [], {}
     for kind in pc.unique(table["kind"]).to_pylist():
         part = table.filter(pc.equal(table["kind"], kind))
@@ -156,7 +159,25 @@ def duplicate_clusters(_: Work, table: pa.Table) -> Metadata:
     return {
         "clusters": _table(["kind", "clusters", "redundant samples", "largest"], rows),
         "sizes": _picture(plots.cluster_sizes(sizes), "sizes of clusters"),
+        **_planted_duplicates(work),
     }
+
+
+def _planted_duplicates(work: Work) -> Metadata:
+    """How alike planted copies are, and the thresholds; nothing where nothing was planted."""
+    raws, features = [], []
+    for shard in work.shards:
+        of_shard = replace(work, partition=shard)
+        raw = of_shard.read("raw_samples", ["uid", "status", "reason", "width", "height", "truth"])
+        if raw["truth"].null_count < raw.num_rows:
+            raws.append(raw)
+            features.append(of_shard.read("image_features", ["uid", "embedding", "perceptual_hash"]))
+    if not raws:
+        return {}
+    rules = work.settings.duplicates
+    alike = pair_similarity(pa.concat_tables(raws), pa.concat_tables(features))
+    picture = duplicate_thresholds(alike, rules.min_cosine, rules.max_distance)
+    return {"thresholds": _picture(picture, "similarity of planted copies, of other photos, and the thresholds")}
 
 
 def caption_duplicates(_: Work, table: pa.Table) -> Metadata:

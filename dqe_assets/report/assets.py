@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from dqe_resources.warehouse import Warehouse
 
-CORPUS_TABLES = ("duplicate_clusters", "pool_utilities", "filter_recommendation")
+CORPUS_TABLES = ("duplicate_clusters", "caption_duplicates", "pool_utilities", "filter_recommendation")
 TABLES = ("raw_samples", "image_features", "joint_embeddings", "caption_scores", "caption_preference")
 
 
@@ -58,7 +58,7 @@ def warehouse_of(synthetic: Sequence[Stage]) -> Stage:
         name="warehouse",
         group="reports",
         kinds={"duckdb"},
-        code_version="2",
+        code_version="3",
         inputs=[*names, "caption_collection"],
         corpus_inputs=CORPUS_TABLES,
         partitioned=False,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from dqe_assets import schemas
+from dqe_assets.report.duplicate_views import CAPTION_DUPLICATE_TABLE, REPEATED_CAPTIONS
+from dqe_assets.report.relations import Table as _Table
+from dqe_assets.report.relations import View as _View
+from dqe_assets.report.relations import columns as _columns
+from dqe_assets.report.relations import meaning as _meaning
 from dqe_assets.schemas import Column, table_schema
 
 if TYPE_CHECKING:
@@ -56,7 +61,7 @@ class WarehouseInputs:
     Attributes:
         assets: the Parquet files of each asset, one a partition: ``raw_samples``, ``image_features``,
             ``synthetic_captions/<name>``, ``caption_scores``, ``caption_preference``, ``duplicate_clusters``,
-            ``pool_utilities``, ``filter_recommendation``. An asset that is absent, or has no files, counts as empty.
+            ``caption_duplicates``, ``pool_utilities``, ``filter_recommendation``. An asset that is absent, or has no files, counts as empty.
         materialisations: what was written when, in the schema ``MATERIALISATIONS``.
         captioners: the captioners of the configuration.
         scorer: name and version of the scorer's model.
@@ -75,36 +80,6 @@ class Section:
     title: str
     description: str
     table: pa.Table
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    name: str
-    comment: str
-    columns: dict[str, tuple[str, str]]
-    """SQL type and meaning of each column."""
-    select: str
-    """The rows, columns in the order of ``columns``."""
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    name: str
-    comment: str
-    select: str
-    columns: dict[str, str] = field(default_factory=dict)
-    """Meaning of the columns that no table has under the same name."""
-
-
-def _meaning(schema: pa.Schema, name: str) -> str:
-    metadata: dict[bytes, bytes] = schema.field(name).metadata
-    unit = metadata.get(b"unit")
-    return metadata[b"description"].decode() + (f" [{unit.decode()}]" if unit else "")
-
-
-def _columns(schema: pa.Schema, **types: str) -> dict[str, tuple[str, str]]:
-    """Columns that mean what they mean in the store."""
-    return {name: (sql_type, _meaning(schema, name)) for name, sql_type in types.items()}
 
 
 _UID = _columns(schemas.RAW_SAMPLES, uid="VARCHAR")
@@ -316,6 +291,7 @@ _TABLES = (
         FROM duplicate_clusters ORDER BY kind, cluster, NOT is_representative, uid
         """,
     ),
+    CAPTION_DUPLICATE_TABLE,
     _Table(
         "failures",
         "Every sample whose image could not be read, and why",
@@ -485,6 +461,7 @@ _VIEWS = (
             "largest": "samples in the largest cluster",
         },
     ),
+    REPEATED_CAPTIONS,
     _View(
         "quality_by_shard",
         "The shards, those first whose original captions fit least",
@@ -574,6 +551,10 @@ _READ = {
         schemas.DUPLICATE_CLUSTERS,
         "uid kind cluster representative is_representative similarity size",
     ),
+    "caption_duplicates": (
+        schemas.CAPTION_DUPLICATES,
+        "uid caption_source kind cluster representative is_representative similarity size",
+    ),
     "pool_utilities": (
         schemas.POOL_UTILITIES,
         (
@@ -593,6 +574,7 @@ _READ = {
 
 _VIEW_OF = {
     "caption_preference": "preference_rows",
+    "caption_duplicates": "captions_repeated",
     "pool_utilities": "fitted_pools",
     "filter_recommendation": "recommended_filters",
 }
@@ -661,6 +643,11 @@ def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
             _table(connection, "SELECT * FROM duplicate_kinds"),
         ),
         Section(
+            "Repeated captions",
+            "Captions given to several images in the same words, or nearly: the five most frequent of each source.",
+            _table(connection, _REPEATED),
+        ),
+        Section(
             "Shards",
             "The first 20 of those whose original captions fit least.",
             _table(connection, _SHARDS),
@@ -699,6 +686,12 @@ SELECT CASE
     n AS images, wins AS above_70, losses AS other_above_70, sure AS above_90,
     CASE WHEN independent THEN 'yes' ELSE 'no' END AS independent
 FROM pairs ORDER BY independent DESC, preference
+"""
+
+_REPEATED = """
+SELECT caption_source AS source, captions, exact AS in_the_same_words, left(text, 60) AS text FROM repeated_captions
+QUALIFY row_number() OVER (PARTITION BY caption_source ORDER BY captions DESC, text) <= 5
+ORDER BY caption_source <> 'original', caption_source, captions DESC, text
 """
 
 _SHARDS = """
