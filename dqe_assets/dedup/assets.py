@@ -216,7 +216,9 @@ def _vectors(work: Work, file: IO[bytes], uids: pa.Array | pa.ChunkedArray) -> n
     for table in work.scan("image_features", ["uid", "embedding"]):
         wanted = table.filter(pc.is_in(table["uid"], value_set=uids))
         rows, found = to_matrix(wanted["embedding"])
-        if len(rows) and not vectors.shape[1]:
+        if not len(rows):
+            continue
+        if not vectors.shape[1]:
             vectors = np.memmap(file, np.float16, mode="w+", shape=(len(uids), found.shape[1]))
         vectors[pc.index_in(wanted["uid"], uids).to_numpy()[rows]] = found
     return vectors

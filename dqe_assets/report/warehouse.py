@@ -61,7 +61,8 @@ class WarehouseInputs:
     Attributes:
         assets: the Parquet files of each asset, one a partition: ``raw_samples``, ``image_features``,
             ``synthetic_captions/<name>``, ``caption_scores``, ``caption_preference``, ``duplicate_clusters``,
-            ``caption_duplicates``, ``pool_utilities``, ``filter_recommendation``. An asset that is absent, or has no files, counts as empty.
+            ``caption_duplicates``, ``pool_utilities``, ``filter_recommendation``. An asset that is absent, or has no
+            files, counts as empty.
         materialisations: what was written when, in the schema ``MATERIALISATIONS``.
         captioners: the captioners of the configuration.
         scorer: name and version of the scorer's model.

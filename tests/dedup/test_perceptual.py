@@ -28,7 +28,7 @@ def found(hashes: np.ndarray, distance: int, new: int, banded_from: int) -> list
     st.integers(0, 2**32 - 1),
     st.sampled_from([0, 10_000]),
 )
-@settings(max_examples=40)
+@settings(max_examples=15)
 def test_every_pair_is_found_once_wherever_the_bits_differ(
     seeds: list[int], distance: int, seed: int, banded_from: int
 ) -> None:
@@ -38,12 +38,12 @@ def test_every_pair_is_found_once_wherever_the_bits_differ(
     # Enough others that the bands are worth while.
     others = rng.integers(0, 2**64, 900, np.uint64)
     hashes = rng.permutation(np.unique(np.concatenate([np.array(copies, np.uint64), others])))
-    for new in (0, 7, len(hashes)):
+    for new in (7, len(hashes)):
         assert found(hashes, distance, new, banded_from) == every_pair(hashes, distance, new)
 
 
 @pytest.mark.parametrize("distance", [2, 8, 12])
 def test_hashes_that_agree_in_most_bits_are_found_too(distance: int) -> None:
     rng = np.random.default_rng(1)
-    hashes = rng.permutation(np.unique(rng.integers(0, 2**14, 1_500).astype(np.uint64) << np.uint64(20)))
+    hashes = rng.permutation(np.unique(rng.integers(0, 2**14, 250).astype(np.uint64) << np.uint64(20)))
     assert found(hashes, distance, len(hashes), 0) == every_pair(hashes, distance, len(hashes))

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 TABLES = {
     "samples", "captions", "shards", "captioners", "caption_preference", "duplicates", "failures", "materialisations",
-    "pool_utilities", "filter_recommendation",
+    "pool_utilities", "filter_recommendation", "caption_duplicates",
 }  # fmt: skip
 VIEWS = {
     "worst_captions", "best_captions", "most_improved", "well_aligned_unique", "failure_reasons", "duplicate_groups",
     "duplicate_kinds", "quality_by_shard", "quality_by_source", "caption_quality", "asset_sizes",
-    "best_filters",
+    "best_filters", "repeated_captions",
 }  # fmt: skip
 
 
