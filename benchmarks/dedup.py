@@ -1,12 +1,13 @@
 """Semantic duplicates among planted ones: seconds, memory and recall beside exact search and semhash, in one run.
 
-    python -m benchmarks.dedup                      # 100,000 x 384, three minutes
-    python -m benchmarks.dedup --rows 1000000       # five minutes
+    python -m benchmarks.dedup                                      # 100,000 x 384, three minutes
+    python -m benchmarks.dedup --rows 100000 --rows 1000000         # and how time grows, ten minutes
 
 Each method runs in a process of its own, over the same file of float16 vectors: topics, noise around them, and copies
 of a tenth of the rows with cosines of 0.8 to 1. Exact search is faiss's flat index, over all rows up to 100,000; of
 more rows a sample is searched, whose pairs are the truth and whose time is extrapolated. semhash runs where it is
-installed (pip install semhash), up to 100,000 rows.
+installed (pip install semhash), up to 100,000 rows. One row in a hundred is then taken as new, and compared with the
+others and with one another, as when a shard is added.
 """
 
 from __future__ import annotations
@@ -62,6 +63,20 @@ def ours(path: Path, _: int) -> dict[str, Any]:
     return {"pairs": found.pairs, "removed": found.dropped, "how": str(found.search)}
 
 
+def added(path: Path, rows: int) -> dict[str, Any]:
+    """What the platform does when one row in a hundred is new."""
+    from dqe_assets.dedup.semantic import semantic_pairs
+
+    known = ~is_new(rows)
+    found, search = semantic_pairs(np.load(path, mmap_mode="r"), THRESHOLD, known=known)
+    return {"pairs": found.all, "how": str(search)}
+
+
+def is_new(rows: int) -> np.ndarray:
+    """Which rows are taken as new: bool [n]."""
+    return np.random.default_rng(1).permutation(rows) < rows // 100
+
+
 def exact(path: Path, rows: int) -> dict[str, Any]:
     """Every row, or every sampled row, against all rows."""
     import faiss
@@ -97,18 +112,24 @@ def measured(method: Callable[[Path, int], dict[str, Any]], path: Path, rows: in
 
 def main(rows: Annotated[list[int] | None, typer.Option(help="How many vectors; may be repeated.")] = None) -> None:
     """Measure and publish."""
+    seconds = {}
     for count in rows or [ALL_ROWS]:
         with TemporaryDirectory() as folder:
             path = Path(folder, "vectors.npy")
             generate(path, count)
-            compare(path, count)
+            seconds[count] = compare(path, count)
+    if len(seconds) > 1:
+        fewest, most = min(seconds), max(seconds)
+        exponent = np.log(seconds[most] / seconds[fewest]) / np.log(most / fewest)
+        row = {"method": "ours", "from_rows": fewest, "to_rows": most, "exponent": float(exponent)}
+        publish("dedup_growth", list(row), [row], "Time grows with the number of rows to the power of")
 
 
-def compare(path: Path, rows: int) -> None:
-    """Run every method on one file, and publish the figures."""
+def compare(path: Path, rows: int) -> float:
+    """Run every method on one file, and publish the figures; returns the seconds that ours took."""
     from dqe_assets.dedup.components import components
 
-    methods = [exact, ours] + ([semhash] if rows <= ALL_ROWS and find_spec("semhash") else [])
+    methods = [exact, ours, added] + ([semhash] if rows <= ALL_ROWS and find_spec("semhash") else [])
     results = {}
     for method in methods:
         print(f"{method.__name__} over {rows:,} x {DIMENSION} ...", file=sys.stderr)
@@ -124,21 +145,25 @@ def compare(path: Path, rows: int) -> None:
         first = np.unique(labels, return_index=True)[1]
         removed = np.setdiff1d(np.arange(rows), first)
         figures[0]["removed"] = len(removed)
-    for name in results.keys() - {"exact"}:
-        result = results[name]
+    for name, result in results.items():
+        if name == "exact":
+            continue
         row = {"method": name, **{key: result[key] for key in ("seconds", "peak_mib")}, "how": result.get("how")}
         if "pairs" in result:
             found = keys(result["pairs"], rows)
             if searched == 1:
                 row["pair_precision"] = float(np.isin(found, wanted).mean())
-            row["pair_recall"] = float(np.isin(wanted, found).mean())
-        row["removed"] = len(result["removed"])
+            due = wanted[is_new(rows)[truth].any(axis=1)] if name == "added" else wanted
+            row["pair_recall"] = float(np.isin(due, found).mean())
+        if "removed" in result:
+            row["removed"] = len(result["removed"])
         row["times_faster"] = results["exact"]["seconds"] / result["seconds"]
         figures.append(row)
     for row in figures:
         row |= {"rows": rows, "true_pairs": len(truth), "share_searched": searched}
     columns = ["method", "seconds", "times_faster", "peak_mib", "pair_recall", "pair_precision", "removed", "how"]
     publish("dedup", columns, figures, f"{rows:,} x {DIMENSION} vectors, cosine {THRESHOLD}, {len(truth):,} true pairs")
+    return float(results["ours"]["seconds"])
 
 
 def keys(pairs: np.ndarray, rows: int) -> np.ndarray:

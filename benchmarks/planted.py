@@ -2,20 +2,24 @@
 
     python -m benchmarks.planted
 
-Makes the sample's assets in a folder of its own.
+Makes the sample's assets in a folder of its own, and draws docs/images/duplicate_thresholds.png.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from benchmarks.common import data_folder, publish
 from dqe_assets import graph
+from dqe_assets.report.duplicate_plots import duplicate_thresholds
 from dqe_assets.report.planted import pair_similarity, planted_figures
 from dqe_assets.schemas import schema_of
 from dqe_assets.settings import Settings
 
+PICTURE = Path(__file__).parent.parent / "docs" / "images" / "duplicate_thresholds.png"
 COSINES = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 DISTANCES = (4, 6, 8, 10, 12, 14, 16)
 
@@ -24,7 +28,8 @@ def make(settings: Settings) -> list[str]:
     """Make every asset that is measured; returns the shards."""
     source = settings.sources[0]
     shards = [source.key(shard.index) for shard in source.shards()]
-    measured = {"raw_samples", "image_features", "joint_embeddings", "caption_scores", "duplicate_clusters"}
+    measured = {"raw_samples", "image_features", "joint_embeddings", "caption_scores"}
+    measured |= {"duplicate_pairs", "duplicate_clusters"}
     for stage in graph.stages(settings):
         if stage.name in measured:
             components = stage.components(graph.resources(settings))
@@ -48,6 +53,8 @@ def main() -> None:
         clusters = store.read("duplicate_clusters", None, schema_of("duplicate_clusters"))
         figures = planted_figures(raw, features, table("caption_scores"), clusters)
         pairs = pair_similarity(raw, features)
+        rules = settings.duplicates
+        PICTURE.write_bytes(duplicate_thresholds(pairs, rules.min_cosine, rules.max_distance))
     publish("planted", figures.column_names, figures.to_pylist(), "What each stage finds of what was planted")
     publish(
         "planted_thresholds", ["rule", "recall", "false_pairs", "of"], thresholds(pairs), "Thresholds of duplicates"

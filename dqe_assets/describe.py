@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from dqe_assets.concepts.plan import fitted_models
 from dqe_assets.concepts.tail import LIMITS, gini, share_under
 from dqe_assets.report import concept_plots, filter_plots, ingest_plots, plots, scaling_plots, topic_plots
 from dqe_assets.report.caption_views import CAPTIONERS_REPORT
+from dqe_assets.report.duplicate_plots import duplicate_thresholds
+from dqe_assets.report.planted import pair_similarity
 from dqe_assets.report.topic_plots import sample_map
 from dqe_assets.scaling.recommend import amount, answer, fitted_pools
 from dqe_assets.schemas import (
@@ -192,8 +195,22 @@ def caption_collection(work: Work, output: Facts) -> Metadata:
     return {"points": output.rows, "collection": output.facts["collection"], "kind": work.settings.vectors.kind}
 
 
-def duplicate_clusters(_: Work, table: pa.Table) -> Metadata:
-    """Clusters and redundant samples of each kind, and how large the clusters are."""
+def duplicate_pairs(work: Work, table: pa.Table) -> Metadata:
+    """Pairs of each kind: of equal images, and of those that are nearly so."""
+    rows = []
+    for kind in pc.unique(table["kind"]).to_pylist():
+        similarity = _values(table.filter(pc.equal(table["kind"], kind))["similarity"])
+        rows.append([kind, int((similarity == 1).sum()), int((similarity < 1).sum())])
+    rules = work.settings.duplicates
+    return {
+        "pairs": _table(["kind", "equal", "near"], rows),
+        "max_distance": rules.max_distance,
+        "min_cosine": rules.min_cosine,
+    }
+
+
+def duplicate_clusters(work: Work, table: pa.Table) -> Metadata:
+    """Clusters and redundant samples of each kind, how large the clusters are, and what was planted, if any was."""
     rows, sizes = [], {}
     for kind in pc.unique(table["kind"]).to_pylist():
         part = table.filter(pc.equal(table["kind"], kind))
@@ -202,6 +219,41 @@ def duplicate_clusters(_: Work, table: pa.Table) -> Metadata:
     return {
         "clusters": _table(["kind", "clusters", "redundant samples", "largest"], rows),
         "sizes": _picture(plots.cluster_sizes(sizes), "sizes of clusters"),
+        **_planted_duplicates(work),
+    }
+
+
+def _planted_duplicates(work: Work) -> Metadata:
+    """How alike planted copies are, and the thresholds; nothing where nothing was planted."""
+    raws, features = [], []
+    for shard in work.shards:
+        of_shard = replace(work, partition=shard)
+        raw = of_shard.read("raw_samples", ["uid", "status", "reason", "width", "height", "truth"])
+        if raw["truth"].null_count < raw.num_rows:
+            raws.append(raw)
+            features.append(of_shard.read("image_features", ["uid", "embedding", "perceptual_hash"]))
+    if not raws:
+        return {}
+    rules = work.settings.duplicates
+    alike = pair_similarity(pa.concat_tables(raws), pa.concat_tables(features))
+    picture = duplicate_thresholds(alike, rules.min_cosine, rules.max_distance)
+    return {"thresholds": _picture(picture, "similarity of planted copies, of other photos, and the thresholds")}
+
+
+def caption_duplicates(_: Work, table: pa.Table) -> Metadata:
+    """How many captions of each source are repeated, and the most frequent."""
+    counts, largest = [], []
+    for source in pc.unique(table["caption_source"]).to_pylist():
+        of_source = table.filter(pc.equal(table["caption_source"], source))
+        for kind in ("exact", "near"):
+            part = of_source.filter(pc.equal(of_source["kind"], kind))
+            counts.append([source, kind, pc.count_distinct(part["cluster"]).as_py(), len(part)])
+        firsts = of_source.filter(pc.and_(of_source["is_representative"], pc.equal(of_source["kind"], "near")))
+        first = firsts.sort_by([("size", "descending"), ("cluster", "ascending")]).slice(0, 5)
+        largest += [[source, row["representative"], row["size"]] for row in first.to_pylist()]
+    return {
+        "repeated": _table(["caption source", "kind", "clusters", "captions in them"], counts),
+        "largest": _table(["caption source", "representative", "captions"], largest),
     }
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dqe_assets.caption.assets import captions_of
 from dqe_assets.concepts import assets as concepts
-from dqe_assets.dedup.assets import duplicate_clusters
+from dqe_assets.dedup.assets import caption_duplicates_of, duplicate_clusters_of, duplicate_pairs
 from dqe_assets.features.assets import image_features
 from dqe_assets.filtering.assets import filter_masks, subset_of
 from dqe_assets.index.assets import caption_collection_of
@@ -34,7 +34,9 @@ def stages(settings: Settings) -> list[Stage]:
         caption_scores_of(sources),
         caption_preference_of(sources),
         caption_collection_of(synthetic),
-        duplicate_clusters,
+        duplicate_pairs,
+        duplicate_clusters_of(settings.duplicates),
+        caption_duplicates_of(synthetic),
         filter_masks,
         *subsets,
         concepts.concept_hits_of(sources, synthetic, settings.concepts.tagger),

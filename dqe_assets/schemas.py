@@ -105,6 +105,7 @@ IMAGE_FEATURES = table_schema(
         Column("label_ids", pa.list_(pa.int16()), "the 20 most probable ImageNet classes, most probable first"),
         Column("label_probabilities", pa.list_(pa.float32()), "their probabilities", "0 to 1"),
         Column("top_label", pa.string(), "name of the most probable class"),
+        Column("pixel_digest", pa.string(), "128-bit hex digest of the decoded pixels and their size"),
         Column("perceptual_hash", pa.uint64(), "64-bit DCT hash (pHash) of the luminance"),
         Column("sharpness", pa.float32(), "variance of the Laplacian of the luminance at the features' common size"),
         Column("brightness", pa.float32(), "mean luminance (Rec. 601)", "0 to 1"),
@@ -177,6 +178,26 @@ CAPTION_PREFERENCE = table_schema(
     ]
 )
 
+DUPLICATE_PAIRS = table_schema(
+    [
+        Column("kind", pa.string(), "exact, perceptual or semantic", nullable=False),
+        Column("uid_a", pa.string(), "the sample of the two with the smaller uid", nullable=False),
+        Column(
+            "uid_b",
+            pa.string(),
+            "the other; of samples that are equal, only the first by uid is paired with others",
+            nullable=False,
+        ),
+        Column(
+            "similarity",
+            pa.float32(),
+            "1 where they are equal, the share of equal bits of their hashes, or the cosine of their features",
+            "0 to 1",
+            nullable=False,
+        ),
+    ]
+)
+
 DUPLICATE_CLUSTERS = table_schema(
     [
         UID,
@@ -186,6 +207,19 @@ DUPLICATE_CLUSTERS = table_schema(
         Column("is_representative", pa.bool_(), "whether this is the sample to keep", nullable=False),
         Column("similarity", pa.float32(), "cosine of the features of this sample and the representative", "-1 to 1"),
         Column("size", pa.int32(), "samples in the cluster, 2 or more", "samples", nullable=False),
+    ]
+)
+
+CAPTION_DUPLICATES = table_schema(
+    [
+        UID,
+        Column("caption_source", pa.string(), "original, or a captioner's name", nullable=False),
+        Column("kind", pa.string(), "exact (the same words), or near (or nearly the same)", nullable=False),
+        Column("cluster", pa.string(), "smallest uid of the cluster", nullable=False),
+        Column("representative", pa.string(), "uid of the sample whose caption stands for the others", nullable=False),
+        Column("is_representative", pa.bool_(), "whether this is that sample", nullable=False),
+        Column("similarity", pa.float32(), "Jaccard similarity of this caption and the representative's", "0 to 1"),
+        Column("size", pa.int32(), "captions in the cluster, 2 or more", "captions", nullable=False),
     ]
 )
 
@@ -428,8 +462,10 @@ _TABLES = {
     "joint_embeddings": JOINT_EMBEDDINGS,
     "caption_scores": CAPTION_SCORES,
     "caption_preference": CAPTION_PREFERENCE,
+    "duplicate_pairs": DUPLICATE_PAIRS,
     "duplicate_clusters": DUPLICATE_CLUSTERS,
     "collection_map": COLLECTION_MAP,
+    "caption_duplicates": CAPTION_DUPLICATES,
     "pool_utilities": POOL_UTILITIES,
     "filter_recommendation": FILTER_RECOMMENDATION,
     "concept_hits": CONCEPT_HITS,

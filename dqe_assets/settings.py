@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from dqe_assets import schemas
 from dqe_assets.caption.prompts import PromptError, prompt_of
 from dqe_assets.concepts.settings import ConceptSettings
-from dqe_assets.dedup.clusters import DuplicateRules
+from dqe_assets.dedup.rules import DuplicateRules
 from dqe_assets.filtering.configured import DEFAULT_FILTERS, DEFAULT_SUBSETS, FilterName, Subset, check_selection
 from dqe_assets.index.topics import MapSettings
 from dqe_assets.ingest.fetch.settings import Fetching, Refetch

@@ -7,6 +7,7 @@ progress, and one load of a model for all partitions of a run.
 # Dagster reads the annotations of an asset's function as they are, so they cannot be postponed in this module.
 
 import inspect
+import json
 import resource
 import time
 import warnings
@@ -37,6 +38,8 @@ COLLECTION_POOL = "collection"
 
 CAPTIONER_PREFIX = "captioner_"
 
+_FACTS = b"facts"
+
 
 @dataclass(frozen=True)
 class Work:
@@ -49,6 +52,7 @@ class Work:
         settings: the settings.
         left_out: shards whose inputs are not there, or failed a check.
         version: fingerprint of everything that goes into the partition.
+        force: whether it is made again though it may be current: from the beginning, without what was made before.
         log: writes a line to the run's log.
     """
 
@@ -58,6 +62,7 @@ class Work:
     settings: Settings
     left_out: tuple[str, ...] = ()
     version: str = ""
+    force: bool = False
     log: Callable[[str], None] = field(default=lambda _: None)
 
     @property
@@ -77,6 +82,10 @@ class Work:
             for name in table.column_names:
                 joined = joined.append_column(name, table[name])
         return joined
+
+    def version_of(self, asset: str) -> str:
+        """Fingerprint of this shard's table of an input: another table has another one."""
+        return _input_fingerprint(self, asset, self.partition)
 
     def captions(self) -> dict[str, pa.Array]:
         """This shard's captions by caption source, in the order of the samples: what is embedded and searched."""
@@ -225,7 +234,7 @@ class Stage:
         if stored is None:
             # Before the inputs are read: what changes meanwhile must not count as what went in.
             version = self.fingerprint(work, components)
-            made = self.function(replace(work, version=version), **components)
+            made = self.function(replace(work, version=version, force=force), **components)
             stored, output, verdicts = self._store(work, made, version)
             work.checkpoint.clear()
         else:
@@ -293,7 +302,7 @@ class Stage:
         if isinstance(output, Facts):
             return Stamp(version, self.code_version, output.rows, failed, output.facts), verdicts
         content = fingerprint(self.content(output)) if self.content else ""
-        return Stamp(version, self.code_version, output.num_rows, failed, content=content), verdicts
+        return Stamp(version, self.code_version, output.num_rows, failed, _facts(output), content), verdicts
 
     def _stored_output(self, work: Work, stamp: Stamp) -> pa.Table | Facts:
         if not self.is_table:
@@ -447,6 +456,15 @@ def stage(  # noqa: PLR0913
         )
 
     return decorate
+
+
+def with_facts(table: pa.Table, facts: Mapping[str, Any]) -> pa.Table:
+    """The output of a stage that is a table, with JSON-like facts that are to be in its stamp."""
+    return table.replace_schema_metadata({_FACTS: json.dumps(facts)})
+
+
+def _facts(table: pa.Table) -> Mapping[str, Any]:
+    return json.loads((table.schema.metadata or {}).get(_FACTS, b"{}"))
 
 
 def registered_shards(instance: dg.DagsterInstance) -> list[str]:

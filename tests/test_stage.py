@@ -59,6 +59,10 @@ def filled(column: str, value: object) -> Callable[[pa.Table], pa.Table]:
     return lambda table: replaced(table, column, pa.array([value] * len(table), table.schema.field(column).type))
 
 
+def turned(table: pa.Table) -> pa.Table:
+    return replaced(replaced(table, "uid_a", table["uid_b"]), "uid_b", table["uid_a"])
+
+
 def all_failed(table: pa.Table) -> pa.Table:
     return filled("reason", "http_404")(filled("status", "failed")(table))
 
@@ -108,6 +112,10 @@ BREAKAGES = [
     ("caption_preference", "keys_unique", twice),
     ("caption_preference", "rows_complete", fewer),
     ("caption_preference", "probability_a_finite", filled("probability_a", 1.2)),
+    ("duplicate_pairs", "keys_unique", twice),
+    ("duplicate_pairs", "within_rules", filled("similarity", 0.5)),
+    ("duplicate_pairs", "two_samples", filled("uid_a", "no sample's")),
+    ("duplicate_pairs", "two_samples", turned),
     ("duplicate_clusters", "keys_unique", twice),
     ("duplicate_clusters", "one_representative", filled("is_representative", False)),
     ("duplicate_clusters", "one_representative", filled("size", 99)),
@@ -118,6 +126,10 @@ BREAKAGES = [
     ("collection_map", "rows_complete", fewer),
     ("collection_map", "topics_numbered", filled("topic", 1)),
     ("collection_map", "topics_numbered", without_one_name),
+    ("caption_duplicates", "keys_unique", twice),
+    ("caption_duplicates", "one_representative", filled("is_representative", True)),
+    ("caption_duplicates", "one_representative", filled("size", 99)),
+    ("caption_duplicates", "similarity_finite", filled("similarity", -0.5)),
     ("pool_utilities", "keys_unique", twice),
     ("pool_utilities", "b_finite", filled("b", 0.1)),
     ("pool_utilities", "residual_finite", filled("residual", float("nan"))),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,72 +13,236 @@ import pyarrow.compute as pc
 from dqe_assets import describe
 from dqe_assets.arrow import to_matrix
 from dqe_assets.checks import finite, unique
-from dqe_assets.dedup.clusters import find_duplicates
+from dqe_assets.dedup.clusters import clusters_of_pairs, find_caption_duplicates
+from dqe_assets.dedup.pairs import find_pairs
 from dqe_assets.schemas import IMAGE_FEATURES, RAW_SAMPLES
-from dqe_assets.stage import Check, Verdict, Work, stage
+from dqe_assets.stage import Check, Stage, Verdict, Work, stage, with_facts
+from dqe_resources.storage import fingerprint
 
-RAW_COLUMNS = ["uid", "sha256", "width", "height"]
-HASHES = ["perceptual_hash", "contrast"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dqe_assets.dedup.rules import DuplicateRules
+
+RAW_COLUMNS = ["uid", "shard", "sha256"]
+FEATURE_COLUMNS = ["pixel_digest", "perceptual_hash", "contrast"]
+
+_PAIRS_VERSION = "1"
 
 
-def _one_representative_each(_: Work, table: pa.Table) -> Verdict:
-    clusters = table.group_by(["kind", "cluster"]).aggregate(
-        [("is_representative", "sum"), ("uid", "count"), ("size", "max"), ("size", "min")]
+def _one_representative(*cluster: str) -> Check:
+    def one_each(_: Work, table: pa.Table) -> Verdict:
+        clusters = table.group_by(list(cluster)).aggregate(
+            [("is_representative", "sum"), ("uid", "count"), ("size", "max"), ("size", "min")]
+        )
+        kept = pc.equal(clusters["is_representative_sum"], 1)
+        sized = pc.and_(
+            pc.equal(clusters["uid_count"], clusters["size_max"]), pc.equal(clusters["size_max"], clusters["size_min"])
+        )
+        wrong = clusters.num_rows - (pc.sum(pc.and_(kept, sized)).as_py() or 0)
+        return Verdict(
+            wrong == 0,
+            f"{clusters.num_rows:,} clusters, {wrong} without exactly one representative or of another size than said",
+            {"clusters": clusters.num_rows, "wrong": wrong},
+        )
+
+    return Check("one_representative", "Each cluster has one sample to keep, and the size it states.", one_each)
+
+
+def _within_rules(work: Work, pairs: pa.Table) -> Verdict:
+    rules = work.settings.duplicates
+    least = {"exact": 1.0, "perceptual": 1 - rules.max_distance / 64, "semantic": rules.min_cosine}
+    far = sum(
+        pc.sum(pc.and_(pc.equal(pairs["kind"], kind), pc.less(pairs["similarity"], np.float32(bound)))).as_py() or 0
+        for kind, bound in least.items()
     )
-    kept = pc.equal(clusters["is_representative_sum"], 1)
-    sized = pc.and_(
-        pc.equal(clusters["uid_count"], clusters["size_max"]), pc.equal(clusters["size_max"], clusters["size_min"])
-    )
-    wrong = clusters.num_rows - (pc.sum(pc.and_(kept, sized)).as_py() or 0)
     return Verdict(
-        wrong == 0,
-        f"{clusters.num_rows:,} clusters, {wrong} without exactly one representative or of another size than stated",
-        {"clusters": clusters.num_rows, "wrong": wrong},
+        far == 0,
+        f"{pairs.num_rows:,} pairs, {far:,} less alike than the settings ask for",
+        {"pairs": pairs.num_rows, "less_alike": far},
+    )
+
+
+def _in_order(work: Work, pairs: pa.Table) -> Verdict:
+    uids = _joined([table["uid"] for table in work.scan("raw_samples", ["uid"])])
+    foreign = sum(pc.sum(pc.invert(pc.is_in(pairs[end], value_set=uids))).as_py() or 0 for end in ("uid_a", "uid_b"))
+    turned = pc.sum(pc.greater_equal(pairs["uid_a"], pairs["uid_b"])).as_py() or 0
+    return Verdict(
+        foreign == turned == 0,
+        f"{pairs.num_rows:,} pairs, {foreign:,} uids of no sample, {turned:,} pairs the wrong way round",
+        {"pairs": pairs.num_rows, "foreign": foreign, "turned": turned},
     )
 
 
 @stage(
     group="duplicates",
-    kinds={"parquet", "numpy"},
-    code_version="1",
+    kinds={"parquet", "faiss"},
+    code_version=_PAIRS_VERSION,
     inputs=["raw_samples", "image_features"],
     partitioned=False,
     checks=[
-        unique("uid", "kind"),
-        Check(
-            "one_representative",
-            "Each cluster has one sample to keep, and the size it states.",
-            _one_representative_each,
-        ),
-        finite("similarity", -1, 1),
+        unique("kind", "uid_a", "uid_b"),
+        Check("within_rules", "Each pair is as alike as the settings ask for.", _within_rules),
+        Check("two_samples", "Each pair is of two samples that are there, the smaller uid first.", _in_order),
     ],
-    describe=describe.duplicate_clusters,
-    signature=lambda work: work.settings.duplicates.model_dump(),
+    describe=describe.duplicate_pairs,
+    signature=lambda work: _pair_rules(work.settings.duplicates),
 )
-def duplicate_clusters(work: Work) -> pa.Table:
-    """Clusters of images that are the same file, look the same, or show the same, with the one of each to keep."""
-    with TemporaryFile() as file:
-        samples, embeddings = _gathered(work, file)
-        return find_duplicates(samples, embeddings, work.settings.duplicates)
+def duplicate_pairs(work: Work) -> pa.Table:
+    """Pairs of images that are the same file or picture, look the same, or show the same, and how alike they are.
 
-
-def _gathered(work: Work, file: IO[bytes]) -> tuple[pa.Table, np.ndarray]:
-    """The samples of all shards that have an image, and their features, float16 [n, d], mapped from a file.
-
-    A broken file has no features: it takes no part, even if it equals another.
+    Pairs within and between shards that have not changed since it was last made are kept and not looked for again.
     """
-    kept = [pa.schema([*map(RAW_SAMPLES.field, RAW_COLUMNS), *map(IMAGE_FEATURES.field, HASHES)]).empty_table()]
-    dimension = 0
-    for raw, features in zip(
-        work.scan("raw_samples", RAW_COLUMNS), work.scan("image_features", [*HASHES, "embedding"]), strict=True
-    ):
-        rows, vectors = to_matrix(features["embedding"])
-        file.write(vectors.astype(np.float16).tobytes())
-        dimension = dimension or vectors.shape[1]
-        table = pa.Table.from_arrays([*raw.columns, *features.select(HASHES).columns], schema=kept[0].schema)
-        kept.append(table.take(pa.array(rows)))
-    file.flush()
-    samples = pa.concat_tables(kept)
-    if not samples.num_rows:
-        return samples, np.empty((0, 0), np.float16)
-    return samples, np.memmap(file, np.float16, mode="r", shape=(samples.num_rows, dimension))
+    # Before they are read: what changes meanwhile is not what was looked at.
+    versions = {shard: _shard_version(work, shard) for shard in work.shards}
+    rules = fingerprint(_pair_rules(work.settings.duplicates))
+    earlier, unchanged = _earlier(work, rules, versions)
+    new = [shard for shard in work.shards if shard not in unchanged]
+    work.log(f"{len(unchanged):,} shards unchanged, {len(new):,} new or changed")
+    with TemporaryFile() as file:
+        samples = _samples(work)
+        pairs = find_pairs(
+            samples,
+            _vectors(work, file, samples["uid"]),
+            work.settings.duplicates,
+            earlier=earlier,
+            unchanged=pc.is_in(samples["shard"], value_set=pa.array(sorted(unchanged), pa.string())).to_numpy(),
+        )
+    return with_facts(pairs, {"rules": rules, "shards": versions})
+
+
+def _pair_rules(rules: DuplicateRules) -> dict[str, Any]:
+    return rules.model_dump(exclude={"min_jaccard", "representative"})
+
+
+def _shard_version(work: Work, shard: str) -> str:
+    of_shard = replace(work, partition=shard)
+    return fingerprint(*(of_shard.version_of(asset) for asset in ("raw_samples", "image_features")))
+
+
+def _earlier(work: Work, rules: str, versions: Mapping[str, str]) -> tuple[pa.Table | None, set[str]]:
+    """The pairs found last time, and the shards among which they were found that are still the same."""
+    stored = None if work.force else work.store.get(work.asset, None)
+    if stored is None or stored.stamp.failed_checks or stored.stamp.code_version != _PAIRS_VERSION:
+        return None, set()
+    if stored.stamp.facts["rules"] != rules:
+        return None, set()
+    before = stored.stamp.facts["shards"]
+    return work.read(work.asset), {shard for shard, version in versions.items() if before.get(shard) == version}
+
+
+def duplicate_clusters_of(rules: DuplicateRules) -> Stage:
+    """The asset ``duplicate_clusters``, which reads the scores only if they decide what is kept."""
+    scores = ["caption_scores"] if rules.representative == "best_caption" else []
+
+    @stage(
+        group="duplicates",
+        kinds={"parquet", "python"},
+        code_version="3",
+        inputs=["raw_samples", "image_features", *scores],
+        corpus_inputs=["duplicate_pairs"],
+        partitioned=False,
+        checks=[unique("uid", "kind"), _one_representative("kind", "cluster"), finite("similarity", -1, 1)],
+        describe=describe.duplicate_clusters,
+        signature=lambda work: work.settings.duplicates.representative,
+    )
+    def duplicate_clusters(work: Work) -> pa.Table:
+        """Clusters of duplicate images, everything that is connected by pairs, and which of each to keep."""
+        pairs = work.read("duplicate_pairs")
+        uids = pc.unique(pa.chunked_array([*pairs["uid_a"].chunks, *pairs["uid_b"].chunks], pa.string()))
+        preferences = _preferences(work)
+        # A sample of a shard that is left out here keeps the others together, but is not preferred.
+        preference = preferences["preference"].take(pc.index_in(uids, preferences["uid"])).to_numpy()
+        with TemporaryFile() as file:
+            return clusters_of_pairs(pairs, uids, _vectors(work, file, uids), preference)
+
+    return duplicate_clusters
+
+
+def caption_duplicates_of(synthetic: Sequence[Stage]) -> Stage:
+    """The asset ``caption_duplicates``, over the captions of these stages."""
+
+    @stage(
+        group="duplicates",
+        kinds={"parquet", "python"},
+        code_version="1",
+        inputs=["raw_samples", *(captions.name for captions in synthetic)],
+        partitioned=False,
+        checks=[
+            unique("uid", "caption_source", "kind"),
+            _one_representative("caption_source", "kind", "cluster"),
+            finite("similarity", 0, 1),
+        ],
+        describe=describe.caption_duplicates,
+        signature=lambda work: work.settings.duplicates.min_jaccard,
+    )
+    def caption_duplicates(work: Work) -> pa.Table:
+        """Captions that are given to several images in the same words, or nearly: what says little of any of them."""
+        shards = [replace(work, partition=shard) for shard in work.shards]
+        uids = [shard.read("raw_samples", ["uid"])["uid"] for shard in shards]
+        captions = [shard.captions() for shard in shards]
+        return find_caption_duplicates(
+            _joined(uids),
+            {source: _joined([of_shard[source] for of_shard in captions]) for source in work.settings.caption_sources},
+            work.settings.duplicates.min_jaccard,
+        )
+
+    return caption_duplicates
+
+
+def _joined(arrays: Sequence[pa.Array | pa.ChunkedArray]) -> pa.ChunkedArray:
+    chunks = [chunk for array in arrays for chunk in (array.chunks if isinstance(array, pa.ChunkedArray) else [array])]
+    return pa.chunked_array(chunks, pa.string())
+
+
+def _samples(work: Work) -> pa.Table:
+    """The samples of all shards that have features, in order of their uids.
+
+    A broken file has none: it takes no part, even if it equals another.
+    """
+    schema = pa.schema([*map(RAW_SAMPLES.field, RAW_COLUMNS), *map(IMAGE_FEATURES.field, FEATURE_COLUMNS)])
+    tables = [schema.empty_table()]
+    for shard in work.shards:
+        of_shard = replace(work, partition=shard)
+        raw, features = of_shard.read("raw_samples", RAW_COLUMNS), of_shard.read("image_features", FEATURE_COLUMNS)
+        table = pa.Table.from_arrays([*raw.columns, *features.columns], schema=schema)
+        tables.append(table.filter(table["perceptual_hash"].is_valid()))
+    return pa.concat_tables(tables).sort_by("uid")
+
+
+def _vectors(work: Work, file: IO[bytes], uids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """The features of these samples, float16 [n, d], mapped from a file; 0 where there are none."""
+    vectors = np.zeros((len(uids), 0), np.float16)
+    for table in work.scan("image_features", ["uid", "embedding"]):
+        wanted = table.filter(pc.is_in(table["uid"], value_set=uids))
+        rows, found = to_matrix(wanted["embedding"])
+        if not len(rows):
+            continue
+        if not vectors.shape[1]:
+            vectors = np.memmap(file, np.float16, mode="w+", shape=(len(uids), found.shape[1]))
+        vectors[pc.index_in(wanted["uid"], uids).to_numpy()[rows]] = found
+    return vectors
+
+
+def _preferences(work: Work) -> pa.Table:
+    """Which samples are rather to be kept: those with the greater number."""
+    tables, before = [pa.table({"uid": pa.array([], pa.string()), "preference": pa.array([], pa.float64())})], 0
+    for shard in work.shards:
+        of_shard = replace(work, partition=shard)
+        raw = of_shard.read("raw_samples", ["uid", "width", "height"])
+        tables.append(pa.table({"uid": raw["uid"], "preference": _preference(of_shard, raw, before)}))
+        before += raw.num_rows
+    return pa.concat_tables(tables)
+
+
+def _preference(work: Work, raw: pa.Table, before: int) -> pa.ChunkedArray | pa.Array:
+    """Of the rows of a shard, with so many rows before it."""
+    match work.settings.duplicates.representative:
+        case "largest":
+            return pc.multiply(raw["width"].cast(pa.float64()), raw["height"].cast(pa.float64()))
+        case "best_caption":
+            scores = work.read("caption_scores", ["uid", "similarity"])
+            best = scores.group_by("uid").aggregate([("similarity", "max")])
+            return best["similarity_max"].take(pc.index_in(raw["uid"], best["uid"])).cast(pa.float64())
+        case "earliest":
+            return pa.array(-np.arange(before, before + raw.num_rows, dtype=np.float64))

@@ -72,18 +72,24 @@ class UnitRows:
             yield positions, self[positions]
 
 
-def all_pairs(unit: UnitRows, threshold: float) -> NDArray[np.int64]:
-    """Every pair of rows whose cosine in float32 is at least ``threshold``: positions, int64 [m, 2]."""
-    tiles = list(unit.parts(_TILE))
+def all_pairs(unit: UnitRows, threshold: float, new: int) -> NDArray[np.int64]:
+    """Every pair of rows whose cosine in float32 is at least ``threshold``, one of them among the first ``new``.
+
+    Returns:
+        Positions, int64 [m, 2], the smaller first.
+    """
+    looked_up = [(rows, unit[rows]) for rows in np.split(np.arange(new), range(_TILE, new, _TILE))]
     found = [np.empty((0, 2), dtype=np.int64)]
-    for number, (rows, tile) in enumerate(tiles):
-        found.extend(_pairs_between(tile, other, threshold, rows, others) for others, other in tiles[number:])
-    pairs = np.concatenate(found)
-    return pairs[pairs[:, 0] < pairs[:, 1]]
+    for others, other in unit.parts(_TILE):
+        for rows, tile in looked_up:
+            if rows.size and rows[0] <= others[-1]:
+                pairs = _pairs_between(tile, other, threshold, rows, others)
+                found.append(pairs[pairs[:, 0] < pairs[:, 1]])
+    return np.concatenate(found)
 
 
-def bucketed_pairs(unit: UnitRows, threshold: float) -> tuple[NDArray[np.int64], Search]:
-    """Nearly all pairs of rows whose cosine in float32 is at least ``threshold``.
+def bucketed_pairs(unit: UnitRows, threshold: float, new: int) -> tuple[NDArray[np.int64], Search]:
+    """Nearly all pairs of rows whose cosine in float32 is at least ``threshold``, one of them among the first ``new``.
 
     As in SemDeDup (Abbas et al. 2023), the rows are put into k-means buckets and compared within them; but a pair may
     lie across a border, so each row is looked up in the neighbouring buckets too. In how many is measured: the pairs
@@ -105,14 +111,19 @@ def bucketed_pairs(unit: UnitRows, threshold: float) -> tuple[NDArray[np.int64],
     members, guests = _Grouped(near[:, 0], index.ntotal), _Grouped(near[visitors, visited + 1], index.ntotal)
 
     def pairs_of(bucket: int) -> NDArray[np.int64]:
-        inside = members[bucket]
+        inside, outside = members[bucket], visitors[guests[bucket]]
+        # Positions ascend, so that new rows come first; an old one is looked up among new ones only.
+        fresh, visiting = np.searchsorted(inside, new), np.searchsorted(outside, new)
+        if not fresh and not visiting:
+            return np.empty((0, 2), dtype=np.int64)
         within = unit[inside]
-        own = _pairs_between(within, within, threshold, inside, inside)
+        own = _pairs_between(within[:fresh], within, threshold, inside[:fresh], inside)
         found = [own[own[:, 0] < own[:, 1]]]
-        outside = visitors[guests[bucket]]
-        for start in range(0, len(outside), _TILE):
-            part = outside[start : start + _TILE]
-            found.append(np.sort(_pairs_between(unit[part], within, threshold, part, inside), axis=1))
+        for guest, host in ((outside[:visiting], len(inside)), (outside[visiting:], fresh)):
+            for start in range(0, len(guest) if host else 0, _TILE):
+                part = guest[start : start + _TILE]
+                pairs = _pairs_between(unit[part], within[:host], threshold, part, inside[:host])
+                found.append(np.sort(pairs, axis=1))
         return np.concatenate(found)
 
     with threadpool_limits(1, "blas"):

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+import pyarrow.compute as pc
 
 from dqe_assets.dedup.components import components
-from dqe_assets.dedup.exact import exact_pairs
-from dqe_assets.dedup.perceptual import perceptual_pairs
-from dqe_assets.dedup.semantic import cosines, semantic_pairs
-from dqe_assets.schemas import DUPLICATE_CLUSTERS
-from dqe_resources.component import Strict
+from dqe_assets.dedup.pairs import KINDS
+from dqe_assets.dedup.semantic import cosines
+from dqe_assets.dedup.text import text_pairs, text_similarities
+from dqe_assets.schemas import CAPTION_DUPLICATES, DUPLICATE_CLUSTERS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -24,77 +24,86 @@ ANY = "any"
 """The kind that joins all others: samples that are duplicates in any way."""
 
 
-class DuplicateRules(Strict):
-    """When two images are duplicates.
-
-    Attributes:
-        max_distance: perceptual, in bits of the 64 of the hash.
-        min_contrast: standard deviation of the luminance, 0 to 1, below which a hash says nothing.
-        min_cosine: semantic, of the classifier's pooled features.
-    """
-
-    max_distance: Annotated[int, Field(ge=0, le=16)] = 8
-    min_contrast: Annotated[float, Field(ge=0, le=1)] = 0.02
-    min_cosine: Annotated[float, Field(gt=0, le=1)] = 0.85
-
-
-def find_duplicates(samples: pa.Table, embeddings: NDArray[np.floating], rules: DuplicateRules) -> pa.Table:
-    """All clusters of duplicates.
+def clusters_of_pairs(
+    pairs: pa.Table,
+    uids: pa.ChunkedArray,
+    embeddings: NDArray[np.floating],
+    preference: NDArray[np.floating],
+) -> pa.Table:
+    """All clusters of duplicate images: the connected components of their pairs.
 
     Args:
-        samples: one row a sample that has an image, with ``uid``, ``sha256``, ``width``, ``height`` of ``RAW_SAMPLES``
-            and ``perceptual_hash``, ``contrast`` of ``IMAGE_FEATURES``.
+        pairs: table of ``DUPLICATE_PAIRS``.
+        uids: string [n], unique: the samples that are in a pair.
         embeddings: their features, floats [n, d]; they may be mapped from a file.
-        rules: the thresholds.
+        preference: floats [n]: the sample of a cluster with the greatest is kept.
 
     Returns:
         Table of ``DUPLICATE_CLUSTERS``; it does not depend on the order of the rows.
+
+    Raises:
+        ValueError: a pair's sample is not among the uids.
     """
-    samples = samples.combine_chunks()
-    pairs = {
-        "exact": exact_pairs(samples["sha256"]),
-        "perceptual": perceptual_pairs(
-            samples["perceptual_hash"].to_numpy(),
-            rules.max_distance,
-            contrast=samples["contrast"].to_numpy(),
-            min_contrast=rules.min_contrast,
-        )[0],
-        "semantic": semantic_pairs(embeddings, rules.min_cosine)[0],
-    }
-    areas = samples["width"].to_numpy().astype(np.int64) * samples["height"].to_numpy()
-    return cluster(samples["uid"], pairs, areas, embeddings)
+    ends = [pc.index_in(pairs[end], uids) for end in ("uid_a", "uid_b")]
+    if any(end.null_count for end in ends):
+        raise ValueError("a pair has a sample that is not there")
+    rows = np.stack([end.to_numpy() for end in ends], axis=1).astype(np.int64)
+    kinds = pairs["kind"].to_numpy()
+    by_kind = {kind: rows[kinds == kind] for kind in KINDS} | {ANY: rows}
+    return cluster(uids, by_kind, preference, partial(cosines, embeddings)).cast(DUPLICATE_CLUSTERS)
+
+
+def find_caption_duplicates(
+    uids: pa.ChunkedArray, captions: Mapping[str, pa.ChunkedArray], threshold: float
+) -> pa.Table:
+    """All clusters of equal captions, and of equal or nearly equal ones, in each caption source by itself.
+
+    Args:
+        uids: string [n], unique.
+        captions: the captions of each caption source, strings [n].
+        threshold: Jaccard similarity from which two captions are nearly equal.
+
+    Returns:
+        Table of ``CAPTION_DUPLICATES``; it does not depend on the order of the rows. The first by uid of a cluster
+        represents it.
+    """
+    tables = [CAPTION_DUPLICATES.empty_table()]
+    for source, texts in captions.items():
+        found = text_pairs(texts, threshold)
+        pairs = {"exact": found.equal, "near": found.all}
+        clusters = cluster(uids, pairs, np.zeros(len(uids)), partial(text_similarities, texts))
+        clusters = clusters.append_column("caption_source", pa.repeat(source, clusters.num_rows))
+        tables.append(clusters.select(CAPTION_DUPLICATES.names).cast(CAPTION_DUPLICATES))
+    return pa.concat_tables(tables).combine_chunks()
 
 
 def cluster(
     uids: pa.Array | pa.ChunkedArray,
     pairs_by_kind: Mapping[str, NDArray[np.int64]],
-    areas: NDArray[np.int64],
-    embeddings: NDArray[np.floating],
+    preference: NDArray[np.floating],
+    similarities: Callable[[NDArray[np.int64]], NDArray[np.floating]],
 ) -> pa.Table:
-    """Clusters of each kind of pair and of all together: the connected components of the pairs.
+    """Clusters of each kind of pair: the connected components of the pairs.
 
     Args:
         uids: string [n], unique.
         pairs_by_kind: for each kind its pairs of row numbers, int64 [m, 2].
-        areas: width x height in pixels, int64 [n]: the largest image of a cluster represents it, and of equal ones
-            that with the smallest uid.
-        embeddings: floats [n, d], for the similarity of a sample to its representative; null where a row has none.
+        preference: floats [n]: of a cluster that row with the greatest represents it, and of equal ones that with the
+            smallest uid; NaN is less than all others.
+        similarities: gives the similarity of each of some pairs of rows, int64 [k, 2]; NaN where there is none.
 
     Returns:
-        Table of ``DUPLICATE_CLUSTERS``: a row for each sample of a cluster of two or more, by kind (in the order
-        given, then ``any``), cluster and uid.
+        Table with the columns that ``DUPLICATE_CLUSTERS`` and ``CAPTION_DUPLICATES`` share: a row for each row of a
+        cluster of two or more, by kind (in the order given), cluster and uid.
 
     Raises:
         ValueError: if the lengths differ.
     """
-    if not len(uids) == len(areas) == len(embeddings):
-        raise ValueError(f"{len(uids)} uids, {len(areas)} areas and {len(embeddings)} embeddings")
-    everything = [np.empty((0, 2), dtype=np.int64), *pairs_by_kind.values()]
+    if len(uids) != len(preference):
+        raise ValueError(f"{len(uids)} uids and {len(preference)} preferences")
     names = np.asarray(uids.to_pylist(), dtype=np.str_)
-    tables = [
-        _clusters_of(kind, names, pairs, areas, embeddings)
-        for kind, pairs in [*pairs_by_kind.items(), (ANY, np.concatenate(everything))]
-    ]
+    ranked = np.nan_to_num(np.asarray(preference, np.float64), nan=-np.inf)
+    tables = [_clusters_of(kind, names, pairs, ranked, similarities) for kind, pairs in pairs_by_kind.items()]
     return pa.concat_tables(tables).combine_chunks()
 
 
@@ -102,12 +111,10 @@ def _clusters_of(
     kind: str,
     uids: NDArray[np.str_],
     pairs: NDArray[np.int64],
-    areas: NDArray[np.int64],
-    embeddings: NDArray[np.floating],
+    preference: NDArray[np.float64],
+    similarities: Callable[[NDArray[np.int64]], NDArray[np.floating]],
 ) -> pa.Table:
     members = np.unique(pairs)
-    if not members.size:
-        return DUPLICATE_CLUSTERS.empty_table()
     component = components(np.searchsorted(members, pairs), len(members))
 
     # In order of uid, so that the first of a component has its smallest uid.
@@ -115,19 +122,18 @@ def _clusters_of(
     members, component = members[by_uid], component[by_uid]
     _, first, component, sizes = np.unique(component, return_index=True, return_inverse=True, return_counts=True)
     first_of, size_of = first[component], sizes[component]
-    largest_first = np.lexsort((-areas[members], component))
-    _, best = np.unique(component[largest_first], return_index=True)
-    representative = members[largest_first[best]][component]
-    similarity = cosines(embeddings, np.stack([members, representative], axis=1)).astype(np.float32)
+    preferred = np.lexsort((-preference[members], component))
+    _, best = np.unique(component[preferred], return_index=True)
+    representative = members[preferred[best]][component]
+    similarity = similarities(np.stack([members, representative], axis=1)).astype(np.float32)
 
     columns = {
-        "uid": uids[members],
-        "kind": np.full(len(members), kind),
-        "cluster": uids[members[first_of]],
-        "representative": uids[representative],
+        "uid": pa.array(uids[members], pa.string()),
+        "kind": pa.repeat(kind, len(members)),
+        "cluster": pa.array(uids[members[first_of]], pa.string()),
+        "representative": pa.array(uids[representative], pa.string()),
         "is_representative": members == representative,
         "similarity": pa.array(similarity, mask=np.isnan(similarity)),
         "size": size_of.astype(np.int32),
     }
-    order = np.argsort(first_of, kind="stable")
-    return pa.table(columns, schema=DUPLICATE_CLUSTERS).take(order)
+    return pa.table(columns).take(pa.array(np.argsort(first_of, kind="stable")))

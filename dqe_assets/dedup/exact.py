@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +10,30 @@ import pyarrow.compute as pc
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+Measure = TypeVar("Measure", bound=np.generic)
+
+
+class Pairs(NamedTuple, Generic[Measure]):
+    """Rows that are duplicates in one way.
+
+    Equal rows count as one: each is linked to the first of its value, and near pairs are between such firsts only. The
+    connected components are those of all pairs, and k equal rows give k - 1 links.
+
+    Attributes:
+        equal: row numbers, int64 [m, 2]: the first row of a value, and a later one.
+        near: row numbers, int64 [k, 2], the smaller first: first rows of values that differ.
+        measure: how far apart or how alike those are [k].
+    """
+
+    equal: NDArray[np.int64]
+    near: NDArray[np.int64]
+    measure: NDArray[Measure]
+
+    @property
+    def all(self) -> NDArray[np.int64]:
+        """Equal and near ones, int64 [m + k, 2]."""
+        return np.concatenate([self.equal, self.near])
 
 
 def exact_pairs(digests: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
@@ -39,7 +63,26 @@ def links_to_first(codes: NDArray[Any]) -> NDArray[np.int64]:
     Returns:
         Row numbers, int64 [m, 2], each the first of its code and a later one, in order of the later one.
     """
-    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    firsts = first[inverse]
-    later = np.flatnonzero(firsts != np.arange(len(codes)))
-    return np.stack([firsts[later], later], axis=1).astype(np.int64)
+    return distinct_values(codes)[0]
+
+
+def distinct_values(
+    values: NDArray[Any], known: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Each value once, those without a known row before the others.
+
+    Args:
+        values: [n], of a type that can be sorted.
+        known: bool [n]; None if no row is.
+
+    Returns:
+        Links of every row to the first of its value, int64 [m, 2]; the first row of each value, int64 [k], in the
+        order of the values; and how many of them, at the beginning, have no known row.
+    """
+    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    is_known = np.zeros(len(first), np.bool_)
+    if known is not None:
+        is_known[inverse[known]] = True
+    later = np.flatnonzero(first[inverse] != np.arange(len(values)))
+    equal = np.stack([first[inverse][later], later], axis=1).astype(np.int64)
+    return equal, first[np.argsort(is_known, kind="stable")].astype(np.int64), int((~is_known).sum())

@@ -10,6 +10,7 @@ import numpy as np
 
 from dqe_assets.dedup.buckets import Search, UnitRows, all_pairs, bucketed_pairs
 from dqe_assets.dedup.components import components
+from dqe_assets.dedup.exact import Pairs, distinct_values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +69,8 @@ def cluster_duplicates(
     Raises:
         ValueError: if the threshold is out of range or the embeddings are not a matrix.
     """
-    pairs, similarity, search = semantic_pairs(embeddings, threshold, exact_below=exact_below)
+    found, search = semantic_pairs(embeddings, threshold, exact_below=exact_below)
+    pairs, similarity = found.all, np.concatenate([np.ones(len(found.equal)), found.measure])
     component = components(pairs, len(embeddings))
     _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
     representative = first[inverse].astype(np.int64)
@@ -77,21 +79,26 @@ def cluster_duplicates(
 
 
 def semantic_pairs(
-    embeddings: NDArray[np.floating], threshold: float, *, exact_below: int = EXACT_BELOW
-) -> tuple[NDArray[np.int64], NDArray[np.float64], Search]:
-    """Pairs of rows whose cosine is at least ``threshold``: all of them, or beyond ``exact_below`` rows nearly all.
+    embeddings: NDArray[np.floating],
+    threshold: float,
+    *,
+    exact_below: int = EXACT_BELOW,
+    known: NDArray[np.bool_] | None = None,
+) -> tuple[Pairs[np.float64], Search]:
+    """Pairs of rows whose cosine is at least ``threshold``: all of them, or of many rows nearly all.
 
     Candidates come from float32 products; their cosines are then computed one by one in float64, so that a pair at
-    the threshold does not depend on where its rows stand. Equal rows count as one, as in
-    `dqe_assets.dedup.perceptual.perceptual_pairs`. SemDeDup (Abbas et al. 2023) calls such pairs semantic duplicates.
+    the threshold does not depend on where its rows stand. SemDeDup (Abbas et al. 2023) calls such pairs semantic
+    duplicates.
 
     Args:
         embeddings: floats [n, d] of any length; rows that are zero or not finite take no part.
         threshold: cosine, above -1 and at most 1.
-        exact_below: the most distinct rows of which all pairs are tried.
+        exact_below: all pairs are tried of so many distinct rows, or of new and all rows if that is no more work.
+        known: bool [n]; near pairs both of whose vectors belong to a known row are not looked for.
 
     Returns:
-        Row numbers int64 [m, 2], the smaller first in each pair, cosines float64 [m], and how they were looked for.
+        Links of equal vectors, near pairs and their cosines, and how those were looked for.
 
     Raises:
         ValueError: if the threshold is out of range or the embeddings are not a matrix.
@@ -101,17 +108,18 @@ def semantic_pairs(
     if embeddings.ndim != 2:
         raise ValueError(f"embeddings must be [n, d], not of shape {embeddings.shape}")
     rows = np.flatnonzero(has_direction(embeddings))
-    equal, distinct = _equal_rows(embeddings, rows)
+    # In the order of their digests, what is found does not depend on the order of the rows.
+    equal, first, new = distinct_values(_digests(embeddings, rows), None if known is None else known[rows])
+    distinct = rows[first]
     unit = UnitRows(embeddings, distinct)
-    if len(distinct) <= exact_below:
-        candidates, search = all_pairs(unit, threshold - _ROUNDING), Search()
+    if new * len(distinct) <= exact_below**2:
+        candidates, search = all_pairs(unit, threshold - _ROUNDING, new), Search()
     else:
-        candidates, search = bucketed_pairs(unit, threshold - _ROUNDING)
-    candidates = np.sort(distinct[candidates], axis=1)
-    similar = cosines(embeddings, candidates)
+        candidates, search = bucketed_pairs(unit, threshold - _ROUNDING, new)
+    near = np.sort(distinct[candidates], axis=1)
+    similar = cosines(embeddings, near)
     kept = similar >= threshold
-    pairs = np.concatenate([equal, candidates[kept]])
-    return pairs, np.concatenate([np.ones(len(equal)), similar[kept]]), search
+    return Pairs(rows[equal], near[kept], similar[kept]), search
 
 
 def has_direction(embeddings: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -142,15 +150,5 @@ def cosines(embeddings: NDArray[np.floating], pairs: NDArray[np.int64]) -> NDArr
     return result
 
 
-def _equal_rows(
-    embeddings: NDArray[np.floating], rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Links of rows to the first equal one, int64 [m, 2], and those first ones in the order of their digests.
-
-    In that order, what is found does not depend on the order of the rows.
-    """
-    digests = np.array([hashlib.blake2b(embeddings[row].tobytes(), digest_size=16).digest() for row in rows], "V16")
-    _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
-    firsts = first[inverse]
-    later = np.flatnonzero(firsts != np.arange(len(rows)))
-    return rows[np.stack([firsts[later], later], axis=1)], rows[first]
+def _digests(embeddings: NDArray[np.floating], rows: NDArray[np.int64]) -> NDArray[np.void]:
+    return np.array([hashlib.blake2b(embeddings[row].tobytes(), digest_size=16).digest() for row in rows], "V16")

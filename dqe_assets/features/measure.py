@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -68,9 +69,11 @@ _CONES_TO_OKLAB = np.array(
 class ImageMeasures(NamedTuple):
     """The columns of ``image_features`` that need no model; see schemas.py for meanings and units.
 
-    ``perceptual_hash`` is an int of 64 bits; ``colours`` holds 0 to 3 names; every float is finite.
+    ``pixel_digest`` is a hex digest, ``perceptual_hash`` an int of 64 bits; ``colours`` holds 0 to 3 names; every float
+    is finite.
     """
 
+    pixel_digest: str
     perceptual_hash: int
     sharpness: float
     brightness: float
@@ -103,6 +106,7 @@ def measure(image: Image.Image) -> ImageMeasures:
     luminance = np.asarray(copy.convert("L"), dtype=np.float32)
     focus_x, focus_y = _focus(luminance)
     return ImageMeasures(
+        pixel_digest=pixel_digest(image),
         perceptual_hash=perceptual_hash(image),
         sharpness=_sharpness(luminance),
         brightness=float(luminance.mean(dtype=np.float64)) / 255,
@@ -112,6 +116,13 @@ def measure(image: Image.Image) -> ImageMeasures:
         focus_x=focus_x,
         focus_y=focus_y,
     )
+
+
+def pixel_digest(image: Image.Image) -> str:
+    """Hex digest (128 bits) of an image's size and pixels: the same for files that decode to the same picture."""
+    digest = hashlib.blake2b(repr((image.mode, image.size)).encode(), digest_size=16)
+    digest.update(image.tobytes())
+    return digest.hexdigest()
 
 
 def perceptual_hash(image: Image.Image) -> int:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dqe_resources.warehouse import Warehouse
 
 CORPUS_TABLES = (
-    *("duplicate_clusters", "collection_map", "pool_utilities", "filter_recommendation"),
+    *("duplicate_clusters", "caption_duplicates", "collection_map", "pool_utilities", "filter_recommendation"),
     *("concept_frequency", "misalignment", "concept_performance", "concept_plan"),
     *("rare_concept_retrieval", "rebalanced_subset", "curriculum"),
 )

@@ -25,11 +25,22 @@ _DUPLICATES = """
 SELECT d.kind, d.size, s.image_name AS kept, d.similarity
 FROM duplicates d JOIN samples s ON s.uid = d.representative WHERE d.uid = ? ORDER BY d.kind
 """
+_REPEATED = """
+SELECT d.caption_source, d.kind, d.size AS captions, d.similarity, c.caption AS representative
+FROM caption_duplicates d JOIN captions c ON c.uid = d.representative AND c.caption_source = d.caption_source
+WHERE d.uid = ? ORDER BY d.caption_source <> 'original', d.caption_source, d.kind
+"""
 _NEAR = "SELECT DISTINCT image_name FROM samples ORDER BY levenshtein(image_name, ?), image_name LIMIT 3"
+_SECTIONS = (
+    ("Captions", _CAPTIONS),
+    ("Synthetic captions", _GENERATION),
+    ("Duplicates", _DUPLICATES),
+    ("Repeated captions", _REPEATED),
+)
 
 
 def sample_sections(warehouse: Warehouse, image_name: str) -> list[Section]:
-    """The samples of that name: captions, their scores and how they were made, duplicates, and the filters' verdicts.
+    """The samples of that name: captions, their scores and how they were made, duplicates, filters, repeated captions.
 
     A name that several sources use gives a sample of each.
 
@@ -48,8 +59,7 @@ def sample_sections(warehouse: Warehouse, image_name: str) -> list[Section]:
             known = {name: value for name, value in sample.items() if value is not None}
             fields = pa.table({"field": list(known), "value": [_text(value) for value in known.values()]})
             sections.append(Section(f"{sample['image_name']} ({sample['source']})", "", fields))
-            parts = (("Captions", _CAPTIONS), ("Synthetic captions", _GENERATION), ("Duplicates", _DUPLICATES))
-            for title, query in parts:
+            for title, query in _SECTIONS:
                 table = _rows(connection, query, sample["uid"])
                 if table.num_rows:
                     sections.append(Section(title, "", table))

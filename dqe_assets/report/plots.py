@@ -265,7 +265,7 @@ def feature_histograms(features: Mapping[str, ArrayLike], theme: Theme = LIGHT) 
         return placeholder("nothing measured", theme)
     columns = min(4, len(finite))
     lines = -(-len(finite) // columns)
-    figure, grid = _grid(lines, columns, 0.25 + 1.75 * lines, theme)
+    figure, grid = new_grid(lines, columns, 0.25 + 1.75 * lines, theme)
     for axes, (name, values) in zip(grid, finite.items(), strict=False):
         counts, edges = np.histogram(values, _edges(values, bins=_bins(len(values))))
         axes.stairs(counts, edges, fill=True, color=theme.sources[0], alpha=0.85)
@@ -438,11 +438,11 @@ def plain(name: str) -> str:
 
 def new_figure(height: float, theme: Theme, width: float = WIDTH) -> tuple[Figure, Axes]:
     """An empty figure with one set of axes, height and width in inches."""
-    figure, (axes,) = _grid(1, 1, height, theme, width)
+    figure, (axes,) = new_grid(1, 1, height, theme, width)
     return figure, axes
 
 
-def _grid(rows: int, columns: int, height: float, theme: Theme, width: float = WIDTH) -> tuple[Figure, list[Axes]]:
+def new_grid(rows: int, columns: int, height: float, theme: Theme, width: float = WIDTH) -> tuple[Figure, list[Axes]]:
     """A figure that belongs to no window and changes no global setting: other threads may draw."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -17,6 +17,7 @@ from dqe_assets.report.concept_views import (
     CONCEPT_VIEWS,
     CONCEPTS_REPORT,
 )
+from dqe_assets.report.duplicate_views import CAPTION_DUPLICATE_TABLE, REPEATED_CAPTIONS
 from dqe_assets.report.filter_views import FILTER_TABLES, FILTERS_REPORT, kept_by_filter, masks_table
 from dqe_assets.report.ingest_views import FETCHED, HOST_OF, INGEST_VIEWS
 from dqe_assets.report.relations import Table as _Table
@@ -74,8 +75,8 @@ class WarehouseInputs:
     Attributes:
         assets: the Parquet files of each asset, one a partition: ``raw_samples``, ``image_features``,
             ``synthetic_captions/<name>``, ``caption_scores``, ``caption_preference``, ``duplicate_clusters``,
-            ``collection_map``, ``pool_utilities``, ``filter_recommendation``, ``filter_masks``. An asset that is
-            absent, or has no files, counts as empty.
+            ``caption_duplicates``, ``collection_map``, ``pool_utilities``, ``filter_recommendation``,
+            ``filter_masks``. An asset that is absent, or has no files, counts as empty.
         materialisations: what was written when, in the schema ``MATERIALISATIONS``.
         captioners: the captioners of the configuration.
         scorer: name and version of the scorer's model.
@@ -317,6 +318,7 @@ _TABLES = (
         FROM duplicate_clusters ORDER BY kind, cluster, NOT is_representative, uid
         """,
     ),
+    CAPTION_DUPLICATE_TABLE,
     _Table(
         "failures",
         "Every sample whose image could not be read, and why",
@@ -495,6 +497,7 @@ _VIEWS = (
             "largest": "samples in the largest cluster",
         },
     ),
+    REPEATED_CAPTIONS,
     _View(
         "quality_by_shard",
         "The shards, those first whose original captions fit least",
@@ -589,6 +592,10 @@ _READ = {
         schemas.DUPLICATE_CLUSTERS,
         "uid kind cluster representative is_representative similarity size",
     ),
+    "caption_duplicates": (
+        schemas.CAPTION_DUPLICATES,
+        "uid caption_source kind cluster representative is_representative similarity size",
+    ),
     "pool_utilities": (
         schemas.POOL_UTILITIES,
         (
@@ -610,6 +617,7 @@ _READ = {
 _VIEW_OF = {
     "caption_preference": "preference_rows",
     "collection_map": SAMPLE_MAP,
+    "caption_duplicates": "captions_repeated",
     "pool_utilities": "fitted_pools",
     "filter_recommendation": "recommended_filters",
     "filter_masks": "stored_masks",
@@ -688,6 +696,11 @@ def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
             _table(connection, "SELECT * FROM duplicate_kinds"),
         ),
         Section(
+            "Repeated captions",
+            "Captions given to several images in the same words, or nearly: the five most frequent of each source.",
+            _table(connection, _REPEATED),
+        ),
+        Section(
             "Filters",
             "What the filters of data/dqe.yaml keep, and how well the original captions of that and of the rest fit.",
             _table(connection, FILTERS_REPORT),
@@ -737,6 +750,12 @@ SELECT CASE
     n AS images, wins AS above_70, losses AS other_above_70, sure AS above_90,
     CASE WHEN independent THEN 'yes' ELSE 'no' END AS independent
 FROM pairs ORDER BY independent DESC, preference
+"""
+
+_REPEATED = """
+SELECT caption_source AS source, captions, exact AS in_the_same_words, left(text, 60) AS text FROM repeated_captions
+QUALIFY row_number() OVER (PARTITION BY caption_source ORDER BY captions DESC, text) <= 5
+ORDER BY caption_source <> 'original', caption_source, captions DESC, text
 """
 
 _SHARDS = """

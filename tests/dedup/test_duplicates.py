@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dqe_assets.dedup.buckets import Search
-from dqe_assets.dedup.clusters import DuplicateRules, cluster, find_duplicates
+from dqe_assets.dedup.clusters import cluster, clusters_of_pairs
 from dqe_assets.dedup.exact import exact_pairs
+from dqe_assets.dedup.pairs import find_pairs
 from dqe_assets.dedup.perceptual import perceptual_pairs
+from dqe_assets.dedup.rules import DuplicateRules
 from dqe_assets.dedup.semantic import cluster_duplicates, semantic_pairs
-from dqe_assets.schemas import DUPLICATE_CLUSTERS
+from dqe_assets.schemas import DUPLICATE_CLUSTERS, DUPLICATE_PAIRS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,23 +56,24 @@ def test_perceptual_pairs_find_every_pair_within_the_distance(
 ) -> None:
     near = [seed ^ (1 << data.draw(st.integers(0, 63))) for seed in seeds]
     hashes = np.array(seeds + near, np.uint64)
-    pairs, distances = perceptual_pairs(hashes, distance)
+    equal, near, distances = found = perceptual_pairs(hashes, distance)
     wanted = [
         (i, j)
         for i, j in combinations(range(len(hashes)), 2)
         if (int(hashes[i]) ^ int(hashes[j])).bit_count() <= distance
     ]
-    assert components(pairs, len(hashes)) == components(wanted, len(hashes))
-    assert [(int(hashes[i]) ^ int(hashes[j])).bit_count() for i, j in pairs] == distances.tolist()
+    assert components(found.all, len(hashes)) == components(wanted, len(hashes))
+    assert all(hashes[i] == hashes[j] for i, j in equal)
+    assert [(int(hashes[i]) ^ int(hashes[j])).bit_count() for i, j in near] == distances.tolist()
 
 
 def test_a_pair_across_blocks_is_found_and_flat_images_take_no_part() -> None:
     hashes = np.random.default_rng(0).integers(0, 2**63, 1500).astype(np.uint64)
     hashes[1400] = hashes[3] ^ np.uint64(0b10110)
-    assert perceptual_pairs(hashes, 4)[0].tolist() == [[3, 1400]]
+    assert perceptual_pairs(hashes, 4).all.tolist() == [[3, 1400]]
     contrast = np.full(1500, 0.2)
     contrast[3] = 0.001
-    assert perceptual_pairs(hashes, 4, contrast=contrast, min_contrast=0.02)[0].tolist() == []
+    assert perceptual_pairs(hashes, 4, contrast=contrast, min_contrast=0.02).all.tolist() == []
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.5, 0.99))
@@ -84,9 +87,9 @@ def test_semantic_pairs_find_every_pair_above_the_cosine(seed: int, threshold: f
     wanted = [(i, j) for i, j in combinations(range(len(unit)), 2) if cosines[i, j] >= threshold]
     if np.abs(cosines[np.triu_indices(len(unit), 1)] - threshold).min() < 1e-6:
         return  # which side of the threshold rounding puts it is no matter
-    pairs, similar, search = semantic_pairs(vectors, threshold)
-    assert components(pairs, len(vectors)) == components(wanted, len(vectors))
-    assert (similar >= threshold).all()
+    pairs, search = semantic_pairs(vectors, threshold)
+    assert components(pairs.all, len(vectors)) == components(wanted, len(vectors))
+    assert (pairs.measure >= threshold).all()
     assert search == Search(), "all pairs were tried"
 
 
@@ -105,13 +108,13 @@ def planted(rows: int, copies: int, seed: int = 0, topics: int = 40, dimension: 
 @pytest.mark.parametrize("topics", [1, 40])
 def test_in_buckets_nearly_every_pair_is_found_and_no_other(topics: int) -> None:
     vectors = planted(6_000, 600, topics=topics)
-    every = semantic_pairs(vectors, 0.85)
-    found = semantic_pairs(vectors, 0.85, exact_below=1_000)
-    assert found[2].buckets > 100
-    assert 0.999 <= found[2].sampled_recall <= 1
-    assert found[2].probes < found[2].buckets
-    wanted = set(map(tuple, every[0].tolist()))
-    got = set(map(tuple, found[0].tolist()))
+    every, _ = semantic_pairs(vectors, 0.85)
+    found, search = semantic_pairs(vectors, 0.85, exact_below=1_000)
+    assert search.buckets > 100
+    assert 0.999 <= search.sampled_recall <= 1
+    assert search.probes < search.buckets
+    wanted = set(map(tuple, every.all.tolist()))
+    got = set(map(tuple, found.all.tolist()))
     assert got <= wanted
     assert len(got) >= 0.999 * len(wanted)
 
@@ -148,47 +151,68 @@ def test_a_threshold_that_is_no_cosine_is_refused(threshold: float) -> None:
         semantic_pairs(np.ones((2, 3)), threshold)
 
 
-def samples(order: list[int] | None = None) -> tuple[pa.Table, np.ndarray]:
-    """Two equal files, a smaller copy that looks alike, and a stranger."""
-    order = [0, 1, 2, 3] if order is None else order
-    features = np.array([[1.0, 0.0], [1.0, 0.0], [0.96, 0.28], [0.0, 1.0]], np.float16)
+def samples() -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """Two equal files, a smaller copy that looks alike, a stranger, and its picture in another file, by uid."""
     table = pa.table(
         {
-            "uid": [f"{n:032x}" for n in (5, 4, 3, 2)],
-            "sha256": ["x", "x", "y", "z"],
-            "width": pa.array([100, 100, 400, 50], pa.int32()),
-            "height": pa.array([100, 100, 100, 50], pa.int32()),
-            "perceptual_hash": pa.array([7, 7, 6, 2**40 - 1], pa.uint64()),
-            "contrast": pa.array([0.2, 0.2, 0.2, 0.2], pa.float32()),
+            "uid": [f"{n:032x}" for n in (1, 2, 3, 4, 5)],
+            "sha256": ["v", "z", "y", "x", "x"],
+            "pixel_digest": ["r", "r", "q", "p", "p"],
+            "perceptual_hash": pa.array([2**20 - 1, 2**40 - 1, 6, 7, 7], pa.uint64()),
+            "contrast": pa.array([0.2, 0.2, 0.2, 0.2, 0.2], pa.float32()),
         }
     )
-    return table.take(pa.array(order, pa.int64())), features[order]
+    features = np.array([[-0.6, 0.8], [0.0, 1.0], [0.96, 0.28], [1.0, 0.0], [1.0, 0.0]], np.float16)
+    return table, features, np.array([50, np.nan, 400, 100.0, 100])
 
 
 def test_clusters_say_what_is_kept_and_why() -> None:
-    found = find_duplicates(*samples(), DuplicateRules(max_distance=2, min_cosine=0.99))
+    table, features, preference = samples()
+    pairs = find_pairs(table, features, DuplicateRules(max_distance=2, min_cosine=0.99))
+    assert pairs.schema.equals(DUPLICATE_PAIRS)
+    assert [
+        (row["kind"], int(row["uid_a"], 16), int(row["uid_b"], 16), row["similarity"]) for row in pairs.to_pylist()
+    ] == [
+        ("exact", 1, 2, 1),
+        ("exact", 4, 5, 1),
+        ("perceptual", 3, 4, 1 - 1 / 64),
+        ("perceptual", 4, 5, 1),
+        ("semantic", 4, 5, 1),
+    ]
+    found = clusters_of_pairs(pairs, table["uid"], features, preference)
     assert found.schema.equals(DUPLICATE_CLUSTERS)
     rows = {(row["kind"], int(row["uid"], 16)): row for row in found.to_pylist()}
-    assert {key for key in rows if key[0] == "exact"} == {("exact", 5), ("exact", 4)}
+    exact = {key[1]: int(row["cluster"], 16) for key, row in rows.items() if key[0] == "exact"}
+    assert exact == {5: 4, 4: 4, 2: 1, 1: 1}, "the same bytes, or the same pixels"
+    assert int(rows["exact", 2]["representative"], 16) == 1, "what has no preference comes last"
     assert {key for key in rows if key[0] == "semantic"} == {("semantic", 5), ("semantic", 4)}
-    assert {key for key in rows if key[0] == "any"} == {("any", 5), ("any", 4), ("any", 3)}
-    assert int(rows["exact", 5]["representative"], 16) == 4, "of equal sizes that with the smallest uid"
-    assert int(rows["any", 5]["representative"], 16) == 3, "the largest image"
+    assert {key for key in rows if key[0] == "any"} == {("any", uid) for uid in (5, 4, 3, 2, 1)}
+    assert int(rows["exact", 5]["representative"], 16) == 4, "of equal ones that with the smallest uid"
+    assert int(rows["any", 5]["representative"], 16) == 3, "the most preferred"
     assert rows["any", 5]["similarity"] == pytest.approx(0.96, abs=1e-3)
     assert [rows["any", uid]["is_representative"] for uid in (5, 4, 3)] == [False, False, True]
-    assert {row["size"] for row in rows.values() if row["kind"] == "any"} == {3}
+    assert [rows["any", uid]["size"] for uid in (5, 4, 3, 2, 1)] == [3, 3, 3, 2, 2]
 
 
 def test_the_order_of_the_rows_changes_nothing() -> None:
-    rules = DuplicateRules(max_distance=2, min_cosine=0.9)
-    first = find_duplicates(*samples(), rules)
-    for order in ([3, 2, 1, 0], [2, 0, 1, 3]):
-        assert find_duplicates(*samples(order), rules).equals(first)
+    table, features, preference = samples()
+    pairs = find_pairs(table, features, DuplicateRules(max_distance=2, min_cosine=0.9))
+    first = clusters_of_pairs(pairs, table["uid"], features, preference)
+    for order in ([4, 3, 2, 1, 0], [2, 0, 4, 1, 3]):
+        turned = clusters_of_pairs(pairs, table["uid"].take(pa.array(order)), features[order], preference[order])
+        assert turned.equals(first)
+    with pytest.raises(ValueError, match="ascending order of uid"):
+        find_pairs(table.take([1, 0]), features[[1, 0]], DuplicateRules())
+    with pytest.raises(ValueError, match="not there"):
+        clusters_of_pairs(pairs, table["uid"][1:], features[1:], preference[1:])
 
 
-def test_no_samples_give_no_clusters() -> None:
-    assert find_duplicates(*samples([]), DuplicateRules()).num_rows == 0
-    assert find_duplicates(*samples([3]), DuplicateRules()).num_rows == 0
+@pytest.mark.parametrize("count", [0, 1])
+def test_no_samples_give_no_pairs_and_no_clusters(count: int) -> None:
+    table, features, preference = (one[:count] for one in samples())
+    pairs = find_pairs(table, features, DuplicateRules())
+    assert pairs.num_rows == 0
+    assert clusters_of_pairs(pairs, table["uid"], features, preference).num_rows == 0
 
 
 def test_many_copies_of_one_image_need_no_pair_for_each_two() -> None:
@@ -196,6 +220,6 @@ def test_many_copies_of_one_image_need_no_pair_for_each_two() -> None:
     pairs = exact_pairs(pa.array(["same"] * copies))
     assert len(pairs) == copies - 1
     uids = pa.array([f"{n:032x}" for n in range(copies)])
-    table = cluster(uids, {"exact": pairs}, np.ones(copies, np.int64), np.ones((copies, 2), np.float32))
-    assert table.num_rows == 2 * copies
+    table = cluster(uids, {"exact": pairs}, np.ones(copies), lambda linked: np.ones(len(linked)))
+    assert table.num_rows == copies
     assert set(table["size"].to_pylist()) == {copies}
