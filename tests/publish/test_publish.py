@@ -180,6 +180,7 @@ def test_vectors_load_into_another_qdrant_with_the_same_neighbours(opened: Setti
         for name in ("image", "original", "labels"):
             stored = opened.opened_store.read("joint_embeddings", "sample-00002", JOINT_EMBEDDINGS)
             query = stored.filter(pc.and_(pc.equal(stored["item"], name), pc.is_valid(stored["embedding"])))
+            query = query.filter(pc.is_in(query["uid"], value_set=table["uid"]))
             vector = np.asarray(query["embedding"][7].as_py(), np.float32)
             here = [hit for hit in collection.search(vector, name, 400) if hit.uid in published]
             points = client.query_points("samples", query=vector.tolist(), using=name, limit=400).points
