@@ -475,7 +475,7 @@ class TestTables:
         connection = warehouse.connect()
         for name in TABLES | VIEWS:
             assert connection.sql(f"FROM {name}").columns
-        assert len(quality_report(connection)) == 6
+        assert len(quality_report(connection)) == 7
         assert _one(connection, "SELECT count(*) FROM captioners") == len(store.inputs.captioners)
 
     def test_captions_of_a_captioner_that_left_the_configuration_stay(self, store: Store, tmp_path: Path) -> None:
@@ -500,7 +500,9 @@ def test_the_quality_report_says_in_words_what_is_preferred_and_what_proves_noth
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
     report = {section.title: section for section in quality_report(connection)}
-    assert list(report) == ["Samples", "Failures", "Captions", "Preference", "Duplicates", "Shards"]
+    assert list(report) == [
+        "Samples", "Failures", "Captions", "Preference", "Duplicates", "Repeated captions", "Shards",
+    ]  # fmt: skip
     preference = report["Preference"]
     words = dict(zip(*(preference.table[name].to_pylist() for name in ("preference", "independent")), strict=True))
     assert words["vlm over original"] == "yes"
