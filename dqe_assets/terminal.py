@@ -116,7 +116,8 @@ def _bars() -> Progress:
 def say_next(*commands: str) -> None:
     """The last line of every command: what to do next, as it is to be typed here."""
     program = Path(sys.argv[0])
-    typed = "dqe" if shutil.which("dqe") == str(program) or program.suffix == ".py" else os.path.relpath(program)
+    is_elsewhere = program.name == "dqe" and shutil.which("dqe") != str(program)
+    typed = os.path.relpath(program) if is_elsewhere else "dqe"
     console.print(
         "Next: " + ", ".join(f"[b]{command.replace('dqe', typed, 1)}[/b]" for command in commands), soft_wrap=True
     )

@@ -99,7 +99,7 @@ class StoreShard:
         stored = [self.pool.store.get(asset, partition) for asset, partition in sorted(keys)]
         return [
             InputFile(
-                f"{one.asset}/{one.partition or UNPARTITIONED}", one.bytes, f"fingerprint:{one.stamp.fingerprint}"
+                f"{one.asset}/{one.partition or UNPARTITIONED}", one.bytes, f"fingerprint:{one.stamp.identity}"
             )
             for one in stored
             if one is not None
@@ -181,6 +181,11 @@ def _megapixels(shard: StoreShard) -> pa.ChunkedArray:
     return pc.divide(pixels, 1e6).cast(pa.float32())
 
 
+def _host(shard: StoreShard) -> pa.Array:
+    urls = shard.table("raw_samples", ["url"])["url"].to_pylist()
+    return pa.array([host_of(url) or None for url in urls], pa.string())
+
+
 def _top_probability(shard: StoreShard) -> pa.ChunkedArray:
     return pc.list_element(shard.table("image_features", ["label_probabilities"])["label_probabilities"], 0)
 
@@ -193,10 +198,12 @@ def _image_embedding(shard: StoreShard) -> pa.ChunkedArray:
 _SOURCES: dict[str, _Source] = {
     **_plain(
         "raw_samples",
-        "uid source shard row image_name url caption format bytes width height status reason",
+        "uid source shard row image_name url caption format bytes width height status reason "
+        "attempts http_status final_url seconds fetched_at source_metadata",
         **{TEXT: "caption", WIDTH: "width", HEIGHT: "height"},
     ),
     **_plain("image_features", "sharpness brightness contrast colourfulness top_label", image_features="embedding"),
+    "host": _Source("raw_samples", _host),
     "megapixels": _Source("raw_samples", _megapixels),
     "top_label_probability": _Source("image_features", _top_probability),
     "image_embedding": _Source("joint_embeddings", _image_embedding),

@@ -141,7 +141,7 @@ def _image_vector(settings: Settings, path: Path) -> np.ndarray:
     if not path.is_file():
         raise images.ImageError("missing", f"there is no file {path}")
     data = path.read_bytes()
-    images.inspect(data, **settings.images.model_dump())
+    images.inspect(data, max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels)
     sample = pa.table({"uid": [path.name], "image": pa.array([{"bytes": data, "path": path.name}], IMAGE_TYPE)})
     if "image_features" in settings.scorer.requires:
         features = image_features(sample, settings.image_model)

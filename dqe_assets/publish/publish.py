@@ -158,7 +158,7 @@ def _lineage(settings: Settings, selection: Selection) -> list[dict[str, Any]]:
                     "asset": asset,
                     "partitions": len(stamps),
                     "code_versions": sorted({stamp.code_version for stamp in stamps}),
-                    "fingerprint": fingerprint([stamp.fingerprint for stamp in stamps]),
+                    "fingerprint": fingerprint([stamp.identity for stamp in stamps]),
                 }
             )
     return lineage
