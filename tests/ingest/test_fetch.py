@@ -48,6 +48,8 @@ EXPECTED = {
     "redirect": "ok",
     "redirect_to": "ok",
     "redirect_to_good": "ok",
+    "bytes_for_a_reason": "http_404",
+    "redirect_to_bytes": "bad_url",
     "redirect_loop": "too_many_redirects",
     "redirect_to_private": "refused_address",
     "redirect_to_private_name": "refused_address",
@@ -220,7 +222,7 @@ def asked(url: str, **settings: object) -> Reply:
             pass
 
         async with Client(Fetching.model_validate(QUICK | settings), MAX_BYTES) as client:
-            return await client.get(parse_url(url), move)
+            return await client.get(parse_url(url), move, asyncio.get_running_loop().time() + 60)
 
     return asyncio.run(ask())
 

@@ -190,16 +190,18 @@ class _ShardFetch:
             self._scheduler.fail(error)
 
     async def _save_all(self) -> None:
-        await asyncio.gather(*self._decoders)
+        results = await asyncio.gather(*self._decoders, return_exceptions=True)
         await self._save()
+        for error in results:
+            if isinstance(error, Exception):
+                raise error
 
     async def _save(self) -> None:
         async with self._saving:
             (outcomes, size), self._outcomes, self._decoded_bytes = (self._outcomes, self._decoded_bytes), [], 0
             if outcomes:
-                await asyncio.to_thread(
-                    self._append, outcomes
-                )  # beside those that decode: most of it waits for the disk
+                # Beside the threads that decode: most of it waits for the disk.
+                await asyncio.get_running_loop().run_in_executor(_thread("save"), self._append, outcomes)
                 self._unsaved_rows -= len(outcomes)
                 self._unsaved_bytes -= size
                 self._scheduler.pump()
