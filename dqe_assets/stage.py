@@ -294,6 +294,8 @@ class Stage:
             return pa.Table.from_batches(small, pa.schema([schema.field(name) for name in self._looked_at]))
 
         work.store.write_batches(self.name, work.partition, passing(), schema, stamp)
+        # Arrow holds on to what it has freed, in each thread: the next partition would begin with it.
+        pa.default_memory_pool().release_unused()
         return table(), verdicts
 
     def _checked(self, work: Work, output: pa.Table | Facts, version: str) -> tuple[Stamp, dict[str, Verdict]]:

@@ -50,10 +50,9 @@ def photo(path: str) -> bytes:
     return jpeg() + path.encode()
 
 
-@cache
 def black_png(width: int, height: int, mebibytes: int) -> bytes:
     """A PNG that says that it is of this size, of as many zeros as are given."""
-    compressor = zlib.compressobj(9)
+    compressor = zlib.compressobj(1)
     data = b"".join([*(compressor.compress(bytes(1 << 20)) for _ in range(mebibytes)), compressor.flush()])
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -144,8 +143,9 @@ status("no_reason", "599 ")
 body("html", lambda: b"<!DOCTYPE html><title>not found</title>")
 body("truncated", lambda: jpeg()[: len(jpeg()) // 2])
 body("empty", lambda: b"")
-body("bomb", lambda: black_png(60_000, 60_000, 1))
-body("deflated_bomb", lambda: black_png(9_000, 9_000, 232))
+BOMB, DEFLATED_BOMB = black_png(60_000, 60_000, 1), black_png(9_000, 9_000, 232)
+body("bomb", lambda: BOMB)
+body("deflated_bomb", lambda: DEFLATED_BOMB)
 body("svg", lambda: b"<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>")
 body("same_stock_picture", jpeg)
 body("cmyk", lambda: encoded(noise().convert("CMYK"), "JPEG"))
@@ -212,6 +212,16 @@ async def redirect_to(exchange: Exchange) -> None:
     """To another server, whose port ends the path."""
     item, _, port = exchange.path.rpartition("/")[2].partition("-")
     await exchange.redirect(f"http://{ADDRESS}:{port or exchange.server.port}/good/redirected-{item}")
+
+
+@behaviour
+async def bytes_for_a_reason(exchange: Exchange) -> None:
+    await exchange.send(b"HTTP/1.1 404 N\xff\xfe\xed\xa0\x80\r\nContent-Length: 0\r\n\r\n")
+
+
+@behaviour
+async def redirect_to_bytes(exchange: Exchange) -> None:
+    await exchange.send(b"HTTP/1.1 302 Found\r\nLocation: http://\xff\xfe.org/\xff\r\nContent-Length: 0\r\n\r\n")
 
 
 @behaviour

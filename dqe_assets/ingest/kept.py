@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from dqe_resources.checkpoint import Checkpoint
     from dqe_resources.storage import Store
 
+Key = tuple[str, str | None]
+"""The uid and the URL of a row."""
+
 _INDEX = ["uid", "url", "reason", "sha256", "bytes"]
 _INDEX_SCHEMA = pa.schema([OUTCOMES.field(name) for name in _INDEX])
 
@@ -32,45 +35,42 @@ class _Place:
 
     file: int
     position: int
-    url: str | None
     reason: str
     sha256: str | None
     bytes: int
 
 
 class Kept:
-    """Outcomes by uid. What is held in memory is where they are; the images stay in their files."""
+    """Outcomes by uid and URL. What is held in memory is where they are; the images stay in their files."""
 
     def __init__(self) -> None:
         self._files: list[Callable[[list[int]], pa.Table]] = []
-        self._places: dict[str, _Place] = {}
+        self._places: dict[Key, _Place] = {}
         self._seen: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def has(self, uid: str, url: str | None) -> bool:
-        """Whether the row with this uid has an outcome for this URL."""
-        place = self._places.get(uid)
-        return place is not None and place.url == url
+    def __contains__(self, key: Key) -> bool:
+        return key in self._places
 
-    def reason(self, uid: str) -> str:
+    def reason(self, key: Key) -> str:
         """Why a row has no image, or ok."""
-        return self._places[uid].reason
+        return self._places[key].reason
 
-    def size(self, uid: str) -> int:
+    def size(self, key: Key) -> int:
         """Bytes of a row's image."""
-        return self._places[uid].bytes
+        return self._places[key].bytes
 
-    def read(self, uids: Sequence[str]) -> pa.Table:
+    def read(self, keys: Sequence[Key]) -> pa.Table:
         """The outcomes of some rows, in their order.
 
         Raises:
             StorageError: a file is damaged.
         """
         wanted: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for place, uid in enumerate(uids):
-            wanted[self._places[uid].file].append((self._places[uid].position, place))
+        for place, key in enumerate(keys):
+            wanted[self._places[key].file].append((self._places[key].position, place))
         tables, order = [OUTCOMES.empty_table()], []
         for file, places in wanted.items():
             places.sort()
@@ -112,24 +112,24 @@ class Kept:
         self._files.append(take)
         for position, row in enumerate(index.to_pylist()):
             if refetch is None or not _is_fetched_again(row["reason"], refetch):
-                place = _Place(file, position, row["url"], row["reason"], row["sha256"], row["bytes"] or 0)
-                self._places[row["uid"]] = place
+                place = _Place(file, position, row["reason"], row["sha256"], row["bytes"] or 0)
+                self._places[row["uid"], row["url"]] = place
 
-    def placeholders(self, captions: Mapping[str, str | None], at_least: int | None) -> frozenset[str]:
+    def placeholders(self, captions: Mapping[Key, str | None], at_least: int | None) -> frozenset[str]:
         """Digests of bytes that at least so many different URLs with different captions gave.
 
         Args:
-            captions: the caption of each row that counts, by uid.
+            captions: the caption of each row that counts.
             at_least: None for no digest at all.
         """
         if at_least is None:
             return frozenset()
         urls: dict[str, set[str | None]] = defaultdict(set)
         said: dict[str, set[str]] = defaultdict(set)
-        for uid, caption in captions.items():
-            place = self._places[uid]
+        for (uid, url), caption in captions.items():
+            place = self._places[uid, url]
             if place.sha256 is not None and place.reason in {OK, PLACEHOLDER}:
-                urls[place.sha256].add(place.url)
+                urls[place.sha256].add(url)
                 said[place.sha256].add(uid if caption is None else f"={caption}")
         return frozenset(sha256 for sha256 in urls if min(len(urls[sha256]), len(said[sha256])) >= at_least)
 

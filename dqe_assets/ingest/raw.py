@@ -95,7 +95,7 @@ def raw_samples(
 
     def from_kept(some: list[Numbered]) -> pa.RecordBatch:
         is_kept = np.array([is_fetched(row) for _, _, row in some])
-        found = _judged(kept.read([uid for _, uid, row in some if is_fetched(row)]), placeholders)
+        found = _judged(kept.read([(uid, row.url) for _, uid, row in some if is_fetched(row)]), placeholders)
         if is_kept.all():
             return _batch(some, found, source, shard)
         own = [outcome for _, outcome in with_own(one for one in some if not is_fetched(one[2]))]
@@ -144,12 +144,12 @@ def _kept_size(one: Numbered, kept: Kept) -> int:
     number, uid, row = one
     if not is_fetched(row):
         return _ROW_BYTES
-    if not kept.has(uid, row.url):
+    if (uid, row.url) not in kept:
         raise DataQualityError(
             f"row {number} ({row.key}) was not there when the images were fetched: the source's files were changed "
             "meanwhile; run the same command again"
         )
-    return _ROW_BYTES + kept.size(uid)
+    return _ROW_BYTES + kept.size((uid, row.url))
 
 
 def _size_of(outcome: Outcome) -> int:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from dqe_assets.ingest.fetch.shard import Canary, Wanted
+    from dqe_assets.ingest.kept import Key
     from dqe_assets.stage import Work
     from dqe_resources.checkpoint import Checkpoint
 
@@ -41,12 +42,12 @@ def fetched_rows(work: Work, wanted: Iterator[Wanted], shard_rows: int) -> tuple
     # What was fetched stays good when the list or a setting has changed meanwhile: rows are known by uid and URL.
     checkpoint = replace(work.checkpoint, version=fingerprint(OUTCOMES.to_string()))
     kept = _kept_before(work, checkpoint)
-    captions: dict[str, str | None] = {}
+    captions: dict[Key, str | None] = {}
 
     def missing(some: Iterable[Wanted]) -> Iterator[Wanted]:
         for uid, row in some:
-            captions[uid] = row.caption
-            if not kept.has(uid, row.url):
+            captions[uid, row.url] = row.caption
+            if (uid, row.url) not in kept:
                 yield uid, row
 
     canary = _canary(work, wanted, kept, missing) if _has_canary(work, shard_rows) else None
@@ -60,7 +61,7 @@ def fetched_rows(work: Work, wanted: Iterator[Wanted], shard_rows: int) -> tuple
             settings.images,
             checkpoint,
             canary,
-            lambda reasons: meter.update(before + reasons.total(), _in_words(reasons)),
+            lambda reasons: meter.update(min(before + reasons.total(), shard_rows), _in_words(reasons)),
         )
         kept.add_checkpoint(checkpoint)
     rules = settings.fetching.placeholders
@@ -91,7 +92,7 @@ def _canary(
 
     source = work.settings.source_of(work.partition or "")
     head = list(islice(wanted, work.settings.fetching.canary_rows))
-    known = Counter((kept.reason(uid), host_of(row.url)) for uid, row in head if kept.has(uid, row.url))
+    known = Counter((kept.reason((uid, row.url)), host_of(row.url)) for uid, row in head if (uid, row.url) in kept)
     return Canary(source.name, source.min_success_rate, list(missing(head)), known)
 
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 QUICK = {
     "allow": [f"{ADDRESS}/32"],
-    "connect_seconds": 1.0,
-    "idle_seconds": 0.4,
-    "request_seconds": 0.8,
+    "connect_seconds": 2.0,
+    "idle_seconds": 1.0,
+    "request_seconds": 1.5,
     "attempts": 2,
     "backoff_seconds": 0.05,
     "longest_wait_seconds": 1.0,

@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import ssl
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +49,8 @@ EXPECTED = {
     "redirect": "ok",
     "redirect_to": "ok",
     "redirect_to_good": "ok",
+    "bytes_for_a_reason": "http_404",
+    "redirect_to_bytes": "bad_url",
     "redirect_loop": "too_many_redirects",
     "redirect_to_private": "refused_address",
     "redirect_to_private_name": "refused_address",
@@ -220,7 +223,7 @@ def asked(url: str, **settings: object) -> Reply:
             pass
 
         async with Client(Fetching.model_validate(QUICK | settings), MAX_BYTES) as client:
-            return await client.get(parse_url(url), move)
+            return await client.get(parse_url(url), move, asyncio.get_running_loop().time() + 60)
 
     return asyncio.run(ask())
 
@@ -350,10 +353,17 @@ def test_a_name_that_is_not_there_differs_from_a_name_server_that_is_not(
 
 
 def test_a_name_server_that_hangs_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(30))
+    given_up = threading.Event()
+
+    def getaddrinfo(*_: object, **__: object) -> None:
+        given_up.wait(30)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     started = time.monotonic()
     assert asked("http://somewhere.example/x", connect_seconds=0.2).reason == "timeout"
     assert time.monotonic() - started < 2
+    given_up.set()
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,46 @@ def test_when_the_list_changes_rows_are_kept_by_uid_and_url(server: HostileServe
     assert server.times("good") == [1] * 7
 
 
+def test_what_an_interrupt_finds_is_kept(server: HostileServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.delay = 0.05
+    write_list(folder, [server.url("good", number) for number in range(60)], connections_per_host=4)
+
+    def interrupted(_: object, step: progress.Step) -> None:
+        if step.note and step.done >= 20:
+            raise KeyboardInterrupt
+
+    with progress.listen(lambda step: interrupted(None, step)), pytest.raises(KeyboardInterrupt):
+        make()
+    before = kept_rows(folder)
+    assert before >= 20
+    make()
+    assert len(rows()) == 60
+    assert sum(server.times("good")) <= 60 + 2 * 4
+    assert sum(count > 1 for count in server.times("good")) <= 60 - before
+
+
+def test_a_full_disk_ends_the_shard_and_says_so(
+    server: HostileServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("no space left")
+
+    write_list(folder, [server.url("good", number) for number in range(60)])
+    monkeypatch.setattr(Checkpoint, "append", full)
+    with pytest.raises(StorageError, match="no space left"):
+        make()
+
+
+def test_two_rows_of_one_uid_are_for_the_check_to_refuse(server: HostileServer, folder: Path) -> None:
+    urls = [server.url("good", number) for number in range(3)]
+    pq.write_table(pa.table({"uid": ["0" * 32] * 3, "url": urls, "text": ["a", "b", "c"]}), folder / "meta.parquet")
+    write_list(folder, [])
+    change(folder, sources=[{"kind": "datacomp", "name": "web", "path": "meta.parquet"}])
+    verdicts = make()
+    assert not verdicts["keys_unique"].passed
+    assert [row["image"]["bytes"] for row in rows()] == [photo(f"/good/{number}") for number in range(3)]
+
+
 def test_what_was_retried_makes_what_is_downstream_stale(server: HostileServer, folder: Path) -> None:
     write_list(folder, [server.url("error_then_good", 1), server.url("good", 1)], attempts=1)
     make()
@@ -289,10 +329,9 @@ def test_kept_rows_are_read_from_where_the_newest_is(tmp_path: Path) -> None:
     kept.add_checkpoint(checkpoint)
     kept.add_checkpoint(checkpoint)
     assert len(kept) == 300
-    assert kept.has(f"{7:032x}", "u7")
-    assert not kept.has(f"{7:032x}", "u8")
-    assert not kept.has("x", None)
-    wanted = [f"{n:032x}" for n in (299, 3, 150, 151)]
+    assert (f"{7:032x}", "u7") in kept
+    assert (f"{7:032x}", "u8") not in kept
+    wanted = [(f"{n:032x}", f"u{n}") for n in (299, 3, 150, 151)]
     assert [image["bytes"] for image in kept.read(wanted)["image"].to_pylist()] == [b"299", b"3", b"150", b"151"]
     assert kept.read([]).num_rows == 0
     for path in checkpoint.files():

@@ -7,7 +7,6 @@ import socket
 import ssl
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from math import inf
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -144,7 +143,7 @@ class Client:
             raise RefusedAddressError(address[0])
         return socket.socket(family, kind, protocol)
 
-    async def get(self, url: URL, move: Callable[[URL], Awaitable[None]], deadline: float = inf) -> Reply:
+    async def get(self, url: URL, move: Callable[[URL], Awaitable[None]], deadline: float) -> Reply:
         """Ask for an image, once.
 
         Args:
@@ -159,7 +158,7 @@ class Client:
         try:
             await self._follow(url, move, reply, deadline)
         except FetchError as error:
-            reply.reason, reply.detail = error.reason, error.detail
+            reply.reason, reply.detail = error.reason, _printable(error.detail)
         except Exception as error:  # noqa: BLE001  # hostile answers raise errors of many kinds: each is this row's outcome
             reply.reason, reply.detail = _reason_of(error), _in_words(error)
         return reply
@@ -276,4 +275,9 @@ def _in_words(error: Exception) -> str:
         return "silent for fetching.idle_seconds"
     if isinstance(error, TimeoutError):
         return "not ended within fetching.request_seconds"
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+    return _printable(f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _printable(text: str) -> str:
+    """Text that can be stored: headers may hold bytes that are no text."""
+    return text[:500].encode(errors="replace").decode()

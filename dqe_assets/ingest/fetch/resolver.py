@@ -85,7 +85,7 @@ class Resolver(AbstractResolver):
                 result: list[str] | OSError = list(dict.fromkeys(str(info[4][0]) for info in found))
             except OSError as error:
                 result = error
-            except UnicodeError as error:
+            except ValueError as error:  # labels that cannot be encoded, null characters
                 result = socket.gaierror(socket.EAI_NONAME, f"not a name: {error}")
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(tell, result)

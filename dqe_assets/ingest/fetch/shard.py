@@ -7,6 +7,7 @@ import os
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
@@ -189,16 +190,18 @@ class _ShardFetch:
             self._scheduler.fail(error)
 
     async def _save_all(self) -> None:
-        await asyncio.gather(*self._decoders)
+        results = await asyncio.gather(*self._decoders, return_exceptions=True)
         await self._save()
+        for error in results:
+            if isinstance(error, Exception):
+                raise error
 
     async def _save(self) -> None:
         async with self._saving:
             (outcomes, size), self._outcomes, self._decoded_bytes = (self._outcomes, self._decoded_bytes), [], 0
             if outcomes:
-                await asyncio.to_thread(
-                    self._append, outcomes
-                )  # beside those that decode: most of it waits for the disk
+                # Beside the threads that decode: most of it waits for the disk.
+                await asyncio.get_running_loop().run_in_executor(_thread("save"), self._append, outcomes)
                 self._unsaved_rows -= len(outcomes)
                 self._unsaved_bytes -= size
                 self._scheduler.pump()
@@ -219,16 +222,22 @@ def _run_apart(main: Coroutine[None, None, T], watch: Callable[[], None]) -> T:
         for task in asyncio.all_tasks(loop):
             task.cancel()
 
-    with ThreadPoolExecutor(1, thread_name_prefix="fetch") as thread:
-        future = thread.submit(_run_to_its_end, loop, main)
-        try:
-            while not wait([future], timeout=_WATCH_SECONDS).done:
-                watch()
-        except BaseException:
-            loop.call_soon_threadsafe(cancel)
-            raise
-        watch()
-        return future.result()
+    future = _thread("fetch").submit(_run_to_its_end, loop, main)
+    try:
+        while not wait([future], timeout=_WATCH_SECONDS).done:
+            watch()
+    except BaseException:
+        loop.call_soon_threadsafe(cancel)
+        wait([future])
+        raise
+    watch()
+    return future.result()
+
+
+@cache
+def _thread(name: str) -> ThreadPoolExecutor:
+    # For the life of the process, since memory that a thread has freed stays with it, and new threads would take more.
+    return ThreadPoolExecutor(1, thread_name_prefix=name)
 
 
 def _run_to_its_end(loop: asyncio.AbstractEventLoop, main: Coroutine[None, None, T]) -> T:
