@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.filtering.pool import BATCH_ROWS, HEIGHT, TEXT, WIDTH, InputFile, PoolError
+from dqe_assets.ingest.outcomes import host_of
 from dqe_assets.schemas import IMAGE, ORIGINAL, schema_of
 from dqe_resources.storage import UNPARTITIONED
 
@@ -98,9 +99,7 @@ class StoreShard:
         keys = [(asset, self.name) for asset in assets - set(CORPUS_INPUTS)] + [(asset, None) for asset in over_all]
         stored = [self.pool.store.get(asset, partition) for asset, partition in sorted(keys)]
         return [
-            InputFile(
-                f"{one.asset}/{one.partition or UNPARTITIONED}", one.bytes, f"fingerprint:{one.stamp.identity}"
-            )
+            InputFile(f"{one.asset}/{one.partition or UNPARTITIONED}", one.bytes, f"fingerprint:{one.stamp.identity}")
             for one in stored
             if one is not None
         ]

@@ -80,7 +80,7 @@ def test_embeddings_are_named_for_what_they_are(pool: StorePool) -> None:
         ("clip_l14_similarity_score", "its scorer is none of DataComp's CLIPs; caption_quality chooses by"),
         ("l14_img", "it has image_embedding"),
         ("masked_similarity", "no image has been scored with its text masked"),
-        ("beauty", r"the store has no column beauty \(shard sample-00000\): there are: best_similarity, best_source"),
+        ("beauty", r"the store has no column beauty \(shard sample-00000\): there are: attempts, best_similarity"),
     ],
 )
 def test_what_the_store_has_not_is_refused_with_what_to_take_instead(
