@@ -68,7 +68,8 @@ def _image_vector(settings: Settings, path: Path | None) -> np.ndarray:
     if path is None or not path.is_file():
         raise images.ImageError("missing", f"there is no file {path}")
     data = path.read_bytes()
-    images.inspect(data, **settings.images.model_dump())
+    limits = settings.images
+    images.inspect(data, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
     sample = pa.table({"uid": [path.name], "image": pa.array([{"bytes": data, "path": path.name}], IMAGE_TYPE)})
     if "image_features" in settings.scorer.requires:
         features = image_features(sample, settings.image_model)
