@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 _SAVE_BYTES = 32 << 20
 _MOST_UNSAVED_BYTES = 3 * _SAVE_BYTES
-_DECODED_AT_ONCE = 8
+_DECODED_AT_ONCE = 32
 _WATCH_SECONDS = 0.2
 
 Wanted = tuple[str, "SourceRow"]
@@ -170,10 +170,9 @@ class _ShardFetch:
         loop = asyncio.get_running_loop()
         try:
             while self._fetched:
-                some = [self._fetched.popleft() for _ in range(min(len(self._fetched), _DECODED_AT_ONCE))]
-                outcomes = await loop.run_in_executor(pool(), self._outcomes_of, some)
+                outcomes, size = await loop.run_in_executor(pool(), self._decode_some)
                 self._outcomes += outcomes
-                self._decoded_bytes += sum(_size(fetched) for _, fetched in some)
+                self._decoded_bytes += size
                 for outcome in outcomes:
                     self._ended[outcome["reason"], host_of(outcome["url"])] += 1
                 if len(self._outcomes) >= self._save_rows or self._decoded_bytes >= _SAVE_BYTES:
@@ -181,8 +180,18 @@ class _ShardFetch:
         finally:
             self._decoding -= 1
 
-    def _outcomes_of(self, some: list[tuple[Wanted, Fetched]]) -> list[Outcome]:
-        return [{"uid": uid, "url": row.url, **of_fetched(row, fetched, self._limits)} for (uid, row), fetched in some]
+    def _decode_some(self) -> tuple[list[Outcome], int]:
+        """Outcomes, and the bytes that they were made of. It takes rows by itself: a core never waits for the loop."""
+        outcomes: list[Outcome] = []
+        size = 0
+        while len(outcomes) < _DECODED_AT_ONCE:
+            try:
+                (uid, row), fetched = self._fetched.popleft()
+            except IndexError:
+                break
+            outcomes.append({"uid": uid, "url": row.url, **of_fetched(row, fetched, self._limits)})
+            size += _size(fetched)
+        return outcomes, size
 
     def _end_decoder(self, decoder: asyncio.Task[None]) -> None:
         self._decoders.discard(decoder)
