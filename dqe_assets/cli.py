@@ -15,12 +15,7 @@ from dqe_assets.concepts.commands import concepts
 from dqe_assets.filtering.commands import filter_pool, reshard
 from dqe_assets.index.commands import search
 from dqe_assets.publish.commands import publish
-from dqe_assets.terminal import clear_errors as _clear_errors
-from dqe_assets.terminal import console, errors
-from dqe_assets.terminal import fail as _fail
-from dqe_assets.terminal import print_table as _print_table
-from dqe_assets.terminal import progress_bars as _progress
-from dqe_assets.terminal import say_next as _next
+from dqe_assets.terminal import clear_errors, console, errors, fail, print_table, progress_bars, say_next
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,54 +40,54 @@ Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many.")]
 @app.command()
 def demo() -> None:
     """Take the embedded sample through every stage and print its quality report."""
-    with _clear_errors():
+    with clear_errors():
         from dqe_assets import runner
 
         settings = _settings()
         samples = [source for source in settings.sources if source.kind == "sample"]
         if not samples:
-            _fail("data/dqe.yaml lists no source of kind sample; add: - kind: sample")
-        with runner.instance() as current, _progress():
+            fail("data/dqe.yaml lists no source of kind sample; add: - kind: sample")
+        with runner.instance() as current, progress_bars():
             runner.sync(settings, current)
             shards = [source.key(shard.index) for source in samples for shard in source.shards()]
             outcome = runner.materialize(settings, current, shards=shards)
         _stop_if_failed(outcome)
         _print_report(settings)
         _print_outcome(outcome)
-        _next("make ui", "dqe gallery", 'dqe search "a cat"', 'dqe sql "SELECT * FROM worst_captions LIMIT 10"')
+        say_next("make ui", "dqe gallery", 'dqe search "a cat"', 'dqe sql "SELECT * FROM worst_captions LIMIT 10"')
 
 
 @app.command()
 def sync() -> None:
     """Register the shards of every source as partitions."""
-    with _clear_errors():
+    with clear_errors():
         from dqe_assets import runner
 
         with runner.instance() as current:
             plan = runner.sync(_settings(), current)
         console.print(f"{plan.total} shards; {len(plan.add)} added, {len(plan.remove)} removed")
-        _next("dqe materialize")
+        say_next("dqe materialize")
 
 
 @app.command()
 def materialize(assets: AssetNames = None, shard: ShardKeys = None, *, force: Force = False) -> None:
     """Make what is missing or no longer current."""
-    with _clear_errors():
+    with clear_errors():
         from dqe_assets import runner
 
         settings = _settings()
-        with runner.instance() as current, _progress():
+        with runner.instance() as current, progress_bars():
             runner.sync(settings, current)
             outcome = runner.materialize(settings, current, assets=assets or (), shards=shard or (), force=force)
         _stop_if_failed(outcome)
         _print_outcome(outcome)
-        _next("dqe report")
+        say_next("dqe report")
 
 
 @app.command()
 def status() -> None:
     """Say what is current, stale, missing or failed, for each asset."""
-    with _clear_errors():
+    with clear_errors():
         from collections import Counter
 
         from dqe_assets import graph, runner
@@ -111,24 +106,24 @@ def status() -> None:
         console.print(table)
         if not stale:
             console.print("All is current.")
-        _next("dqe sync" if not shards else "dqe materialize" if stale else "dqe report")
+        say_next("dqe sync" if not shards else "dqe materialize" if stale else "dqe report")
 
 
 @app.command()
 def report() -> None:
     """Print the quality report."""
-    with _clear_errors():
+    with clear_errors():
         _print_report(_settings())
-        _next('dqe sql "SELECT * FROM worst_captions LIMIT 10"')
+        say_next('dqe sql "SELECT * FROM worst_captions LIMIT 10"')
 
 
 @app.command()
 def sql(query: Annotated[str, typer.Argument(help="A query; tables and views: dqe sql 'SHOW TABLES'.")]) -> None:
     """Query the warehouse: read-only, with no access to files or the network. Piped, the result is CSV."""
-    with _clear_errors():
+    with clear_errors():
         result = _settings().warehouse.query(query)
         if console.is_terminal:
-            _print_table(result)
+            print_table(result)
             console.print(f"{result.num_rows:,} rows", style="dim")
         else:
             _print_csv(result)
@@ -140,24 +135,24 @@ app.command()(search)
 @app.command()
 def get(image_name: Annotated[str, typer.Argument(help="The source's own name of the row.")]) -> None:
     """Show all that is known of a sample."""
-    with _clear_errors():
+    with clear_errors():
         from dqe_assets.report.explain import sample_sections
 
         sections = sample_sections(_settings().warehouse, image_name)
         for section in sections:
             console.print(f"\n[b]{escape(section.title)}[/b]")
-            _print_table(section.table)
+            print_table(section.table)
 
 
 @app.command()
 def gallery() -> None:
     """Say where the gallery is, and open it in a browser."""
-    with _clear_errors():
+    with clear_errors():
         from dqe_assets.report.assets import gallery_path
 
         path = gallery_path()
         if not path.exists():
-            _fail(f"{path}: not there; run: dqe materialize sample_gallery")
+            fail(f"{path}: not there; run: dqe materialize sample_gallery")
         console.print(str(path), soft_wrap=True)
         if console.is_terminal:
             typer.launch(path.as_uri())
@@ -170,7 +165,7 @@ def recommend(
     ] = None,
 ) -> None:
     """Say which pools of data to train on for a compute, and how sure that is."""
-    with _clear_errors():
+    with clear_errors():
         from dqe_assets import runner
         from dqe_assets.scaling.assets import pool_utilities
         from dqe_assets.scaling.recommend import answer, fitted_pools, parse_budgets
@@ -193,7 +188,7 @@ def recommend(
                 "data/dqe.yaml (docs/scaling.md)",
                 highlight=False,
             )
-        _next("make ui", 'dqe sql "FROM best_filters"')
+        say_next("make ui", 'dqe sql "FROM best_filters"')
 
 
 app.command()(concepts)
@@ -227,7 +222,7 @@ def _print_report(settings: Settings) -> None:
         console.print(f"\n[b]{escape(section.title)}[/b]")
         if section.description:
             console.print(escape(section.description), style="dim")
-        _print_table(section.table)
+        print_table(section.table)
     console.print()
 
 

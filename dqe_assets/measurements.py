@@ -6,12 +6,14 @@ import csv
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import field_validator
 from pydantic_core import PydanticCustomError
 
-from dqe_resources.cache import data_directory
-from dqe_resources.errors import DataQualityError
+from dqe_resources.cache import in_data_directory
+from dqe_resources.component import Strict
+from dqe_resources.errors import DataQualityError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,20 +29,42 @@ class MeasurementsError(DataQualityError):
     """Measurements cannot be read: a line for each fault, with the file and the row."""
 
 
-def measured_file(value: str, example: Path) -> Path:
-    """The file that a setting names: the example, or a path that counts from the data folder.
+class MeasurementSettings(Strict):
+    """Settings with a table of measurements: the made-up example of the stage, or one's own.
 
-    Raises:
-        PydanticCustomError: there is no such file.
+    Attributes:
+        measurements: ``example``, or the path of a table, from the settings' folder.
     """
-    path = example if value == EXAMPLE else data_directory() / Path(value).expanduser()
-    if not path.is_file():
-        raise PydanticCustomError(
-            "missing",
-            "there is no file {path}; allowed: 'example', or a CSV, Parquet or JSON Lines file",
-            {"path": str(path)},
-        )
-    return path
+
+    example: ClassVar[Path]
+
+    measurements: str = EXAMPLE
+
+    @field_validator("measurements")
+    @classmethod
+    def _is_there(cls, value: str) -> str:
+        path = cls._file(value)
+        if not path.is_file():
+            raise PydanticCustomError(
+                "missing",
+                "there is no file {path}; allowed: 'example', or a CSV, Parquet or JSON Lines file",
+                {"path": str(path)},
+            )
+        return value
+
+    @property
+    def path(self) -> Path:
+        """The table to read."""
+        return self._file(self.measurements)
+
+    @property
+    def source(self) -> str:
+        """What to call it."""
+        return EXAMPLE_SOURCE if self.measurements == EXAMPLE else self.path.name
+
+    @classmethod
+    def _file(cls, value: str) -> Path:
+        return cls.example if value == EXAMPLE else in_data_directory(value)
 
 
 def finite_number(name: str, value: Any) -> float:
@@ -84,7 +108,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise MeasurementsError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+        raise MeasurementsError(f"{path}: cannot be read ({one_line(error)})") from error
     for number, row in enumerate(table.to_pylist(), 1):
         yield f"row {number}", row
 

@@ -23,7 +23,7 @@ from dqe_resources.cache import data_directory
 from dqe_resources.captioners import AnyCaptioner
 from dqe_resources.captioners.served_engine import ServedEngine
 from dqe_resources.component import Strict
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import DataQualityError, one_line
 from dqe_resources.image_model import ImageModel
 from dqe_resources.scorers import AnyScorer
 from dqe_resources.scorers.label_space import LabelSpace
@@ -201,7 +201,7 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path}: not there; run in the project's folder, or set DQE_DATA to the folder that holds it"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise SettingsError(f"{path}: not YAML: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise SettingsError(
             f"{path}: expected keys and values; allowed keys: {', '.join(sorted(Settings.model_fields))}"

@@ -5,3 +5,8 @@ from __future__ import annotations
 
 class DataQualityError(Exception):
     """Something that a person can mend: the message says what is wrong, where, and what to do."""
+
+
+def one_line(error: BaseException) -> str:
+    """Another library's error as part of a message: on one line, by its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import DataQualityError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -292,7 +292,7 @@ class Store:
             try:
                 file = pq.ParquetFile(handle, page_checksum_verification=True)
             except (pa.ArrowException, OSError) as error:
-                raise StorageError(f"{path}: torn or not Parquet ({_one_line(error)}); {mend}") from error
+                raise StorageError(f"{path}: torn or not Parquet ({one_line(error)}); {mend}") from error
             yield file
 
     def write_file(self, path: str, write: Callable[[BinaryIO], Any]) -> None:
@@ -391,11 +391,7 @@ def _damage(path: str, mend: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        raise StorageError(f"{path}: damaged ({_one_line(error)}); {mend}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise StorageError(f"{path}: damaged ({one_line(error)}); {mend}") from error
 
 
 def _modified(info: Mapping[str, Any]) -> datetime:

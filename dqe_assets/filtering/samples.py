@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from dqe_assets import images
 from dqe_assets.schemas import RAW_SAMPLES
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import DataQualityError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
@@ -146,7 +146,7 @@ def tars(url: str) -> list[Tar]:
         else:
             found = sorted(entry for entry in filesystem.find(path, maxdepth=1) if entry.endswith(".tar"))
     except (OSError, ValueError, ImportError) as error:
-        raise SamplesError(f"{url}: cannot be opened ({' '.join(str(error).split())})") from error
+        raise SamplesError(f"{url}: cannot be opened ({one_line(error)})") from error
     if not found:
         raise SamplesError(f"{url}: there is no .tar; name a folder or URL that holds WebDataset tars, or one of them")
     return [Tar(filesystem, entry) for entry in found]
@@ -193,7 +193,7 @@ class Tar:
             yield
         except (tarfile.TarError, OSError, EOFError) as error:
             raise SamplesError(
-                f"{self.name}: torn or not a tar ({' '.join(str(error).split())}); fetch it again, or leave it out"
+                f"{self.name}: torn or not a tar ({one_line(error)}); fetch it again, or leave it out"
             ) from error
 
 

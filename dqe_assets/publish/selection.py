@@ -14,7 +14,7 @@ from dqe_assets import schemas
 from dqe_assets.filtering.filters.sql import nodes, syntax
 from dqe_assets.report.relations import meaning
 from dqe_assets.schemas import ORIGINAL, Column, table_schema
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import DataQualityError, one_line
 from dqe_resources.warehouse import QueryError
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def _checked(query: Query, condition: str) -> Any:
     try:
         (tree,) = syntax(condition)
     except ValueError as error:
-        raise PublishError(f"--where: {' '.join(str(error).split())}") from error
+        raise PublishError(f"--where: {one_line(error)}") from error
     try:
         # In brackets of another kind, one that closes what is not its own is an error: true) OR (true
         syntax(f"[{condition}\n]")

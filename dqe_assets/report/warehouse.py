@@ -20,10 +20,7 @@ from dqe_assets.report.concept_views import (
 from dqe_assets.report.duplicate_views import CAPTION_DUPLICATE_TABLE, REPEATED_CAPTIONS
 from dqe_assets.report.filter_views import FILTER_TABLES, FILTERS_REPORT, kept_by_filter, masks_table
 from dqe_assets.report.ingest_views import FETCHED, HOST_OF, INGEST_VIEWS
-from dqe_assets.report.relations import Table as _Table
-from dqe_assets.report.relations import View as _View
-from dqe_assets.report.relations import columns as _columns
-from dqe_assets.report.relations import meaning as _meaning
+from dqe_assets.report.relations import Table, View, columns, meaning
 from dqe_assets.report.topic_views import SAMPLE_MAP, TOPIC_TABLES, TOPIC_VIEWS
 from dqe_assets.schemas import Column, table_schema
 
@@ -103,12 +100,12 @@ class Section:
     table: pa.Table
 
 
-_UID = _columns(schemas.RAW_SAMPLES, uid="VARCHAR")
-_PLACE = _UID | _columns(schemas.RAW_SAMPLES, source="VARCHAR", shard="VARCHAR")
+_UID = columns(schemas.RAW_SAMPLES, uid="VARCHAR")
+_PLACE = _UID | columns(schemas.RAW_SAMPLES, source="VARCHAR", shard="VARCHAR")
 _IS_DUPLICATE = "whether another sample of its duplicate cluster (kind any) is the one to keep"
 
 _TABLES = (
-    _Table(
+    Table(
         "captions",
         "Every sample's caption from every caption source, with its score: one row for each sample and source",
         _UID
@@ -116,7 +113,7 @@ _TABLES = (
             "caption_source": ("VARCHAR", "original, or a captioner's name"),
             "caption": ("VARCHAR", "the caption as found, or the straightforward synthetic caption; null if none"),
         }
-        | _columns(schemas.CAPTION_SCORES, similarity="FLOAT", tokens="INTEGER", truncated="BOOLEAN")
+        | columns(schemas.CAPTION_SCORES, similarity="FLOAT", tokens="INTEGER", truncated="BOOLEAN")
         | {
             "finish_reason": ("VARCHAR", "how generation ended: stop, length, error or no_image; null for an original"),
             "error": ("VARCHAR", "the error, if finish_reason is error"),
@@ -127,11 +124,11 @@ _TABLES = (
         ORDER BY c.place, c.uid, c.caption_source
         """,
     ),
-    _Table(
+    Table(
         "samples",
         "Every sample of every source, failed ones too, with its features, its scores and its duplicate cluster",
         _PLACE
-        | _columns(
+        | columns(
             schemas.RAW_SAMPLES,
             row="INTEGER",
             image_name="VARCHAR",
@@ -143,10 +140,10 @@ _TABLES = (
             height="INTEGER",
         )
         | {"megapixels": ("FLOAT", "width x height [million pixels]")}
-        | _columns(schemas.RAW_SAMPLES, status="VARCHAR", reason="VARCHAR")
+        | columns(schemas.RAW_SAMPLES, status="VARCHAR", reason="VARCHAR")
         | FETCHED
-        | _columns(schemas.RAW_SAMPLES, source_metadata="VARCHAR")
-        | _columns(
+        | columns(schemas.RAW_SAMPLES, source_metadata="VARCHAR")
+        | columns(
             schemas.IMAGE_FEATURES,
             sharpness="FLOAT",
             brightness="FLOAT",
@@ -188,10 +185,10 @@ _TABLES = (
         ORDER BY r.shard, r.row
         """,
     ),
-    _Table(
+    Table(
         "shards",
         "Every shard: how many samples were read, how well they fit their captions, how many are duplicates",
-        _columns(schemas.RAW_SAMPLES, source="VARCHAR", shard="VARCHAR")
+        columns(schemas.RAW_SAMPLES, source="VARCHAR", shard="VARCHAR")
         | {
             "rows": ("BIGINT", "samples of the shard"),
             "ok": ("BIGINT", "samples with a readable image"),
@@ -209,7 +206,7 @@ _TABLES = (
         FROM samples GROUP BY source, shard ORDER BY source, shard
         """,
     ),
-    _Table(
+    Table(
         "captioners",
         "Every captioner: what it wrote, and how its captions compare with the originals",
         {
@@ -253,7 +250,7 @@ _TABLES = (
         ORDER BY captioner
         """,
     ),
-    _Table(
+    Table(
         "caption_preference",
         "For each pair of caption sources, which of the two captions the scorer prefers, and how surely",
         {
@@ -267,7 +264,7 @@ _TABLES = (
             },
             "mean_probability_a": ("DOUBLE", "mean probability of caption a [0 to 1]"),
             "mean_probability_b": ("DOUBLE", "mean probability of caption b [0 to 1]"),
-            "independent": ("BOOLEAN", _meaning(schemas.CAPTION_PREFERENCE, "independent")),
+            "independent": ("BOOLEAN", meaning(schemas.CAPTION_PREFERENCE, "independent")),
             "scorer": ("VARCHAR", "model that preferred"),
             "note": ("VARCHAR", "why the preference proves nothing, where it does"),
         },
@@ -300,10 +297,10 @@ _TABLES = (
         """,
     ),
     *CAPTION_TABLES,
-    _Table(
+    Table(
         "duplicates",
         "Every sample that has a duplicate, once for each kind of cluster that it is in",
-        _columns(
+        columns(
             schemas.DUPLICATE_CLUSTERS,
             kind="VARCHAR",
             cluster="VARCHAR",
@@ -319,11 +316,11 @@ _TABLES = (
         """,
     ),
     CAPTION_DUPLICATE_TABLE,
-    _Table(
+    Table(
         "failures",
         "Every sample whose image could not be read, and why",
         _PLACE
-        | _columns(schemas.RAW_SAMPLES, image_name="VARCHAR", url="VARCHAR", reason="VARCHAR", detail="VARCHAR")
+        | columns(schemas.RAW_SAMPLES, image_name="VARCHAR", url="VARCHAR", reason="VARCHAR", detail="VARCHAR")
         | FETCHED,
         """
         SELECT r.uid, r.source, r.shard, r.image_name, r.url, r.reason, r.detail,
@@ -331,10 +328,10 @@ _TABLES = (
         FROM raw_samples r JOIN samples s USING (uid) WHERE r.status <> 'ok' ORDER BY r.shard, r."row"
         """,
     ),
-    _Table(
+    Table(
         "pool_utilities",
         "The fitted scaling law of each pool of data: what its samples are worth, and how fast repetition uses them up",
-        _columns(
+        columns(
             schemas.POOL_UTILITIES,
             metric="VARCHAR",
             pool="VARCHAR",
@@ -351,10 +348,10 @@ _TABLES = (
         ),
         "SELECT * FROM fitted_pools ORDER BY metric, rank",
     ),
-    _Table(
+    Table(
         "filter_recommendation",
         "For each compute, the error predicted of keeping the best 1, 2 ... pools, and which is best",
-        _columns(
+        columns(
             schemas.FILTER_RECOMMENDATION,
             metric="VARCHAR",
             samples_seen="BIGINT",
@@ -374,10 +371,10 @@ _TABLES = (
     ),
     *FILTER_TABLES,
     *CONCEPT_TABLES,
-    _Table(
+    Table(
         "materialisations",
         "What was last written to each asset and partition, when, and by which version of the code",
-        _columns(
+        columns(
             MATERIALISATIONS,
             asset="VARCHAR",
             partition="VARCHAR",
@@ -406,7 +403,7 @@ _VIEWS = (
     *INGEST_VIEWS,
     *CAPTION_VIEWS,
     *CONCEPT_VIEWS,
-    _View(
+    View(
         "worst_captions",
         "Images with a caption, those first whose original caption fits least, and the best caption that there is",
         """
@@ -418,7 +415,7 @@ _VIEWS = (
         """,
         _SUMMARY_COLUMNS,
     ),
-    _View(
+    View(
         "best_captions",
         "Images with a caption, those first whose original caption fits best",
         """
@@ -427,7 +424,7 @@ _VIEWS = (
         ORDER BY original_similarity DESC, uid
         """,
     ),
-    _View(
+    View(
         "most_improved",
         "Images whose best caption is a synthetic one, those first that gain most; "
         "independent is false where the scorer shares a backbone with that captioner",
@@ -443,7 +440,7 @@ _VIEWS = (
         """,
         _SUMMARY_COLUMNS,
     ),
-    _View(
+    View(
         "well_aligned_unique",
         "Images that are nobody's duplicate and whose original caption fits at least as well as half of all do: "
         "a first choice to train on",
@@ -455,7 +452,7 @@ _VIEWS = (
         ORDER BY original_similarity DESC, uid
         """,
     ),
-    _View(
+    View(
         "failure_reasons",
         "Why images could not be read, the most frequent reason first",
         """
@@ -465,7 +462,7 @@ _VIEWS = (
         """,
         _SUMMARY_COLUMNS | {"example": "name of one such image"},
     ),
-    _View(
+    View(
         "duplicate_groups",
         "Groups of samples that show the same picture (duplicate clusters of kind any), the largest first",
         """
@@ -482,7 +479,7 @@ _VIEWS = (
             "lowest_similarity": "similarity of the member that is least like the one to keep [-1 to 1]",
         },
     ),
-    _View(
+    View(
         "duplicate_kinds",
         "How many duplicates were found in each way",
         """
@@ -498,7 +495,7 @@ _VIEWS = (
         },
     ),
     REPEATED_CAPTIONS,
-    _View(
+    View(
         "quality_by_shard",
         "The shards, those first whose original captions fit least",
         """
@@ -513,7 +510,7 @@ _VIEWS = (
             "duplicate_share": "duplicates / rows [0 to 1]",
         },
     ),
-    _View(
+    View(
         "quality_by_source",
         "The sources, each with all its shards",
         """
@@ -525,7 +522,7 @@ _VIEWS = (
         """,
         {"shards": "shards of the source", "rows": "samples of the source"},
     ),
-    _View(
+    View(
         "caption_quality",
         "The caption sources beside one another: how well their captions fit, and how long they are",
         """
@@ -545,7 +542,7 @@ _VIEWS = (
             "truncated_share": "share of the captions that the scorer could not read whole [0 to 1]",
         },
     ),
-    _View(
+    View(
         "best_filters",
         "How many of the best pools to train on for each compute, and the error that is predicted",
         """
@@ -553,9 +550,9 @@ _VIEWS = (
             is_measured, source
         FROM filter_recommendation WHERE is_best ORDER BY metric, samples_seen
         """,
-        {name: _meaning(schemas.FILTER_RECOMMENDATION, name) for name in ("metric", "epochs", "error", "source")},
+        {name: meaning(schemas.FILTER_RECOMMENDATION, name) for name in ("metric", "epochs", "error", "source")},
     ),
-    _View(
+    View(
         "asset_sizes",
         "What the store holds of each asset",
         """
@@ -862,5 +859,5 @@ def _comment(
     connection: duckdb.DuckDBPyConnection, kind: str, name: str, comment: str, columns: dict[str, str]
 ) -> None:
     connection.execute(f"COMMENT ON {kind} {name} IS {_text(comment)}")
-    for column, meaning in columns.items():
-        connection.execute(f'COMMENT ON COLUMN {name}."{column}" IS {_text(meaning)}')
+    for column, means in columns.items():
+        connection.execute(f'COMMENT ON COLUMN {name}."{column}" IS {_text(means)}')

@@ -14,21 +14,18 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field
 
 from dqe_assets.measurements import (
-    EXAMPLE,
-    EXAMPLE_SOURCE,
     MeasurementsError,
+    MeasurementSettings,
     file_bytes,
     finite_number,
     json_lines,
-    measured_file,
     table_rows,
 )
-from dqe_resources.component import Strict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -84,7 +81,7 @@ def parse_count(value: Any) -> Any:
 SampleCount = Annotated[int, BeforeValidator(parse_count), Field(ge=1, le=10**15)]
 
 
-class Scaling(Strict):
+class Scaling(MeasurementSettings):
     """Which measured training curves to fit, and for which compute to recommend a filter.
 
     Attributes:
@@ -95,27 +92,12 @@ class Scaling(Strict):
         irreducible: the law's ``d``, if it is to be given and not fitted.
     """
 
-    measurements: str = EXAMPLE
+    example: ClassVar[Path] = EXAMPLE_FILE
+
     samples_seen: Annotated[tuple[SampleCount, ...], Field(min_length=1)] = (32_000_000, 128_000_000, 640_000_000)
     metrics: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     scale: Annotated[float, Field(gt=0)] | None = None
     irreducible: Annotated[float, Field(ge=0, lt=1)] | None = None
-
-    @field_validator("measurements")
-    @classmethod
-    def _is_there(cls, value: str) -> str:
-        measured_file(value, EXAMPLE_FILE)
-        return value
-
-    @property
-    def path(self) -> Path:
-        """The table to read."""
-        return measured_file(self.measurements, EXAMPLE_FILE)
-
-    @property
-    def source(self) -> str:
-        """What to call it."""
-        return EXAMPLE_SOURCE if self.measurements == EXAMPLE else self.path.name
 
 
 @dataclass(frozen=True, slots=True)

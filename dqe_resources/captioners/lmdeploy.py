@@ -16,6 +16,7 @@ from pydantic import Field
 from dqe_resources.captioners.engine_settings import EngineName, EngineSettings
 from dqe_resources.captioners.in_flight import StalledError, in_flight
 from dqe_resources.captioners.protocol import Caption, CaptionerError, Sample, VisionCaptioner
+from dqe_resources.errors import one_line
 from dqe_resources.parallel import ordered_map
 
 if TYPE_CHECKING:
@@ -374,7 +375,7 @@ def engine_config(settings: EngineSettings, engine: EngineName) -> Any:
         return config(**{"enable_metrics": False, **settings.fields_of(engine)})
     except (AssertionError, ValueError) as error:
         raise CaptionerError(
-            f"lmdeploy's {config.__name__} refuses the settings of {settings.model}: {' '.join(str(error).split())}"
+            f"lmdeploy's {config.__name__} refuses the settings of {settings.model}: {one_line(error)}"
         ) from error
 
 

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from dqe_resources.captioners.protocol import Caption, Captioner, CaptionerError, Sample
 from dqe_resources.component import ExistingPath
+from dqe_resources.errors import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -171,7 +172,7 @@ class TableCaptioner(Captioner):
         )
 
     def _unreadable(self, error: Exception) -> str:
-        return f"{self.path}: cannot be read as {self.path.suffix} ({' '.join(str(error).split())})"
+        return f"{self.path}: cannot be read as {self.path.suffix} ({one_line(error)})"
 
 
 def _listed(names: list[str] | tuple[str, ...]) -> str:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import DataQualityError, one_line
 from dqe_resources.packages import PackageError, package_version
 from dqe_resources.parallel import ordered_map
 from dqe_resources.taggers.protocol import Tagger
@@ -166,7 +166,7 @@ def _load(
         tokenizer = open_clip.get_tokenizer(architecture)
     except (OSError, RuntimeError, UnpicklingError, ValueError) as error:
         raise TaggerError(
-            f"open_clip cannot load {architecture} {weights or ''}: {' '.join(str(error).split())[:300]}; give a model "
+            f"open_clip cannot load {architecture} {weights or ''}: {one_line(error)[:300]}; give a model "
             "and weights that `open_clip.list_pretrained()` has and this machine can fetch, or a file or folder"
         ) from error
     return network.eval(), preprocess, tokenizer

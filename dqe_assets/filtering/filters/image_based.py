@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
@@ -16,7 +15,7 @@ from dqe_assets.filtering.filters.captions import has_tokens
 from dqe_assets.filtering.filters.protocol import Filter, FilterError, Mask, as_mask
 from dqe_assets.filtering.language import Detector, english
 from dqe_assets.filtering.pool import TEXT, TablePool, batch_rows, whole
-from dqe_resources.cache import data_directory
+from dqe_resources.cache import in_data_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -79,7 +78,7 @@ class ImageBased(Filter):
         """The detector's, faiss's, and digests of the files of embeddings."""
         import faiss
 
-        files = [_path(name) for name in (self.reference, self.centroids) if name]
+        files = [in_data_directory(name) for name in (self.reference, self.centroids) if name]
         digests = {file.name: f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files}
         return {**super().versions, "faiss": faiss.__version__, **digests}
 
@@ -197,12 +196,8 @@ def _nearest(index: faiss.IndexFlatIP, embeddings: NDArray[np.float32]) -> NDArr
     return index.search(np.ascontiguousarray(embeddings, np.float32), 1)[1][:, 0]
 
 
-def _path(name: str) -> Path:
-    return data_directory() / Path(name).expanduser()
-
-
 def _read_array(name: str, array: str) -> NDArray[np.float32]:
-    path = _path(name)
+    path = in_data_directory(name)
     try:
         loaded = np.load(path, allow_pickle=False)
         found = loaded[array] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -13,9 +12,11 @@ from dqe_assets.filtering.filters.protocol import Filter, Mask
 from dqe_assets.filtering.language import Detector, english
 from dqe_assets.filtering.pool import TEXT, whole
 from dqe_assets.filtering.wordnet import imagenet21k_offsets, open_wordnet
-from dqe_resources.cache import data_directory
+from dqe_resources.cache import in_data_directory
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pyarrow as pa
 
 _WORDS_KEPT = 1 << 20
@@ -57,7 +58,7 @@ class TextBased(Filter):
 
     @property
     def _folder(self) -> Path | None:
-        return data_directory() / Path(self.wordnet).expanduser() if self.wordnet else None
+        return in_data_directory(self.wordnet) if self.wordnet else None
 
     def mask(self, table: pa.Table | pa.RecordBatch) -> Mask:
         """Which rows are kept; only captions that name something are asked for their language.

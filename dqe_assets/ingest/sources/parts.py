@@ -14,6 +14,7 @@ from pydantic import AfterValidator
 
 from dqe_assets.ingest.sources.protocol import Shard, SourceError
 from dqe_resources.cache import in_data_directory
+from dqe_resources.errors import one_line
 from dqe_resources.storage import fingerprint
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class ParquetPart:
                         yield batch.slice(start, stop - start)
                     at += batch.num_rows
             except (pa.ArrowException, OSError) as error:
-                raise SourceError(f"{self.location}, after row {at:,}: damaged ({_one_line(error)})") from error
+                raise SourceError(f"{self.location}, after row {at:,}: damaged ({one_line(error)})") from error
 
     def open(self) -> pq.ParquetFile:
         """The file.
@@ -121,7 +122,7 @@ class ParquetPart:
             # Parquet knows exactly which bytes it wants: reading ahead would fetch the file's neighbouring images.
             return pq.ParquetFile(self.filesystem.open(self.location, cache_type="none"))
         except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{self.location}: not a Parquet file ({_one_line(error)})") from error
+            raise SourceError(f"{self.location}: not a Parquet file ({one_line(error)})") from error
 
 
 @lru_cache(maxsize=4096)
@@ -208,10 +209,6 @@ def is_text(kind: pa.DataType) -> bool:
         kind = kind.value_type
     checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
     return any(check(kind) for check in checks)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _matching_path(path: Path) -> Path:
