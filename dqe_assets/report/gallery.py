@@ -313,7 +313,7 @@ class _Reader:
                 "best",
                 "Best aligned",
                 "The original captions that fit their images best.",
-                "SELECT uid FROM best_captions",
+                "SELECT uid FROM best_originals",
             ),
             (
                 "all",

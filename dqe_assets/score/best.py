@@ -133,14 +133,12 @@ def below_runner_up(best: pa.Table, rule: BestRule) -> int:
 def _chosen(candidates: Mapping[str, _Candidates], rule: BestRule, has_image: np.ndarray) -> dict[str, pa.Array]:
     """The columns of ``BEST_CAPTIONS`` that tell of the choice."""
     total = len(has_image)
-    faults = [one.faults(rule) for one in candidates.values()]
     # Before the sources comes none of them: what is chosen where there is no caption, or no second one.
     names = [None, *candidates]
     texts = pa.chunked_array([pa.nulls(total, pa.string()), *(one.texts for one in candidates.values())])
-    tier = np.full((total, len(names)), _ABSENT)
-    for place, (one, why) in enumerate(zip(candidates.values(), faults, strict=True), 1):
-        present = one.texts.is_valid().to_numpy(zero_copy_only=False)
-        tier[present, place] = np.where(np.array(why)[present] == "", _SOUND, _SET_ASIDE)
+    faults = np.array([[""] * total, *(one.faults(rule) for one in candidates.values())], object).T
+    present = texts.is_valid().to_numpy().reshape(len(names), total).T
+    tier = np.where(present, np.where(faults == "", _SOUND, _SET_ASIDE), _ABSENT)
     measured = {
         criterion: np.column_stack([np.full(total, np.nan), *(one.measured[criterion] for one in candidates.values())])
         for criterion in HIGHEST
@@ -173,13 +171,8 @@ def _chosen(candidates: Mapping[str, _Candidates], rule: BestRule, has_image: np
     columns["caption_source"] = columns.pop("source")
     independent = pa.array([None, *(not one.shared for one in candidates.values())], pa.bool_())
     columns["independent"] = independent.take(pa.array(first[:, 0]))
-    columns["set_aside"] = pa.array(
-        [
-            [f"{name}: {why}" for name, why in zip(candidates, row, strict=True) if why]
-            for row in zip(*faults, strict=True)
-        ],
-        _FLAGS,
-    )
+    said = [[f"{name}: {why}" for name, why in zip(names, row, strict=True) if why] for row in faults]
+    columns["set_aside"] = pa.array(said, _FLAGS)
     return columns
 
 
