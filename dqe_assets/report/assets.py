@@ -137,7 +137,7 @@ def _page_stands_alone(_: Work, __: Facts) -> Verdict:
 @stage(
     group="reports",
     kinds={"html"},
-    code_version="1",
+    code_version="2",
     inputs=["raw_samples"],
     corpus_inputs=["warehouse"],
     partitioned=False,

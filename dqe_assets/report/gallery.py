@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqe_assets.report import plots, topic_plots
+import numpy as np
+
+from dqe_assets.report import best_plots, plots, topic_plots
 from dqe_assets.report.topic_plots import sample_map
 from dqe_assets.schemas import ORIGINAL
 
@@ -32,6 +34,22 @@ GROUP_MEMBERS = 6
 
 PLOTTED = 20_000
 """Samples that the plots are drawn from: those with the lowest uids, which are digests, so a fair draw."""
+
+
+_SOURCES = """
+    SELECT caption_source FROM caption_quality
+    UNION SELECT caption_source FROM best_captions WHERE caption_source IS NOT NULL
+    ORDER BY caption_source <> 'original', caption_source
+"""
+_CAPTIONS = """
+    SELECT c.uid, c.caption_source, c.caption, c.similarity, coalesce(k.independent, true) AS independent
+    FROM captions c LEFT JOIN captioners k ON k.name = c.caption_source WHERE uid IN (SELECT unnest(?))
+    UNION ALL
+    SELECT uid, caption_source, caption, similarity, independent
+    FROM best_captions ANTI JOIN captions USING (uid, caption_source)
+    WHERE caption IS NOT NULL AND uid IN (SELECT unnest(?))
+"""
+"""The captions of some samples, that which is the best among them though it be no captioner's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +190,7 @@ class _Reader:
     def __init__(self, connection: duckdb.DuckDBPyConnection, limit: int) -> None:
         self._connection = connection
         self._limit = limit
-        self.sources: list[str] = [row["caption_source"] for row in self._rows("SELECT * FROM caption_quality")]
+        self.sources: list[str] = [row["caption_source"] for row in self._rows(_SOURCES)]
         captioners = self._rows("SELECT name, independent FROM captioners")
         self.independent: dict[str, bool] = {row["name"]: row["independent"] is not False for row in captioners}
         quartiles = self._rows(
@@ -271,7 +289,17 @@ class _Reader:
             "SELECT DISTINCT kind, cluster, size FROM duplicates ORDER BY kind = 'any', kind, cluster"
         ):
             sizes.setdefault(row["kind"], []).append(row["size"])
+        best = self._connection.execute(
+            "SELECT original_similarity, similarity, coalesce(independent, true) AS independent FROM best_captions "
+            "WHERE similarity IS NOT NULL ORDER BY uid LIMIT ?",
+            [PLOTTED],
+        ).fetchnumpy()
+        before, after = (np.ma.filled(best[name], np.nan) for name in ("original_similarity", "similarity"))
         drawings: list[tuple[str, Callable[[plots.Theme], bytes]]] = [
+            (
+                "How well the original captions fit, and the best of each sample",
+                lambda theme: best_plots.before_and_after(before, after, best["independent"], theme),
+            ),
             ("How well the captions of each source fit", lambda theme: plots.similarity_histogram(scores, theme)),
             ("Which caption the scorer prefers", lambda theme: plots.preference_bars(preferences, theme)),
             ("Images that could be read, and why others could not", lambda theme: plots.status_bars(reasons, theme)),
@@ -331,11 +359,7 @@ class _Reader:
     def samples(self, uids: list[str]) -> tuple[_Sample, ...]:
         """The samples of these uids, in their order, with all their captions."""
         captions: dict[str, list[dict[str, Any]]] = {}
-        for row in self._rows(
-            "SELECT * FROM captions WHERE uid IN (SELECT unnest(?)) "
-            "ORDER BY caption_source <> 'original', caption_source",
-            [uids],
-        ):
+        for row in self._rows(f"{_CAPTIONS} ORDER BY caption_source <> 'original', caption_source", [uids, uids]):
             captions.setdefault(row["uid"], []).append(row)
         samples = {
             row["uid"]: row for row in self._rows("SELECT * FROM samples WHERE uid IN (SELECT unnest(?))", [uids])
@@ -364,7 +388,7 @@ class _Reader:
             rest=rest,
             similarity=row["similarity"],
             level=self._level(row["similarity"]),
-            independent=self.independent.get(source, True),
+            independent=row["independent"],
             best=source == best,
         )
 
