@@ -79,10 +79,8 @@ def composition(query: Query, selection: Selection) -> list[dict[str, Any]]:
     published = published_sql(selection.condition, selection.caption)
     return query(
         f"""
-        SELECT caption_source, count(*) AS samples,
-            coalesce(bool_and(coalesce(b.independent, k.independent)), true) AS independent
+        SELECT caption_source, count(*) AS samples, coalesce(bool_and(k.independent), true) AS independent
         FROM ({published}) p LEFT JOIN captioners k ON k.name = p.caption_source
-        LEFT JOIN best_captions b USING (uid, caption_source)
         GROUP BY caption_source ORDER BY samples DESC, caption_source
         """  # noqa: S608
     ).to_pylist()

@@ -36,22 +36,6 @@ PLOTTED = 20_000
 """Samples that the plots are drawn from: those with the lowest uids, which are digests, so a fair draw."""
 
 
-_SOURCES = """
-    SELECT caption_source FROM caption_quality
-    UNION SELECT caption_source FROM best_captions WHERE caption_source IS NOT NULL
-    ORDER BY caption_source <> 'original', caption_source
-"""
-_CAPTIONS = """
-    SELECT c.uid, c.caption_source, c.caption, c.similarity, coalesce(k.independent, true) AS independent
-    FROM captions c LEFT JOIN captioners k ON k.name = c.caption_source WHERE uid IN (SELECT unnest(?))
-    UNION ALL
-    SELECT uid, caption_source, caption, similarity, independent
-    FROM best_captions ANTI JOIN captions USING (uid, caption_source)
-    WHERE caption IS NOT NULL AND uid IN (SELECT unnest(?))
-"""
-"""The captions of some samples, that which is the best among them though it be no captioner's own."""
-
-
 @dataclass(frozen=True, slots=True)
 class GalleryInputs:
     """What the page is made from.
@@ -190,7 +174,7 @@ class _Reader:
     def __init__(self, connection: duckdb.DuckDBPyConnection, limit: int) -> None:
         self._connection = connection
         self._limit = limit
-        self.sources: list[str] = [row["caption_source"] for row in self._rows(_SOURCES)]
+        self.sources: list[str] = [row["caption_source"] for row in self._rows("SELECT * FROM caption_quality")]
         captioners = self._rows("SELECT name, independent FROM captioners")
         self.independent: dict[str, bool] = {row["name"]: row["independent"] is not False for row in captioners}
         quartiles = self._rows(
@@ -359,7 +343,11 @@ class _Reader:
     def samples(self, uids: list[str]) -> tuple[_Sample, ...]:
         """The samples of these uids, in their order, with all their captions."""
         captions: dict[str, list[dict[str, Any]]] = {}
-        for row in self._rows(f"{_CAPTIONS} ORDER BY caption_source <> 'original', caption_source", [uids, uids]):
+        for row in self._rows(
+            "SELECT * FROM captions WHERE uid IN (SELECT unnest(?)) "
+            "ORDER BY caption_source <> 'original', caption_source",
+            [uids],
+        ):
             captions.setdefault(row["uid"], []).append(row)
         samples = {
             row["uid"]: row for row in self._rows("SELECT * FROM samples WHERE uid IN (SELECT unnest(?))", [uids])
@@ -388,7 +376,7 @@ class _Reader:
             rest=rest,
             similarity=row["similarity"],
             level=self._level(row["similarity"]),
-            independent=row["independent"],
+            independent=self.independent.get(source, True),
             best=source == best,
         )
 

@@ -1,4 +1,4 @@
-"""The best caption of each sample in the warehouse, on the page, and in what is published; its picture."""
+"""The best caption of each sample in the warehouse and in what is published, and the picture of it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dqe_assets.publish.card import composition
 from dqe_assets.publish.selection import facts_of, select
 from dqe_assets.report.best_plots import before_and_after
-from dqe_assets.report.gallery import GalleryInputs, render_samples
 from dqe_assets.report.plots import DARK
 from dqe_assets.report.warehouse import build_warehouse
 from dqe_assets.schemas import BEST_CAPTIONS
@@ -60,26 +58,13 @@ def test_it_is_published_with_its_source_and_its_own_similarity(refined: tuple[W
         selection = select(query, "true", "best")
         (chosen,) = selection.shards
         facts = {row["uid"]: row for row in facts_of(query, selection, chosen.shard, chosen.rows).to_pylist()}
-        shares = {row["caption_source"]: row for row in composition(query, selection)}
         of_one_captioner = select(query, "true", "vlm")
     assert (facts[uid]["caption"], facts[uid]["caption_source"]) == (REFINED, "refined")
     assert (facts[uid]["similarity"], facts[uid]["tokens"]) == (pytest.approx(0.9), None)
     others = [row for row in facts.values() if row["caption_source"] != "refined"]
     assert all(row["tokens"] is not None and row["similarity"] == row["best_similarity"] for row in others)
     assert len(facts) == 37
-    assert shares["refined"] == {"caption_source": "refined", "samples": 1, "independent": False}
-    assert shares["original"]["independent"] is True
     assert of_one_captioner.total == 36
-
-
-def test_the_page_shows_it_among_the_captions_and_marks_it(refined: tuple[Warehouse, str]) -> None:
-    warehouse, uid = refined
-    with warehouse.connect() as connection:
-        page = render_samples(GalleryInputs(connection, lambda _: {}), [("One", "", [uid])])
-    marked = page.split('<div class="caption best">')
-    assert len(marked) == 2
-    assert "<bdi>refined</bdi>" in marked[1]
-    assert "above a &lt;b&gt;lake&lt;/b&gt;, asked" in marked[1]
 
 
 def test_the_picture_is_the_same_every_time_and_drawn_of_anything() -> None:
