@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,11 +16,14 @@ from dqe_assets.concepts.commands import concepts
 from dqe_assets.filtering.commands import filter_pool, reshard
 from dqe_assets.index.commands import search
 from dqe_assets.publish.commands import publish
-from dqe_assets.terminal import clear_errors, console, errors, fail, print_table, progress_bars, say_next
+from dqe_assets.terminal import clear_errors, console, errors, fail, print_table, progress_bars, say_next, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pyarrow as pa
 
+    from dqe_assets.report.warehouse import Section
     from dqe_assets.runner import Outcome
     from dqe_assets.settings import Settings
 
@@ -134,14 +138,22 @@ app.command()(search)
 
 @app.command()
 def get(image_name: Annotated[str, typer.Argument(help="The source's own name of the row.")]) -> None:
-    """Show all that is known of a sample."""
+    """Show a sample at a glance: its record, its captions, and which of them is the best."""
     with clear_errors():
-        from dqe_assets.report.explain import sample_sections
+        from dqe_assets.report.explain import glance
 
-        sections = sample_sections(_settings().warehouse, image_name)
-        for section in sections:
-            console.print(f"\n[b]{escape(section.title)}[/b]")
-            print_table(section.table)
+        _print_sections(glance(_settings(), image_name))
+        say_next(f"dqe explain {shown(shlex.quote(image_name))}")
+
+
+@app.command()
+def explain(image_name: Annotated[str, typer.Argument(help="The source's own name of the row.")]) -> None:
+    """Show how every number of a sample came to be: measured, chosen, filtered, and by which code, from what, when."""
+    with clear_errors():
+        from dqe_assets.report.explain import explanation
+
+        _print_sections(explanation(_settings(), image_name))
+        say_next(f"dqe search --like {shown(shlex.quote(image_name))}")
 
 
 @app.command()
@@ -217,11 +229,14 @@ def _print_report(settings: Settings) -> None:
     from dqe_assets.report.warehouse import quality_report
 
     with settings.warehouse.connect() as connection:
-        sections = quality_report(connection)
+        _print_sections(quality_report(connection))
+
+
+def _print_sections(sections: Sequence[Section]) -> None:
     for section in sections:
-        console.print(f"\n[b]{escape(section.title)}[/b]")
+        console.print(f"\n[b]{shown(section.title)}[/b]")
         if section.description:
-            console.print(escape(section.description), style="dim")
+            console.print(shown(section.description), style="dim")
         print_table(section.table)
     console.print()
 

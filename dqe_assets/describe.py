@@ -17,7 +17,7 @@ from dqe_assets.caption.flags import FLAGS
 from dqe_assets.concepts.corpus import frequencies
 from dqe_assets.concepts.plan import fitted_models
 from dqe_assets.concepts.tail import LIMITS, gini, share_under
-from dqe_assets.report import concept_plots, filter_plots, ingest_plots, plots, scaling_plots, topic_plots
+from dqe_assets.report import best_plots, concept_plots, filter_plots, ingest_plots, plots, scaling_plots, topic_plots
 from dqe_assets.report.caption_views import CAPTIONERS_REPORT
 from dqe_assets.report.duplicate_plots import duplicate_thresholds
 from dqe_assets.report.planted import pair_similarity
@@ -485,6 +485,26 @@ def curriculum(work: Work, table: pa.Table) -> Metadata:
         "weights": dg.MetadataValue.json(work.settings.concepts.curriculum.model_dump()),
         "easiest": _preview(ordered, ["rank", "uid", "difficulty"]),
         "hardest": _preview(ordered.slice(max(0, len(table) - PREVIEW_ROWS)), ["rank", "uid", "difficulty"]),
+    }
+
+
+def best_captions(_: Work, table: pa.Table) -> Metadata:
+    """Which sources the best captions are from and why, and how well they fit, beside the originals."""
+    before, after = (
+        table[name].cast(pa.float64()).fill_null(np.nan).to_numpy() for name in ("original_similarity", "similarity")
+    )
+    gain = (after - before)[np.isfinite(after - before)]
+    reasons = Counter(zip(table["caption_source"].to_pylist(), table["reason"].to_pylist(), strict=True))
+    return {
+        "share_improved": round(float((gain > 0).mean()), 4) if gain.size else None,
+        "mean_gain": round(float(gain.mean()), 4) if gain.size else None,
+        "not_independent": pc.sum(pc.equal(table["independent"], False)).as_py() or 0,
+        "reasons": _table(["caption source", "reason", "samples"], [[*k, n] for k, n in reasons.most_common()]),
+        "before_and_after": _picture(
+            best_plots.before_and_after(before, after, pc.fill_null(table["independent"], True).to_numpy()),
+            "similarity of the original captions, and of the best",
+        ),
+        "preview": _preview(table, ["caption_source", "caption", "similarity", "reason", "runner_up_source"]),
     }
 
 

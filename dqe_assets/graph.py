@@ -14,7 +14,7 @@ from dqe_assets.index.map_assets import collection_map
 from dqe_assets.ingest.assets import raw_samples
 from dqe_assets.report.assets import sample_gallery, warehouse_of
 from dqe_assets.scaling.assets import filter_recommendation, pool_utilities
-from dqe_assets.score.assets import caption_preference_of, caption_scores_of, joint_embeddings_of
+from dqe_assets.score.assets import best_captions_of, caption_preference_of, caption_scores_of, joint_embeddings_of
 from dqe_assets.stage import CAPTIONER_PREFIX, Stage
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def stages(settings: Settings) -> list[Stage]:
         joint_embeddings_of(sources, settings.scorer),
         caption_scores_of(sources),
         caption_preference_of(sources),
+        best_captions_of(synthetic, ()),
         caption_collection_of(synthetic),
         duplicate_pairs,
         duplicate_clusters_of(settings.duplicates),

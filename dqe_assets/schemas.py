@@ -21,6 +21,9 @@ ORIGINAL = "original"
 IMAGE = "image"
 """The item of ``joint_embeddings`` that is the picture itself, beside the caption sources."""
 
+REFINED = "refined"
+"""The caption source of what was asked for again and accepted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -175,6 +178,24 @@ CAPTION_PREFERENCE = table_schema(
             "false where the scorer shares a backbone with one of the captioners: the preference then proves nothing",
             nullable=False,
         ),
+    ]
+)
+
+BEST_CAPTIONS = table_schema(
+    [
+        UID,
+        Column("caption", pa.string(), "the caption to use; null where there is no image or no caption"),
+        Column("caption_source", pa.string(), "where it is from: original, a captioner's name, or refined"),
+        Column("similarity", pa.float32(), "its similarity to the image", "-1 to 1"),
+        Column("original_similarity", pa.float32(), "similarity of the original caption and the image", "-1 to 1"),
+        Column("judgement", pa.float32(), "its mean mark by the judge; null where it was not judged", "1 to 5"),
+        Column("independent", pa.bool_(), "false where the scorer shares a backbone with who wrote it"),
+        Column("reason", pa.string(), "why this one, or why there is none", nullable=False),
+        Column("runner_up_source", pa.string(), "where the next best is from; null where there is no other"),
+        Column("runner_up_caption", pa.string(), "the next best caption"),
+        Column("runner_up_similarity", pa.float32(), "its similarity to the image", "-1 to 1"),
+        Column("runner_up_judgement", pa.float32(), "its mean mark by the judge", "1 to 5"),
+        Column("set_aside", pa.list_(pa.string()), "captions that are taken only if no other is left, and why"),
     ]
 )
 
@@ -462,6 +483,7 @@ _TABLES = {
     "joint_embeddings": JOINT_EMBEDDINGS,
     "caption_scores": CAPTION_SCORES,
     "caption_preference": CAPTION_PREFERENCE,
+    "best_captions": BEST_CAPTIONS,
     "duplicate_pairs": DUPLICATE_PAIRS,
     "duplicate_clusters": DUPLICATE_CLUSTERS,
     "collection_map": COLLECTION_MAP,

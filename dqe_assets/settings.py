@@ -19,6 +19,7 @@ from dqe_assets.index.topics import MapSettings
 from dqe_assets.ingest.fetch.settings import Fetching, Refetch
 from dqe_assets.ingest.sources import AnySource, Source
 from dqe_assets.scaling.measurements import Scaling
+from dqe_assets.score.rule import BestRule
 from dqe_resources.cache import data_directory
 from dqe_resources.captioners import AnyCaptioner
 from dqe_resources.captioners.served_engine import ServedEngine
@@ -73,6 +74,7 @@ class Settings(Strict):
     images: ImageLimits = ImageLimits()
     fetching: Fetching = Fetching()
     refetch: Refetch = "transient"
+    best: BestRule = BestRule()
     duplicates: DuplicateRules = DuplicateRules()
     filters: dict[FilterName, str] = Field(default_factory=lambda: dict(DEFAULT_FILTERS))
     subsets: list[Subset] = Field(default_factory=lambda: list(DEFAULT_SUBSETS))
@@ -93,7 +95,7 @@ class Settings(Strict):
                 raise PydanticCustomError(
                     "repeated", "{what}: the name '{name}' is there twice", {"what": what, "name": repeated[0]}
                 )
-        reserved = {schemas.ORIGINAL, schemas.IMAGE} & set(self.captioner_names)
+        reserved = {schemas.ORIGINAL, schemas.IMAGE, schemas.REFINED} & set(self.captioner_names)
         if reserved:
             raise PydanticCustomError("reserved", "captioners: the name '{name}' is reserved", {"name": min(reserved)})
         countable = [*self.caption_sources, schemas.IMAGE]
@@ -102,6 +104,17 @@ class Settings(Strict):
                 "count_by",
                 "concepts: there is nothing called '{name}' to count by; there are: {allowed}",
                 {"name": self.concepts.count_by, "allowed": ", ".join(countable)},
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _best_is_chosen_from_what_there_is(self) -> Self:
+        unknown = [name for name in self.best.sources or () if name not in self.caption_sources]
+        if unknown:
+            raise PydanticCustomError(
+                "sources",
+                "best.sources: there are no captions of '{name}'; there are: {allowed}",
+                {"name": unknown[0], "allowed": ", ".join(self.caption_sources)},
             )
         return self
 

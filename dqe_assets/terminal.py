@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dqe_assets.progress import Step
 
 _SAY_EVERY_SECONDS = 30.0
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _LEFT = frozenset({"string", "bool", "timestamp[us, tz=UTC]"})
 
 console = Console()
@@ -46,7 +48,7 @@ def clear_errors() -> Iterator[None]:
         yield
     except (DataQualityError, ValueError) as error:
         for line in str(error).splitlines():
-            errors.print(f"[red]error:[/red] {escape(line)}", soft_wrap=True, highlight=False)
+            errors.print(f"[red]error:[/red] {shown(line)}", soft_wrap=True, highlight=False)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         errors.print("stopped; what is finished is kept: run the same command again to go on")
@@ -138,6 +140,11 @@ def say_next(*commands: str) -> None:
     )
 
 
+def shown(text: str) -> str:
+    """Text from anywhere as it stands: without markup, or control characters that a terminal would obey."""
+    return escape(_CONTROL.sub(" ", text))
+
+
 def print_table(data: pa.Table) -> None:
     """A table for the terminal."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
@@ -154,4 +161,4 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.3f}"
-    return escape(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
+    return shown(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))

@@ -105,6 +105,7 @@ def test_search_by_image_and_by_condition(finished: Path, tmp_path: Path) -> Non
         (["search", "a cat", "--in", "caption"], "there are no vectors 'caption'; there are: image, original, labels"),
         (["search", "a cat", "--where", "colour=red"], "colour"),
         (["get", "nobody.jpg"], "no sample is named nobody.jpg; near it:"),
+        (["explain", "nobody.jpg"], "no sample is named nobody.jpg; near it:"),
         (["materialize", "raw_sample"], "no asset raw_sample; there are: raw_samples"),
         (["materialize", "--shard", "sample-00009"], "no shard sample-00009; there are: sample-00000"),
     ],
@@ -117,10 +118,15 @@ def test_mistakes_are_one_clear_line(finished: Path, arguments: list[str], messa
     assert len(lines(done.stderr)) == 1
 
 
-def test_get_shows_a_sample_with_its_captions_and_duplicates(finished: Path) -> None:
+def test_get_shows_a_sample_with_its_captions_and_explain_how_they_came_to_be(finished: Path) -> None:
     done = dqe(finished, "get", "chelsea_03.jpg")
     assert done.returncode == 0, done.stderr
-    for word in ("top_label", "Captions", "original", "labels", "Duplicates", "Filters", "best_30"):
+    for word in ("top_label", "Captions", "original", "labels", "Best caption", "highest similarity"):
+        assert word in done.stdout
+    assert lines(done.stdout)[-1] == "Next: dqe explain chelsea_03.jpg"
+    done = dqe(finished, "explain", "chelsea_03.jpg")
+    assert done.returncode == 0, done.stderr
+    for word in ("top_label", "Captions", "Duplicates", "Filters", "best_30", "Subsets", "fingerprint", "filter_masks"):
         assert word in done.stdout
 
 
@@ -129,7 +135,8 @@ def test_gallery_says_where_it_is(finished: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["report"], ["gallery"], ["sql", "SELECT 1"], ["get", "x.jpg"], ["search", "a cat"]]
+    "command",
+    [["report"], ["gallery"], ["sql", "SELECT 1"], ["get", "x.jpg"], ["explain", "x.jpg"], ["search", "a cat"]],
 )
 def test_before_anything_is_made_each_command_says_what_to_do(data: Path, command: list[str]) -> None:
     done = dqe(data, *command)

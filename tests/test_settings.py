@@ -28,7 +28,7 @@ def test_the_settings_that_come_with_the_project_load(data: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"sorces": []}, r"dqe\.yaml: unknown key 'sorces'; allowed: captioners, .*, sources, store"),
+        ({"sorces": []}, r"dqe\.yaml: unknown key 'sorces'; allowed: best, captioners, .*, sources, store"),
         ({"sources": []}, r"dqe\.yaml: sources: List should have at least 1 item"),
         (
             {"sources": [{"kind": "smaple"}]},
@@ -51,6 +51,11 @@ def test_the_settings_that_come_with_the_project_load(data: Path) -> None:
         ),
         ({"scorer": {"kind": "label_space", "device": "cuda"}}, "scorer: unknown key 'device'"),
         ({"duplicates": {"min_cosine": 1.5}}, r"duplicates\.min_cosine: Input should be less than or equal to 1"),
+        ({"best": {"by": ["beauty"]}}, r"best\.by\.0: Input should be 'similarity' or 'judgement'"),
+        ({"best": {"by": ["similarity", "similarity"]}}, r"best\.by: 'similarity' is there twice"),
+        ({"best": {"avoid": ["ugly"]}}, r"best\.avoid: there is no flag 'ugly'; there are: cut_off, empty, .*"),
+        ({"best": {"sources": ["original", "vlm"]}}, r"best\.sources: there are no captions of 'vlm'; there are: ori"),
+        ({"best": {"min_words": 9, "max_words": 8}}, r"best: max_words \(8\) is less than min_words \(9\)"),
         ({"shards_per_run": 0}, "shards_per_run: Input should be greater than or equal to 1"),
     ],
 )

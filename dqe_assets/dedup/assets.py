@@ -132,8 +132,8 @@ def _earlier(work: Work, rules: str, versions: Mapping[str, str]) -> tuple[pa.Ta
 
 
 def duplicate_clusters_of(rules: DuplicateRules) -> Stage:
-    """The asset ``duplicate_clusters``, which reads the scores only if they decide what is kept."""
-    scores = ["caption_scores"] if rules.representative == "best_caption" else []
+    """The asset ``duplicate_clusters``, which reads the best captions only if they decide what is kept."""
+    scores = ["best_captions"] if rules.representative == "best_caption" else []
 
     @stage(
         group="duplicates",
@@ -241,8 +241,6 @@ def _preference(work: Work, raw: pa.Table, before: int) -> pa.ChunkedArray | pa.
         case "largest":
             return pc.multiply(raw["width"].cast(pa.float64()), raw["height"].cast(pa.float64()))
         case "best_caption":
-            scores = work.read("caption_scores", ["uid", "similarity"])
-            best = scores.group_by("uid").aggregate([("similarity", "max")])
-            return best["similarity_max"].take(pc.index_in(raw["uid"], best["uid"])).cast(pa.float64())
+            return work.read("best_captions", ["similarity"])["similarity"].cast(pa.float64())
         case "earliest":
             return pa.array(-np.arange(before, before + raw.num_rows, dtype=np.float64))

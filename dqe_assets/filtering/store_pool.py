@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 STORE = "store"
 """How our own store is called where pools are named."""
 
-INPUTS = ("raw_samples", "image_features", "joint_embeddings", "caption_scores")
+INPUTS = ("raw_samples", "image_features", "joint_embeddings", "caption_scores", "best_captions")
 CORPUS_INPUTS = ("duplicate_clusters",)
 
 CLUSTER_KINDS = ("exact", "perceptual", "semantic", "any")
@@ -142,22 +142,6 @@ def _original(column: str) -> _Source:
     return _Source("caption_scores", values)
 
 
-def _best(column: str) -> _Source:
-    """A column of the scores of each sample's best caption; of equal ones the original, or the first by name."""
-
-    def values(shard: StoreShard) -> pa.Array:
-        table = shard.table("caption_scores", ["uid", "caption_source", "similarity"])
-        table = table.filter(pc.is_valid(table["similarity"]))
-        table = table.append_column("added", pc.not_equal(table["caption_source"], ORIGINAL))
-        order = [("similarity", "descending"), ("added", "ascending"), ("caption_source", "ascending")]
-        # The first of each uid: index_in finds the first.
-        ordered = table.sort_by(order)
-        uids = shard.table("raw_samples", ["uid"])["uid"]
-        return ordered[column].take(pc.index_in(uids, value_set=ordered["uid"]))
-
-    return _Source("caption_scores", values)
-
-
 def _cluster(column: str, kind: str) -> _Source:
     """A column of the duplicate cluster of a kind that each sample is in; null where it is alone."""
 
@@ -208,8 +192,7 @@ _SOURCES: dict[str, _Source] = {
     "image_embedding": _Source("joint_embeddings", _image_embedding),
     **{name: _original(name) for name in ("similarity", "tokens", "truncated")},
     "original_similarity": _original("similarity"),
-    "best_similarity": _best("similarity"),
-    "best_source": _best("caption_source"),
+    **_plain("best_captions", "", best_similarity="similarity", best_source="caption_source"),
     "cluster": _cluster("cluster", "any"),
     "is_duplicate": _Source("duplicate_clusters", _is_duplicate),
     **{f"is_representative_{kind}": _cluster("is_representative", kind) for kind in CLUSTER_KINDS},

@@ -28,7 +28,7 @@ Format = Literal["hf", "webdataset", "datacomp"]
 CARD = "README.md"
 LOADER = "load_vectors.py"
 
-_VERSION = "1"
+_VERSION = "2"
 """Raised whenever the same selection comes to give other files than before."""
 
 _PACKAGES = ("duckdb", "pillow", "pyarrow")
@@ -136,6 +136,7 @@ def _about(settings: Settings, selection: Selection, request: Request) -> dict[s
             "assets": _lineage(settings, selection),
             "scorer": settings.scorer.model,
             "captioners": {captioner.name: captioner.model_id for captioner in settings.captioners},
+            "best": settings.best.model_dump(mode="json"),
         },
         "versions": {"publish": _VERSION, **{name: package_version(name) for name in _PACKAGES}},
     }
@@ -145,7 +146,7 @@ def _lineage(settings: Settings, selection: Selection) -> list[dict[str, Any]]:
     """What was made of the shards, by which version of the code, and from what."""
     shards = [chosen.shard for chosen in selection.shards]
     synthetic = [SYNTHETIC_CAPTIONS_PREFIX + name for name in settings.captioner_names]
-    per_shard = ["raw_samples", "image_features", *synthetic, "joint_embeddings", "caption_scores"]
+    per_shard = ["raw_samples", "image_features", *synthetic, "joint_embeddings", "caption_scores", "best_captions"]
     over_all = ["duplicate_clusters", *(["filter_masks"] if selection.filters else [])]
     places: dict[str, list[Any]] = dict.fromkeys(per_shard, shards) | {asset: [None] for asset in over_all}
     lineage = []

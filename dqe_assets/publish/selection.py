@@ -13,7 +13,7 @@ import pyarrow as pa
 from dqe_assets import schemas
 from dqe_assets.filtering.filters.sql import nodes, syntax
 from dqe_assets.report.relations import meaning
-from dqe_assets.schemas import ORIGINAL, Column, table_schema
+from dqe_assets.schemas import Column, table_schema
 from dqe_resources.errors import DataQualityError, one_line
 from dqe_resources.warehouse import QueryError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     """Runs one SELECT on the warehouse, confined: ``Warehouse.session``."""
 
 BEST = "best"
-"""The caption rule that takes each sample's best-scored caption."""
+"""The caption rule that takes each sample's best caption, as ``best_captions`` has it."""
 
 _ROW = '"row"'
 
@@ -42,12 +42,12 @@ def _same(schema: pa.Schema, name: str, of: str = "") -> Column:
 
 _FACTS: dict[str, Column] = {
     "c.caption": Column("caption", pa.string(), "the caption to train on, chosen by the caption rule"),
-    "c.caption_source": Column("caption_source", pa.string(), "where it is from: original, or a captioner's name"),
+    "c.caption_source": _same(schemas.BEST_CAPTIONS, "caption_source"),
     "c.similarity": _same(schemas.CAPTION_SCORES, "similarity"),
     "c.tokens": _same(schemas.CAPTION_SCORES, "tokens"),
     "s.caption": _same(schemas.RAW_SAMPLES, "original_caption", "caption"),
     "s.original_similarity": Column("original_similarity", pa.float32(), "its similarity [-1 to 1]"),
-    "s.best_source": Column("best_source", pa.string(), "caption source with the highest similarity"),
+    "s.best_source": Column("best_source", pa.string(), "caption source of the best caption"),
     "s.best_similarity": Column("best_similarity", pa.float32(), "its similarity [-1 to 1]"),
     **{
         f"s.{name}": _same(schemas.RAW_SAMPLES, name)
@@ -66,6 +66,11 @@ _FACTS: dict[str, Column] = {
 """What is published of a sample besides its image, by the SQL that gives it."""
 
 FACTS = table_schema([schemas.UID, *_FACTS.values()])
+
+_BEST = """
+    SELECT b.uid, b.caption, b.caption_source, b.similarity, c.tokens
+    FROM best_captions b LEFT JOIN captions c USING (uid, caption_source)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,11 +195,10 @@ def published_sql(condition: str, caption: str, *more: str) -> str:
     columns = ", ".join(
         ["s.uid", *(f"s.{name}" for name in more), *(f'{sql} AS "{c.name}"' for sql, c in _FACTS.items())]
     )
-    source = f"coalesce(s.best_source, '{ORIGINAL}')" if caption == BEST else _text(caption)
+    captions = _BEST if caption == BEST else f"SELECT * FROM captions WHERE caption_source = {_text(caption)}"  # noqa: S608
     return f"""
         SELECT {columns}
-        FROM (SELECT * FROM samples WHERE status = 'ok' AND ({condition}\n)) s
-        JOIN captions c ON c.uid = s.uid AND c.caption_source = {source}
+        FROM (SELECT * FROM samples WHERE status = 'ok' AND ({condition}\n)) s JOIN ({captions}) c USING (uid)
         WHERE regexp_matches(c.caption, '\\S')
     """  # noqa: S608
 

@@ -33,7 +33,10 @@ CORPUS_TABLES = (
     *("rare_concept_retrieval", "rebalanced_subset", "curriculum"),
 )
 CORPUS_MANIFESTS = ("filter_masks",)
-TABLES = ("raw_samples", "image_features", "joint_embeddings", "caption_scores", "caption_preference", "concept_hits")
+TABLES = (
+    *("raw_samples", "image_features", "joint_embeddings", "caption_scores", "caption_preference", "concept_hits"),
+    "best_captions",
+)
 
 
 def warehouse_of(synthetic: Sequence[Stage]) -> Stage:
@@ -69,7 +72,7 @@ def warehouse_of(synthetic: Sequence[Stage]) -> Stage:
         name="warehouse",
         group="reports",
         kinds={"duckdb"},
-        code_version="3",
+        code_version="4",
         inputs=[*names, "caption_collection"],
         corpus_inputs=(*CORPUS_TABLES, *CORPUS_MANIFESTS),
         partitioned=False,
@@ -134,7 +137,7 @@ def _page_stands_alone(_: Work, __: Facts) -> Verdict:
 @stage(
     group="reports",
     kinds={"html"},
-    code_version="1",
+    code_version="2",
     inputs=["raw_samples"],
     corpus_inputs=["warehouse"],
     partitioned=False,
@@ -201,6 +204,7 @@ def _materialisations(work: Work, assets: Sequence[str]) -> pa.Table:
             "code_version": partition.stamp.code_version,
             "rows": partition.stamp.rows,
             "bytes": partition.bytes,
+            "fingerprint": partition.stamp.identity,
         }
         for partition in stored
         if partition is not None

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqe_assets.report import plots, topic_plots
+import numpy as np
+
+from dqe_assets.report import best_plots, plots, topic_plots
 from dqe_assets.report.topic_plots import sample_map
 from dqe_assets.schemas import ORIGINAL
 
@@ -271,7 +273,17 @@ class _Reader:
             "SELECT DISTINCT kind, cluster, size FROM duplicates ORDER BY kind = 'any', kind, cluster"
         ):
             sizes.setdefault(row["kind"], []).append(row["size"])
+        best = self._connection.execute(
+            "SELECT original_similarity, similarity, coalesce(independent, true) AS independent FROM best_captions "
+            "WHERE similarity IS NOT NULL ORDER BY uid LIMIT ?",
+            [PLOTTED],
+        ).fetchnumpy()
+        before, after = (np.ma.filled(best[name], np.nan) for name in ("original_similarity", "similarity"))
         drawings: list[tuple[str, Callable[[plots.Theme], bytes]]] = [
+            (
+                "How well the original captions fit, and the best of each sample",
+                lambda theme: best_plots.before_and_after(before, after, best["independent"], theme),
+            ),
             ("How well the captions of each source fit", lambda theme: plots.similarity_histogram(scores, theme)),
             ("Which caption the scorer prefers", lambda theme: plots.preference_bars(preferences, theme)),
             ("Images that could be read, and why others could not", lambda theme: plots.status_bars(reasons, theme)),
@@ -313,7 +325,7 @@ class _Reader:
                 "best",
                 "Best aligned",
                 "The original captions that fit their images best.",
-                "SELECT uid FROM best_captions",
+                "SELECT uid FROM best_originals",
             ),
             (
                 "all",

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from dqe_assets import schemas
 from dqe_assets.filtering.masks import PAIRS, STEPS
+from dqe_assets.report.best_views import BEST_READ, BEST_REASONS, BEST_TABLE, BEST_VIEW_OF
 from dqe_assets.report.caption_views import CAPTION_TABLES, CAPTION_VIEWS, CAPTIONERS_REPORT, generated_captions
 from dqe_assets.report.concept_views import (
     CONCEPT_READ,
@@ -40,6 +41,7 @@ MATERIALISATIONS = table_schema(
         Column("code_version", pa.string(), "version of the code that wrote it"),
         Column("rows", pa.int64(), "rows written", "rows"),
         Column("bytes", pa.int64(), "size of what was written", "bytes"),
+        Column("fingerprint", pa.string(), "hex digest of everything that went into it"),
     ]
 )
 
@@ -71,7 +73,8 @@ class WarehouseInputs:
 
     Attributes:
         assets: the Parquet files of each asset, one a partition: ``raw_samples``, ``image_features``,
-            ``synthetic_captions/<name>``, ``caption_scores``, ``caption_preference``, ``duplicate_clusters``,
+            ``synthetic_captions/<name>``, ``caption_scores``, ``caption_preference``, ``best_captions``,
+            ``duplicate_clusters``,
             ``caption_duplicates``, ``collection_map``, ``pool_utilities``, ``filter_recommendation``,
             ``filter_masks``. An asset that is absent, or has no files, counts as empty.
         materialisations: what was written when, in the schema ``MATERIALISATIONS``.
@@ -124,6 +127,7 @@ _TABLES = (
         ORDER BY c.place, c.uid, c.caption_source
         """,
     ),
+    BEST_TABLE,
     Table(
         "samples",
         "Every sample of every source, failed ones too, with its features, its scores and its duplicate cluster",
@@ -154,18 +158,13 @@ _TABLES = (
         | {
             "top_label_probability": ("FLOAT", "probability of the most probable class [0 to 1]"),
             "original_similarity": ("FLOAT", "similarity of the original caption and the image [-1 to 1]"),
-            "best_source": ("VARCHAR", "caption source with the highest similarity; the original, if it is as high"),
+            "best_source": ("VARCHAR", "caption source of its best caption; null if it has no caption or no image"),
             "best_similarity": ("FLOAT", "its similarity [-1 to 1]"),
             "is_duplicate": ("BOOLEAN", _IS_DUPLICATE),
             "cluster": ("VARCHAR", "duplicate cluster (kind any); null if it is alone"),
         },
         """
-        WITH best AS (
-            SELECT uid, caption_source, similarity FROM captions WHERE similarity IS NOT NULL
-            QUALIFY row_number() OVER (
-                PARTITION BY uid ORDER BY similarity DESC, caption_source <> 'original', caption_source
-            ) = 1
-        ), original AS (
+        WITH original AS (
             SELECT uid, similarity FROM captions WHERE caption_source = 'original'
         ), clustered AS (
             SELECT uid, cluster, is_representative FROM duplicate_clusters WHERE kind = 'any'
@@ -180,7 +179,7 @@ _TABLES = (
         FROM raw_samples r
         LEFT JOIN image_features f USING (uid)
         LEFT JOIN original USING (uid)
-        LEFT JOIN best USING (uid)
+        LEFT JOIN best_captions best USING (uid)
         LEFT JOIN clustered USING (uid)
         ORDER BY r.shard, r.row
         """,
@@ -382,9 +381,10 @@ _TABLES = (
             code_version="VARCHAR",
             rows="BIGINT",
             bytes="BIGINT",
+            fingerprint="VARCHAR",
         ),
         """
-        SELECT asset, partition, materialised_at, code_version, "rows", bytes
+        SELECT asset, partition, materialised_at, code_version, "rows", bytes, fingerprint
         FROM materialised ORDER BY asset, partition
         """,
     ),
@@ -396,7 +396,7 @@ _SUMMARY_COLUMNS = {
     "samples": "samples",
     "share": "share of all samples [0 to 1]",
     "gain": _GAIN,
-    "best_caption": "the caption of best_source",
+    "best_caption": "the best caption",
 }
 
 _VIEWS = (
@@ -409,14 +409,14 @@ _VIEWS = (
         """
         SELECT s.uid, s.shard, s.image_name, s.caption, s.original_similarity, s.best_source,
             b.caption AS best_caption, s.best_similarity
-        FROM samples s LEFT JOIN captions b ON b.uid = s.uid AND b.caption_source = s.best_source
+        FROM samples s LEFT JOIN best_captions b USING (uid)
         WHERE s.status = 'ok' AND s.original_similarity IS NOT NULL
         ORDER BY s.original_similarity, s.uid
         """,
         _SUMMARY_COLUMNS,
     ),
     View(
-        "best_captions",
+        "best_originals",
         "Images with a caption, those first whose original caption fits best",
         """
         SELECT uid, shard, image_name, caption, original_similarity
@@ -426,16 +426,14 @@ _VIEWS = (
     ),
     View(
         "most_improved",
-        "Images whose best caption is a synthetic one, those first that gain most; "
+        "Images whose best caption fits better than the original, those first that gain most; "
         "independent is false where the scorer shares a backbone with that captioner",
         """
         SELECT s.uid, s.shard, s.image_name, s.caption, s.original_similarity, s.best_source,
             b.caption AS best_caption, s.best_similarity, s.best_similarity - s.original_similarity AS gain,
-            c.independent
-        FROM samples s
-        JOIN captions b ON b.uid = s.uid AND b.caption_source = s.best_source
-        LEFT JOIN captioners c ON c.name = s.best_source
-        WHERE s.best_source <> 'original' AND s.original_similarity IS NOT NULL
+            b.independent
+        FROM samples s JOIN best_captions b USING (uid)
+        WHERE s.best_similarity > s.original_similarity
         ORDER BY gain DESC, s.uid
         """,
         _SUMMARY_COLUMNS,
@@ -568,6 +566,7 @@ _VIEWS = (
         },
     ),
     *TOPIC_VIEWS,
+    BEST_REASONS,
 )
 
 _READ = {
@@ -608,6 +607,7 @@ _READ = {
         ),
     ),
     **CONCEPT_READ,
+    **BEST_READ,
 }
 """The columns that are read of each asset: never image bytes nor embeddings."""
 
@@ -619,6 +619,7 @@ _VIEW_OF = {
     "filter_recommendation": "recommended_filters",
     "filter_masks": "stored_masks",
     **CONCEPT_VIEW_OF,
+    **BEST_VIEW_OF,
 }
 """What an asset is called while the warehouse is built, where a table of the warehouse has its name."""
 

@@ -15,6 +15,8 @@ from PIL import Image, ImageDraw
 
 from dqe_assets import schemas
 from dqe_assets.report.warehouse import MATERIALISATIONS, CaptionerInfo, WarehouseInputs
+from dqe_assets.score.best import best_captions
+from dqe_assets.score.rule import BestRule
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,6 +92,7 @@ def make_store(
                 "code_version": "1",
                 "rows": len(table),
                 "bytes": path.stat().st_size,
+                "fingerprint": f"{len(materialisations):032x}",
             }
         )
 
@@ -106,11 +109,19 @@ def make_store(
                 images[sample["uid"]] = sample["image"]["bytes"]
         write("raw_samples", key, schemas.RAW_SAMPLES, samples)
         write("image_features", key, schemas.IMAGE_FEATURES, [_features(sample, random) for sample in samples])
-        for captioner in captioners:
-            table = [_synthetic(sample, captioner) for sample in samples]
-            write(f"synthetic_captions/{captioner.name}", key, schemas.SYNTHETIC_CAPTIONS, table)
+        synthetic = {captioner.name: [_synthetic(sample, captioner) for sample in samples] for captioner in captioners}
+        for name, table in synthetic.items():
+            write(f"synthetic_captions/{name}", key, schemas.SYNTHETIC_CAPTIONS, table)
         scores = _scores(samples, [captioner.name for captioner in captioners], random)
         write("caption_scores", key, schemas.CAPTION_SCORES, scores)
+        best = best_captions(
+            pa.Table.from_pylist(samples, schemas.RAW_SAMPLES),
+            {name: pa.Table.from_pylist(table, schemas.SYNTHETIC_CAPTIONS) for name, table in synthetic.items()},
+            pa.Table.from_pylist(scores, schemas.CAPTION_SCORES),
+            BestRule(avoid=(), trust_shared_backbone=True),
+            shared={captioner.name for captioner in captioners if captioner.shares_backbone_with_scorer},
+        )
+        write("best_captions", key, schemas.BEST_CAPTIONS, best.to_pylist())
         write("caption_preference", key, schemas.CAPTION_PREFERENCE, _preference(samples, captioners, scores))
         if duplicates and not all_failed:
             clusters += _clusters([sample["uid"] for sample in samples[:3]])

@@ -37,6 +37,7 @@ TABLES = {
     "misaligned_samples", "concept_performance", "concept_performance_bins", "concept_plan", "rare_concept_retrieval",
     "rebalanced_subset", "curriculum",
     "caption_duplicates", "sample_map",
+    "best_captions",
 }  # fmt: skip
 SECTIONS = [
     "Samples",
@@ -52,7 +53,8 @@ SECTIONS = [
 ]
 VIEWS = {
     "failures_by_host", "hosts",
-    "worst_captions", "best_captions", "most_improved", "well_aligned_unique", "failure_reasons", "duplicate_groups",
+    "best_originals", "best_reasons",
+    "worst_captions", "most_improved", "well_aligned_unique", "failure_reasons", "duplicate_groups",
     "duplicate_kinds", "quality_by_shard", "quality_by_source", "caption_quality", "asset_sizes",
     "best_filters", "caption_flags", "concept_tail", "recaptioned_concepts", "repeated_captions", "topics",
 }  # fmt: skip
@@ -386,16 +388,6 @@ class TestTables:
             assert sample["original_similarity"] == scores.get("original")
             assert sample["best_similarity"] == max(scores.values(), default=None)
             assert scores.get(sample["best_source"]) == sample["best_similarity"]
-
-    def test_equal_similarities_leave_the_original_the_best(self, tmp_path: Path) -> None:
-        store = make_store(tmp_path, shards=1)
-        file = store.inputs.assets["caption_scores"][0]
-        table = pq.ParquetFile(file).read()
-        level = pa.array([0.5] * len(table), pa.float32())
-        pq.write_table(table.set_column(2, schemas.CAPTION_SCORES.field("similarity"), level), file)
-        warehouse = Warehouse(path=tmp_path / "w.duckdb")
-        warehouse.rebuild(lambda connection: build_warehouse(connection, store.inputs))
-        assert warehouse.query("SELECT DISTINCT best_source FROM samples")["best_source"].to_pylist() == ["original"]
 
     def test_only_the_ones_to_drop_are_duplicates(self, connection: duckdb.DuckDBPyConnection) -> None:
         rows = connection.execute(

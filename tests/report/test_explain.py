@@ -1,0 +1,145 @@
+"""A sample at a glance, and how every number of it came to be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from dqe_assets.filtering.one_sample import filter_steps, is_in_subset
+from dqe_assets.filtering.subset import format_uids, read_subset
+from dqe_assets.report.explain import explanation, glance
+from dqe_assets.report.warehouse import Section, build_warehouse
+from dqe_assets.schemas import filter_masks_schema
+from dqe_resources.warehouse import Warehouse
+from tests.conftest import dqe
+from tests.report.make_store import make_store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dqe_assets.settings import Settings
+
+NAME = "chelsea_03.jpg"
+
+
+def by_title(sections: list[Section]) -> dict[str, list[dict[str, Any]]]:
+    return {section.title: section.table.to_pylist() for section in sections}
+
+
+def fields(rows: list[dict[str, Any]]) -> dict[str, str]:
+    return {row["field"]: row["value"] for row in rows}
+
+
+def test_a_glance_is_the_record_the_captions_and_the_best_of_them(opened: Settings) -> None:
+    sections = by_title(glance(opened, NAME))
+    assert list(sections) == [f"{NAME} (sample)", "Captions", "Best caption"]
+    assert {row["caption_source"] for row in sections["Captions"]} == {"original", "labels"}
+    best = fields(sections["Best caption"])
+    assert (best["caption_source"], best["reason"], best["independent"]) == ("labels", "highest similarity", "False")
+    assert best["runner_up_source"] == "original"
+
+
+def test_every_number_of_an_explanation_says_where_it_is_from(opened: Settings) -> None:
+    sections = explanation(opened, NAME)
+    tables = by_title(sections)
+    assert list(tables) == [
+        f"{NAME} (sample)", "Measured of the image", "Captions", "Synthetic captions", "Best caption", "Duplicates",
+        "Repeated captions", "Concepts", "Order and weight", "Filters", "Subsets", "Where it is from",
+    ]  # fmt: skip
+    origin = {row["asset"]: row for row in tables["Where it is from"]}
+    shard = fields(tables[f"{NAME} (sample)"])["shard"]
+    for section in sections[:-1]:
+        for name in section.description.removeprefix("From ").removesuffix(".").split(", "):
+            assert name.replace("*", "labels") in origin, (section.title, name)
+    for name, row in origin.items():
+        partition = row["partition"] if row["partition"] == shard else None
+        assert partition or row["partition"] == "all shards"
+        stored = opened.opened_store.get(name, partition)
+        assert stored is not None
+        assert (row["fingerprint"], row["code_version"]) == (stored.stamp.identity, stored.stamp.code_version)
+        assert row["in_the_store_now"] == "the same"
+
+
+def test_the_steps_of_filters_are_what_the_filters_keep(opened: Settings) -> None:
+    store = opened.opened_store
+    masks = store.get("filter_masks", None)
+    assert masks is not None
+    facts = masks.stamp.facts
+    schema = filter_masks_schema({one["filter"]: one["expression"] for one in facts["filters"]})
+    table = store.read("filter_masks", "sample-00001", schema)
+    with opened.warehouse.connect() as connection:
+        query = "SELECT uid FROM samples WHERE shard = 'sample-00001' AND status = 'ok' ORDER BY uid LIMIT 12"
+        uids = [uid for (uid,) in connection.execute(query).fetchall()]
+    kept = set()
+    for uid in uids:
+        steps = filter_steps(store, "sample-00001", uid, facts).to_pylist()
+        (expected,) = table.filter(pc.equal(table["uid"], uid)).drop_columns("uid").to_pylist()
+        found = {name: all(step["keeps"] for step in steps if step["filter"] == name) for name in expected}
+        assert found == expected
+        kept.add(found["best"])
+        assert any("similarity" in step["measured"] for step in steps)
+    assert kept == {True, False}
+
+
+def test_a_sample_is_in_the_subsets_that_hold_it(opened: Settings, finished: Path) -> None:
+    path = finished / "subsets" / "best.npy"
+    inside = format_uids(np.asarray(read_subset(path))).to_pylist()
+    assert all(is_in_subset(path, uid) for uid in inside)
+    assert not is_in_subset(path, inside[0][:-1] + ("0" if inside[0][-1] != "0" else "1"))
+    with opened.warehouse.connect() as connection:
+        (name,) = connection.execute("SELECT image_name FROM samples WHERE uid = ?", [inside[0]]).fetchone() or ("",)
+    (row,) = by_title(explanation(opened, name))["Subsets"]
+    assert (row["subset"], row["in_it"]) == ("subsets/best", "yes")
+
+
+def test_a_sample_without_an_image_has_only_what_there_is(opened: Settings) -> None:
+    with opened.warehouse.connect() as connection:
+        (name, detail) = connection.execute("SELECT image_name, detail FROM failures ORDER BY uid").fetchone() or (
+            "",
+            "",
+        )
+    tables = by_title(explanation(opened, name))
+    assert "Measured of the image" not in tables
+    assert "Filters" not in tables
+    assert fields(next(iter(tables.values())))["detail"] == detail
+    assert fields(tables["Best caption"]) == {"reason": "no image"}
+
+
+def test_the_same_name_in_several_sources_is_several_samples_and_markup_is_text(
+    opened: Settings, tmp_path: Path
+) -> None:
+    store = make_store(tmp_path, shards=2, captions={0: "[red]no markup[/red] \x1b[2J\x07 [/b]"})
+    for number, file in enumerate(store.inputs.assets["raw_samples"]):
+        table = pq.ParquetFile(file).read()
+        rows = table.to_pylist()
+        rows[0] |= {"image_name": "same [b].jpg", "source": f"source{number}"}
+        pq.write_table(table.from_pylist(rows, table.schema), file)
+    warehouse = Warehouse(path=tmp_path / "w.duckdb")
+    warehouse.rebuild(lambda connection: build_warehouse(connection, store.inputs))
+    settings = opened.model_copy(update={"warehouse": warehouse})
+    titles = [section.title for section in explanation(settings, "same [b].jpg")]
+    assert [title for title in titles if title.startswith("same")] == [
+        "same [b].jpg (source0)",
+        "same [b].jpg (source1)",
+    ]
+    assert titles.count("Where it is from") == 2
+    origin = by_title(explanation(settings, "same [b].jpg"))["Where it is from"]
+    assert {row["in_the_store_now"] for row in origin if row["partition"] == "photos-00001"} == {"gone"}
+    with pytest.raises(ValueError, match=r"no sample is named same\.jpg; near it: same \[b\]\.jpg, "):
+        explanation(settings, "same.jpg")
+
+
+def test_the_command_prints_what_captions_hold_as_text(data: Path, tmp_path: Path) -> None:
+    store = make_store(tmp_path, shards=1, captions={0: "[red]no markup[/red] \x1b[2J\x07 [/b]"})
+    warehouse = Warehouse(path=data / "warehouse.duckdb")
+    warehouse.rebuild(lambda connection: build_warehouse(connection, store.inputs))
+    for command in ("get", "explain"):
+        done = dqe(data, command, "photos/0000.jpg")
+        assert done.returncode == 0, done.stderr
+        assert "[red]no markup[/red]" in done.stdout
+        assert not {"\x1b", "\x07"} & set(done.stdout)
+    assert done.stdout.splitlines()[-1] == "Next: dqe search --like photos/0000.jpg"
