@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqe_assets.report import plots, topic_plots
+from dqe_assets.report import judgement_plots, plots, topic_plots
 from dqe_assets.report.topic_plots import sample_map
 from dqe_assets.schemas import ORIGINAL
+from dqe_resources.captioners.judge import CRITERIA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -62,6 +63,15 @@ class _Caption:
     level: str
     independent: bool
     best: bool
+    judgement: _Judgement | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Judgement:
+    """What a judge thinks of a caption: its mean mark, and each criterion with its mark and the reason for it."""
+
+    overall: float
+    marks: tuple[tuple[str, int, str | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,9 +286,16 @@ class _Reader:
             ("Which caption the scorer prefers", lambda theme: plots.preference_bars(preferences, theme)),
             ("Images that could be read, and why others could not", lambda theme: plots.status_bars(reasons, theme)),
             ("Duplicate clusters by size", lambda theme: plots.cluster_sizes(sizes, theme)),
+            *self._judged(),
             *self._maps(),
         ]
         return [(alt, plots.data_uri(draw(plots.LIGHT)), plots.data_uri(draw(plots.DARK))) for alt, draw in drawings]
+
+    def _judged(self) -> list[tuple[str, Callable[[Theme], bytes]]]:
+        means = self._connection.sql("FROM judged_sources").to_arrow_table()
+        if not means.num_rows:
+            return []
+        return [("What the judge thinks of the captions", lambda theme: judgement_plots.marks_by_source(means, theme))]
 
     def _maps(self) -> list[tuple[str, Callable[[Theme], bytes]]]:
         mapped = self._connection.sql(
@@ -302,6 +319,12 @@ class _Reader:
                 "Most improved",
                 "Where a synthetic caption fits so much better than the caption that came with the image.",
                 "SELECT uid FROM most_improved",
+            ),
+            (
+                "judged",
+                "Judge and scorer disagree",
+                "Where the judge prefers one caption and the scorer another, both surely; with the judge's reasons.",
+                "SELECT uid FROM judge_disagreements GROUP BY uid ORDER BY max(disagreement) DESC, uid",
             ),
             (
                 "worst",
@@ -332,8 +355,9 @@ class _Reader:
         """The samples of these uids, in their order, with all their captions."""
         captions: dict[str, list[dict[str, Any]]] = {}
         for row in self._rows(
-            "SELECT * FROM captions WHERE uid IN (SELECT unnest(?)) "
-            "ORDER BY caption_source <> 'original', caption_source",
+            "SELECT c.*, j.* EXCLUDE (uid, caption_source, finish_reason, error) "
+            "FROM captions c LEFT JOIN caption_judgements j USING (uid, caption_source) "
+            "WHERE uid IN (SELECT unnest(?)) ORDER BY caption_source <> 'original', caption_source",
             [uids],
         ):
             captions.setdefault(row["uid"], []).append(row)
@@ -366,6 +390,7 @@ class _Reader:
             level=self._level(row["similarity"]),
             independent=self.independent.get(source, True),
             best=source == best,
+            judgement=_judgement(row),
         )
 
     def _level(self, similarity: float | None) -> str:
@@ -426,6 +451,13 @@ def _photos(images: dict[str, bytes]) -> dict[str, tuple[str, int, int]]:
 def _css_colours(sources: Iterable[str]) -> list[tuple[str, str, str]]:
     light, dark = (theme.colours(sources) for theme in (plots.LIGHT, plots.DARK))
     return [(name, light[name], dark[name]) for name in sorted({ORIGINAL, *sources})]
+
+
+def _judgement(row: dict[str, Any]) -> _Judgement | None:
+    if row["overall"] is None:
+        return None
+    marks = ((name.replace("_", " "), row[name], _clean(row["reasons"][name])) for name in CRITERIA)
+    return _Judgement(row["overall"], tuple(marks))
 
 
 def _gain(row: dict[str, Any]) -> float | None:
