@@ -173,6 +173,8 @@ class _Judging(Conversation):
         except NoCaptionError as fault:
             # Whoever ran out of patience does not know what the server has done.
             used = reserved if fault.kind == "passing" else Tokens()
+            if fault.kind in {"all", "row"} and "response_format" in fault.message:
+                fault.message += "; for a server that takes none, set judging.judge.json_schema: false in data/dqe.yaml"
             raise
         finally:
             self._budget.settle(reserved, used)
