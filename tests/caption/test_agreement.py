@@ -37,12 +37,12 @@ def test_kappa_by_hand() -> None:
         cohen_kappa([1, 2], [1, 2, 3])
 
 
-@given(st.lists(st.floats(1, 5), min_size=2, max_size=30))
+@given(st.lists(st.integers(4, 20).map(lambda quarters: quarters / 4), min_size=2, max_size=30))
 def test_intervals_are_those_of_students_t(values: list[float]) -> None:
     mean, low, high = mean_interval(values)
     assert mean == pytest.approx(np.mean(values))
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    if np.std(values) > 1e-9:
+    if len(set(values)) > 1:
         assert (low, high) == pytest.approx((expected.low, expected.high))
 
 

@@ -252,6 +252,15 @@ def test_junk_is_recorded_and_only_it_is_asked_about_again(stripes: Path) -> Non
             assert row["attempts"] == 1
 
 
+def test_without_a_score_nothing_is_judged_and_no_server_is_needed(stripes: Path) -> None:
+    table = read("caption_scores", CAPTION_SCORES)
+    nothing = with_column(table, "similarity", None)
+    stamp = Stamp("other", "1", table.num_rows)
+    load_settings().opened_store.write_table("caption_scores", SHARD, nothing, CAPTION_SCORES, stamp)
+    assert all(verdict.passed for verdict in make().values())
+    assert rows() == []
+
+
 def test_few_unparsable_answers_are_recorded_and_left_at_that(stripes: Path) -> None:
     with JudgeServer(behave=lambda number, _: "junk" if number == server.asked[0] else None) as server:
         configure(stripes, server.url, retries=0)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dqe_resources.captioners.budget import Cap, Tokens
 from dqe_resources.captioners.judge import CRITERIA, UnparsableError, parse
-from dqe_resources.captioners.protocol import Caption, Sample
+from dqe_resources.captioners.protocol import Caption, CaptionerError, Sample
 from tests.caption.judging import JudgeServer, answer_of, judge
 from tests.caption_server import CaptionServer, jpeg
 
@@ -180,6 +180,17 @@ def test_the_request_asks_for_json_by_a_schema_of_the_answer() -> None:
     assert not any(part["additionalProperties"] for part in (schema, judgement, mark)), "as strict servers demand"
     assert "response_format" not in without
     assert own["response_format"] == {"type": "json_object"}
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_server_that_refuses_the_schema_is_answered_with_what_to_set(status: int) -> None:
+    refusal = web.Response(status=status, text="Unsupported fields: response_format")
+    with JudgeServer(behave=lambda *_: refusal) as server:
+        try:
+            said = str(ask(server)[0].error)
+        except CaptionerError as error:
+            said = str(error)
+    assert said.endswith("set judging.judge.json_schema: false in data/dqe.yaml")
 
 
 def test_the_signature_holds_what_changes_judgements_and_no_more() -> None:
