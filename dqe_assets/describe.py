@@ -13,11 +13,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.caption.accounting import account
+from dqe_assets.caption.agreement import AGREEMENT_COLUMNS, MEASURES, agreement, means
 from dqe_assets.caption.flags import FLAGS
 from dqe_assets.concepts.corpus import frequencies
 from dqe_assets.concepts.plan import fitted_models
 from dqe_assets.concepts.tail import LIMITS, gini, share_under
-from dqe_assets.report import best_plots, concept_plots, filter_plots, ingest_plots, plots, scaling_plots, topic_plots
+from dqe_assets.report import (
+    best_plots,
+    concept_plots,
+    filter_plots,
+    ingest_plots,
+    judgement_plots,
+    plots,
+    scaling_plots,
+    topic_plots,
+)
 from dqe_assets.report.caption_views import CAPTIONERS_REPORT
 from dqe_assets.report.duplicate_plots import duplicate_thresholds
 from dqe_assets.report.planted import pair_similarity
@@ -508,7 +518,55 @@ def best_captions(_: Work, table: pa.Table) -> Metadata:
     }
 
 
+def caption_judgements(work: Work, table: pa.Table) -> Metadata:
+    """The means of each source and place, agreement with the scorer, what it took, and what could not be judged."""
+    judged = table.filter(pc.is_valid(table["overall"]))
+    scores = work.read("caption_scores", ["uid", "caption_source", "similarity"])
+    scored = judged.select(["uid", "caption_source", "overall"]).join(scores, ["uid", "caption_source"])
+    by_source = means(judged, "caption_source")
+    requests = table.group_by("uid", use_threads=False).aggregate(
+        [(name, "first") for name in ("finish_reason", "prompt_tokens", "completion_tokens", "attempts", "cost")]
+    )
+    stored = work.store.get(work.asset, work.partition)
+    facts = stored.stamp.facts if stored else {}
+    reasons = _counts(requests["finish_reason_first"])
+    cost = pc.sum(requests["cost_first"]).as_py()
+    return {
+        "judge": work.settings.judging.judge.model if work.settings.judging else None,
+        "samples_drawn": facts.get("drawn"),
+        "samples_judged": len(pc.unique(judged["uid"])),
+        "not_asked_for_the_cap": facts.get("not_asked"),
+        "unparsable": reasons.get("unparsable", 0),
+        "errors": _table(["error", "samples"], _errors(table)),
+        "requests": pc.sum(requests["attempts_first"]).as_py() or 0,
+        "prompt_tokens": pc.sum(requests["prompt_tokens_first"]).as_py() or 0,
+        "completion_tokens": pc.sum(requests["completion_tokens_first"]).as_py() or 0,
+        "cost": None if cost is None else round(cost, 6),
+        "marks": _picture(judgement_plots.marks_by_source(by_source), "mean marks of each caption source"),
+        "means": _judged_table(by_source, "caption_source"),
+        "by_place": _judged_table(means(judged, "place"), "place"),
+        "agreement": _table(AGREEMENT_COLUMNS, [list(row.values()) for row in agreement(scored).to_pylist()]),
+        "preview": _preview(judged, ["caption_source", *MEASURES]),
+    }
+
+
+def _errors(table: pa.Table) -> list[tuple[str, int]]:
+    failed = (
+        table.filter(pc.is_valid(table["error"])).group_by("uid", use_threads=False).aggregate([("error", "first")])
+    )
+    return list(_counts(failed["error_first"]).items())[:PREVIEW_ROWS]
+
+
+def _judged_table(table: pa.Table, by: str) -> dg.MarkdownMetadataValue:
+    rows = [
+        [row[by], row["judged"], *(_with_interval(row, measure) for measure in MEASURES)] for row in table.to_pylist()
+    ]
+    return _table([by, "judged", *MEASURES], rows)
+
+
 def _with_interval(row: dict[str, Any], name: str) -> str:
+    if row[f"{name}_low"] is None:
+        return f"{row[name]:.3g}"
     return f"{row[name]:.3g} ({row[f'{name}_low']:.3g} to {row[f'{name}_high']:.3g})"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dqe_assets.caption.assets import captions_of
+from dqe_assets.caption.judge_assets import caption_judgements_of
 from dqe_assets.concepts import assets as concepts
 from dqe_assets.dedup.assets import caption_duplicates_of, duplicate_clusters_of, duplicate_pairs
 from dqe_assets.features.assets import image_features
@@ -25,6 +26,7 @@ def stages(settings: Settings) -> list[Stage]:
     """All stages, in an order in which each comes after its inputs."""
     sources = settings.caption_sources
     synthetic = [captions_of(captioner) for captioner in settings.captioners]
+    judged = [caption_judgements_of(synthetic, settings.judging)] if settings.judging else []
     subsets = [subset_of(subset) for subset in settings.subsets]
     return [
         raw_samples,
@@ -33,7 +35,8 @@ def stages(settings: Settings) -> list[Stage]:
         joint_embeddings_of(sources, settings.scorer),
         caption_scores_of(sources),
         caption_preference_of(sources),
-        best_captions_of(synthetic, ()),
+        *judged,
+        best_captions_of(synthetic, [stage.name for stage in judged]),
         caption_collection_of(synthetic),
         duplicate_pairs,
         duplicate_clusters_of(settings.duplicates),
@@ -51,7 +54,7 @@ def stages(settings: Settings) -> list[Stage]:
         collection_map,
         pool_utilities,
         filter_recommendation,
-        warehouse_of(synthetic),
+        warehouse_of([*synthetic, *judged]),
         sample_gallery,
     ]
 
@@ -65,5 +68,6 @@ def resources(settings: Settings) -> dict[str, Any]:
         "tagger": settings.concepts.tagger,
         "vectors": settings.vectors,
         "warehouse": settings.warehouse,
+        **({"judge": settings.judging.judge} if settings.judging else {}),
         **{f"{CAPTIONER_PREFIX}{captioner.name}": captioner for captioner in settings.captioners},
     }

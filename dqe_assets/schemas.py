@@ -2,7 +2,7 @@
 
 Every per-shard table has exactly one row for each row of ``raw_samples``, in the same order and with the same
 ``uid`` (tables with a second key column, such as ``caption_source``, have a fixed number of rows for each). What
-could not be measured is null and never missing.
+could not be measured is null and never missing. ``caption_judgements`` alone has rows for only a draw of the samples.
 """
 
 from __future__ import annotations
@@ -196,6 +196,54 @@ BEST_CAPTIONS = table_schema(
         Column("runner_up_similarity", pa.float32(), "its similarity to the image", "-1 to 1"),
         Column("runner_up_judgement", pa.float32(), "its mean mark by the judge", "1 to 5"),
         Column("set_aside", pa.list_(pa.string()), "captions that are taken only if no other is left, and why"),
+    ]
+)
+
+_REQUEST = "of the request, which asks about all captions of the sample: count it once for a sample"
+_MARK = "mark of the judge; null where its answer could not be used"
+
+CAPTION_JUDGEMENTS = table_schema(
+    [
+        UID,
+        Column("caption_source", pa.string(), "original, or a captioner's name", nullable=False),
+        Column("faithful", pa.int8(), f"whether what it says is true: {_MARK}", "1 to 5"),
+        Column("complete", pa.int8(), f"whether it says what matters: {_MARK}", "1 to 5"),
+        Column("fluent", pa.int8(), f"whether it is clear, correct language: {_MARK}", "1 to 5"),
+        Column("invents_nothing", pa.int8(), f"whether it keeps to what can be seen: {_MARK}", "1 to 5"),
+        Column("overall", pa.float32(), "mean of the four marks", "1 to 5"),
+        Column(
+            "reasons",
+            pa.struct([(name, pa.string()) for name in ("faithful", "complete", "fluent", "invents_nothing")]),
+            "the judge's reason for each mark, cut at 300 characters",
+        ),
+        Column("stratum", pa.int8(), "quantile stratum of similarity that the sample was drawn from, 0 is the lowest"),
+        Column("place", pa.int8(), "place in the order in which the captions were shown, from 1", nullable=False),
+        Column("finish_reason", pa.string(), "stop, length (cut), unparsable, or error", nullable=False),
+        Column("error", pa.string(), "what was wrong with the last answer, if finish_reason is unparsable or error"),
+        Column("text", pa.string(), "the last answer, cut at 2,000 characters, if finish_reason is unparsable"),
+        Column("model", pa.string(), "model that judged", nullable=False),
+        Column("revision", pa.string(), "revision of the model, where the settings say which"),
+        Column("prompt_hash", pa.string(), "first 16 hex digits of the SHA-256 of the rubric", nullable=False),
+        Column(
+            "prompt_tokens",
+            pa.int64(),
+            "tokens of rubric, captions and image in all attempts, the most that they can be where the server does "
+            f"not count them; {_REQUEST}",
+            "tokens",
+            nullable=False,
+        ),
+        Column(
+            "completion_tokens",
+            pa.int64(),
+            "tokens of the answers in all attempts, the most that they can be where the server does not count them; "
+            f"{_REQUEST}",
+            "tokens",
+            nullable=False,
+        ),
+        Column("attempts", pa.int32(), f"how often the judge was asked; {_REQUEST}", nullable=False),
+        Column("seconds", pa.float64(), f"from asking to the whole last answer; {_REQUEST}", "seconds"),
+        Column("cost", pa.float64(), f"price of the tokens; null without prices; {_REQUEST}"),
+        Column("finished_at", pa.timestamp("us", tz="UTC"), "when the last answer was whole", nullable=False),
     ]
 )
 
@@ -484,6 +532,7 @@ _TABLES = {
     "caption_scores": CAPTION_SCORES,
     "caption_preference": CAPTION_PREFERENCE,
     "best_captions": BEST_CAPTIONS,
+    "caption_judgements": CAPTION_JUDGEMENTS,
     "duplicate_pairs": DUPLICATE_PAIRS,
     "duplicate_clusters": DUPLICATE_CLUSTERS,
     "collection_map": COLLECTION_MAP,

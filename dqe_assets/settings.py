@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from dqe_assets import schemas
+from dqe_assets.caption.judging_settings import Judging
 from dqe_assets.caption.prompts import PromptError, prompt_of
 from dqe_assets.concepts.settings import ConceptSettings
 from dqe_assets.dedup.rules import DuplicateRules
@@ -80,6 +81,7 @@ class Settings(Strict):
     subsets: list[Subset] = Field(default_factory=lambda: list(DEFAULT_SUBSETS))
     concepts: ConceptSettings = Field(default_factory=ConceptSettings)
     map: MapSettings = MapSettings()
+    judging: Judging | None = None
     scaling: Scaling = Field(default_factory=Scaling)
     shards_per_run: Annotated[int, Field(ge=1)] = 16
 

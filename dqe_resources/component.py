@@ -42,10 +42,12 @@ class Component(Strict):
     """
 
     kind: ClassVar[str]
+    without_effect: ClassVar[frozenset[str]] = frozenset()
+    """Settings that change nothing that it produces, and so are no part of the signature."""
 
     def signature(self) -> dict[str, Any]:
         """The settings that change what it produces: part of the fingerprint of everything made with it."""
-        return {"kind": self.kind, **self.model_dump(mode="json")}
+        return {"kind": self.kind, **self.model_dump(mode="json", exclude=set(self.without_effect))}
 
 
 def one_of(*kinds: type[Component]) -> BeforeValidator:

@@ -75,11 +75,7 @@ def synthetic_captions(
             if every and rest.num_rows:
                 keep(rest)
     except CaptionerError as error:
-        message = (
-            f"{str(error).rstrip('.')}. {rows.captions:,} of {int(has_image.sum()):,} captions are finished and kept: "
-            "mend it and materialise the same shard again, which asks for the rest"
-        )
-        raise CaptionerError(message) from error
+        raise error.after(rows.captions, int(has_image.sum()), "captions") from error
     return rows.table(has_image)
 
 

@@ -39,9 +39,9 @@ TABLES = (
 )
 
 
-def warehouse_of(synthetic: Sequence[Stage]) -> Stage:
-    """The asset ``warehouse``, over everything that is made for each shard."""
-    names = [*TABLES, *(captions.name for captions in synthetic)]
+def warehouse_of(configured: Sequence[Stage]) -> Stage:
+    """The asset ``warehouse``, over everything that is made for each shard, of it these that the settings ask for."""
+    names = [*TABLES, *(one.name for one in configured)]
 
     def inputs(work: Work) -> WarehouseInputs:
         files = {name: work.store.urls(name, work.shards) for name in names}

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dqe_assets.report import best_plots, plots, topic_plots
+from dqe_assets.report import best_plots, judgement_plots, plots, topic_plots
 from dqe_assets.report.topic_plots import sample_map
 from dqe_assets.schemas import ORIGINAL
+from dqe_resources.captioners.judge import CRITERIA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -64,6 +65,15 @@ class _Caption:
     level: str
     independent: bool
     best: bool
+    judgement: _Judgement | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Judgement:
+    """What a judge thinks of a caption: its mean mark, and each criterion with its mark and the reason for it."""
+
+    overall: float
+    marks: tuple[tuple[str, int, str | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,9 +298,16 @@ class _Reader:
             ("Which caption the scorer prefers", lambda theme: plots.preference_bars(preferences, theme)),
             ("Images that could be read, and why others could not", lambda theme: plots.status_bars(reasons, theme)),
             ("Duplicate clusters by size", lambda theme: plots.cluster_sizes(sizes, theme)),
+            *self._judged(),
             *self._maps(),
         ]
         return [(alt, plots.data_uri(draw(plots.LIGHT)), plots.data_uri(draw(plots.DARK))) for alt, draw in drawings]
+
+    def _judged(self) -> list[tuple[str, Callable[[Theme], bytes]]]:
+        means = self._connection.sql("FROM judged_sources").to_arrow_table()
+        if not means.num_rows:
+            return []
+        return [("What the judge thinks of the captions", lambda theme: judgement_plots.marks_by_source(means, theme))]
 
     def _maps(self) -> list[tuple[str, Callable[[Theme], bytes]]]:
         mapped = self._connection.sql(
@@ -314,6 +331,12 @@ class _Reader:
                 "Most improved",
                 "Where a synthetic caption fits so much better than the caption that came with the image.",
                 "SELECT uid FROM most_improved",
+            ),
+            (
+                "judged",
+                "Judge and scorer disagree",
+                "Where the judge prefers one caption and the scorer another, both surely; with the judge's reasons.",
+                "SELECT uid FROM judge_disagreements GROUP BY uid ORDER BY max(disagreement) DESC, uid",
             ),
             (
                 "worst",
@@ -352,6 +375,7 @@ class _Reader:
         samples = {
             row["uid"]: row for row in self._rows("SELECT * FROM samples WHERE uid IN (SELECT unnest(?))", [uids])
         }
+        judgements = self._judgements(uids)
         return tuple(
             _Sample(
                 uid=uid,
@@ -359,7 +383,10 @@ class _Reader:
                 shard=row["shard"],
                 status=row["status"],
                 reason=row["reason"],
-                captions=tuple(self._caption(caption, row["best_source"]) for caption in captions.get(uid, ())),
+                captions=tuple(
+                    self._caption(caption, row["best_source"], judgements.get((uid, caption["caption_source"])))
+                    for caption in captions.get(uid, ())
+                ),
                 gain=_gain(row),
                 duplicate=row["is_duplicate"],
             )
@@ -367,7 +394,7 @@ class _Reader:
             for row in [samples[uid]]
         )
 
-    def _caption(self, row: dict[str, Any], best: str | None) -> _Caption:
+    def _caption(self, row: dict[str, Any], best: str | None, judgement: _Judgement | None) -> _Caption:
         source = row["caption_source"]
         text, rest = _folded(_clean(row["caption"]))
         return _Caption(
@@ -378,7 +405,21 @@ class _Reader:
             level=self._level(row["similarity"]),
             independent=self.independent.get(source, True),
             best=source == best,
+            judgement=judgement,
         )
+
+    def _judgements(self, uids: list[str]) -> dict[tuple[str, str], _Judgement]:
+        """What a judge thinks of captions of these samples, by uid and caption source."""
+        rows = self._rows(
+            "SELECT * FROM caption_judgements WHERE overall IS NOT NULL AND uid IN (SELECT unnest(?))", [uids]
+        )
+        return {
+            (row["uid"], row["caption_source"]): _Judgement(
+                row["overall"],
+                tuple((name.replace("_", " "), row[name], _clean(row["reasons"][name])) for name in CRITERIA),
+            )
+            for row in rows
+        }
 
     def _level(self, similarity: float | None) -> str:
         if similarity is None or self.levels is None:

@@ -21,6 +21,16 @@ from dqe_assets.report.concept_views import (
 from dqe_assets.report.duplicate_views import CAPTION_DUPLICATE_TABLE, REPEATED_CAPTIONS
 from dqe_assets.report.filter_views import FILTER_TABLES, FILTERS_REPORT, kept_by_filter, masks_table
 from dqe_assets.report.ingest_views import FETCHED, HOST_OF, INGEST_VIEWS
+from dqe_assets.report.judgement_views import (
+    AGREEMENT_REPORT,
+    JUDGED_REPORT,
+    JUDGEMENT_READ,
+    JUDGEMENT_TABLES,
+    JUDGEMENT_VIEW_OF,
+    JUDGEMENT_VIEWS,
+    judgement_statistics,
+    places_in_words,
+)
 from dqe_assets.report.relations import Table, View, columns, meaning
 from dqe_assets.report.topic_views import SAMPLE_MAP, TOPIC_TABLES, TOPIC_VIEWS
 from dqe_assets.schemas import Column, table_schema
@@ -76,7 +86,7 @@ class WarehouseInputs:
             ``synthetic_captions/<name>``, ``caption_scores``, ``caption_preference``, ``best_captions``,
             ``duplicate_clusters``,
             ``caption_duplicates``, ``collection_map``, ``pool_utilities``, ``filter_recommendation``,
-            ``filter_masks``. An asset that is absent, or has no files, counts as empty.
+            ``filter_masks``, ``caption_judgements``. An asset that is absent, or has no files, counts as empty.
         materialisations: what was written when, in the schema ``MATERIALISATIONS``.
         captioners: the captioners of the configuration.
         scorer: name and version of the scorer's model.
@@ -370,6 +380,7 @@ _TABLES = (
     ),
     *FILTER_TABLES,
     *CONCEPT_TABLES,
+    *JUDGEMENT_TABLES,
     Table(
         "materialisations",
         "What was last written to each asset and partition, when, and by which version of the code",
@@ -403,6 +414,7 @@ _VIEWS = (
     *INGEST_VIEWS,
     *CAPTION_VIEWS,
     *CONCEPT_VIEWS,
+    *JUDGEMENT_VIEWS,
     View(
         "worst_captions",
         "Images with a caption, those first whose original caption fits least, and the best caption that there is",
@@ -608,6 +620,7 @@ _READ = {
     ),
     **CONCEPT_READ,
     **BEST_READ,
+    **JUDGEMENT_READ,
 }
 """The columns that are read of each asset: never image bytes nor embeddings."""
 
@@ -620,6 +633,7 @@ _VIEW_OF = {
     "filter_masks": "stored_masks",
     **CONCEPT_VIEW_OF,
     **BEST_VIEW_OF,
+    **JUDGEMENT_VIEW_OF,
 }
 """What an asset is called while the warehouse is built, where a table of the warehouse has its name."""
 
@@ -688,6 +702,7 @@ def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
             "each other source.",
             _table(connection, CAPTIONERS_REPORT),
         ),
+        *_judgements(connection),
         Section(
             "Duplicates",
             "Samples that show the same picture, by how they were found; any is their union.",
@@ -713,6 +728,27 @@ def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
             "Shards",
             "The first 20 of those whose original captions fit least.",
             _table(connection, _SHARDS),
+        ),
+    ]
+
+
+def _judgements(connection: duckdb.DuckDBPyConnection) -> list[Section]:
+    """What a judge thinks of the captions, and how far the scorer agrees; nothing where nothing was judged."""
+    judged = _table(connection, JUDGED_REPORT)
+    if not judged.num_rows:
+        return []
+    return [
+        Section(
+            "Judgements",
+            "The judge's mean marks, 1 to 5, of the captions of a draw of the samples; low and high are the ends of "
+            f"the 95 % interval of overall.{places_in_words(connection)}",
+            judged,
+        ),
+        Section(
+            "Judge and scorer",
+            "How far they prefer the same one of two captions: agreed is the share of the pairs without ties, kappa "
+            "that beyond chance. Images where they disagree most are in the view judge_disagreements.",
+            _table(connection, AGREEMENT_REPORT),
         ),
     ]
 
@@ -815,6 +851,8 @@ def _register_inputs(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInp
         ),
     )
     connection.execute(f"CREATE TEMP VIEW kept_by_filter AS {kept_by_filter(inputs.filters)}")
+    for name, table in judgement_statistics(connection).items():
+        register(name, table)
     register("filter_steps", inputs.filter_steps)
     register("filter_pairs", inputs.filter_pairs)
     register("scorer", pa.table({"scorer": pa.array([inputs.scorer], pa.string())}))

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 class CaptionerError(DataQualityError):
     """A captioner cannot go on: says what it asked, what came back last, and what to do."""
 
+    def after(self, finished: int, total: int, what: str) -> CaptionerError:
+        """The same, with what is kept of a shard, and that it can go on: for who keeps it."""
+        return CaptionerError(
+            f"{str(self).rstrip('.')}. {finished:,} of {total:,} {what} are finished and kept: "
+            "mend it and materialise the same shard again, which asks for the rest"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -40,8 +47,9 @@ class Caption:
 
     Attributes:
         text: the caption as generated; None where there is none.
-        finish_reason: ``stop``, ``length`` where it was cut at the most tokens allowed, or ``error``.
-        error: the last error, if finish_reason is ``error``.
+        finish_reason: ``stop``, ``length`` where it was cut at the most tokens allowed, ``error``, or ``unparsable``
+            where a judge's answers were not of the form that it was asked for.
+        error: the last error, if finish_reason is ``error`` or ``unparsable``.
         prompt_tokens: tokens of prompt and image; None if nobody counted.
         completion_tokens: tokens of the text; None if nobody counted.
         seconds: from asking the model to its whole answer; None where no model ran.
@@ -50,7 +58,7 @@ class Caption:
     """
 
     text: str | None
-    finish_reason: Literal["stop", "length", "error"] = "stop"
+    finish_reason: Literal["stop", "length", "error", "unparsable"] = "stop"
     error: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -67,7 +75,6 @@ class Captioner(Component):
     columns: ClassVar[tuple[str, ...]]
     """The columns that it reads of it."""
     without_effect: ClassVar[frozenset[str]] = frozenset({"min_coverage", "image_backbones"})
-    """Settings that change no caption, and so are no part of the signature."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
     """Name of the asset ``synthetic_captions/<name>``, and of what is made of it."""
@@ -101,10 +108,6 @@ class Captioner(Component):
         """What an hour of captioning costs, if it is known."""
         return None
 
-    def signature(self) -> dict[str, Any]:
-        """The settings that change its captions."""
-        return {"kind": self.kind, **self.model_dump(mode="json", exclude=set(self.without_effect))}
-
     @abstractmethod
     def caption(self, samples: Iterator[Sample]) -> Iterator[tuple[int, Caption]]:
         """Captions as they are finished, in any order, each with its sample's place among those given, from 0.
@@ -121,38 +124,48 @@ class Captioner(Component):
         """
 
 
-class VisionCaptioner(Captioner):
-    """A captioner that sees the image: a vision-language model that is asked with a prompt."""
+class VisionModel(Component):
+    """A vision-language model that is given an image and a prompt."""
 
-    asset: ClassVar[str] = "raw_samples"
-    columns: ClassVar[tuple[str, ...]] = ("caption", "image")
-    without_effect: ClassVar[frozenset[str]] = Captioner.without_effect | {
-        "prompt",  # by name; its text is, by hash
-        "concurrency",
-        "checkpoint_every",
-        "price_per_gpu_hour",
-    }
+    without_effect: ClassVar[frozenset[str]] = frozenset({"concurrency"})
 
     model: Annotated[str, Field(min_length=1)]
     """Name or path of the model, as its engine knows it."""
     revision: str | None = None
-    """Revision of its weights, in your own words or a commit: kept with every caption."""
-    prompt: str = "default"
-    """Name of the prompt: one that comes with the platform, or a file data/prompts/NAME.txt."""
+    """Revision of its weights, in your own words or a commit: kept with all that it writes."""
     max_tokens: Annotated[int, Field(ge=1)] = 512
-    """Tokens after which a caption is cut."""
+    """Tokens after which an answer is cut."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    """0 for the most probable caption."""
+    """0 for the most probable answer."""
     seed: int | None = None
     """Seed of the sampling, where the temperature is above 0."""
     repetition_ngram_size: Annotated[int, Field(ge=1)] | None = None
     """Tokens of a run of words that may not come over and over; None for no such guard."""
     repetition_ngram_threshold: Annotated[int, Field(ge=1)] | None = None
-    """How often such a run may come before the caption is ended."""
+    """How often such a run may come before the answer is ended."""
     image_longest_side: Annotated[int, Field(ge=16, le=8192)] = 1024
     """Longest side, in pixels, that the model is given: larger images are made smaller, none larger."""
     concurrency: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Captions under way at once, at most."""
+    """Answers under way at once, at most."""
+
+
+class VisionCaptioner(VisionModel, Captioner):
+    """A captioner that sees the image: a vision-language model that is asked with a prompt."""
+
+    asset: ClassVar[str] = "raw_samples"
+    columns: ClassVar[tuple[str, ...]] = ("caption", "image")
+    without_effect: ClassVar[frozenset[str]] = (
+        VisionModel.without_effect
+        | Captioner.without_effect
+        | {
+            "prompt",  # by name; its text is, by hash
+            "checkpoint_every",
+            "price_per_gpu_hour",
+        }
+    )
+
+    prompt: str = "default"
+    """Name of the prompt: one that comes with the platform, or a file data/prompts/NAME.txt."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
     """Captions that a kill loses at most."""
     price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None

@@ -38,6 +38,7 @@ TABLES = {
     "rebalanced_subset", "curriculum",
     "caption_duplicates", "sample_map",
     "best_captions",
+    "caption_judgements", "judged_sources", "judged_places", "judge_agreement",
 }  # fmt: skip
 SECTIONS = [
     "Samples",
@@ -56,6 +57,7 @@ VIEWS = {
     "best_originals", "best_reasons",
     "worst_captions", "most_improved", "well_aligned_unique", "failure_reasons", "duplicate_groups",
     "duplicate_kinds", "quality_by_shard", "quality_by_source", "caption_quality", "asset_sizes",
+    "judge_disagreements",
     "best_filters", "caption_flags", "concept_tail", "recaptioned_concepts", "repeated_captions", "topics",
 }  # fmt: skip
 

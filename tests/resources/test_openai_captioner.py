@@ -11,7 +11,8 @@ import pytest
 from aiohttp import web
 from pydantic import ValidationError
 
-from dqe_resources.captioners.openai import NoCaptionError, OpenAICaptioner, parse_answer
+from dqe_resources.captioners.chat import NoCaptionError, parse_answer
+from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import Caption, CaptionerError, Sample
 from tests.caption_server import CaptionServer, caption_of, jpeg
 

@@ -51,21 +51,28 @@ class Prompt:
     def render(self, caption: str | None) -> str:
         """The prompt for one sample.
 
-        The caption comes from the web: it is cut, and neither tags nor control characters nor line breaks are left in
-        it, so that it cannot end the quotation that it stands in.
-
         Args:
             caption: the caption that the sample came with.
         """
         if PLACEHOLDER not in self.text:
             return self.text
-        quoted = " ".join(_CONTROL.sub(" ", normalise_original(caption or "")).split())
-        quoted = quoted.replace("<", "‹").replace(">", "›")
-        if len(quoted) > LONGEST_CAPTION:
-            quoted = quoted[: LONGEST_CAPTION - 1].rstrip() + "…"
-        if quoted:
-            return self.text.replace(PLACEHOLDER, quoted)
+        if quotation := quoted(normalise_original(caption or ""), LONGEST_CAPTION):
+            return self.text.replace(PLACEHOLDER, quotation)
         return "\n\n".join(part for part in self.text.split("\n\n") if PLACEHOLDER not in part)
+
+
+def quoted(caption: str, longest: int) -> str:
+    """A caption as a prompt may quote it between tags; empty if nothing is left of it.
+
+    It comes from the web, or from a model: it is cut, and neither tags nor control characters nor line breaks are left
+    in it, so that it cannot end the quotation that it stands in.
+
+    Args:
+        caption: the caption.
+        longest: characters that are left of it at most.
+    """
+    line = " ".join(_CONTROL.sub(" ", caption).split()).replace("<", "‹").replace(">", "›")
+    return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
 
 
 def load_prompt(name: str) -> Prompt:
@@ -77,7 +84,15 @@ def load_prompt(name: str) -> Prompt:
     files = prompt_files()
     if name not in files:
         raise PromptError(f"no prompt '{name}'; there are: {', '.join(sorted(files))}; or write {_own() / name}.txt")
-    path = files[name]
+    return read_prompt(name, files[name])
+
+
+def read_prompt(name: str, path: Path) -> Prompt:
+    """The prompt in a file.
+
+    Raises:
+        PromptError: it is empty, far too long or no text.
+    """
     try:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

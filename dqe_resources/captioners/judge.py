@@ -1,0 +1,199 @@
+"""The judge: a vision-language model behind a server that marks the captions of an image beside one another."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, create_model
+
+from dqe_resources.captioners.budget import Budget, Cap, Tokens
+from dqe_resources.captioners.chat import ChatModel, Conversation, NoCaptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import aiohttp
+
+    from dqe_resources.captioners.protocol import Caption, Sample
+
+_FENCED = re.compile(r"```(?:json)?\s*(\{.*\})\s*```", re.DOTALL | re.IGNORECASE)
+_SHOWN = 200
+
+
+class _Answer(BaseModel):
+    """What a server that constrains its answers may not add is ignored where one did."""
+
+    model_config = ConfigDict(strict=True, json_schema_extra={"additionalProperties": False})
+
+
+class Mark(_Answer):
+    """One mark of one caption; the reason comes first, so that the mark can follow from it."""
+
+    reason: str
+    # As an enumeration, which every server that takes a schema understands: not all know bounds.
+    score: Annotated[int, Field(ge=1, le=5), WithJsonSchema({"type": "integer", "enum": [1, 2, 3, 4, 5]})]
+
+
+class Judgement(_Answer):
+    """The marks of one caption: its fields are the criteria."""
+
+    faithful: Mark
+    complete: Mark
+    fluent: Mark
+    invents_nothing: Mark
+
+
+CRITERIA = tuple(Judgement.model_fields)
+
+
+class UnparsableError(ValueError):
+    """A judge's answer is not what it was asked for: says in a few words what is wrong, and quotes none of it."""
+
+
+class Judge(ChatModel):
+    """Marks captions, over the same interface, with the same patience and by the same means as a captioner.
+
+    An answer that is not of the form asked for is asked for again, with what was wrong with it.
+    """
+
+    kind: ClassVar[str] = "judge"
+    without_effect: ClassVar[frozenset[str]] = ChatModel.without_effect | {"max_prompt_tokens"}
+
+    max_tokens: Annotated[int, Field(ge=1)] = 2048
+    """Tokens after which an answer is cut: four marks with reasons for each caption of a sample."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """How often a sample is asked about again after an answer that cannot be used."""
+    max_prompt_tokens: Annotated[int, Field(ge=1)] = 8192
+    """The most that rubric, captions and image can have: so much is reserved under the cap while one is asked about."""
+    json_schema: bool = True
+    """Whether the request asks for JSON by a schema; false for a server that refuses ``response_format``."""
+
+    @property
+    def label(self) -> str:
+        """There is one."""
+        return "judging.judge"
+
+    @property
+    def worst(self) -> Tokens:
+        """The most that one request takes."""
+        return Tokens(self.max_prompt_tokens, self.max_tokens)
+
+    def judge(self, samples: Iterator[Sample], cap: Cap, spent: Tokens) -> Iterator[tuple[int, Caption]]:
+        """Answers as they come, in any order, each with its sample's place among those given, from 0.
+
+        The text of an answer can be read by ``parse``, unless its ``finish_reason`` is ``unparsable`` or ``error``.
+        Its tokens are those of all attempts: as the server counts them, or where it does not say (no usage, no answer
+        in time), the most that they can be. A sample that the cap left no room to ask about gets no answer.
+
+        Args:
+            samples: an image, the prompt in full, and as value ``labels`` those of the captions in the prompt.
+            cap: what may be spent.
+            spent: what was spent before.
+
+        Raises:
+            CaptionerError: as ``Captioner.caption``.
+        """
+        return _Judging(self, samples, Budget(cap, self.worst, spent)).judgements()
+
+    def request(self, sample: Sample) -> dict[str, Any]:
+        """The request for one sample, with the schema of the answer."""
+        if not self.json_schema:
+            return super().request(sample)
+        schema = {"name": "judgements", "strict": True, "schema": _form(sample.values["labels"]).model_json_schema()}
+        # Before what the settings say, which may say another.
+        return {"response_format": {"type": "json_schema", "json_schema": schema}} | super().request(sample)
+
+
+def parse(text: str, labels: Sequence[str]) -> Mapping[str, Judgement]:
+    """The judgement of each caption in an answer: JSON, alone, in a code fence, or with words around it.
+
+    Raises:
+        UnparsableError: it holds no JSON, or a mark is missing or none of 1 to 5.
+    """
+    fenced = _FENCED.search(text)
+    found = fenced[1] if fenced else text[text.find("{") : text.rfind("}") + 1]
+    if not found:
+        raise UnparsableError("there is no JSON object in it")
+    try:
+        answer = _form(tuple(labels)).model_validate_json(found)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UnparsableError(f"{where + ': ' if where else ''}{first['msg']}"[:_SHOWN]) from error
+    return {label: getattr(answer, label) for label in labels}
+
+
+@cache
+def _form(labels: tuple[str, ...]) -> type[_Answer]:
+    """What an answer about captions of these labels is."""
+    fields: dict[str, Any] = dict.fromkeys(labels, Judgement)
+    return create_model("Judgements", __base__=_Answer, **fields)
+
+
+class _Judging(Conversation):
+    """A conversation whose answers must be judgements, and whose requests a budget must allow."""
+
+    def __init__(self, judge: Judge, samples: Iterator[Sample], budget: Budget) -> None:
+        super().__init__(judge, self._noted(samples))
+        self._budget = budget
+        self._labels: list[Sequence[str]] = []
+        self._used: dict[int, Tokens] = {}
+        self._unusable: dict[int, NoCaptionError] = {}
+
+    def judgements(self) -> Iterator[tuple[int, Caption]]:
+        """As ``Judge.judge``."""
+        for index, caption in self.answers():
+            if (used := self._used.pop(index, None)) is not None:
+                yield index, replace(caption, prompt_tokens=used.prompt, completion_tokens=used.completion)
+
+    def _noted(self, samples: Iterator[Sample]) -> Iterator[Sample]:
+        for sample in samples:
+            if self._budget.is_exhausted:
+                return
+            self._labels.append(sample.values["labels"])
+            yield sample
+
+    async def attempt(self, session: aiohttp.ClientSession, index: int, body: bytes) -> Caption:
+        """Ask once, when the budget allows it, and see whether the answer can be used."""
+        before = self._unusable.get(index)
+        reserved = await self._budget.reserve()
+        if reserved is None:
+            raise replace(before, kind="unasked") if before else NoCaptionError("the cap is reached", "unasked")
+        used = reserved
+        try:
+            caption = await super().attempt(session, index, body if before is None else _again(body, before.message))
+            used = Tokens(
+                reserved.prompt if caption.prompt_tokens is None else caption.prompt_tokens,
+                reserved.completion if caption.completion_tokens is None else caption.completion_tokens,
+            )
+        except NoCaptionError as fault:
+            # Whoever ran out of patience does not know what the server has done.
+            used = reserved if fault.kind == "passing" else Tokens()
+            if fault.kind in {"all", "row"} and "response_format" in fault.message:
+                fault.message += "; for a server that takes none, set judging.judge.json_schema: false in data/dqe.yaml"
+            raise
+        finally:
+            self._budget.settle(reserved, used)
+            self._used[index] = self._used.get(index, Tokens()) + used
+        text = caption.text or ""
+        try:
+            parse(text, self._labels[index])
+        except UnparsableError as error:
+            cut = f", and it was cut at {self._model.max_tokens} tokens" if caption.finish_reason == "length" else ""
+            self._unusable[index] = NoCaptionError(
+                f"{error}{cut}", "unusable", text=text, seconds=caption.seconds or 0.0, reason="unparsable"
+            )
+            raise self._unusable[index] from error
+        return caption
+
+
+def _again(body: bytes, fault: str) -> bytes:
+    """The request once more, with what was wrong: where the temperature is 0, the same would be answered the same."""
+    request = json.loads(body)
+    words = f"An earlier answer could not be used: {fault}. Answer with the JSON that is asked for, and nothing else."
+    request["messages"][0]["content"].append({"type": "text", "text": words})
+    return json.dumps(request).encode()
