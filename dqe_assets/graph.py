@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dqe_assets.caption.assets import captions_of
+from dqe_assets.caption.refining_assets import refined_captions_of
 from dqe_assets.concepts import assets as concepts
 from dqe_assets.dedup.assets import caption_duplicates_of, duplicate_clusters_of, duplicate_pairs
 from dqe_assets.features.assets import image_features
@@ -16,6 +17,7 @@ from dqe_assets.report.assets import sample_gallery, warehouse_of
 from dqe_assets.scaling.assets import filter_recommendation, pool_utilities
 from dqe_assets.score.assets import caption_preference_of, caption_scores_of, joint_embeddings_of
 from dqe_assets.stage import CAPTIONER_PREFIX, Stage
+from dqe_resources.captioners.protocol import VisionCaptioner
 
 if TYPE_CHECKING:
     from dqe_assets.settings import Settings
@@ -25,6 +27,13 @@ def stages(settings: Settings) -> list[Stage]:
     """All stages, in an order in which each comes after its inputs."""
     sources = settings.caption_sources
     synthetic = [captions_of(captioner) for captioner in settings.captioners]
+    refined = [
+        refined_captions_of(settings.refining, captioner)
+        for captioner in settings.captioners
+        if isinstance(captioner, VisionCaptioner)
+        and settings.refining
+        and captioner.name == settings.refining.captioner
+    ]
     subsets = [subset_of(subset) for subset in settings.subsets]
     return [
         raw_samples,
@@ -33,6 +42,7 @@ def stages(settings: Settings) -> list[Stage]:
         joint_embeddings_of(sources, settings.scorer),
         caption_scores_of(sources),
         caption_preference_of(sources),
+        *refined,
         caption_collection_of(synthetic),
         duplicate_pairs,
         duplicate_clusters_of(settings.duplicates),
@@ -50,7 +60,7 @@ def stages(settings: Settings) -> list[Stage]:
         collection_map,
         pool_utilities,
         filter_recommendation,
-        warehouse_of(synthetic),
+        warehouse_of([*synthetic, *refined]),
         sample_gallery,
     ]
 

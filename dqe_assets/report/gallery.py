@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqe_assets.report import plots, topic_plots
+from dqe_assets.report.refining_views import REFINED_SAMPLES
 from dqe_assets.report.topic_plots import sample_map
 from dqe_assets.schemas import ORIGINAL
 
@@ -302,6 +303,12 @@ class _Reader:
                 "Most improved",
                 "Where a synthetic caption fits so much better than the caption that came with the image.",
                 "SELECT uid FROM most_improved",
+            ),
+            (
+                "refined",
+                "Refined",
+                "Captions that were asked for again, those first that gained most, beside what was there.",
+                REFINED_SAMPLES,
             ),
             (
                 "worst",

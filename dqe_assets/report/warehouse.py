@@ -20,6 +20,14 @@ from dqe_assets.report.concept_views import (
 from dqe_assets.report.duplicate_views import CAPTION_DUPLICATE_TABLE, REPEATED_CAPTIONS
 from dqe_assets.report.filter_views import FILTER_TABLES, FILTERS_REPORT, kept_by_filter, masks_table
 from dqe_assets.report.ingest_views import FETCHED, HOST_OF, INGEST_VIEWS
+from dqe_assets.report.refining_views import (
+    FINAL_REFINED,
+    REFINED_READ,
+    REFINED_ROWS,
+    REFINING_REPORT,
+    REFINING_TABLE,
+    REFINING_VIEW,
+)
 from dqe_assets.report.relations import Table, View, columns, meaning
 from dqe_assets.report.topic_views import SAMPLE_MAP, TOPIC_TABLES, TOPIC_VIEWS
 from dqe_assets.schemas import Column, table_schema
@@ -110,7 +118,7 @@ _TABLES = (
         "Every sample's caption from every caption source, with its score: one row for each sample and source",
         _UID
         | {
-            "caption_source": ("VARCHAR", "original, or a captioner's name"),
+            "caption_source": ("VARCHAR", "original, a captioner's name, or refined: where one was asked for again"),
             "caption": ("VARCHAR", "the caption as found, or the straightforward synthetic caption; null if none"),
         }
         | columns(schemas.CAPTION_SCORES, similarity="FLOAT", tokens="INTEGER", truncated="BOOLEAN")
@@ -120,7 +128,7 @@ _TABLES = (
         },
         """
         SELECT c.uid, c.caption_source, c.caption, s.similarity, s.tokens, s.truncated, c.finish_reason, c.error
-        FROM all_captions c LEFT JOIN caption_scores s USING (uid, caption_source)
+        FROM all_captions c LEFT JOIN all_scores s USING (uid, caption_source)
         ORDER BY c.place, c.uid, c.caption_source
         """,
     ),
@@ -297,6 +305,7 @@ _TABLES = (
         """,
     ),
     *CAPTION_TABLES,
+    REFINING_TABLE,
     Table(
         "duplicates",
         "Every sample that has a duplicate, once for each kind of cluster that it is in",
@@ -402,6 +411,7 @@ _SUMMARY_COLUMNS = {
 _VIEWS = (
     *INGEST_VIEWS,
     *CAPTION_VIEWS,
+    REFINING_VIEW,
     *CONCEPT_VIEWS,
     View(
         "worst_captions",
@@ -608,6 +618,7 @@ _READ = {
         ),
     ),
     **CONCEPT_READ,
+    **REFINED_READ,
 }
 """The columns that are read of each asset: never image bytes nor embeddings."""
 
@@ -618,6 +629,7 @@ _VIEW_OF = {
     "pool_utilities": "fitted_pools",
     "filter_recommendation": "recommended_filters",
     "filter_masks": "stored_masks",
+    "refined_captions": REFINED_ROWS,
     **CONCEPT_VIEW_OF,
 }
 """What an asset is called while the warehouse is built, where a table of the warehouse has its name."""
@@ -687,6 +699,7 @@ def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
             "each other source.",
             _table(connection, CAPTIONERS_REPORT),
         ),
+        *_refining(connection),
         Section(
             "Duplicates",
             "Samples that show the same picture, by how they were found; any is their union.",
@@ -764,6 +777,17 @@ FROM quality_by_shard LIMIT 20
 _NOTES = "SELECT DISTINCT note FROM caption_preference WHERE note IS NOT NULL ORDER BY note"
 
 
+def _refining(connection: duckdb.DuckDBPyConnection) -> list[Section]:
+    rounds = _table(connection, REFINING_REPORT)
+    description = (
+        "What asking again for captions that fit badly brought, round by round: how many were accepted and what they "
+        "gained, how well all that were asked about fit before and after, and the words of what was replaced, before "
+        "and now. Where independent says no, the scorer shares a backbone with who was asked or with what the prompt "
+        "told, and a gain proves nothing."
+    )
+    return [Section("Refining", description, rounds)] if rounds.num_rows else []
+
+
 def _table(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
     return connection.sql(sql).to_arrow_table()
 
@@ -796,7 +820,9 @@ def _register_inputs(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInp
         for asset, files in sorted(inputs.assets.items())
         if asset.startswith(CAPTIONS_ASSET) and files
     ]
+    connection.execute(f"CREATE TEMP VIEW final_refined AS {FINAL_REFINED}")
     connection.execute(f"CREATE TEMP VIEW all_captions AS {_all_captions(written)}")
+    connection.execute(f"CREATE TEMP VIEW all_scores AS {_ALL_SCORES}")
     connection.execute(f"CREATE TEMP VIEW generated AS {generated_captions(written)}")
     register(
         "captioner_infos",
@@ -826,7 +852,7 @@ def _register_inputs(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInp
 
 
 def _all_captions(written: Sequence[tuple[str, str]]) -> str:
-    """The original caption of every sample, and every captioner's."""
+    """The original caption of every sample, every captioner's, and the refined one where there is one."""
     return " UNION ALL ".join(
         [
             _ORIGINAL_CAPTIONS,
@@ -835,9 +861,15 @@ def _all_captions(written: Sequence[tuple[str, str]]) -> str:
                 f"FROM {parquet} c JOIN raw_samples r USING (uid)"
                 for name, parquet in written
             ),
+            "SELECT shard, uid, caption_source, caption, finish_reason, error, model FROM final_refined",
         ]
     )
 
+
+_ALL_SCORES = """
+SELECT uid, caption_source, similarity, tokens, truncated FROM caption_scores
+UNION ALL SELECT uid, caption_source, similarity, tokens, truncated FROM final_refined
+"""
 
 _ORIGINAL_CAPTIONS = """
 SELECT shard AS place, uid, 'original' AS caption_source, caption, NULL::VARCHAR AS finish_reason,

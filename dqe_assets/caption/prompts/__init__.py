@@ -59,7 +59,7 @@ class Prompt:
     text: str
     hash: str
 
-    def render(self, caption: str | None, **others: str | None) -> str:
+    def render(self, original_caption: str | None, **others: str | None) -> str:
         """The prompt for one sample.
 
         What is quoted comes from the web, or from a model: it is cut, and neither tags nor control characters nor line
@@ -67,12 +67,11 @@ class Prompt:
         is left out.
 
         Args:
-            caption: the caption that the sample came with.
+            original_caption: the caption that the sample came with.
             others: what stands for other placeholders: previous_caption, problem, labels, image_text.
         """
-        quoted = {
-            name: _quoted(text or "", _LONGEST[name]) for name, text in {"original_caption": caption, **others}.items()
-        }
+        texts = {"original_caption": original_caption, **others}
+        quoted = {name: _quoted(text or "", _LONGEST[name]) for name, text in texts.items()}
         paragraphs = (
             paragraph
             for paragraph in self.text.split("\n\n")
