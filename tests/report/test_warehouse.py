@@ -36,7 +36,7 @@ TABLES = {
     "concept_hits", "concept_frequency", "misalignment",
     "misaligned_samples", "concept_performance", "concept_performance_bins", "concept_plan", "rare_concept_retrieval",
     "rebalanced_subset", "curriculum",
-    "caption_duplicates", "sample_map",
+    "caption_duplicates", "sample_map", "refined_captions",
 }  # fmt: skip
 SECTIONS = [
     "Samples",
@@ -54,7 +54,7 @@ VIEWS = {
     "failures_by_host", "hosts",
     "worst_captions", "best_captions", "most_improved", "well_aligned_unique", "failure_reasons", "duplicate_groups",
     "duplicate_kinds", "quality_by_shard", "quality_by_source", "caption_quality", "asset_sizes",
-    "best_filters", "caption_flags", "concept_tail", "recaptioned_concepts", "repeated_captions", "topics",
+    "best_filters", "caption_flags", "refining_rounds", "concept_tail", "recaptioned_concepts", "repeated_captions", "topics",
 }  # fmt: skip
 
 
