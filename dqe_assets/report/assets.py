@@ -69,7 +69,7 @@ def warehouse_of(synthetic: Sequence[Stage]) -> Stage:
         name="warehouse",
         group="reports",
         kinds={"duckdb"},
-        code_version="3",
+        code_version="4",
         inputs=[*names, "caption_collection"],
         corpus_inputs=(*CORPUS_TABLES, *CORPUS_MANIFESTS),
         partitioned=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shutil
 import signal
@@ -38,7 +39,7 @@ from dqe_assets.caption.refining import (
 from dqe_assets.caption.refining_settings import Refining
 from dqe_assets.report.refining_plots import similarity_by_round
 from dqe_assets.report.refining_views import rounds_of
-from dqe_assets.schemas import CAPTION_SCORES, REFINED_CAPTIONS, SYNTHETIC_CAPTIONS, schema_of
+from dqe_assets.schemas import CAPTION_SCORES, REFINED_CAPTIONS
 from dqe_assets.settings import SettingsError, load_settings
 from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import CaptionerError, Sample
@@ -264,8 +265,6 @@ def test_costs_are_of_tokens_or_of_the_time_that_a_round_took() -> None:
 
 
 def test_a_seed_differs_for_each_candidate_and_is_sent() -> None:
-    import json
-
     captioner = OpenAICaptioner(name="vlm", url="http://x", model="m", seed=7)
     assert json.loads(captioner.body(Sample(seed=9)))["seed"] == 9
     assert json.loads(captioner.body(Sample()))["seed"] == 7
@@ -443,6 +442,33 @@ def test_a_captioner_that_only_gets_worse_changes_nothing_and_is_asked_once(shar
     assert only["mean_after"] == only["mean_before"]
     assert only["asked"] == len(server.requests) / 2 > 40
     assert metadata["refined"] == 0
+
+
+def test_without_labels_the_scorer_judges_what_it_did_not_say_itself(shard: Path) -> None:
+    with Learner() as server:
+
+        async def believes_the_better_caption(_: int) -> str:
+            told = re.search("<caption>(.*?)</caption>", server.prompts[-1])
+            return f"This image showcases {told[1] if told else 'a grey wall'}, seen by day."
+
+        server.answer = believes_the_better_caption
+        configure(shard, server.url, {"captioner": "vlm", "candidates": 1, "rounds": 1, "labels": 0})
+        verdicts, metadata = make("refined_captions")
+        assert not [prompt for prompt in server.prompts if "labels>" in prompt]
+    assert all(verdict.passed for verdict in verdicts.values()), verdicts
+    assert metadata["independent"] is True
+    (only,) = rounds_of(refined()).to_pylist()
+    assert only["independent"] is True
+    assert only["accepted_share"] > 0.8
+    assert only["mean_gain"] > 0.05
+
+
+def test_a_shard_with_nothing_to_ask_for_has_no_rows_and_asks_nobody(shard: Path) -> None:
+    settings = {"captioner": "vlm", "of": "labels", "flags": [], "below_original": False}
+    configure(shard, "http://127.0.0.1:9", settings, start_seconds=0)
+    verdicts, metadata = make("refined_captions")
+    assert all(verdict.passed for verdict in verdicts.values()), verdicts
+    assert (metadata["asked"], metadata["dagster/row_count"]) == (0, 0)
 
 
 @pytest.mark.parametrize(

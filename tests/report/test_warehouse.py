@@ -54,7 +54,8 @@ VIEWS = {
     "failures_by_host", "hosts",
     "worst_captions", "best_captions", "most_improved", "well_aligned_unique", "failure_reasons", "duplicate_groups",
     "duplicate_kinds", "quality_by_shard", "quality_by_source", "caption_quality", "asset_sizes",
-    "best_filters", "caption_flags", "refining_rounds", "concept_tail", "recaptioned_concepts", "repeated_captions", "topics",
+    "best_filters", "caption_flags", "concept_tail", "recaptioned_concepts", "repeated_captions", "topics",
+    "refining_rounds",
 }  # fmt: skip
 
 
