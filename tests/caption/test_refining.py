@@ -579,29 +579,28 @@ def replaced(table: pa.Table, column: str, value: Any) -> pa.Table:
     return table.set_column(table.column_names.index(column), field, pa.array([value] * len(table), field.type))
 
 
-@pytest.mark.parametrize(
-    ("check", "damage"),
-    [
-        ("keys_unique", lambda table: pa.concat_tables([table, table.slice(0, 1)])),
-        ("similarity_finite", lambda table: replaced(table, "similarity", 1.5)),
-        ("accepted_fit_better", lambda table: replaced(table, "accepted", True)),
-        ("accepted_fit_better", lambda table: replaced(table, "veto", "refusal")),
-        ("accepted_fit_better", lambda table: replaced(table, "previous_similarity", 1.0)),
-        ("none_lowered", lambda table: replaced(table, "similarity", -0.9)),
-        ("answered", lambda table: replaced(table, "caption", None)),
-    ],
-)
-def test_each_check_can_fail(shard: Path, check: str, damage: Any) -> None:
+DAMAGES = [
+    ("keys_unique", lambda table: pa.concat_tables([table, table.slice(0, 1)])),
+    ("similarity_finite", lambda table: replaced(table, "similarity", 1.5)),
+    ("accepted_fit_better", lambda table: replaced(table, "accepted", True)),
+    ("accepted_fit_better", lambda table: replaced(table, "veto", "refusal")),
+    ("accepted_fit_better", lambda table: replaced(table, "previous_similarity", 1.0)),
+    ("none_lowered", lambda table: replaced(table, "similarity", -0.9)),
+    ("answered", lambda table: replaced(table, "caption", None)),
+]
+
+
+def test_each_check_can_fail(shard: Path) -> None:
     with Learner() as server:
         configure(shard, server.url, {"captioner": "vlm", "rounds": 1, "candidates": 2})
-        settings = load_settings()
-        stage = next(stage for stage in graph.stages(settings) if stage.name == "refined_captions")
-        work = stage.work(settings, SHARD, [SHARD])
-        stored = load_settings().opened_store.get("refined_captions", SHARD)
-        assert stored is None
-        stage.make(work, stage.components(graph.resources(settings)))
-    run = next(one.run for one in stage.checks if one.name == check)
-    good, bad = run(work, refined()), run(work, damage(refined()))
-    assert good.passed, good.message
-    assert not bad.passed
-    assert bad.message != good.message or bad.values != good.values
+        make("refined_captions")
+    settings = load_settings()
+    stage = next(stage for stage in graph.stages(settings) if stage.name == "refined_captions")
+    work = stage.work(settings, SHARD, [SHARD])
+    checks = {check.name: check.run for check in stage.checks}
+    assert set(checks) == {name for name, _ in DAMAGES}
+    for name, damage in DAMAGES:
+        good, bad = checks[name](work, refined()), checks[name](work, damage(refined()))
+        assert good.passed, good.message
+        assert not bad.passed, name
+        assert bad.message != good.message or bad.values != good.values
