@@ -394,11 +394,12 @@ def similarities(source: str = "vlm") -> dict[str, float | None]:
 
 def test_a_captioner_that_answers_better_when_it_is_told_more_raises_scores_and_lowers_none(shard: Path) -> None:
     with Learner() as server:
-        configure(shard, server.url, {"captioner": "vlm", "below": 0.5, "rounds": 3, "max_tokens": 99})
+        configure(shard, server.url, {"captioner": "vlm", "below": 0.5, "rounds": 3, "max_tokens": 99}, seed=100)
         verdicts, metadata = make("refined_captions")
         requests, prompts = len(server.requests), server.prompts
         assert {body["max_tokens"] for body in server.requests} == {99}
         assert {body["temperature"] for body in server.requests} == {0.7}
+        assert {body["seed"] for body in server.requests} == set(range(100, 109)), "another for each of 3 x 3"
     assert all(verdict.passed for verdict in verdicts.values()), verdicts
     table, before = refined(), similarities()
     assert table.num_rows == requests
