@@ -31,6 +31,8 @@ from dqe_assets.report import (
 from dqe_assets.report.caption_views import CAPTIONERS_REPORT
 from dqe_assets.report.duplicate_plots import duplicate_thresholds
 from dqe_assets.report.planted import pair_similarity
+from dqe_assets.report.refining_plots import similarity_before_and_after
+from dqe_assets.report.refining_views import rounds_of
 from dqe_assets.report.topic_plots import sample_map
 from dqe_assets.scaling.recommend import amount, answer, fitted_pools
 from dqe_assets.schemas import (
@@ -38,6 +40,7 @@ from dqe_assets.schemas import (
     ORIGINAL,
     POOL_UTILITIES,
     RAW_SAMPLES,
+    REFINED,
     SYNTHETIC_CAPTIONS,
     SYNTHETIC_CAPTIONS_PREFIX,
 )
@@ -562,6 +565,28 @@ def _judged_table(table: pa.Table, by: str) -> dg.MarkdownMetadataValue:
         [row[by], row["judged"], *(_with_interval(row, measure) for measure in MEASURES)] for row in table.to_pylist()
     ]
     return _table([by, "judged", *MEASURES], rows)
+
+
+def refined_captions(work: Work, table: pa.Table) -> Metadata:
+    """What each round brought and took, whether that proves anything, and answers beside what they were asked for."""
+    rounds = rounds_of(table)
+    independent = REFINED not in work.settings.judged_by_their_own
+    accepted = table.filter(table["accepted"])
+    return {
+        "asked": len(pc.unique(table["uid"])),
+        "refined": len(pc.unique(accepted["uid"])),
+        "independent": independent
+        or dg.MetadataValue.md(
+            "**no: the scorer shares a backbone with the captioner, or with the labels that the prompt says "
+            "(`labels: 0` leaves them out); a higher similarity then proves nothing**"
+        ),
+        "rounds": _table(rounds.column_names[1:], [list(row.values())[1:] for row in rounds.to_pylist()]),
+        "similarity": _picture(similarity_before_and_after(table), "similarity before the first round and after each"),
+        "reasons": _table(["reason", "answers asked for"], list(_counts(table["reason"]).items())[:PREVIEW_ROWS]),
+        "vetoes": _table(["veto", "answers"], list(_counts(table["veto"].drop_null()).items())),
+        "errors": _table(["error", "answers"], list(_counts(table["error"].drop_null()).items())[:PREVIEW_ROWS]),
+        "preview": _preview(accepted, ["round", "reason", "previous_similarity", "similarity", "caption"]),
+    }
 
 
 def _with_interval(row: dict[str, Any], name: str) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dqe_assets.caption.assets import captions_of
 from dqe_assets.caption.judge_assets import caption_judgements_of
+from dqe_assets.caption.refining_assets import refined_captions_of
 from dqe_assets.concepts import assets as concepts
 from dqe_assets.dedup.assets import caption_duplicates_of, duplicate_clusters_of, duplicate_pairs
 from dqe_assets.features.assets import image_features
@@ -17,6 +18,7 @@ from dqe_assets.report.assets import sample_gallery, warehouse_of
 from dqe_assets.scaling.assets import filter_recommendation, pool_utilities
 from dqe_assets.score.assets import best_captions_of, caption_preference_of, caption_scores_of, joint_embeddings_of
 from dqe_assets.stage import CAPTIONER_PREFIX, Stage
+from dqe_resources.captioners.protocol import VisionCaptioner
 
 if TYPE_CHECKING:
     from dqe_assets.settings import Settings
@@ -27,6 +29,13 @@ def stages(settings: Settings) -> list[Stage]:
     sources = settings.caption_sources
     synthetic = [captions_of(captioner) for captioner in settings.captioners]
     judged = [caption_judgements_of(synthetic, settings.judging)] if settings.judging else []
+    refined = [
+        refined_captions_of(settings.refining, captioner)
+        for captioner in settings.captioners
+        if isinstance(captioner, VisionCaptioner)
+        and settings.refining
+        and captioner.name == settings.refining.captioner
+    ]
     subsets = [subset_of(subset) for subset in settings.subsets]
     return [
         raw_samples,
@@ -36,7 +45,8 @@ def stages(settings: Settings) -> list[Stage]:
         caption_scores_of(sources),
         caption_preference_of(sources),
         *judged,
-        best_captions_of(synthetic, [stage.name for stage in judged]),
+        *refined,
+        best_captions_of(synthetic, [stage.name for stage in (*judged, *refined)]),
         caption_collection_of(synthetic),
         duplicate_pairs,
         duplicate_clusters_of(settings.duplicates),
@@ -54,7 +64,7 @@ def stages(settings: Settings) -> list[Stage]:
         collection_map,
         pool_utilities,
         filter_recommendation,
-        warehouse_of([*synthetic, *judged]),
+        warehouse_of([*synthetic, *judged, *refined]),
         sample_gallery,
     ]
 

@@ -25,6 +25,10 @@ REFINED = "refined"
 """The caption source of what was asked for again and accepted."""
 
 
+REFINED = "refined"
+"""The caption source of captions that were asked for again, and fit better than what was there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column: its name, Arrow type, meaning and, where it is a quantity, unit."""
@@ -523,6 +527,69 @@ COLLECTION_MAP = table_schema(
     ]
 )
 
+REFINED_CAPTIONS = table_schema(
+    [
+        UID,
+        Column("caption_source", pa.string(), "whose caption was asked for again", nullable=False),
+        Column("round", pa.int32(), "from 1", nullable=False),
+        Column("candidate", pa.int32(), "which of the answers of the round, from 0", nullable=False),
+        Column(
+            "reason",
+            pa.string(),
+            "why it was asked for: no_caption, below, below_original, or flags of the caption that there was",
+            nullable=False,
+        ),
+        Column("text", pa.string(), "the answer as generated; null where there is none"),
+        Column("caption", pa.string(), "the straightforward caption made of it"),
+        Column("flags", pa.list_(pa.string()), "what is wrong with it, as in synthetic_captions"),
+        Column(
+            "veto",
+            pa.string(),
+            "why it is not accepted whatever its similarity: a flag, unchanged, word_list (hardly a sentence), or "
+            "too_long; null where nothing speaks against it",
+        ),
+        Column("finish_reason", pa.string(), "stop, length (cut) or error", nullable=False),
+        Column("error", pa.string(), "the last error, if finish_reason is error"),
+        Column("similarity", pa.float32(), "cosine of the answer and the image, as in caption_scores", "-1 to 1"),
+        Column("previous_similarity", pa.float32(), "that of the caption that there was before the round", "-1 to 1"),
+        Column(
+            "accepted",
+            pa.bool_(),
+            "whether it took the place of that caption: the best of its round, and better than what was there",
+            nullable=False,
+        ),
+        Column("words", pa.int32(), "words of the answer", "words"),
+        Column("previous_words", pa.int32(), "words of the caption that there was before the round", "words"),
+        Column("tokens", pa.int32(), "tokens of the answer for the scorer, special ones included", "tokens"),
+        Column("truncated", pa.bool_(), "whether it was longer than the scorer reads"),
+        Column(
+            "independent",
+            pa.bool_(),
+            "false where the scorer shares a backbone with the captioner, or with the labels that the prompt says: "
+            "a higher similarity then proves nothing",
+            nullable=False,
+        ),
+        Column("model", pa.string(), "model that wrote it", nullable=False),
+        Column("revision", pa.string(), "revision of the model, where the settings say which"),
+        Column("prompt", pa.string(), "name and version of the prompt"),
+        Column("prompt_hash", pa.string(), "first 16 hex digits of the SHA-256 of the prompt's text"),
+        Column("temperature", pa.float32(), "of the sampling"),
+        Column("prompt_tokens", pa.int32(), "tokens of prompt and image, as the engine counts them", "tokens"),
+        Column("completion_tokens", pa.int32(), "tokens of the answer, as the engine counts them", "tokens"),
+        Column("seconds", pa.float64(), "from asking to the whole answer", "seconds"),
+        Column("attempts", pa.int32(), "how often the model was asked"),
+        Column(
+            "cost",
+            pa.float64(),
+            "by its tokens, or its share of the time that the round took, at the price configured when it was asked; "
+            "null without a price",
+        ),
+        Column("finished_at", pa.timestamp("us", tz="UTC"), "when the answer was whole"),
+    ]
+)
+"""Only samples that were asked about have rows: one for each round and candidate. A sample's refined caption is that
+of its accepted row of the highest round; where there is none, nothing better was found."""
+
 SYNTHETIC_CAPTIONS_PREFIX = "synthetic_captions/"
 
 _TABLES = {
@@ -547,6 +614,7 @@ _TABLES = {
     "rare_concept_retrieval": RARE_CONCEPT_RETRIEVAL,
     "rebalanced_subset": REBALANCED_SUBSET,
     "curriculum": CURRICULUM,
+    "refined_captions": REFINED_CAPTIONS,
 }
 
 

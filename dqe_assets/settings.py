@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from dqe_assets import schemas
 from dqe_assets.caption.judging_settings import Judging
 from dqe_assets.caption.prompts import PromptError, prompt_of
+from dqe_assets.caption.refining_settings import Refining, check_refining
 from dqe_assets.concepts.settings import ConceptSettings
 from dqe_assets.dedup.rules import DuplicateRules
 from dqe_assets.filtering.configured import DEFAULT_FILTERS, DEFAULT_SUBSETS, FilterName, Subset, check_selection
@@ -69,6 +70,7 @@ class Settings(Strict):
     engines: list[ServedEngine] = Field(default_factory=list)
     image_model: ImageModel = Field(default_factory=ImageModel)
     scorer: AnyScorer = Field(default_factory=LabelSpace)
+    refining: Refining | None = None
     vectors: AnyVectors = Field(default_factory=EmbeddedQdrant)
     warehouse: Warehouse = Field(default_factory=Warehouse)
     store: str = "store"
@@ -132,6 +134,12 @@ class Settings(Strict):
         return self
 
     @model_validator(mode="after")
+    def _refining_is_sound(self) -> Self:
+        if self.refining is not None:
+            check_refining(self.refining, self.captioners)
+        return self
+
+    @model_validator(mode="after")
     def _selection_is_sound(self) -> Self:
         check_selection(self.filters, self.subsets)
         return self
@@ -148,8 +156,18 @@ class Settings(Strict):
 
     @property
     def judged_by_their_own(self) -> frozenset[str]:
-        """Names of captioners that share an image backbone with the scorer, whose preference then proves nothing."""
-        return frozenset(one.name for one in self.captioners if one.backbones & self.scorer.backbones)
+        """Caption sources that share an image backbone with the scorer, whose preference then proves nothing.
+
+        Captioners, by name; and ``refined``, where the captioner that was asked again shares one, or was told labels
+        by a classifier that does.
+        """
+        shared = {one.name for one in self.captioners if one.backbones & self.scorer.backbones}
+        tells = (
+            self.refining is not None and self.refining.labels and self.image_model.backbone in self.scorer.backbones
+        )
+        if self.refining is not None and (tells or self.refining.captioner in shared):
+            shared.add(schemas.REFINED)
+        return frozenset(shared)
 
     @cached_property
     def opened_store(self) -> Store:

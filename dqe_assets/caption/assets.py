@@ -56,7 +56,7 @@ def captions_of(captioner: Captioner) -> Stage:
             work.store.batches(captioner.asset, work.partition, schema, captioner.columns, ROWS_AT_ONCE),
             captioner,
             prompt=prompt_of(captioner),
-            known=_known(work) if isinstance(captioner, VisionCaptioner) else None,
+            known=known_rows(work, SYNTHETIC_CAPTIONS) if isinstance(captioner, VisionCaptioner) else None,
             keep=work.checkpoint.append,
             track=work.track,
         )
@@ -64,11 +64,16 @@ def captions_of(captioner: Captioner) -> Stage:
     return synthetic
 
 
-def _known(work: Work) -> pa.Table:
-    """Rows that were made of the same inputs in the same way: by a run that was interrupted, or that failed a check."""
-    known = [work.checkpoint.rows(SYNTHETIC_CAPTIONS)]
+def known_rows(work: Work, schema: pa.Schema) -> pa.Table:
+    """Rows that were made of the same inputs in the same way: by a run that was interrupted, or that failed a check.
+
+    Args:
+        work: the work.
+        schema: the columns of them.
+    """
+    known = [work.checkpoint.rows(schema)]
     with contextlib.suppress(StorageError):
         stored = work.store.get(work.asset, work.partition)
         if stored and stored.stamp.failed_checks and stored.stamp.fingerprint == work.version:
-            known.append(work.read(work.asset))
+            known.append(work.read(work.asset, schema.names))
     return pa.concat_tables(known)

@@ -13,7 +13,7 @@ from dqe_assets import describe
 from dqe_assets.filtering.masks import pairs_table, steps_table
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
 from dqe_assets.report.warehouse import MATERIALISATIONS, CaptionerInfo, WarehouseInputs, build_warehouse
-from dqe_assets.schemas import RAW_SAMPLES
+from dqe_assets.schemas import RAW_SAMPLES, REFINED
 from dqe_assets.stage import Check, Facts, Stage, Verdict, Work, stage
 from dqe_resources.cache import data_directory
 from dqe_resources.storage import replace_file
@@ -190,6 +190,22 @@ def _captioners(work: Work) -> list[CaptionerInfo]:
             captioner.price_per_hour,
         )
         for captioner in work.settings.captioners
+    ] + _refiner(work)
+
+
+def _refiner(work: Work) -> list[CaptionerInfo]:
+    """Refined captions stand beside the captioners', as those of another one."""
+    rules = work.settings.refining
+    return [
+        CaptionerInfo(
+            REFINED,
+            "refining",
+            captioner.model_id,
+            tuple(sorted(captioner.backbones)),
+            REFINED in work.settings.judged_by_their_own,
+        )
+        for captioner in work.settings.captioners
+        if rules is not None and captioner.name == rules.captioner
     ]
 
 

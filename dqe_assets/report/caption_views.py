@@ -56,7 +56,7 @@ def generated_captions(files: Iterable[tuple[str, str]]) -> str:
     )
 
 
-def _busy(group: str) -> str:
+def busy(group: str, of: str = "caption_generation") -> str:
     """SQL that gives ``busy_seconds`` for each group: as ``dqe_assets.caption.accounting.busy_seconds``."""
     return f"""
         SELECT {group}, sum(greatest(epoch_us(finished_at) - greatest(start, covered), 0)) / 1e6 AS busy_seconds
@@ -66,7 +66,7 @@ def _busy(group: str) -> str:
             ), start) AS covered
             FROM (
                 SELECT *, epoch_us(finished_at) - round(seconds * 1e6)::BIGINT AS start
-                FROM caption_generation WHERE seconds IS NOT NULL
+                FROM {of} WHERE seconds IS NOT NULL
             )
         ) GROUP BY {group}
     """  # noqa: S608
@@ -98,7 +98,7 @@ CAPTION_TABLES = (
         "What captions took, by captioner and shard: tokens, time, cost",
         _PLACE | _ACCOUNT,
         f"""
-        WITH busy AS ({_busy("caption_source, shard")}), taken AS (
+        WITH busy AS ({busy("caption_source, shard")}), taken AS (
             SELECT shard, caption_source, {_WRITTEN} AS captions, count(*) FILTER (finish_reason = 'error') AS errors,
                 sum(attempts)::BIGINT AS attempts, sum(prompt_tokens)::BIGINT AS prompt_tokens,
                 sum(completion_tokens)::BIGINT AS completion_tokens, sum(seconds) AS request_seconds
@@ -138,7 +138,7 @@ CAPTION_TABLES = (
             "flags": ("VARCHAR", "how many captions have each flag"),
         },
         f"""
-        WITH busy AS ({_busy("caption_source")}), quality AS (
+        WITH busy AS ({busy("caption_source")}), quality AS (
             SELECT caption_source, count(caption) AS captions, avg(similarity) AS mean_similarity
             FROM captions GROUP BY caption_source
         ), made AS (

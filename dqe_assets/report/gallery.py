@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dqe_assets.report import best_plots, judgement_plots, plots, topic_plots
+from dqe_assets.report.refining_views import REFINED_SAMPLES
 from dqe_assets.report.topic_plots import sample_map
 from dqe_assets.schemas import ORIGINAL
 from dqe_resources.captioners.judge import CRITERIA
@@ -337,6 +338,12 @@ class _Reader:
                 "Judge and scorer disagree",
                 "Where the judge prefers one caption and the scorer another, both surely; with the judge's reasons.",
                 "SELECT uid FROM judge_disagreements GROUP BY uid ORDER BY max(disagreement) DESC, uid",
+            ),
+            (
+                "refined",
+                "Refined",
+                "Captions that were asked for again, those first that gained most, beside what was there.",
+                REFINED_SAMPLES,
             ),
             (
                 "worst",

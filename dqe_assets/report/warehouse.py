@@ -31,6 +31,14 @@ from dqe_assets.report.judgement_views import (
     judgement_statistics,
     places_in_words,
 )
+from dqe_assets.report.refining_views import (
+    FINAL_REFINED,
+    REFINED_READ,
+    REFINED_ROWS,
+    REFINING_REPORT,
+    REFINING_TABLE,
+    REFINING_VIEW,
+)
 from dqe_assets.report.relations import Table, View, columns, meaning
 from dqe_assets.report.topic_views import SAMPLE_MAP, TOPIC_TABLES, TOPIC_VIEWS
 from dqe_assets.schemas import Column, table_schema
@@ -123,7 +131,7 @@ _TABLES = (
         "Every sample's caption from every caption source, with its score: one row for each sample and source",
         _UID
         | {
-            "caption_source": ("VARCHAR", "original, or a captioner's name"),
+            "caption_source": ("VARCHAR", "original, a captioner's name, or refined: where one was asked for again"),
             "caption": ("VARCHAR", "the caption as found, or the straightforward synthetic caption; null if none"),
         }
         | columns(schemas.CAPTION_SCORES, similarity="FLOAT", tokens="INTEGER", truncated="BOOLEAN")
@@ -133,7 +141,7 @@ _TABLES = (
         },
         """
         SELECT c.uid, c.caption_source, c.caption, s.similarity, s.tokens, s.truncated, c.finish_reason, c.error
-        FROM all_captions c LEFT JOIN caption_scores s USING (uid, caption_source)
+        FROM all_captions c LEFT JOIN all_scores s USING (uid, caption_source)
         ORDER BY c.place, c.uid, c.caption_source
         """,
     ),
@@ -306,6 +314,7 @@ _TABLES = (
         """,
     ),
     *CAPTION_TABLES,
+    REFINING_TABLE,
     Table(
         "duplicates",
         "Every sample that has a duplicate, once for each kind of cluster that it is in",
@@ -413,6 +422,7 @@ _SUMMARY_COLUMNS = {
 _VIEWS = (
     *INGEST_VIEWS,
     *CAPTION_VIEWS,
+    REFINING_VIEW,
     *CONCEPT_VIEWS,
     *JUDGEMENT_VIEWS,
     View(
@@ -621,6 +631,7 @@ _READ = {
     **CONCEPT_READ,
     **BEST_READ,
     **JUDGEMENT_READ,
+    **REFINED_READ,
 }
 """The columns that are read of each asset: never image bytes nor embeddings."""
 
@@ -631,6 +642,7 @@ _VIEW_OF = {
     "pool_utilities": "fitted_pools",
     "filter_recommendation": "recommended_filters",
     "filter_masks": "stored_masks",
+    "refined_captions": REFINED_ROWS,
     **CONCEPT_VIEW_OF,
     **BEST_VIEW_OF,
     **JUDGEMENT_VIEW_OF,
@@ -703,6 +715,7 @@ def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
             _table(connection, CAPTIONERS_REPORT),
         ),
         *_judgements(connection),
+        *_refining(connection),
         Section(
             "Duplicates",
             "Samples that show the same picture, by how they were found; any is their union.",
@@ -801,6 +814,17 @@ FROM quality_by_shard LIMIT 20
 _NOTES = "SELECT DISTINCT note FROM caption_preference WHERE note IS NOT NULL ORDER BY note"
 
 
+def _refining(connection: duckdb.DuckDBPyConnection) -> list[Section]:
+    rounds = _table(connection, REFINING_REPORT)
+    description = (
+        "What asking again for captions that fit badly brought, round by round: how many were accepted and what they "
+        "gained, how well all that were asked about fit before and after, and the words of what was replaced, before "
+        "and now. Where independent says no, the scorer shares a backbone with who was asked or with what the prompt "
+        "told, and a gain proves nothing."
+    )
+    return [Section("Refining", description, rounds)] if rounds.num_rows else []
+
+
 def _table(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
     return connection.sql(sql).to_arrow_table()
 
@@ -833,7 +857,9 @@ def _register_inputs(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInp
         for asset, files in sorted(inputs.assets.items())
         if asset.startswith(CAPTIONS_ASSET) and files
     ]
+    connection.execute(f"CREATE TEMP VIEW final_refined AS {FINAL_REFINED}")
     connection.execute(f"CREATE TEMP VIEW all_captions AS {_all_captions(written)}")
+    connection.execute(f"CREATE TEMP VIEW all_scores AS {_ALL_SCORES}")
     connection.execute(f"CREATE TEMP VIEW generated AS {generated_captions(written)}")
     register(
         "captioner_infos",
@@ -865,7 +891,7 @@ def _register_inputs(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInp
 
 
 def _all_captions(written: Sequence[tuple[str, str]]) -> str:
-    """The original caption of every sample, and every captioner's."""
+    """The original caption of every sample, every captioner's, and the refined one where there is one."""
     return " UNION ALL ".join(
         [
             _ORIGINAL_CAPTIONS,
@@ -874,9 +900,15 @@ def _all_captions(written: Sequence[tuple[str, str]]) -> str:
                 f"FROM {parquet} c JOIN raw_samples r USING (uid)"
                 for name, parquet in written
             ),
+            "SELECT shard, uid, caption_source, caption, finish_reason, error, model FROM final_refined",
         ]
     )
 
+
+_ALL_SCORES = """
+SELECT uid, caption_source, similarity, tokens, truncated FROM caption_scores
+UNION ALL SELECT uid, caption_source, similarity, tokens, truncated FROM final_refined
+"""
 
 _ORIGINAL_CAPTIONS = """
 SELECT shard AS place, uid, 'original' AS caption_source, caption, NULL::VARCHAR AS finish_reason,

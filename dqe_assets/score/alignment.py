@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dqe_resources.scorers.protocol import Scorer
+    from dqe_resources.text_encoders.protocol import TextEmbeddings
 
 
 def joint_embeddings(
@@ -78,15 +79,13 @@ def caption_scores(embeddings: pa.Table, caption_sources: Sequence[str]) -> pa.T
         captions = _items(embeddings, source)
         rows, vectors = to_matrix(captions["embedding"])
         both, left, right = np.intersect1d(image_rows, rows, assume_unique=True, return_indices=True)
-        similarity = (
-            np.einsum("nd,nd->n", image_vectors[left], vectors[right]) if len(both) else np.empty(0, np.float32)
-        )
+        similarity = _cosines(image_vectors[left], vectors[right]) if len(both) else np.empty(0, np.float32)
         parts.append(
             pa.table(
                 {
                     "uid": captions["uid"],
                     "caption_source": pa.repeat(source, total),
-                    "similarity": scatter(np.clip(similarity, -1, 1), both, total, pa.float32()),
+                    "similarity": scatter(similarity, both, total, pa.float32()),
                     "tokens": captions["tokens"],
                     "truncated": captions["truncated"],
                 },
@@ -94,6 +93,28 @@ def caption_scores(embeddings: pa.Table, caption_sources: Sequence[str]) -> pa.T
             )
         )
     return pa.concat_tables(parts)
+
+
+def similarities_with(images: np.ndarray, texts: Sequence[str], scorer: Scorer) -> tuple[np.ndarray, TextEmbeddings]:
+    """How well texts fit images, as ``caption_scores`` has it of captions that are in the store.
+
+    Args:
+        images: [n, d], of ``joint_embeddings``.
+        texts: n texts.
+        scorer: the scorer of those embeddings.
+
+    Returns:
+        float32 [n], and the texts' embeddings.
+    """
+    embedded = scorer.embed_texts(texts)
+    if not len(texts):
+        return np.empty(0, np.float32), embedded
+    return _cosines(images, embedded.vectors.astype(np.float16).astype(np.float32)), embedded
+
+
+def _cosines(images: np.ndarray, captions: np.ndarray) -> np.ndarray:
+    cosines: np.ndarray = np.clip(np.einsum("nd,nd->n", images, captions), -1, 1)
+    return cosines
 
 
 def caption_preference(

@@ -112,7 +112,7 @@ class ChatModel(VisionModel):
         """The request for one sample."""
         image = base64.b64encode(sample.image).decode("ascii")
         optional = {
-            "seed": self.seed,
+            "seed": self.seed if sample.seed is None else sample.seed,
             "repetition_ngram_size": self.repetition_ngram_size,
             "repetition_ngram_threshold": self.repetition_ngram_threshold,
         }

@@ -46,12 +46,14 @@ class Request:
         index: the sample's place among those given.
         image: a PIL image in RGB; None if it could not be read.
         prompt: the prompt in full.
+        seed: seed of the sampling; None for that of the settings.
         attempt: how often it has been asked, this time included.
     """
 
     index: int
     image: Any
     prompt: str
+    seed: int | None = None
     attempt: int = 1
 
 
@@ -207,7 +209,7 @@ def _request(numbered: tuple[int, Sample]) -> Request:
     index, sample = numbered
     try:
         with Image.open(BytesIO(sample.image)) as image:
-            return Request(index, image.convert("RGB"), sample.prompt)
+            return Request(index, image.convert("RGB"), sample.prompt, sample.seed)
     except OSError:
         return Request(index, None, sample.prompt)
 
@@ -298,9 +300,11 @@ class LmdeployEngine:
 
         image = {"type": "image_data", "image_data": {"data": request.image, **self._image}}
         messages = [{"role": "user", "content": [image, {"type": "text", "text": request.prompt}]}]
-        engine = self.pipeline.async_engine
+        engine, generation = self.pipeline.async_engine, self._generation
+        if request.seed is not None:
+            generation = replace(generation, random_seed=request.seed)
         try:
-            prepared = await engine.preprocess(messages, self.pipeline.session(), gen_config=self._generation)
+            prepared = await engine.preprocess(messages, self.pipeline.session(), gen_config=generation)
             parts = [part async for part in engine.generate(prepared, stream_response=False)]
         except RequestError as error:
             return _failed(error.code.value, error.message)

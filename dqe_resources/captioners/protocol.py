@@ -34,11 +34,13 @@ class Sample:
         values: the columns that the captioner reads.
         image: for a captioner that sees the image, a JPEG whose longest side is at most its ``image_longest_side``.
         prompt: for a captioner that sees the image, the prompt in full.
+        seed: seed of the sampling, in place of the captioner's.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
     image: bytes = b""
     prompt: str = ""
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ TABLES = {
     "caption_duplicates", "sample_map",
     "best_captions",
     "caption_judgements", "judged_sources", "judged_places", "judge_agreement",
+    "refined_captions",
 }  # fmt: skip
 SECTIONS = [
     "Samples",
@@ -59,6 +60,7 @@ VIEWS = {
     "duplicate_kinds", "quality_by_shard", "quality_by_source", "caption_quality", "asset_sizes",
     "judge_disagreements",
     "best_filters", "caption_flags", "concept_tail", "recaptioned_concepts", "repeated_captions", "topics",
+    "refining_rounds",
 }  # fmt: skip
 
 

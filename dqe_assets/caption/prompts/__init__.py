@@ -20,11 +20,22 @@ PLACEHOLDER = "{original_caption}"
 """Where a prompt quotes the sample's own caption; where there is none, that whole paragraph is left out."""
 
 LONGEST_CAPTION = 500
-"""Characters of a sample's caption that go into a prompt."""
+"""Characters of a sample's caption, of its labels, or of the text found in it that go into a prompt."""
+
+LONGEST_DESCRIPTION = 2_000
+"""Characters of an earlier description, and of what is wrong with it, that go into a prompt."""
 
 LONGEST_PROMPT = 20_000
 """Characters that a prompt may have: a file that is longer was not meant as one."""
 
+_LONGEST = {
+    "original_caption": LONGEST_CAPTION,
+    "labels": LONGEST_CAPTION,
+    "image_text": LONGEST_CAPTION,
+    "previous_caption": LONGEST_DESCRIPTION,
+    "problem": LONGEST_DESCRIPTION,
+}
+_PLACEHOLDER = re.compile(rf"\{{({'|'.join(_LONGEST)})\}}")
 _VERSION = re.compile(r"version:[ \t]*(\S+)[ \t]*\n\s*")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
@@ -48,30 +59,37 @@ class Prompt:
     text: str
     hash: str
 
-    def render(self, caption: str | None) -> str:
+    def render(self, original_caption: str | None, **others: str | None) -> str:
         """The prompt for one sample.
 
+        A paragraph with nothing to quote is left out.
+
         Args:
-            caption: the caption that the sample came with.
+            original_caption: the caption that the sample came with.
+            others: what stands for other placeholders: previous_caption, problem, labels, image_text.
         """
-        if PLACEHOLDER not in self.text:
-            return self.text
-        if quotation := quoted(normalise_original(caption or ""), LONGEST_CAPTION):
-            return self.text.replace(PLACEHOLDER, quotation)
-        return "\n\n".join(part for part in self.text.split("\n\n") if PLACEHOLDER not in part)
+        texts = {"original_caption": original_caption, **others}
+        quotations = {name: quoted(normalise_original(text or ""), _LONGEST[name]) for name, text in texts.items()}
+        paragraphs = (
+            paragraph
+            for paragraph in self.text.split("\n\n")
+            if all(quotations.get(name) for name in _PLACEHOLDER.findall(paragraph))
+        )
+        # In one pass: a placeholder within what is quoted is text like any other.
+        return _PLACEHOLDER.sub(lambda match: quotations[match[1]], "\n\n".join(paragraphs))
 
 
-def quoted(caption: str, longest: int) -> str:
-    """A caption as a prompt may quote it between tags; empty if nothing is left of it.
+def quoted(text: str, longest: int) -> str:
+    """A text as a prompt may quote it between tags; empty if nothing is left of it.
 
     It comes from the web, or from a model: it is cut, and neither tags nor control characters nor line breaks are left
     in it, so that it cannot end the quotation that it stands in.
 
     Args:
-        caption: the caption.
+        text: the text.
         longest: characters that are left of it at most.
     """
-    line = " ".join(_CONTROL.sub(" ", caption).split()).replace("<", "‹").replace(">", "›")
+    line = " ".join(_CONTROL.sub(" ", text).split()).replace("<", "‹").replace(">", "›")
     return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
 
 
