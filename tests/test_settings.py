@@ -72,7 +72,7 @@ def test_what_is_wrong_is_refused_with_the_file_the_key_and_what_is_allowed(
     ("text", "message"),
     [
         ("sources: [", r"dqe\.yaml: not YAML: .*line 1"),
-        ("- a\n- b\n", r"dqe\.yaml: expected keys and values; allowed keys: captioners"),
+        ("- a\n- b\n", r"dqe\.yaml: expected keys and values; allowed keys: best, captioners"),
         ("", "expected keys and values"),
     ],
 )

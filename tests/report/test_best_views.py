@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,15 +15,13 @@ from dqe_assets.schemas import BEST_CAPTIONS
 from dqe_resources.warehouse import Warehouse
 from tests.report.make_store import make_store
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 REFINED = "A red kite above a <b>lake</b>, asked for again"
 
 
-@pytest.fixture
-def refined(tmp_path: Path) -> tuple[Warehouse, str]:
+@pytest.fixture(scope="module")
+def refined(tmp_path_factory: pytest.TempPathFactory) -> tuple[Warehouse, str]:
     """A warehouse in which a refined caption is the best of the first sample, and that sample's uid."""
+    tmp_path = tmp_path_factory.mktemp("refined")
     store = make_store(tmp_path, shards=1)
     (file,) = store.inputs.assets["best_captions"]
     rows = pq.ParquetFile(file).read().to_pylist()
