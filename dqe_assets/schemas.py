@@ -21,9 +21,6 @@ ORIGINAL = "original"
 IMAGE = "image"
 """The item of ``joint_embeddings`` that is the picture itself, beside the caption sources."""
 
-REFINED = "refined"
-"""The caption source of what was asked for again and accepted."""
-
 
 REFINED = "refined"
 """The caption source of captions that were asked for again, and fit better than what was there."""
