@@ -33,7 +33,10 @@ CORPUS_TABLES = (
     *("rare_concept_retrieval", "rebalanced_subset", "curriculum"),
 )
 CORPUS_MANIFESTS = ("filter_masks",)
-TABLES = ("raw_samples", "image_features", "joint_embeddings", "caption_scores", "caption_preference", "concept_hits")
+TABLES = (
+    *("raw_samples", "image_features", "joint_embeddings", "caption_scores", "caption_preference", "concept_hits"),
+    *("text_quality", "image_text", "masked_similarity"),
+)
 
 
 def warehouse_of(synthetic: Sequence[Stage]) -> Stage:

@@ -21,6 +21,13 @@ from dqe_assets.report.duplicate_views import CAPTION_DUPLICATE_TABLE, REPEATED_
 from dqe_assets.report.filter_views import FILTER_TABLES, FILTERS_REPORT, kept_by_filter, masks_table
 from dqe_assets.report.ingest_views import FETCHED, HOST_OF, INGEST_VIEWS
 from dqe_assets.report.relations import Table, View, columns, meaning
+from dqe_assets.report.signal_views import (
+    SIGNAL_READ,
+    SIGNAL_TABLES,
+    SIGNAL_VIEW_OF,
+    SIGNAL_VIEWS,
+    SUSPECTS_REPORT,
+)
 from dqe_assets.report.topic_views import SAMPLE_MAP, TOPIC_TABLES, TOPIC_VIEWS
 from dqe_assets.schemas import Column, table_schema
 
@@ -71,7 +78,8 @@ class WarehouseInputs:
 
     Attributes:
         assets: the Parquet files of each asset, one a partition: ``raw_samples``, ``image_features``,
-            ``synthetic_captions/<name>``, ``caption_scores``, ``caption_preference``, ``duplicate_clusters``,
+            ``synthetic_captions/<name>``, ``caption_scores``, ``caption_preference``, ``text_quality``, ``image_text``,
+            ``masked_similarity``, ``duplicate_clusters``,
             ``caption_duplicates``, ``collection_map``, ``pool_utilities``, ``filter_recommendation``,
             ``filter_masks``. An asset that is absent, or has no files, counts as empty.
         materialisations: what was written when, in the schema ``MATERIALISATIONS``.
@@ -371,6 +379,7 @@ _TABLES = (
     ),
     *FILTER_TABLES,
     *CONCEPT_TABLES,
+    *SIGNAL_TABLES,
     Table(
         "materialisations",
         "What was last written to each asset and partition, when, and by which version of the code",
@@ -403,6 +412,7 @@ _VIEWS = (
     *INGEST_VIEWS,
     *CAPTION_VIEWS,
     *CONCEPT_VIEWS,
+    *SIGNAL_VIEWS,
     View(
         "worst_captions",
         "Images with a caption, those first whose original caption fits least, and the best caption that there is",
@@ -608,6 +618,7 @@ _READ = {
         ),
     ),
     **CONCEPT_READ,
+    **SIGNAL_READ,
 }
 """The columns that are read of each asset: never image bytes nor embeddings."""
 
@@ -619,6 +630,7 @@ _VIEW_OF = {
     "filter_recommendation": "recommended_filters",
     "filter_masks": "stored_masks",
     **CONCEPT_VIEW_OF,
+    **SIGNAL_VIEW_OF,
 }
 """What an asset is called while the warehouse is built, where a table of the warehouse has its name."""
 
@@ -707,6 +719,12 @@ def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
             "How many concepts of the vocabulary are shown, the share that no sample or fewer than 10 show, how uneven "
             "the counts are, and the captions that share no concept with their image.",
             _table(connection, CONCEPTS_REPORT),
+        ),
+        Section(
+            "Suspects",
+            "Pairs of image and caption that no signal trusts (view suspects), by reason: the five most frequent of each "
+            "source; a pair has several.",
+            _table(connection, SUSPECTS_REPORT),
         ),
         Section(
             "Shards",
