@@ -75,8 +75,11 @@ FEWEST_WORDS = 3
 MOSTLY_TEXT = 0.3
 """Share of an image that text covers from which it is no picture any more."""
 
+NO_SPACES = ("ja", "lo", "my", "th", "zh")
+"""Languages that are written without spaces, where words cannot be counted."""
+
 SEVERAL = 3
-"""So many images with the same caption in the same words."""
+"""So many pictures, copies of one counting once, with the same caption in the same words."""
 
 SIGNALS_ALONE = 3
 """So many signals make a suspect of a pair whose score is not low."""
@@ -89,7 +92,7 @@ REASONS = {
     **{name: ("wording", pattern.meaning) for name, pattern in PATTERNS.items()},
     **{flag: ("wording", meaning) for flag, meaning in FLAGS.items() if flag != "not_english"},
     "not_english": ("language", "more likely than not in another language than English"),
-    "same_as_others": ("repeated", f"{SEVERAL} images or more have it, in the same words"),
+    "same_as_others": ("repeated", f"{SEVERAL} pictures or more have it, in the same words"),
     "small": ("image", f"the image's shorter side is under {SMALL_SIDE} pixels"),
     "strip": ("image", f"the image is more than {EXTREME_ASPECT:g} times as long as wide, or as wide as long"),
     "blurred": ("image", f"the image is among the {UNSHARP:.0%} of its source that are least sharp"),
@@ -97,6 +100,10 @@ REASONS = {
 }
 """Why a pair can be doubted: the signal that says so, and what it means. Reasons of one signal depend on each other."""
 
+DECISIVE = ("file_name", "placeholder", "only_hashtags", "no_letters", "empty", "refusal", "boilerplate_only")
+"""Reasons that leave no caption at all: they make a suspect of a pair whatever it scores."""
+
+_OTHER_LANGUAGE = f"language <> '{ENGLISH}' AND language_probability > 0.5"
 _SIGNALS = tuple(dict.fromkeys(signal for signal, _ in REASONS.values()))
 _REASON_MEANINGS = ", ".join(
     f"'{name}': '{meaning.replace(chr(39), chr(39) * 2)}'" for name, (_, meaning) in REASONS.items()
@@ -105,9 +112,9 @@ _PATTERN_MEANINGS = ", ".join(f"'{name}': '{pattern.meaning}'" for name, pattern
 _SAID = {
     "low_similarity": f"rank <= {LOWEST}",
     "fits_by_its_text": f"rank > {LOWEST} AND masked_rank <= {LOWEST} AND masked_similarity < similarity",
-    "short": f"words < {FEWEST_WORDS}",
+    "short": f"words < {FEWEST_WORDS} AND coalesce(language, '') NOT IN {NO_SPACES}",
     "repetition": f"repetition >= {REPETITIVE}",
-    "not_english": f"language <> '{ENGLISH}' AND language_probability > 0.5",
+    "not_english": _OTHER_LANGUAGE,
     "same_as_others": f"repeated >= {SEVERAL}",
     "small": f"least(width, height) < {SMALL_SIDE}",
     "strip": f"greatest(width, height) > {EXTREME_ASPECT} * least(width, height)",
@@ -126,12 +133,14 @@ def _objections() -> str:
     )
 
 
+def _names(wanted: str) -> str:
+    """SQL of the reasons of a signal."""
+    return ", ".join(f"'{name}'" for name, (signal, _) in REASONS.items() if signal == wanted)
+
+
 def _signals() -> str:
     """SQL of how many signals the reasons come from."""
-    groups = (
-        ", ".join(f"'{name}'" for name, (signal, _) in REASONS.items() if signal == wanted) for wanted in _SIGNALS
-    )
-    return " + ".join(f"list_has_any(reasons, [{group}])::INTEGER" for group in groups)
+    return " + ".join(f"list_has_any(reasons, [{_names(signal)}])::INTEGER" for signal in _SIGNALS)
 
 
 SIGNAL_VIEWS = (
@@ -139,7 +148,7 @@ SIGNAL_VIEWS = (
         "text_quality_by_source",
         "The caption sources beside one another by their texts alone",
         f"""
-        SELECT caption_source, count(words) AS captions, avg((language = '{ENGLISH}')::INTEGER) AS share_english,
+        SELECT caption_source, count(words) AS captions, avg(({_OTHER_LANGUAGE})::INTEGER) AS share_not_english,
             median(words) AS median_words, avg(special_ratio) AS mean_special_ratio,
             avg(digit_ratio) AS mean_digit_ratio, avg(repetition) AS mean_repetition,
             avg((repetition >= {REPETITIVE})::INTEGER) AS share_repetitive,
@@ -148,7 +157,7 @@ SIGNAL_VIEWS = (
         """,  # noqa: S608
         {
             "captions": "captions that there are",
-            "share_english": "share of the captions with a letter whose likeliest language is English [0 to 1]",
+            "share_not_english": "share of the captions that are more likely than not in another language [0 to 1]",
             "median_words": "half of the captions are shorter [words]",
             "mean_special_ratio": "mean share of signs that are neither letter nor digit [0 to 1]",
             "mean_digit_ratio": "mean share of digits [0 to 1]",
@@ -179,10 +188,17 @@ SIGNAL_VIEWS = (
     ),
     View(
         "suspects",
-        "Pairs of image and caption that no signal trusts: the score is low and another signal objects, or "
-        f"{SIGNALS_ALONE} signals object; those first to which most signals object. The signals are {', '.join(_SIGNALS)}",
+        "Pairs of image and caption that no signal trusts: the score is low and another signal objects, "
+        f"{SIGNALS_ALONE} signals object, or the caption is none; those first that most signals object to. The signals "
+        f"are {', '.join(_SIGNALS)}",
         f"""
-        WITH pairs AS (
+        WITH repeated AS (
+            SELECT d.uid, d.caption_source, r.repeated FROM caption_duplicates d
+            JOIN (
+                SELECT caption_source, d.cluster, count(DISTINCT coalesce(s.cluster, s.uid)) AS repeated
+                FROM caption_duplicates d JOIN samples s USING (uid) WHERE kind = 'exact' GROUP BY ALL
+            ) r USING (caption_source, cluster) WHERE d.kind = 'exact'
+        ), pairs AS (
             SELECT c.uid, s.shard, s.image_name, c.caption_source, c.caption, c.similarity, s.width, s.height,
                 t.words, t.repetition, t.patterns, t.language, t.language_probability, g.flags, i.text_area, d.repeated,
                 CASE WHEN c.caption_source = 'original' THEN i.masked_similarity END AS masked_similarity,
@@ -200,19 +216,18 @@ SIGNAL_VIEWS = (
             LEFT JOIN text_quality t USING (uid, caption_source)
             LEFT JOIN image_text i USING (uid)
             LEFT JOIN caption_generation g USING (uid, caption_source)
-            LEFT JOIN (
-                SELECT uid, caption_source, size AS repeated FROM caption_duplicates WHERE kind = 'exact'
-            ) d USING (uid, caption_source)
+            LEFT JOIN repeated d USING (uid, caption_source)
             WHERE s.status = 'ok' AND c.caption IS NOT NULL
         ), judged AS (
             SELECT *, {_objections()} AS reasons FROM pairs
         ), counted AS (
             SELECT *, {_signals()} AS signals,
-                list_has_any(reasons, ['low_similarity', 'fits_by_its_text']) AS scores_low
+                list_has_any(reasons, [{_names(wanted="score")}]) AS scores_low
             FROM judged
         )
         SELECT uid, shard, image_name, caption_source, caption, similarity, masked_similarity, signals, reasons
-        FROM counted WHERE signals >= {SIGNALS_ALONE} OR (scores_low AND signals >= 2)
+        FROM counted
+        WHERE signals >= {SIGNALS_ALONE} OR (scores_low AND signals >= 2) OR list_has_any(reasons, {list(DECISIVE)})
         ORDER BY signals DESC, similarity, uid, caption_source
         """,  # noqa: S608
         {

@@ -722,8 +722,8 @@ def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
         ),
         Section(
             "Suspects",
-            "Pairs of image and caption that no signal trusts (view suspects), by reason: the five most frequent of each "
-            "source; a pair has several.",
+            "Pairs of image and caption that no signal trusts (view suspects), by reason, of which a pair has several: "
+            "the five most frequent of each source.",
             _table(connection, SUSPECTS_REPORT),
         ),
         Section(

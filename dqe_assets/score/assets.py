@@ -49,7 +49,7 @@ def _every_caption_scored(work: Work, table: pa.Table) -> Verdict:
     pool=MODEL_POOL,
 )
 def image_text(work: Work, detector: TextDetector) -> pa.Table:
-    """Where there is text in each image, and what it reads: the first step of T-MARS. Each picture is looked at once."""
+    """Where there is text in each image, and what it reads: the first step of T-MARS. Each picture is read once."""
     features = work.read("image_features", ["uid", "pixel_digest"])
     raw = work.store.batches("raw_samples", work.partition, RAW_SAMPLES, ["image"], AT_ONCE)
     return text_in_images(features, raw, detector, work.track)
@@ -116,7 +116,9 @@ def masked_similarity_of(scorer: Scorer) -> Stage:
         )
         raw = work.store.batches("raw_samples", work.partition, RAW_SAMPLES, RAW_SAMPLES.names, AT_ONCE)
         fill = work.settings.image_text.fill
-        return scores_without_text(work.read("image_text"), original, raw, scorer, image_model, fill, work.track)
+        return scores_without_text(
+            work.read("image_text"), original, raw, scorer, image_model, fill=fill, track=work.track
+        )
 
     return masked_similarity
 

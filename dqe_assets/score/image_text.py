@@ -157,7 +157,7 @@ def _drawn(
     corners: NDArray[np.float32], size: tuple[int, int], width: int
 ) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
     """A region with so many pixels around it: the part of the image that it lies in, and which pixels of that it is."""
-    points = corners * np.float32(size) - 0.5
+    points = corners * np.array(size, np.float32) - 0.5
     left, top = np.maximum(np.floor(points.min(axis=0)).astype(int) - width, 0)
     right, bottom = np.minimum(np.ceil(points.max(axis=0)).astype(int) + width + 1, size)
     mask = Image.new("1", (int(right - left), int(bottom - top)))

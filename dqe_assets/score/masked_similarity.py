@@ -40,6 +40,7 @@ def masked_similarity(
     raw: Iterable[pa.RecordBatch],
     scorer: Scorer,
     image_model: ImageModel,
+    *,
     fill: str = "surrounding_mean",
     track: Callable[[Iterable[Any], int], Iterator[Any]] = lambda items, _: iter(items),
 ) -> pa.Table:

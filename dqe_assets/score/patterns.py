@@ -47,7 +47,7 @@ PATTERNS = {
             rf"\S[^\n]{{0,200}}{_EXTENSION}",
             # IMG_1234, DSC-00012, 100_2456, PXL_20210312_101512; and without a sign between, P1010317
             r"[a-z]{0,5}\d{0,4}[_-]\d{3,}(?:[_-][a-z]{0,3}\d{1,})*",
-            r"[a-z]{1,5}\d{4,}",
+            r"[a-z]{1,5}\d{4,}|\d{8}_\d{4,}",
             r"(?:img|image|photo|picture|pic|scan|screen\s?shot|untitled|unnamed|download|capture|copy)"
             r"[\s_#(-]*\d+[\s)]*",
         ),
@@ -104,7 +104,9 @@ PATTERNS = {
         "it has elements of HTML or BBCode",
         _any_of(rf"</?{_ELEMENT}(?:\s[^<>]*)?/?>", r"<!--", r"\[/?(?:url|img|b|i|u|quote)(?:=[^\]]*)?\]"),
     ),
-    "only_hashtags": Pattern("it is nothing but hashtags and names of accounts", _whole(r"[#@][^\s#@]+(?:[\s,]*[#@][^\s#@]+)*")),
+    "only_hashtags": Pattern(
+        "it is nothing but hashtags and names of accounts", _whole(r"[#@][^\s#@]+(?:[\s,]*[#@][^\s#@]+)*")
+    ),
     "no_letters": Pattern("there is no letter in it", r"^\PL*$"),
 }  # fmt: skip
 """Each pattern by its name."""

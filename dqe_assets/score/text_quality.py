@@ -121,9 +121,9 @@ def sign_ratios(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
 def word_repetition(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
     """How many words each caption has, and the share of them in runs of three that came before in it.
 
-    As Rae et al. (Gopher, arXiv 2112.11446, A1.1) count the characters of a document that lie in duplicate n-grams, with
-    words in place of characters, and the three words that a short text can repeat in place of five to ten. Words are
-    separated by white space; case and the signs around them do not count.
+    As Rae et al. (Gopher, arXiv 2112.11446, A1.1) count the characters of a document that lie in duplicate n-grams,
+    with words in place of characters, and the three words that a short text can repeat in place of five to ten. Words
+    are separated by white space; case and the signs around them do not count.
 
     Returns:
         int32 [n] and float32 [n], 0 to 1; null where the caption is.
