@@ -36,7 +36,7 @@ TABLES = {
     "concept_hits", "concept_frequency", "misalignment",
     "misaligned_samples", "concept_performance", "concept_performance_bins", "concept_plan", "rare_concept_retrieval",
     "rebalanced_subset", "curriculum",
-    "caption_duplicates", "sample_map",
+    "caption_duplicates", "sample_map", "text_quality", "image_text",
 }  # fmt: skip
 SECTIONS = [
     "Samples",
@@ -48,6 +48,7 @@ SECTIONS = [
     "Repeated captions",
     "Filters",
     "Concepts",
+    "Suspects",
     "Shards",
 ]
 VIEWS = {
@@ -55,6 +56,7 @@ VIEWS = {
     "worst_captions", "best_captions", "most_improved", "well_aligned_unique", "failure_reasons", "duplicate_groups",
     "duplicate_kinds", "quality_by_shard", "quality_by_source", "caption_quality", "asset_sizes",
     "best_filters", "caption_flags", "concept_tail", "recaptioned_concepts", "repeated_captions", "topics",
+    "text_quality_by_source", "caption_patterns", "suspects",
 }  # fmt: skip
 
 

@@ -25,12 +25,12 @@ from dqe_assets.score.masked_similarity import masked_similarity
 from dqe_resources.image_model import ImageModel
 from dqe_resources.scorers.label_space import LabelSpace
 from dqe_resources.scorers.protocol import Scorer
-from dqe_resources.text_encoders.protocol import TextEmbeddings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dqe_assets.settings import Settings
+    from dqe_resources.text_encoders.protocol import TextEmbeddings
 
 SHARD = "sample-00001"
 
