@@ -498,10 +498,12 @@ def text_quality(work: Work, table: pa.Table) -> Metadata:
         part = table.filter(pc.equal(table["caption_source"], source))
         there = part.filter(pc.is_valid(part["words"]))
         means = [pc.mean(there[name]).as_py() for name in ("words", "special_ratio", "digit_ratio", "repetition")]
-        rows.append([source, len(there), _share(pc.equal(there["language"], ENGLISH)), *means])
+        sure = pc.greater(there["language_probability"], 0.5)
+        foreign = pc.and_(sure, pc.not_equal(there["language"], ENGLISH))
+        rows.append([source, len(there), _share(foreign), *means])
         found = _counts(pc.list_flatten(there["patterns"]))
         patterns += [[source, name, count, PATTERNS[name].meaning] for name, count in found.items()]
-    header = ["caption source", "captions", "English", "mean words", "special", "digits", "repetition"]
+    header = ["caption source", "captions", "not English", "mean words", "special", "digits", "repetition"]
     return {
         "captions": _table(header, rows),
         "patterns": _table(["caption source", "pattern", "captions", "meaning"], patterns),
@@ -511,11 +513,18 @@ def text_quality(work: Work, table: pa.Table) -> Metadata:
 def image_text(_: Work, table: pa.Table) -> Metadata:
     """How many images have text, how much of them it covers, and what those with the most text read."""
     with_text = table.filter(pc.greater(table["text_area"], 0)).sort_by([("text_area", "descending")])
+    shown = pa.table(
+        {
+            "uid": with_text["uid"],
+            "text_area": with_text["text_area"],
+            "text": pc.utf8_slice_codeunits(with_text["text"], 0, 100),
+        }
+    )
     return {
         "images": len(table) - table["text_area"].null_count,
         "with_text": len(with_text),
         "regions": pc.sum(pc.list_value_length(with_text["regions"])).as_py() or 0,
-        "most_text": _preview(with_text, ["uid", "text_area", "text"]),
+        "most_text": _preview(shown, shown.column_names),
     }
 
 

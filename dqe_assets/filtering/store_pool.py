@@ -35,10 +35,10 @@ class StorePool:
     ``text`` is the caption as found, as in DataComp's metadata, and ``original_width`` and ``original_height`` are of
     the upright image. Every column of the warehouse's table ``samples`` is there under its name; ``similarity``,
     ``tokens`` and ``truncated`` are of the original caption, by the store's scorer, as is ``masked_similarity``, with
-    the text in the image painted over; ``is_representative_<kind>`` says
-    of a sample in a duplicate cluster whether it is the one to keep; ``image_embedding`` is in the scorer's joint space
-    and ``image_features`` are the backbone's. What DataComp has and the store has not, such as CLIP's scores, is
-    refused with what to take instead. Only what is asked for is read.
+    the text in the image painted over; ``is_representative_<kind>`` says of a sample in a duplicate cluster whether it
+    is the one to keep; ``image_embedding`` is in the scorer's joint space and ``image_features`` are the backbone's.
+    What DataComp has and the store has not, such as CLIP's scores, is refused with what to take instead. Only what is
+    asked for is read.
 
     Attributes:
         store: the store.

@@ -28,7 +28,7 @@ READ_FOR_LANGUAGE = 128
 GRAM = 3
 """Words of the runs whose repetition is counted."""
 
-AT_ONCE = 4096
+AT_ONCE = 1024
 """Captions measured at once."""
 
 ENGLISH = "en"
@@ -36,8 +36,9 @@ ENGLISH = "en"
 _PUNCTUATION = "".join(sign for sign in map(chr, range(0x2100)) if unicodedata.category(sign)[0] in "PS")
 # An odd number of 64 bits, whose powers keep runs of words apart.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
-_OTHER, _LETTER, _DIGIT, _SPACE, _UNKNOWN = range(5)
-_KINDS = np.full(0x110000, _UNKNOWN, np.uint8)
+# One number counts signs, digits and spaces at once, in 20 bits each: more than READ can fill.
+_SPECIAL, _DIGIT, _SPACE = 1, 1 << 20, 1 << 40
+_ADDED = np.full(0x110000, -1, np.int64)
 
 
 def text_quality(uids: pa.ChunkedArray, captions: Mapping[str, pa.Array]) -> pa.Table:
@@ -87,9 +88,7 @@ def languages_of(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
     beginnings = pc.utf8_slice_codeunits(lettered, 0, READ_FOR_LANGUAGE).to_pylist()
     found = [(None, None) if text is None else likeliest_language(text) for text in beginnings]
     languages, probabilities = zip(*found, strict=True) if found else ((), ())
-    # The compressed model's probabilities can come out a little above 1.
-    sure = pc.min_element_wise(pa.array(probabilities, pa.float32()), pa.scalar(1, pa.float32()), skip_nulls=False)
-    return pa.array(languages, pa.string()), sure
+    return pa.array(languages, pa.string()), pa.array(probabilities, pa.float32())
 
 
 def sign_ratios(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -102,20 +101,14 @@ def sign_ratios(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
     """
     lengths = pc.fill_null(pc.utf8_length(captions), 0).to_numpy(zero_copy_only=False)
     joined = "".join(captions.drop_null().to_pylist())
-    kinds = _kinds(np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32))
+    counts = np.concatenate([[0], np.cumsum(_counted(np.frombuffer(joined.encode("utf-32-le"), np.uint32)))])
     ends = np.cumsum(lengths)
-
-    def counted(kind: int) -> NDArray[np.int64]:
-        before = np.concatenate([[0], np.cumsum(kinds == kind)])
-        return before[ends] - before[ends - lengths]
-
-    visible = lengths - counted(_SPACE)
-    present = visible > 0
-    divisor = np.maximum(visible, 1)
-    special, digits = (
-        pa.array((counted(kind) / divisor).astype(np.float32), mask=~present) for kind in (_OTHER, _DIGIT)
+    inside = counts[ends] - counts[ends - lengths]
+    visible = lengths - inside // _SPACE
+    special, digits = (inside % _DIGIT, inside % _SPACE // _DIGIT)
+    return tuple(
+        pa.array((count / np.maximum(visible, 1)).astype(np.float32), mask=visible == 0) for count in (special, digits)
     )
-    return special, digits
 
 
 def word_repetition(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -150,11 +143,14 @@ def word_repetition(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
     return counts.cast(pa.int32()), pa.array(share.astype(np.float32), mask=mask)
 
 
-def _kinds(points: NDArray[np.uint32]) -> NDArray[np.uint8]:
-    """The kind of each code point; those that come for the first time are looked up, once."""
-    unknown = np.unique(points[_KINDS[points] == _UNKNOWN])
+def _counted(points: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """What each code point adds to the counts; those that come for the first time are looked up, once."""
+    added = _ADDED[points]
+    unknown = np.unique(points[added < 0])
+    if not unknown.size:
+        return added
     for point in unknown.tolist():
         sign = chr(point)
         category = "Z" if sign.isspace() else unicodedata.category(sign)[0]
-        _KINDS[point] = {"L": _LETTER, "M": _LETTER, "N": _DIGIT, "Z": _SPACE}.get(category, _OTHER)
-    return _KINDS[points]
+        _ADDED[point] = {"L": 0, "M": 0, "N": _DIGIT, "Z": _SPACE}.get(category, _SPECIAL)
+    return _ADDED[points]
