@@ -117,7 +117,7 @@ def covered(corners: Sequence[NDArray[np.float32]], size: tuple[int, int]) -> ND
 def without_text(
     image: Image.Image, corners: Sequence[NDArray[np.float32]], fill: str = "surrounding_mean"
 ) -> Image.Image:
-    """The image with its text painted over, as T-MARS does (Maini et al. 2023, arXiv 2307.03132, section 4).
+    """The image with its text painted over, as T-MARS does (Maini et al. 2023, arXiv 2307.03132).
 
     Args:
         image: RGB.

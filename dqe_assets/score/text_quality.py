@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,12 +35,10 @@ AT_ONCE = 1024
 
 ENGLISH = "en"
 
-_PUNCTUATION = "".join(sign for sign in map(chr, range(0x2100)) if unicodedata.category(sign)[0] in "PS")
 # An odd number of 64 bits, whose powers keep runs of words apart.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 # One number counts signs, digits and spaces at once, in 20 bits each: more than READ can fill.
 _SPECIAL, _DIGIT, _SPACE = 1, 1 << 20, 1 << 40
-_ADDED = np.full(0x110000, -1, np.int64)
 
 
 def text_quality(uids: pa.ChunkedArray, captions: Mapping[str, pa.Array]) -> pa.Table:
@@ -96,6 +96,9 @@ def sign_ratios(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
 
     Letters have the marks that go with them. A script's digits are what Unicode calls numbers.
 
+    Args:
+        captions: strings [n] of at most ``READ`` characters.
+
     Returns:
         float32 [n] and float32 [n], of all characters but spaces: 0 to 1; null where there is none.
     """
@@ -125,7 +128,7 @@ def word_repetition(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
     split = pc.utf8_split_whitespace(texts)
     # Splitting an empty text gives one empty word.
     counts = pc.if_else(pc.equal(texts, ""), 0, pc.list_value_length(split))
-    words = pc.utf8_trim(pc.utf8_lower(pc.list_flatten(split)), _PUNCTUATION)
+    words = pc.utf8_trim(pc.utf8_lower(pc.list_flatten(split)), _punctuation())
     numbers = pc.dictionary_encode(words).indices.to_numpy().astype(np.uint64)
     lengths = pc.fill_null(pc.list_value_length(split), 0).to_numpy()
     owner = np.repeat(np.arange(len(captions)), lengths)
@@ -145,12 +148,25 @@ def word_repetition(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 def _counted(points: NDArray[np.uint32]) -> NDArray[np.int64]:
     """What each code point adds to the counts; those that come for the first time are looked up, once."""
-    added = _ADDED[points]
+    table = _added()
+    added = table[points]
     unknown = np.unique(points[added < 0])
     if not unknown.size:
         return added
     for point in unknown.tolist():
         sign = chr(point)
         category = "Z" if sign.isspace() else unicodedata.category(sign)[0]
-        _ADDED[point] = {"L": 0, "M": 0, "N": _DIGIT, "Z": _SPACE}.get(category, _SPECIAL)
-    return _ADDED[points]
+        table[point] = {"L": 0, "M": 0, "N": _DIGIT, "Z": _SPACE}.get(category, _SPECIAL)
+    return table[points]
+
+
+@cache
+def _added() -> NDArray[np.int64]:
+    """What each code point adds; -1 where that was not looked up yet."""
+    return np.full(sys.maxunicode + 1, -1, np.int64)
+
+
+@cache
+def _punctuation() -> str:
+    """The signs that can stand around a word."""
+    return "".join(sign for sign in map(chr, range(0x2100)) if unicodedata.category(sign)[0] in "PS")

@@ -152,12 +152,12 @@ def test_a_scorer_that_cannot_read_sees_no_difference_with_the_text_or_without(
 
 
 def test_a_scorer_that_reads_is_caught_by_what_it_loses(text_tables: dict[str, pa.Table]) -> None:
-    """As it would be with a scorer to whom a spelt caption is worth 0.3: benchmarks/tmars.py trains one."""
+    """As it would be with a scorer to whom a spelt caption is worth 0.5: benchmarks/tmars.py trains one."""
     masked = text_tables["masked"]
     drawn = {
         row["uid"] for row in text_tables["raw"].to_pylist() if (row["truth"] or {}).get("image") == "caption_drawn"
     }
-    read = pa.array([0.3 if uid in drawn else 0.0 for uid in masked["uid"].to_pylist()], pa.float32())
+    read = pa.array([0.5 if uid in drawn else 0.0 for uid in masked["uid"].to_pylist()], pa.float32())
     pleased = pc.add(masked["similarity"], read)
     found = by_name(text_figures(**text_tables | {"masked": masked.set_column(2, "similarity", pleased)}))
     stage = "masked_similarity"
