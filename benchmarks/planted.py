@@ -15,7 +15,7 @@ import pyarrow as pa
 from benchmarks.common import data_folder, publish
 from dqe_assets import graph
 from dqe_assets.report.duplicate_plots import duplicate_thresholds
-from dqe_assets.report.planted import pair_similarity, planted_figures
+from dqe_assets.report.planted import pair_similarity, planted_figures, text_figures
 from dqe_assets.schemas import schema_of
 from dqe_assets.settings import Settings
 
@@ -29,7 +29,7 @@ def make(settings: Settings) -> list[str]:
     source = settings.sources[0]
     shards = [source.key(shard.index) for shard in source.shards()]
     measured = {"raw_samples", "image_features", "joint_embeddings", "caption_scores"}
-    measured |= {"duplicate_pairs", "duplicate_clusters"}
+    measured |= {"duplicate_pairs", "duplicate_clusters", "image_text", "masked_similarity"}
     for stage in graph.stages(settings):
         if stage.name in measured:
             components = stage.components(graph.resources(settings))
@@ -52,6 +52,8 @@ def main() -> None:
         features = table("image_features", ["uid", "embedding", "perceptual_hash"])
         clusters = store.read("duplicate_clusters", None, schema_of("duplicate_clusters"))
         figures = planted_figures(raw, features, table("caption_scores"), clusters)
+        text = text_figures(raw, table("image_text", ["uid", "text_area"]), table("masked_similarity"))
+        figures = pa.concat_tables([figures, text])
         pairs = pair_similarity(raw, features)
         rules = settings.duplicates
         PICTURE.write_bytes(duplicate_thresholds(pairs, rules.min_cosine, rules.max_distance))

@@ -30,7 +30,7 @@ from dqe_assets.report import (
 )
 from dqe_assets.report.caption_views import CAPTIONERS_REPORT
 from dqe_assets.report.duplicate_plots import duplicate_thresholds
-from dqe_assets.report.planted import pair_similarity
+from dqe_assets.report.planted import pair_similarity, text_figures
 from dqe_assets.report.refining_plots import similarity_before_and_after
 from dqe_assets.report.refining_views import rounds_of
 from dqe_assets.report.topic_plots import sample_map
@@ -44,7 +44,10 @@ from dqe_assets.schemas import (
     SYNTHETIC_CAPTIONS,
     SYNTHETIC_CAPTIONS_PREFIX,
 )
+from dqe_assets.score.masked_similarity import masked_sample
+from dqe_assets.score.patterns import PATTERNS
 from dqe_assets.score.preference import preference_counts
+from dqe_assets.score.text_quality import ENGLISH
 from dqe_resources.cache import data_directory
 from dqe_resources.storage import StorageError
 
@@ -587,6 +590,91 @@ def refined_captions(work: Work, table: pa.Table) -> Metadata:
         "errors": _table(["error", "answers"], list(_counts(table["error"].drop_null()).items())[:PREVIEW_ROWS]),
         "preview": _preview(accepted, ["round", "reason", "previous_similarity", "similarity", "caption"]),
     }
+
+
+def text_quality(work: Work, table: pa.Table) -> Metadata:
+    """How long the captions of each source are, in which language, and what they are that is no description."""
+    rows, patterns = [], []
+    for source in work.settings.caption_sources:
+        part = table.filter(pc.equal(table["caption_source"], source))
+        there = part.filter(pc.is_valid(part["words"]))
+        means = [pc.mean(there[name]).as_py() for name in ("words", "special_ratio", "digit_ratio", "repetition")]
+        sure = pc.greater(there["language_probability"], 0.5)
+        foreign = pc.and_(sure, pc.not_equal(there["language"], ENGLISH))
+        rows.append([source, len(there), _share(foreign), *means])
+        found = _counts(pc.list_flatten(there["patterns"]))
+        patterns += [[source, name, count, PATTERNS[name].meaning] for name, count in found.items()]
+    header = ["caption source", "captions", "not English", "mean words", "special", "digits", "repetition"]
+    return {
+        "captions": _table(header, rows),
+        "patterns": _table(["caption source", "pattern", "captions", "meaning"], patterns),
+    }
+
+
+def image_text(_: Work, table: pa.Table) -> Metadata:
+    """How many images have text, how much of them it covers, and what those with the most text read."""
+    with_text = table.filter(pc.greater(table["text_area"], 0)).sort_by([("text_area", "descending")])
+    shown = pa.table(
+        {
+            "uid": with_text["uid"],
+            "text_area": with_text["text_area"],
+            "text": pc.utf8_slice_codeunits(with_text["text"], 0, 100),
+        }
+    )
+    return {
+        "images": len(table) - table["text_area"].null_count,
+        "with_text": len(with_text),
+        "regions": pc.sum(pc.list_value_length(with_text["regions"])).as_py() or 0,
+        "most_text": _preview(shown, shown.column_names),
+    }
+
+
+def masked_similarity(work: Work, table: pa.Table) -> Metadata:
+    """How much the scores of images with text lose without it, and those that lose most: as they are, and masked."""
+    lost = pc.subtract(table["similarity"], table["masked_similarity"])
+    rows = np.flatnonzero(pc.fill_null(pc.greater(table["text_area"], 0), fill_value=False).to_numpy())
+    most = rows[np.argsort(-np.nan_to_num(lost.to_numpy()[rows]), kind="stable")][: SHEET_IMAGES // 2]
+    metadata: Metadata = {
+        "scorer": work.settings.scorer.model,
+        "masked": len(rows),
+        "mean_loss": pc.mean(lost.take(pa.array(rows))).as_py(),
+    }
+    if len(most):
+        shown = np.sort(most)
+        samples = work.store.read_rows(
+            "raw_samples", work.partition, RAW_SAMPLES, shown.tolist(), ["image"]
+        ).to_pylist()
+        regions = work.read("image_text", ["regions"])["regions"].take(pa.array(shown)).to_pylist()
+        scores = table.take(pa.array(shown)).to_pylist()
+        fill = work.settings.image_text.fill
+        files, notes = [], []
+        for sample, found, score in zip(samples, regions, scores, strict=True):
+            files += [sample["image"]["bytes"], masked_sample(sample, found, fill)["image"]["bytes"]]
+            notes += [f"as it is: {_rounded(score['similarity'])}", f"masked: {_rounded(score['masked_similarity'])}"]
+        metadata["images"] = _picture(
+            plots.contact_sheet(files, notes), "the images whose scores lose most, and masked"
+        )
+    metadata |= _planted_text(work)
+    return metadata
+
+
+def _planted_text(work: Work) -> Metadata:
+    """How well scores tell pictures with their caption drawn into them; nothing where nothing was planted."""
+    raw = work.read("raw_samples", ["uid", "status", "reason", "width", "height", "truth"])
+    if raw["truth"].null_count == len(raw):
+        return {}
+    figures = text_figures(raw, work.read("image_text", ["uid", "text_area"]), work.read(work.asset)).to_pylist()
+    rows = [[row[name] for name in ("what", "metric", "value", "positives", "negatives")] for row in figures]
+    return {"planted": _table(["what", "metric", "value", "positives", "negatives"], rows)}
+
+
+def _rounded(score: float | None) -> str:
+    return "" if score is None else f"{score:.3f}"
+
+
+def _share(found: pa.ChunkedArray) -> str:
+    share = pc.mean(pc.fill_null(found, fill_value=False).cast(pa.float64())).as_py()
+    return "" if share is None else f"{share:.1%}"
 
 
 def _with_interval(row: dict[str, Any], name: str) -> str:

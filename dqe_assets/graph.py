@@ -16,7 +16,15 @@ from dqe_assets.index.map_assets import collection_map
 from dqe_assets.ingest.assets import raw_samples
 from dqe_assets.report.assets import sample_gallery, warehouse_of
 from dqe_assets.scaling.assets import filter_recommendation, pool_utilities
-from dqe_assets.score.assets import best_captions_of, caption_preference_of, caption_scores_of, joint_embeddings_of
+from dqe_assets.score.assets import (
+    best_captions_of,
+    caption_preference_of,
+    caption_scores_of,
+    image_text,
+    joint_embeddings_of,
+    masked_similarity_of,
+    text_quality_of,
+)
 from dqe_assets.stage import CAPTIONER_PREFIX, Stage
 from dqe_resources.captioners.protocol import VisionCaptioner
 
@@ -44,9 +52,12 @@ def stages(settings: Settings) -> list[Stage]:
         joint_embeddings_of(sources, settings.scorer),
         caption_scores_of(sources),
         caption_preference_of(sources),
+        text_quality_of(sources),
+        image_text,
+        masked_similarity_of(settings.scorer),
         *judged,
         *refined,
-        best_captions_of(synthetic, [stage.name for stage in (*judged, *refined)]),
+        best_captions_of(synthetic, ["text_quality", *(stage.name for stage in (*judged, *refined))]),
         caption_collection_of(synthetic),
         duplicate_pairs,
         duplicate_clusters_of(settings.duplicates),
@@ -75,6 +86,7 @@ def resources(settings: Settings) -> dict[str, Any]:
         "settings": settings,
         "image_model": settings.image_model,
         "scorer": settings.scorer,
+        "text_detector": settings.image_text,
         "tagger": settings.concepts.tagger,
         "vectors": settings.vectors,
         "warehouse": settings.warehouse,

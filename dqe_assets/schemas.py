@@ -248,6 +248,70 @@ CAPTION_JUDGEMENTS = table_schema(
     ]
 )
 
+TEXT_QUALITY = table_schema(
+    [
+        UID,
+        Column("caption_source", pa.string(), "original, or a captioner's name", nullable=False),
+        Column("language", pa.string(), "likeliest language, ISO 639; null where the caption has no letter"),
+        Column("language_probability", pa.float32(), "how likely: low where the caption is short", "0 to 1"),
+        Column("words", pa.int32(), "words between white space; null where there is no caption", "words"),
+        Column("characters", pa.int32(), "length of the caption as found", "characters"),
+        Column(
+            "special_ratio",
+            pa.float32(),
+            "share of the characters other than spaces that are neither letter nor digit",
+            "0 to 1",
+        ),
+        Column("digit_ratio", pa.float32(), "share of the characters other than spaces that are digits", "0 to 1"),
+        Column(
+            "repetition",
+            pa.float32(),
+            "share of the words that lie in a run of three words that came before in the caption",
+            "0 to 1",
+        ),
+        Column(
+            "patterns",
+            pa.list_(pa.string()),
+            "what the caption is or holds that is no description: file_name, placeholder, boilerplate, credit, url, "
+            "email, price, product_code, markup, only_hashtags, no_letters",
+        ),
+    ]
+)
+
+REGION_TYPE = pa.struct(
+    [("corners", pa.list_(pa.float32())), ("score", pa.float32()), ("text", pa.string()), ("confidence", pa.float32())]
+)
+
+IMAGE_TEXT = table_schema(
+    [
+        UID,
+        Column(
+            "regions",
+            pa.list_(REGION_TYPE),
+            "each line of text in the image, from the top: its four corners clockwise from the upper left as x, y, x, "
+            "y ... in shares of width and height, the detector's score, and what it reads with its confidence, null "
+            "where it was not read; null where there is no image",
+        ),
+        Column("text", pa.string(), "what the regions read, in their order; null where nothing was read"),
+        Column("text_area", pa.float32(), "share of the image that the regions cover", "0 to 1"),
+    ]
+)
+
+MASKED_SIMILARITY = table_schema(
+    [
+        UID,
+        Column(
+            "masked_similarity",
+            pa.float32(),
+            "cosine of the original caption and the image with its text painted over; where it has none, the "
+            "similarity",
+            "-1 to 1",
+        ),
+        Column("similarity", pa.float32(), "cosine of the original caption and the image as it is", "-1 to 1"),
+        Column("text_area", pa.float32(), "share of the image that was painted over", "0 to 1"),
+    ]
+)
+
 DUPLICATE_PAIRS = table_schema(
     [
         Column("kind", pa.string(), "exact, perceptual or semantic", nullable=False),
@@ -597,6 +661,9 @@ _TABLES = {
     "caption_preference": CAPTION_PREFERENCE,
     "best_captions": BEST_CAPTIONS,
     "caption_judgements": CAPTION_JUDGEMENTS,
+    "text_quality": TEXT_QUALITY,
+    "image_text": IMAGE_TEXT,
+    "masked_similarity": MASKED_SIMILARITY,
     "duplicate_pairs": DUPLICATE_PAIRS,
     "duplicate_clusters": DUPLICATE_CLUSTERS,
     "collection_map": COLLECTION_MAP,

@@ -31,6 +31,7 @@ from dqe_resources.image_model import ImageModel
 from dqe_resources.scorers import AnyScorer
 from dqe_resources.scorers.label_space import LabelSpace
 from dqe_resources.storage import Store
+from dqe_resources.text_detector import TextDetector
 from dqe_resources.vectors import AnyVectors
 from dqe_resources.vectors.embedded import EmbeddedQdrant
 from dqe_resources.vectors.server import ServerQdrant
@@ -71,6 +72,7 @@ class Settings(Strict):
     image_model: ImageModel = Field(default_factory=ImageModel)
     scorer: AnyScorer = Field(default_factory=LabelSpace)
     refining: Refining | None = None
+    image_text: TextDetector = Field(default_factory=TextDetector)
     vectors: AnyVectors = Field(default_factory=EmbeddedQdrant)
     warehouse: Warehouse = Field(default_factory=Warehouse)
     store: str = "store"

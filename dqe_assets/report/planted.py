@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.arrow import to_matrix
-from dqe_assets.ingest.sample import BROKEN, NEAR_COPIES
+from dqe_assets.ingest.sample import BROKEN, LETTERED, NEAR_COPIES
 from dqe_assets.schemas import ORIGINAL
 
 if TYPE_CHECKING:
@@ -93,6 +93,42 @@ def planted_figures(raw: pa.Table, features: pa.Table, scores: pa.Table, cluster
     _separation(pair_similarity(raw, features), figures)
     _duplicates(planted, clusters, figures)
     _alignment(planted, scores, figures)
+    return pa.Table.from_pylist(figures.rows, FIGURES)
+
+
+def text_figures(raw: pa.Table, text: pa.Table, masked: pa.Table) -> pa.Table:
+    """What is found of the captions that are drawn into pictures.
+
+    - ``image_text``: of the pictures with a caption drawn into them, those where text is found; of the other whole
+      pictures but those of writing, those where none is; and how well the share of the picture tells the two.
+    - ``masked_similarity``: of right captions, the chance (AUC) that one that is drawn into its picture has a higher
+      score than one that is not: by the plain score, by the masked one, and by what the score loses by masking.
+      Where a scorer can read, the plain score is near 1 and the masked one is not: near 0.5, or below it, since words
+      hide some of the picture. A scorer that cannot read sees no difference in either.
+
+    Args:
+        raw: uid, status, reason, width, height and truth of ``RAW_SAMPLES``.
+        text: uid and text_area of ``IMAGE_TEXT``.
+        masked: ``MASKED_SIMILARITY``.
+
+    Returns:
+        Table of ``FIGURES``.
+    """
+    figures = _Figures()
+    planted = _Planted.of(raw)
+    drawn = planted.image == "caption_drawn"
+    area = _values(text, "text_area", planted.uids)
+    plain, hidden = (_values(masked, name, planted.uids) for name in ("similarity", "masked_similarity"))
+    seen = (drawn | planted.is_image(_WHOLE)) & ~np.isin(planted.photo, sorted(LETTERED)) & np.isfinite(area)
+    figures.found("image_text", "caption_drawn: text is found", drawn[seen], area[seen] > 0)
+    figures.ranked("image_text", "caption_drawn: text covers more", area[seen], drawn[seen])
+    right = seen & (planted.caption == "right") & np.isfinite(plain)
+    for what, score in (
+        ("fits better than undrawn", plain),
+        ("fits better than undrawn, masked", hidden),
+        ("loses more by masking", plain - hidden),
+    ):
+        figures.ranked("masked_similarity", f"caption_drawn: {what}", score[right], drawn[right])
     return pa.Table.from_pylist(figures.rows, FIGURES)
 
 
@@ -276,6 +312,12 @@ def _alignment(planted: _Planted, scores: pa.Table, figures: _Figures) -> None:
     )
     empty = (planted.caption == "empty") & planted.ok
     figures.found(stage, "empty: has no score", empty[planted.ok], ~scored[planted.ok])
+
+
+def _values(table: pa.Table, column: str, uids: NDArray[np.str_]) -> NDArray[np.float64]:
+    """A column's values at some uids, NaN where there is none."""
+    taken = table[column].take(pa.array(_positions(table["uid"], uids)))
+    return taken.to_numpy().astype(np.float64)
 
 
 def _clusters(uids: NDArray[np.str_], members: pa.Table) -> NDArray[np.int64]:

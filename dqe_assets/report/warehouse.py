@@ -40,6 +40,13 @@ from dqe_assets.report.refining_views import (
     REFINING_VIEW,
 )
 from dqe_assets.report.relations import Table, View, columns, meaning
+from dqe_assets.report.signal_views import (
+    SIGNAL_READ,
+    SIGNAL_TABLES,
+    SIGNAL_VIEW_OF,
+    SIGNAL_VIEWS,
+    SUSPECTS_REPORT,
+)
 from dqe_assets.report.topic_views import SAMPLE_MAP, TOPIC_TABLES, TOPIC_VIEWS
 from dqe_assets.schemas import Column, table_schema
 
@@ -92,7 +99,7 @@ class WarehouseInputs:
     Attributes:
         assets: the Parquet files of each asset, one a partition: ``raw_samples``, ``image_features``,
             ``synthetic_captions/<name>``, ``caption_scores``, ``caption_preference``, ``best_captions``,
-            ``duplicate_clusters``,
+            ``text_quality``, ``image_text``, ``masked_similarity``, ``duplicate_clusters``,
             ``caption_duplicates``, ``collection_map``, ``pool_utilities``, ``filter_recommendation``,
             ``filter_masks``, ``caption_judgements``. An asset that is absent, or has no files, counts as empty.
         materialisations: what was written when, in the schema ``MATERIALISATIONS``.
@@ -390,6 +397,7 @@ _TABLES = (
     *FILTER_TABLES,
     *CONCEPT_TABLES,
     *JUDGEMENT_TABLES,
+    *SIGNAL_TABLES,
     Table(
         "materialisations",
         "What was last written to each asset and partition, when, and by which version of the code",
@@ -425,6 +433,7 @@ _VIEWS = (
     REFINING_VIEW,
     *CONCEPT_VIEWS,
     *JUDGEMENT_VIEWS,
+    *SIGNAL_VIEWS,
     View(
         "worst_captions",
         "Images with a caption, those first whose original caption fits least, and the best caption that there is",
@@ -632,6 +641,7 @@ _READ = {
     **BEST_READ,
     **JUDGEMENT_READ,
     **REFINED_READ,
+    **SIGNAL_READ,
 }
 """The columns that are read of each asset: never image bytes nor embeddings."""
 
@@ -646,6 +656,7 @@ _VIEW_OF = {
     **CONCEPT_VIEW_OF,
     **BEST_VIEW_OF,
     **JUDGEMENT_VIEW_OF,
+    **SIGNAL_VIEW_OF,
 }
 """What an asset is called while the warehouse is built, where a table of the warehouse has its name."""
 
@@ -736,6 +747,12 @@ def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
             "How many concepts of the vocabulary are shown, the share that no sample or fewer than 10 show, how uneven "
             "the counts are, and the captions that share no concept with their image.",
             _table(connection, CONCEPTS_REPORT),
+        ),
+        Section(
+            "Suspects",
+            "Pairs of image and caption that no signal trusts (view suspects), by reason, of which a pair has several: "
+            "the five most frequent of each source.",
+            _table(connection, SUSPECTS_REPORT),
         ),
         Section(
             "Shards",

@@ -9,15 +9,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets import describe
-from dqe_assets.checks import complete, finite, unique
-from dqe_assets.schemas import IMAGE, ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX
+from dqe_assets.checks import complete, covered, finite, unique
+from dqe_assets.schemas import IMAGE, ORIGINAL, RAW_SAMPLES, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.score import alignment, best
+from dqe_assets.score.image_text import image_text as text_in_images
+from dqe_assets.score.masked_similarity import AT_ONCE
+from dqe_assets.score.masked_similarity import masked_similarity as scores_without_text
+from dqe_assets.score.text_quality import text_quality as measured_texts
 from dqe_assets.stage import MODEL_POOL, Check, Stage, Verdict, Work, stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dqe_resources.image_model import ImageModel
     from dqe_resources.scorers.protocol import Scorer
+    from dqe_resources.text_detector import TextDetector
 
 
 def _every_caption_scored(work: Work, table: pa.Table) -> Verdict:
@@ -29,6 +35,102 @@ def _every_caption_scored(work: Work, table: pa.Table) -> Verdict:
         unscored == 0,
         f"{due.num_rows - unscored:,} of {due.num_rows:,} captions of samples with an image have a score",
         {"captions": due.num_rows, "unscored": unscored},
+    )
+
+
+@stage(
+    group="scores",
+    kinds={"parquet", "onnx"},
+    code_version="1",
+    inputs=["raw_samples", "image_features"],
+    resources={"detector": "text_detector"},
+    checks=[unique("uid"), complete(), covered(["regions"], "been looked at for text"), finite("text_area", 0, 1)],
+    describe=describe.image_text,
+    pool=MODEL_POOL,
+)
+def image_text(work: Work, detector: TextDetector) -> pa.Table:
+    """Where there is text in each image, and what it reads: the first step of T-MARS. Each picture is read once."""
+    features = work.read("image_features", ["uid", "pixel_digest"])
+    raw = work.store.batches("raw_samples", work.partition, RAW_SAMPLES, ["image"], AT_ONCE)
+    return text_in_images(features, raw, detector, work.track)
+
+
+def text_quality_of(caption_sources: Sequence[str]) -> Stage:
+    """The asset ``text_quality``, over these caption sources."""
+    synthetic = {source: SYNTHETIC_CAPTIONS_PREFIX + source for source in caption_sources if source != ORIGINAL}
+
+    @stage(
+        group="scores",
+        kinds={"parquet", "numpy"},
+        code_version="1",
+        inputs=["raw_samples", *synthetic.values()],
+        checks=[
+            unique("uid", "caption_source"),
+            complete(rows_each=len(caption_sources)),
+            finite("special_ratio", 0, 1),
+            finite("repetition", 0, 1),
+        ],
+        describe=describe.text_quality,
+        signature=lambda work: work.settings.caption_sources,
+    )
+    def text_quality(work: Work) -> pa.Table:
+        """What can be said of every caption by its text alone: language, length, signs, repetition, patterns.
+
+        The originals are measured as they were found.
+        """
+        raw = work.read("raw_samples", ["uid", "caption"])
+        tables = {source: work.read(asset, ["caption"]) for source, asset in synthetic.items()}
+        captions = {source: table["caption"].combine_chunks() for source, table in {ORIGINAL: raw, **tables}.items()}
+        return measured_texts(raw["uid"], captions)
+
+    return text_quality
+
+
+def masked_similarity_of(scorer: Scorer) -> Stage:
+    """The asset ``masked_similarity``, by this scorer."""
+
+    @stage(
+        group="scores",
+        kinds={"parquet", scorer.kind},
+        code_version="1",
+        inputs=dict.fromkeys(("raw_samples", *scorer.requires, "image_text", "joint_embeddings", "caption_scores")),
+        checks=[
+            unique("uid"),
+            complete(),
+            finite("masked_similarity", -1, 1),
+            Check("kept_without_text", "Images without text keep their similarity.", _kept_without_text),
+        ],
+        describe=describe.masked_similarity,
+        pool=MODEL_POOL,
+        signature=lambda work: work.settings.image_text.fill,
+    )
+    def masked_similarity(work: Work, scorer: Scorer, image_model: ImageModel) -> pa.Table:
+        """T-MARS: how well the original caption fits the image once the text in it is painted over.
+
+        Where it fits much less, it was the text that fitted. The filter tmars chooses by this.
+        """
+        embeddings = work.read("joint_embeddings", ["item", "embedding"])
+        scores = work.read("caption_scores", ["caption_source", "similarity"])
+        original = scores.filter(pc.equal(scores["caption_source"], ORIGINAL)).append_column(
+            "embedding", embeddings.filter(pc.equal(embeddings["item"], ORIGINAL))["embedding"]
+        )
+        raw = work.store.batches("raw_samples", work.partition, RAW_SAMPLES, RAW_SAMPLES.names, AT_ONCE)
+        fill = work.settings.image_text.fill
+        return scores_without_text(
+            work.read("image_text"), original, raw, scorer, image_model, fill=fill, track=work.track
+        )
+
+    return masked_similarity
+
+
+def _kept_without_text(_: Work, table: pa.Table) -> Verdict:
+    bare = table.filter(pc.or_(pc.is_null(table["text_area"]), pc.equal(table["text_area"], 0)))
+    changed = pc.sum(pc.not_equal(bare["masked_similarity"], bare["similarity"])).as_py() or 0
+    unscored = bare["similarity"].null_count - bare["masked_similarity"].null_count
+    return Verdict(
+        changed == unscored == 0,
+        f"{len(bare):,} images have no text; {changed:,} of them have another similarity, {unscored:,} lack one",
+        {"images": len(bare), "changed": changed},
     )
 
 

@@ -27,7 +27,7 @@ from dqe_assets.filtering.filters.no_filter import NoFilter
 from dqe_assets.filtering.filters.random_subset import RandomSubset
 from dqe_assets.filtering.filters.sql import Sql
 from dqe_assets.filtering.filters.text_based import TextBased
-from dqe_assets.filtering.filters.tmars import Tmars
+from dqe_assets.filtering.filters.tmars import Tmars, tmars_mask
 from dqe_assets.filtering.pool import TablePool
 from dqe_assets.filtering.wordnet import WordNet, WordNetError, imagenet21k_offsets, open_wordnet
 from dqe_resources.packages import package_file
@@ -535,6 +535,11 @@ class TestOwn:
         assert Tmars(keep_fraction=0.2).mask(found).tolist() == [False, True, False, True, True, False]
         assert Tmars(keep_fraction=0.2).fit([TablePool(found)]) == Tmars(threshold=0.4)
         assert Tmars(keep_fraction=1).mask(found).all()
+
+    def test_tmars_mask_keeps_half_unless_told_otherwise(self):
+        scores = [0.1, 0.5, np.nan, 0.4, 0.4, 0.2]
+        assert tmars_mask(scores, 0.2).tolist() == [False, True, False, True, True, False]
+        assert tmars_mask(scores).tolist() == [False, True, False, True, True, True]
 
     def test_deduplicated(self):
         found = pa.table({"is_representative_semantic": [True, False, None]})

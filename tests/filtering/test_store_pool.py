@@ -8,9 +8,11 @@ import pyarrow.compute as pc
 import pytest
 
 from dqe_assets.arrow import to_matrix
+from dqe_assets.filtering.expression import parse
+from dqe_assets.filtering.filters.tmars import tmars_mask
 from dqe_assets.filtering.pool import PoolError
 from dqe_assets.filtering.store_pool import StorePool
-from dqe_assets.schemas import DUPLICATE_CLUSTERS, RAW_SAMPLES
+from dqe_assets.schemas import DUPLICATE_CLUSTERS, MASKED_SIMILARITY, RAW_SAMPLES
 
 if TYPE_CHECKING:
     from dqe_assets.settings import Settings
@@ -74,12 +76,27 @@ def test_embeddings_are_named_for_what_they_are(pool: StorePool) -> None:
     assert to_matrix(found["image_features"])[1].shape == (234, 1280)
 
 
+def test_tmars_keeps_the_best_half_by_the_masked_similarity(pool: StorePool, opened: Settings) -> None:
+    found = columns_of(pool, "uid", "masked_similarity", "similarity", "text_area")
+    stored = pa.concat_tables(
+        opened.opened_store.read("masked_similarity", shard, MASKED_SIMILARITY) for shard in SHARDS
+    )
+    expected = dict(zip(stored["uid"].to_pylist(), stored["masked_similarity"].to_pylist(), strict=True))
+    assert found["masked_similarity"].to_pylist() == [expected[uid] for uid in found["uid"].to_pylist()]
+    (tmars,) = parse("tmars(0.5)").leaves
+    kept = tmars.fit([pool]).mask(found)
+    assert kept.sum() == 234 // 2 + 1
+    scores = found["masked_similarity"].to_numpy()
+    assert np.array_equal(kept, tmars_mask(scores, 0.5))
+    assert np.nanmin(scores[kept]) > np.nanmax(scores[~kept])
+    assert not np.array_equal(kept, tmars_mask(found["similarity"].to_numpy(), 0.5))
+
+
 @pytest.mark.parametrize(
     ("column", "message"),
     [
         ("clip_l14_similarity_score", "its scorer is none of DataComp's CLIPs; caption_quality chooses by"),
         ("l14_img", "it has image_embedding"),
-        ("masked_similarity", "no image has been scored with its text masked"),
         ("beauty", r"the store has no column beauty \(shard sample-00000\): there are: attempts, best_similarity"),
     ],
 )

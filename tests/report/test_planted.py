@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dqe_assets.report.planted import FIGURES, auc, pair_similarity, planted_figures
+from dqe_assets.report.planted import FIGURES, auc, pair_similarity, planted_figures, text_figures
 from dqe_assets.schemas import schema_of
 from dqe_resources.storage import Store
 
@@ -32,6 +33,17 @@ def tables(finished: Path) -> dict[str, pa.Table]:
         "scores": shards("caption_scores"),
         "clusters": store.read("duplicate_clusters", None, schema_of("duplicate_clusters")),
     }
+
+
+@pytest.fixture(scope="module")
+def text_tables(finished: Path, tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
+    store = Store(str(finished / "store"))
+    keys = sorted(path.stem for path in (finished / "store" / "raw_samples").glob("*.parquet"))
+    found = {
+        name: pa.concat_tables(store.read(asset, key, schema_of(asset)) for key in keys)
+        for name, asset in (("text", "image_text"), ("masked", "masked_similarity"))
+    }
+    return {"raw": tables["raw"], **found}
 
 
 def by_name(figures: pa.Table) -> Figures:
@@ -119,6 +131,39 @@ def test_words_drawn_into_a_picture_win_nothing(figures: Figures) -> None:
     drawn = figures["caption_scores", "caption_drawn: fits better than right", "auc"]
     assert drawn["positives"] == 26
     assert drawn["value"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_text_is_found_in_every_picture_that_has_a_caption_drawn_into_it(text_tables: dict[str, pa.Table]) -> None:
+    found = by_name(text_figures(**text_tables))
+    assert found["image_text", "caption_drawn: text is found", "recall"]["value"] == 1
+    # Photos have lettering of their own: the camera's brand, the officer's name plate.
+    assert found["image_text", "caption_drawn: text is found", "precision"]["value"] > 0.6
+    assert found["image_text", "caption_drawn: text covers more", "auc"]["value"] == 1
+
+
+def test_a_scorer_that_cannot_read_sees_no_difference_with_the_text_or_without(
+    text_tables: dict[str, pa.Table],
+) -> None:
+    found = by_name(text_figures(**text_tables))
+    for what in ("fits better than undrawn", "fits better than undrawn, masked", "loses more by masking"):
+        figure = found["masked_similarity", f"caption_drawn: {what}", "auc"]
+        assert figure["positives"] == 26
+        assert figure["value"] == pytest.approx(0.5, abs=0.1), what
+
+
+def test_a_scorer_that_reads_is_caught_by_what_it_loses(text_tables: dict[str, pa.Table]) -> None:
+    """As it would be with a scorer to whom a spelt caption is worth 0.5: benchmarks/tmars.py trains one."""
+    masked = text_tables["masked"]
+    drawn = {
+        row["uid"] for row in text_tables["raw"].to_pylist() if (row["truth"] or {}).get("image") == "caption_drawn"
+    }
+    read = pa.array([0.5 if uid in drawn else 0.0 for uid in masked["uid"].to_pylist()], pa.float32())
+    pleased = pc.add(masked["similarity"], read)
+    found = by_name(text_figures(**text_tables | {"masked": masked.set_column(2, "similarity", pleased)}))
+    stage = "masked_similarity"
+    assert found[stage, "caption_drawn: fits better than undrawn", "auc"]["value"] > 0.95
+    assert found[stage, "caption_drawn: fits better than undrawn, masked", "auc"]["value"] < 0.6
+    assert found[stage, "caption_drawn: loses more by masking", "auc"]["value"] > 0.99
 
 
 def test_only_an_empty_caption_has_no_score(figures: Figures) -> None:

@@ -40,6 +40,7 @@ TABLES = {
     "best_captions",
     "caption_judgements", "judged_sources", "judged_places", "judge_agreement",
     "refined_captions",
+    "text_quality", "image_text",
 }  # fmt: skip
 SECTIONS = [
     "Samples",
@@ -51,6 +52,7 @@ SECTIONS = [
     "Repeated captions",
     "Filters",
     "Concepts",
+    "Suspects",
     "Shards",
 ]
 VIEWS = {
@@ -61,6 +63,7 @@ VIEWS = {
     "judge_disagreements",
     "best_filters", "caption_flags", "concept_tail", "recaptioned_concepts", "repeated_captions", "topics",
     "refining_rounds",
+    "text_quality_by_source", "caption_patterns", "suspects",
 }  # fmt: skip
 
 

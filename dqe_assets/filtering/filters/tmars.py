@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
+import numpy as np
+import pyarrow as pa
 from pydantic import Field, model_validator
 
 from dqe_assets.filtering.filters.no_filter import NoFilter
@@ -14,11 +16,27 @@ from dqe_assets.filtering.pool import TablePool
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pyarrow as pa
+    from numpy.typing import ArrayLike
 
     from dqe_assets.filtering.pool import Pool
 
 MASKED_SIMILARITY = "masked_similarity"
+
+
+def tmars_mask(masked_similarity: ArrayLike, keep_fraction: float = 0.5) -> Mask:
+    """Which samples T-MARS keeps: the best fraction by masked similarity, ties at the threshold among them.
+
+    Args:
+        masked_similarity: [n]; what is not finite has none and is not kept, but counts for the fraction as in
+            DataComp's clip_score.
+        keep_fraction: 0 to 1; the paper's half by default.
+
+    Returns:
+        bool [n].
+    """
+    return Tmars(keep_fraction=keep_fraction).mask(
+        pa.table({MASKED_SIMILARITY: np.asarray(masked_similarity, np.float32)})
+    )
 
 
 class Tmars(Filter):

@@ -52,7 +52,7 @@ CAPTION_KINDS = {"other_photo": 40, "file_name": len(FILE_NAMES), "one_word": 14
 SAMPLE_SIZE = sum(IMAGE_KINDS.values())
 """Rows of the sample."""
 
-_LETTERED = frozenset({"handwriting", "page"})
+LETTERED = frozenset({"handwriting", "page"})
 """Photos of writing, and too low for more: nothing is drawn into them, and they are not made smaller."""
 
 
@@ -87,7 +87,7 @@ class _Draft:
 
 
 def _photos_in_turn(kind: str) -> Iterator[Photo]:
-    unfit = _LETTERED if kind in {"caption_drawn", "resized"} else frozenset()
+    unfit = LETTERED if kind in {"caption_drawn", "resized"} else frozenset()
     fit = [photo for photo in PHOTOS.values() if photo.key not in unfit]
     return cycle(sorted(fit, key=lambda photo: fraction(photo.key, kind)))
 

@@ -1,0 +1,115 @@
+"""T-MARS: how well captions fit what is left of an image once its text is painted over.
+
+Maini et al. 2023, "T-MARS: Improving Visual Representations by Circumventing Text Feature Learning" (arXiv 2307.03132):
+a scorer that can read gives a high score to an image that does no more than spell its caption.
+"""
+
+from __future__ import annotations
+
+import io
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dqe_assets import images
+from dqe_assets.arrow import to_matrix
+from dqe_assets.features.extract import image_features
+from dqe_assets.schemas import MASKED_SIMILARITY, RAW_SAMPLES
+from dqe_assets.score.image_text import corners_of, without_text
+from dqe_resources.parallel import ordered_map
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from dqe_resources.image_model import ImageModel
+    from dqe_resources.scorers.protocol import Scorer
+
+MASKED_SIDE = 1024
+"""Longest side of a masked image, in pixels: more than any scorer looks at."""
+
+AT_ONCE = 32
+"""Masked images in memory at once."""
+
+
+def masked_similarity(
+    text: pa.Table,
+    scored: pa.Table,
+    raw: Iterable[pa.RecordBatch],
+    scorer: Scorer,
+    image_model: ImageModel,
+    *,
+    fill: str = "surrounding_mean",
+    track: Callable[[Iterable[Any], int], Iterator[Any]] = lambda items, _: iter(items),
+) -> pa.Table:
+    """One row of ``MASKED_SIMILARITY`` for each sample; null where the original caption has no score.
+
+    The masked images go to the scorer as the images themselves went: as files where it looks at images, or as the
+    features of ``image_features`` where it looks at those.
+
+    Args:
+        text: ``IMAGE_TEXT``, n rows.
+        scored: similarity and embedding of the original captions, n rows.
+        raw: ``RAW_SAMPLES``, n rows in batches.
+        scorer: what the similarities were measured by.
+        image_model: the backbone of ``image_features``.
+        fill: what text is painted over with, as in ``without_text``.
+        track: reports progress over the masked images.
+    """
+    masked = pc.fill_null(
+        pc.and_(pc.greater(text["text_area"], 0), pc.is_valid(scored["similarity"])), fill_value=False
+    )
+    rows = np.flatnonzero(masked.to_numpy())
+    regions = dict(zip(rows.tolist(), text["regions"].take(pa.array(rows)).to_pylist(), strict=True))
+    pictures = ordered_map(lambda one: masked_sample(*one, fill), _samples(raw, regions), ahead=AT_ONCE)
+    tracked = track(pictures, len(rows))
+    vectors = [np.empty((0, scorer.dimension), np.float32)]
+    while chunk := list(islice(tracked, AT_ONCE)):
+        vectors.append(scorer.embed_images(_as_read(pa.Table.from_pylist(chunk, RAW_SAMPLES), scorer, image_model)))
+    captions = to_matrix(scored["embedding"].take(pa.array(rows)))[1]
+    # Through 16 bits, as the vectors of the images themselves were stored.
+    seen = np.concatenate(vectors).astype(np.float16).astype(np.float32)
+    similarity = scored["similarity"].to_numpy().astype(np.float32)
+    without = similarity.copy()
+    if rows.size:
+        without[rows] = np.clip(np.einsum("nd,nd->n", seen, captions), -1, 1)
+    return pa.table(
+        {
+            "uid": text["uid"],
+            "masked_similarity": pa.array(without, mask=np.isnan(without)),
+            "similarity": scored["similarity"],
+            "text_area": text["text_area"],
+        },
+        schema=MASKED_SIMILARITY,
+    )
+
+
+def masked_sample(sample: dict[str, Any], regions: list[dict[str, Any]], fill: str) -> dict[str, Any]:
+    """A row of ``raw_samples`` with its image painted over where it has text, and no larger than ``MASKED_SIDE``."""
+    image = images.decode(sample["image"]["bytes"], MASKED_SIDE)
+    image.thumbnail((MASKED_SIDE, MASKED_SIDE))
+    file = io.BytesIO()
+    # Lossless, and written in no time; it never leaves memory.
+    without_text(image, corners_of(regions), fill).save(file, "BMP")
+    return {**sample, "image": {"bytes": file.getvalue(), "path": sample["image"]["path"]}}
+
+
+def _samples(
+    raw: Iterable[pa.RecordBatch], regions: Mapping[int, list[dict[str, Any]]]
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """The rows that have text, each with its regions."""
+    start = 0
+    for batch in raw:
+        inside = [row for row in range(batch.num_rows) if start + row in regions]
+        for row, sample in zip(inside, batch.take(pa.array(inside, pa.int64())).to_pylist(), strict=True):
+            yield sample, regions[start + row]
+        start += batch.num_rows
+
+
+def _as_read(raw: pa.Table, scorer: Scorer, image_model: ImageModel) -> pa.Table:
+    """The tables that a scorer requires of some samples, side by side."""
+    made = {"raw_samples": lambda: raw, "image_features": lambda: image_features(raw, image_model)}
+    tables = [made[asset]() for asset in scorer.requires]
+    return pa.table({name: table[name] for table in tables for name in table.column_names})
