@@ -115,12 +115,13 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _best_is_chosen_from_what_there_is(self) -> Self:
-        unknown = [name for name in self.best.sources or () if name not in self.caption_sources]
+        allowed = [*self.caption_sources, *([schemas.REFINED] if self.refining else [])]
+        unknown = [name for name in self.best.sources or () if name not in allowed]
         if unknown:
             raise PydanticCustomError(
                 "sources",
                 "best.sources: there are no captions of '{name}'; there are: {allowed}",
-                {"name": unknown[0], "allowed": ", ".join(self.caption_sources)},
+                {"name": unknown[0], "allowed": ", ".join(allowed)},
             )
         return self
 

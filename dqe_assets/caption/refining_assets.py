@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets import describe, schemas
+from dqe_assets import describe
 from dqe_assets.arrow import to_matrix
 from dqe_assets.caption.assets import known_rows
 from dqe_assets.caption.flags import caption_flags
@@ -31,7 +31,6 @@ IMAGES_AT_ONCE = 32
 """Images that are read at once, beside the row group that they are in."""
 
 _LEAST_PROBABLE = 0.01
-_TEXT_IN_IMAGES = ("image_text",) if hasattr(schemas, "IMAGE_TEXT") else ()
 
 
 def refined_captions_of(rules: Refining, captioner: VisionCaptioner) -> Stage:
@@ -48,7 +47,7 @@ def refined_captions_of(rules: Refining, captioner: VisionCaptioner) -> Stage:
         group="captions",
         kinds={"parquet", captioner.kind},
         code_version="1",
-        inputs=["raw_samples", *refined, "joint_embeddings", "caption_scores", *labels, *_TEXT_IN_IMAGES],
+        inputs=["raw_samples", *refined, "joint_embeddings", "caption_scores", *labels, "image_text"],
         resources={"captioner": f"{CAPTIONER_PREFIX}{captioner.name}"},
         checks=[
             unique("uid", "round", "candidate"),
@@ -123,7 +122,7 @@ def _samples(work: Work, rules: Refining) -> pa.Table:
             "original_caption": original,
             "original_similarity": original_similarity,
             "labels": _labels(work, rules.labels, raw.num_rows),
-            "image_text": work.read("image_text", ["text"])["text"] if _TEXT_IN_IMAGES else pa.nulls(raw.num_rows),
+            "image_text": work.read("image_text", ["text"])["text"],
         }
     )
 

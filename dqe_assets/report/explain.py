@@ -93,6 +93,40 @@ EXPLAINED = (
         FROM caption_generation WHERE uid = ? ORDER BY caption_source
         """,
     ),
+    _Part(
+        "Text of the captions",
+        ("text_quality",),
+        """
+        SELECT * EXCLUDE (uid, patterns), array_to_string(patterns, ', ') AS patterns
+        FROM text_quality WHERE uid = ? AND words IS NOT NULL
+        ORDER BY caption_source <> 'original', caption_source
+        """,
+    ),
+    _Part(
+        "Text in the image",
+        ("image_text", "masked_similarity"),
+        "SELECT * EXCLUDE uid FROM image_text WHERE uid = ? AND regions IS NOT NULL",
+        upright=True,
+    ),
+    _Part(
+        "Judgements",
+        ("caption_judgements",),
+        """
+        SELECT caption_source, faithful, complete, fluent, invents_nothing, overall,
+            concat_ws('; ', reasons.faithful, reasons.complete, reasons.fluent, reasons.invents_nothing) AS reasons,
+            place, model, error
+        FROM caption_judgements WHERE uid = ? ORDER BY place
+        """,
+    ),
+    _Part(
+        "Asked for again",
+        ("refined_captions",),
+        """
+        SELECT caption_source, round, candidate, reason, previous_similarity, similarity, accepted, veto, caption,
+            model, prompt, temperature, error
+        FROM refined_captions WHERE uid = ? ORDER BY round, candidate
+        """,
+    ),
     _BEST,
     _Part(
         "Duplicates",

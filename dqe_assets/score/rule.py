@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from dqe_assets.caption.flags import FLAGS
+from dqe_assets.score.patterns import PATTERNS
 from dqe_resources.component import Strict
 
 if TYPE_CHECKING:
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-AVOIDABLE = tuple(FLAGS)
-"""The flags that a caption can be set aside for."""
+AVOIDABLE = (*FLAGS, *PATTERNS)
+"""What a caption can be set aside for: flags of generated captions, and patterns of any caption."""
+
+_NO_DESCRIPTION = (*FLAGS, "file_name", "placeholder", "only_hashtags", "no_letters")
 
 
 class BestRule(Strict):
@@ -28,7 +31,8 @@ class BestRule(Strict):
 
     Attributes:
         by: similarity (of caption and image), or judgement (the judge's mean mark).
-        avoid: flags, as docs/captions.md has them.
+        avoid: flags of docs/captions.md and patterns of docs/quality.md; by default all flags, and the patterns of what
+            is no description.
         min_words: a caption of fewer is set aside; words are what ``split()`` gives.
         max_words: a caption of more is set aside.
         min_gain: similarity that another caption must have beyond the original's to be preferred to it.
@@ -38,7 +42,7 @@ class BestRule(Strict):
     """
 
     by: Annotated[tuple[Literal["similarity", "judgement"], ...], Field(min_length=1)] = ("similarity",)
-    avoid: tuple[str, ...] = AVOIDABLE
+    avoid: tuple[str, ...] = _NO_DESCRIPTION
     min_words: Annotated[int, Field(ge=0)] = 0
     max_words: Annotated[int, Field(ge=1)] | None = None
     min_gain: Annotated[float, Field(ge=0, le=2)] = 0.0

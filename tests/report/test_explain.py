@@ -47,8 +47,9 @@ def test_every_number_of_an_explanation_says_where_it_is_from(opened: Settings) 
     sections = explanation(opened, NAME)
     tables = by_title(sections)
     assert list(tables) == [
-        f"{NAME} (sample)", "Measured of the image", "Captions", "Synthetic captions", "Best caption", "Duplicates",
-        "Repeated captions", "Concepts", "Order and weight", "Filters", "Subsets", "Where it is from",
+        f"{NAME} (sample)", "Measured of the image", "Captions", "Synthetic captions", "Text of the captions",
+        "Text in the image", "Best caption", "Duplicates", "Repeated captions",
+        "Concepts", "Order and weight", "Filters", "Subsets", "Where it is from",
     ]  # fmt: skip
     origin = {row["asset"]: row for row in tables["Where it is from"]}
     shard = fields(tables[f"{NAME} (sample)"])["shard"]
