@@ -96,8 +96,14 @@ def make_points(numbers: range | list[int], *, seed: int = 0, source: str = "web
             "flag": [i % 2 == 0 for i in numbers],
             "perceptual_hash": pa.array([2**64 - 1 - i for i in numbers], pa.uint64()),
             "colours": [["red", "blue"]] * len(numbers),
+            "flags_qwen2.5-vl": pa.array([flags_of(i) for i in numbers], pa.list_(pa.string())),
+            "flagged_qwen2.5-vl": pa.array([None if i % 10 == 7 else bool(flags_of(i)) for i in numbers], pa.bool_()),
         }
     )
+
+
+def flags_of(i: int) -> list[str] | None:
+    return None if i % 10 == 7 else {0: ["cut_off", "refusal"], 5: ["refusal"]}.get(i % 10, [])
 
 
 def state(collection) -> dict:
@@ -132,6 +138,8 @@ class TestReplaceShard:
             "flag": True,
             "perceptual_hash": 2**64 - 5,
             "colours": ["red", "blue"],
+            "flags_qwen2.5-vl": [],
+            "flagged_qwen2.5-vl": False,
         }
         for name in NAMES:
             sent = np.asarray(points.column(name)[4].as_py(), np.float32)
@@ -251,6 +259,12 @@ class TestSearch:
             ({"flag": np.bool_(False)}, range(1, 90, 2)),
             ({"colours": "red", "source": "web", "width": (110, None)}, range(10, 60)),
             ({"no_such_field": "x"}, []),
+            ({"uid": frozenset({uid(3), uid(70), uid(5000)})}, [3, 70]),
+            ({"uid": frozenset({uid(3), uid(70)}), "source": "own"}, [70]),
+            ({"uid": frozenset()}, []),
+            ({"flags_qwen2.5-vl": "cut_off"}, range(0, 90, 10)),
+            ({"flags_qwen2.5-vl": "refusal", "flagged_qwen2.5-vl": True}, [*range(0, 90, 10), *range(5, 90, 10)]),
+            ({"flagged_qwen2.5-vl": False, "width": (None, 108)}, [1, 2, 3, 4, 6]),
         ],
     )
     def test_conditions_hold_for_search_count_and_scroll(self, filled, where, numbers):
@@ -260,9 +274,12 @@ class TestSearch:
         assert {hit.uid for hit in filled.search(query, "image", 200, where)} == expected
         assert [point.uid for point in filled.scroll(where)] == sorted(expected)
 
-    def test_a_value_that_is_no_condition(self, filled):
-        with pytest.raises(ValueError, match="condition on 'width': nan"):
-            filled.count({"width": float("nan")})
+    @pytest.mark.parametrize(
+        ("field", "value"), [("width", float("nan")), ("uid", uid(3)), ("width", frozenset({uid(3)}))]
+    )
+    def test_a_value_that_is_no_condition(self, filled, field, value):
+        with pytest.raises(ValueError, match=f"condition on '{field}': "):
+            filled.count({field: value})
 
     @pytest.mark.parametrize(
         ("vector", "using", "limit", "message"),
@@ -369,6 +386,8 @@ class TestParseWhere:
             (["similarity_original>=0.3", "similarity_original<0.5"], {"similarity_original": Range(0.3, 0.5)}),
             ("similarity_qwen2.5-vl<0.5", {"similarity_qwen2.5-vl": Range(None, 0.5)}),
             ("width=640", {"width": 640.0}),
+            ("flags_qwen2.5-vl=cut_off", {"flags_qwen2.5-vl": "cut_off"}),
+            ("flagged_labels=false", {"flagged_labels": False}),
             ("image_name=640", {"image_name": "640"}),
             ([], {}),
         ],
