@@ -57,6 +57,16 @@ def data_folder() -> Iterator[Path]:
                 os.environ["DQE_DATA"] = before
 
 
+def peak_mib() -> float:
+    """Peak memory of this process and of those that it has started, from Linux's own count of each."""
+    processes = [
+        "self",
+        *(pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()),
+    ]
+    lines = [line for pid in processes for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
 def publish(name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], title: str) -> None:
     """Print rows as a table, and append each as a line of JSON to results/<name>.jsonl, with machine and versions.
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.common import publish
+from benchmarks.common import peak_mib, publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,7 +176,7 @@ def ours(name: str, folder: Path) -> dict[str, Any]:
     else:
         kept = _count(name, pool)
     seconds = time.perf_counter() - started
-    return {"rows": rows, "kept": kept, "seconds": seconds, "rows_per_second": rows / seconds, "peak_mib": _peak_mib()}
+    return {"rows": rows, "kept": kept, "seconds": seconds, "rows_per_second": rows / seconds, "peak_mib": peak_mib()}
 
 
 def _count(name: str, pool: Any) -> int:
@@ -192,16 +192,6 @@ def _count(name: str, pool: Any) -> int:
     }
     mask, columns = masks[name]
     return sum(over_batches(lambda batch: int(mask(batch.table).sum()), [pool], columns))
-
-
-def _peak_mib() -> float:
-    """Peak memory of this process and of those that it has started, from Linux's own count of each."""
-    processes = [
-        "self",
-        *(pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()),
-    ]
-    lines = [line for pid in processes for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
-    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def in_pandas(name: str, folder: Path) -> dict[str, Any]:

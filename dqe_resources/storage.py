@@ -214,6 +214,20 @@ class Store:
             with _damage(path, _mend(asset, partition)):
                 return take_rows(file, rows, columns).replace_schema_metadata(None)
 
+    def row_groups(
+        self, asset: str, partition: str | None, schema: pa.Schema, rows: Sequence[int], columns: Sequence[str]
+    ) -> Iterator[pa.Table]:
+        """The same rows, those of one row group after another, holding no more than a row group in memory.
+
+        Raises:
+            StorageError: as ``read``.
+        """
+        path = self.path(asset, partition)
+        with self._parquet(path, asset, partition) as file:
+            _check_schema(file.schema_arrow, schema, path, columns, _mend(asset, partition))
+            with _damage(path, _mend(asset, partition)):
+                yield from _row_groups(file, rows, columns)
+
     def batches(
         self, asset: str, partition: str | None, schema: pa.Schema, columns: Sequence[str], rows: int
     ) -> Iterator[pa.RecordBatch]:
@@ -331,15 +345,18 @@ def rows_per_group(table: pa.Table, size: int) -> int:
 
 def take_rows(file: pq.ParquetFile, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
     """Some rows of a Parquet file, by ascending position, reading no more than the row groups that hold them."""
-    parts, first, wanted = [], 0, np.asarray(rows, np.int64)
+    empty = pa.schema([file.schema_arrow.field(name) for name in columns]).empty_table()
+    return pa.concat_tables(list(_row_groups(file, rows, columns)) or [empty])
+
+
+def _row_groups(file: pq.ParquetFile, rows: Sequence[int], columns: Sequence[str]) -> Iterator[pa.Table]:
+    first, wanted = 0, np.asarray(rows, np.int64)
     for group in range(file.num_row_groups):
         count = file.metadata.row_group(group).num_rows
         inside = wanted[(wanted >= first) & (wanted < first + count)] - first
         if inside.size:
-            parts.append(file.read_row_group(group, columns=list(columns)).take(pa.array(inside)))
+            yield file.read_row_group(group, columns=list(columns)).take(pa.array(inside))
         first += count
-    empty = pa.schema([file.schema_arrow.field(name) for name in columns]).empty_table()
-    return pa.concat_tables(parts) if parts else empty
 
 
 def _codecs(schema: pa.Schema) -> dict[str, str]:

@@ -36,10 +36,8 @@ _UID = re.compile("[0-9a-f]{32}")
 
 _ROWS_AT_ONCE = 256
 
-_STORE_COLUMNS = [
-    *("uid", "source", "shard", "image_name", "url", "caption", "image", "sha256", "format", "exif_orientation"),
-    *("width", "height"),
-]
+_PICTURE_COLUMNS = ["uid", "image", "format", "exif_orientation"]
+_STORE_COLUMNS = [*_PICTURE_COLUMNS, "source", "shard", "image_name", "url", "caption", "width", "height"]
 
 
 class SamplesError(DataQualityError):
@@ -59,6 +57,28 @@ class Sample:
     uid: str
     files: dict[str, bytes]
     encoded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """The image of a sample as it is copied.
+
+    Attributes:
+        uid: 32 lower-case hex digits.
+        extension: jpg, png or webp.
+        data: contents of the file.
+        encoded: whether it was encoded anew.
+    """
+
+    uid: str
+    extension: str
+    data: bytes
+    encoded: bool
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the contents."""
+        return hashlib.sha256(self.data).hexdigest()
 
 
 class SamplePart(Protocol):
@@ -93,42 +113,53 @@ class StoreShard:
 
     def read(self, wanted: Container[str]) -> Iterator[Sample]:
         """Those that are wanted."""
+        return map(_stored_sample, self._records(wanted, _STORE_COLUMNS))
+
+    def pictures(self, wanted: Container[str]) -> Iterator[Picture]:
+        """The images alone of those that are wanted."""
+        return map(_picture, self._records(wanted, _PICTURE_COLUMNS))
+
+    def _records(self, wanted: Container[str], columns: list[str]) -> Iterator[dict[str, Any]]:
         table = self._uids_and_statuses()
         has_image = pc.equal(table["status"], "ok").to_pylist()
         rows = [row for row, uid in enumerate(table["uid"].to_pylist()) if has_image[row] and uid in wanted]
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            some = rows[start : start + _ROWS_AT_ONCE]
-            for record in self.store.read_rows("raw_samples", self.name, RAW_SAMPLES, some, _STORE_COLUMNS).to_pylist():
-                yield _stored_sample(record)
+        for group in self.store.row_groups("raw_samples", self.name, RAW_SAMPLES, rows, columns):
+            for batch in group.to_batches(_ROWS_AT_ONCE):
+                yield from batch.to_pylist()
 
     def _uids_and_statuses(self) -> pa.Table:
         return self.store.read("raw_samples", self.name, RAW_SAMPLES, ["uid", "status"])
 
 
-def _stored_sample(record: dict[str, Any]) -> Sample:
+def _picture(record: dict[str, Any]) -> Picture:
     data, extension = record["image"]["bytes"], _COPIED.get(record["format"])
     encoded = extension is None or record["exif_orientation"] != 1
     if encoded:
         out = io.BytesIO()
         images.decode(data).save(out, "JPEG", quality=_JPEG_QUALITY)
         data, extension = out.getvalue(), "jpg"
+    return Picture(record["uid"], str(extension), data, encoded)
+
+
+def _stored_sample(record: dict[str, Any]) -> Sample:
+    picture = _picture(record)
     facts = {
         "uid": record["uid"],
         "caption": record["caption"],
         "url": record["url"],
         "original_width": record["width"],
         "original_height": record["height"],
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": picture.sha256,
         "source": record["source"],
         "shard": record["shard"],
         "image_name": record["image_name"],
     }
     files = {
-        str(extension): data,
+        picture.extension: picture.data,
         "txt": (record["caption"] or "").encode(),
         "json": json.dumps(facts, ensure_ascii=False).encode(),
     }
-    return Sample(record["uid"], files, encoded)
+    return Sample(record["uid"], files, picture.encoded)
 
 
 def tars(url: str) -> list[Tar]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dqe_assets import describe
 from dqe_assets.index.points import collection_points
 from dqe_assets.index.search import collection_vectors
+from dqe_assets.schemas import SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.stage import COLLECTION_POOL, Check, Facts, Stage, Verdict, Work, stage
 from dqe_resources.vectors.protocol import VectorsBrokenError, VectorsMismatchError
 
@@ -63,7 +64,7 @@ def caption_collection_of(synthetic: Sequence[Stage]) -> Stage:
     @stage(
         group="search",
         kinds={"qdrant"},
-        code_version="2",
+        code_version="3",
         inputs=["raw_samples", *(captions.name for captions in synthetic), "joint_embeddings", "caption_scores"],
         is_table=False,
         checks=[Check("count_matches", "The collection holds exactly the samples of the shard.", _count_matches)],
@@ -78,7 +79,13 @@ def caption_collection_of(synthetic: Sequence[Stage]) -> Stage:
         Points are named by uid, so writing a shard again changes nothing, and what has left the shard is removed.
         """
         raw = work.read("raw_samples", ["uid", "source", "shard", "image_name", "url", "width", "height", "status"])
-        points = collection_points(raw, work.captions(), work.read("joint_embeddings"), work.read("caption_scores"))
+        flags = {
+            name: work.read(SYNTHETIC_CAPTIONS_PREFIX + name, ["flags"])["flags"]
+            for name in work.settings.captioner_names
+        }
+        points = collection_points(
+            raw, work.captions(), flags, work.read("joint_embeddings"), work.read("caption_scores")
+        )
         with _opened(work, vectors) as collection:
             written = collection.replace_shard(work.partition or "", points)
             counted = collection.count({"shard": work.partition or ""})

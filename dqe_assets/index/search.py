@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from dqe_assets import images
 from dqe_assets.features.extract import image_features
 from dqe_assets.schemas import IMAGE, IMAGE_TYPE, ORIGINAL, SEARCH_HITS
-from dqe_resources.vectors import parse_where
+from dqe_resources.vectors import DEFAULT_INDEXES, UID, Index, parse_where
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from dqe_assets.settings import Settings
     from dqe_resources.vectors.points import Point
     from dqe_resources.vectors.protocol import Collection, Hit
+
+CLUSTER = "cluster"
+
+CONDITIONS: Mapping[str, Index] = {**DEFAULT_INDEXES, CLUSTER: "keyword"}
+"""What a search can be narrowed by: the indexed payload, and the duplicate cluster."""
 
 _UID = re.compile(r"[0-9a-f]{32}")
 
@@ -59,13 +64,14 @@ def search_collection(
     Args:
         settings: the settings.
         query: what to look for.
-        where: conditions such as ``source=sample`` or ``similarity_original>=0.3``.
+        where: conditions such as ``source=sample`` or ``similarity_original>=0.3``; a duplicate ``cluster`` is looked
+            up in the warehouse, which alone knows all shards.
         using: the named vector to search: ``image`` or a caption source.
         limit: how many at most.
-        unique: leave out what is a redundant duplicate by the warehouse, which alone knows all shards.
+        unique: leave out what is a redundant duplicate by the warehouse.
 
     Raises:
-        ValueError: a condition or the named vector is unknown, or there is no such sample.
+        ValueError: a condition or the named vector is unknown, or there is no such sample or cluster.
         ImageError: the image cannot be read.
         VectorsError: the collection cannot be opened.
         WarehouseError: there is no warehouse to know duplicates by.
@@ -74,7 +80,9 @@ def search_collection(
     if using not in names:
         msg = f"there are no vectors '{using}'; there are: {', '.join(names)}"
         raise ValueError(msg)
-    conditions = parse_where(where)
+    conditions: dict[str, Any] = {**parse_where(where, CONDITIONS)}
+    if CLUSTER in conditions:
+        conditions[UID] = _members(settings, conditions.pop(CLUSTER))
     given = None if query.like is not None else _vector(settings, query)
     with settings.vectors.open() as collection:
         unwanted: set[str] = set()
@@ -116,6 +124,15 @@ def _sample(collection: Collection, name: str) -> Point:
         msg = f"no sample with an image has the uid or the image name {name}; look for it: dqe get {name}"
         raise ValueError(msg)
     return found
+
+
+def _members(settings: Settings, cluster: str) -> frozenset[str]:
+    with settings.warehouse.connect() as connection:
+        rows = connection.execute("SELECT uid FROM samples WHERE cluster = ?", [cluster]).fetchall()
+    if not rows:
+        msg = f"there is no duplicate cluster {cluster}; dqe get IMAGE_NAME says which a sample is in"
+        raise ValueError(msg)
+    return frozenset(uid for (uid,) in rows)
 
 
 def _redundant(settings: Settings, uids: list[str]) -> set[str]:

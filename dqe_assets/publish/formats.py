@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dqe_assets.filtering.reshard import write_tar
-from dqe_assets.filtering.samples import Sample, StoreShard
+from dqe_assets.filtering.samples import Picture, Sample, StoreShard
 from dqe_assets.publish.selection import FACTS, PublishError, Selection, facts_of
 from dqe_assets.schemas import IMAGE_TYPE, JOINT_EMBEDDINGS, RAW_SAMPLES
 
@@ -68,7 +68,7 @@ class Shards:
 
     def write_tar(self, target: BinaryIO, start: int, stop: int) -> None:
         """The samples from one position to another as a WebDataset tar."""
-        write_tar(target, ((sample.uid, sample) for sample in self._samples(start, stop)))
+        write_tar(target, ((picture.uid, _files(picture, facts)) for picture, facts in self._samples(start, stop)))
 
     def write_metadata(self, target: BinaryIO, start: int, stop: int) -> None:
         """The samples from one position to another as metadata with DataComp's columns; ``sha256`` as found."""
@@ -100,34 +100,35 @@ class Shards:
         for shard, rows in self.selection.pieces(start, stop):
             yield shard, facts_of(self.query, self.selection, shard, rows), pa.array(rows)
 
-    def _samples(self, start: int, stop: int) -> Iterator[Sample]:
+    def _samples(self, start: int, stop: int) -> Iterator[tuple[Picture, dict[str, Any]]]:
+        """The image of each sample, and all that is known of it."""
         for shard, facts, _ in self._pages(start, stop):
-            found = StoreShard(self.store, shard).read(frozenset(facts["uid"].to_pylist()))
+            pictures = StoreShard(self.store, shard).pictures(frozenset(facts["uid"].to_pylist()))
             for known in facts.to_pylist():
-                sample = next(found, None)
-                if sample is None or sample.uid != known["uid"]:
+                picture = next(pictures, None)
+                if picture is None or picture.uid != known["uid"]:
                     raise _changed(shard)
-                yield _published(sample, known)
+                yield picture, {**known, "sha256": picture.sha256}
 
 
-def _published(sample: Sample, known: dict[str, Any]) -> Sample:
-    """A sample with the caption to train on, and with all that is known of it."""
-    as_stored = json.loads(sample.files["json"])
-    facts = json.dumps({**known, "sha256": as_stored["sha256"]}, ensure_ascii=False)
-    return Sample(
-        sample.uid, {**sample.files, "txt": known["caption"].encode(), "json": facts.encode()}, sample.encoded
-    )
+def _files(picture: Picture, facts: dict[str, Any]) -> Sample:
+    """A sample of a tar: with the caption to train on, and with all that is known of it."""
+    files = {
+        picture.extension: picture.data,
+        "txt": facts["caption"].encode(),
+        "json": json.dumps(facts, ensure_ascii=False).encode(),
+    }
+    return Sample(picture.uid, files, picture.encoded)
 
 
-def _groups(samples: Iterator[Sample]) -> Iterator[list[dict[str, Any]]]:
+def _groups(samples: Iterator[tuple[Picture, dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
     """Rows with images, so many at once as memory should hold."""
     group: list[dict[str, Any]] = []
     size = 0
-    for sample in samples:
-        (extension, data), *_ = sample.files.items()
-        image = {"bytes": data, "path": f"{sample.uid}.{extension}"}
-        group.append({"image": image, **json.loads(sample.files["json"])})
-        size += len(data)
+    for picture, facts in samples:
+        image = {"bytes": picture.data, "path": f"{picture.uid}.{picture.extension}"}
+        group.append({"image": image, **facts})
+        size += len(picture.data)
         if size >= _GROUP_BYTES or len(group) == _GROUP_ROWS:
             yield group
             group, size = [], 0

@@ -21,12 +21,13 @@ from dqe_resources.vectors.protocol import (
     VectorsUnreachableError,
 )
 from dqe_resources.vectors.server import ServerQdrant
-from dqe_resources.vectors.where import DEFAULT_INDEXES, Index, Range, Where, parse_where
+from dqe_resources.vectors.where import DEFAULT_INDEXES, UID, Index, Range, Where, parse_where
 
 AnyVectors = Annotated[SerializeAsAny[Vectors], one_of(EmbeddedQdrant, ServerQdrant)]
 
 __all__ = [
     "DEFAULT_INDEXES",
+    "UID",
     "AnyVectors",
     "Collection",
     "Contents",

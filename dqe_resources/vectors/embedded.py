@@ -25,7 +25,7 @@ from dqe_resources.vectors.protocol import (
     check_names,
     check_vectors,
 )
-from dqe_resources.vectors.where import DEFAULT_INDEXES, Clause, Equals, Index, json_path
+from dqe_resources.vectors.where import DEFAULT_INDEXES, Among, Clause, Equals, Index, json_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -358,12 +358,15 @@ def _check_free(directory: Path, written: int = 0) -> None:
 
 
 def _filter(conditions: list[Clause]) -> Filter | None:
-    from qdrant_edge import FieldCondition, Filter, MatchValue, RangeFloat
+    from qdrant_edge import FieldCondition, Filter, HasIdCondition, MatchValue, RangeFloat
 
     if not conditions:
         return None
     must: list[Any] = []
     for condition in conditions:
+        if isinstance(condition, Among):
+            must.append(HasIdCondition({uuid.UUID(uid) for uid in condition.uids}))
+            continue
         field = json_path(condition.field)
         if isinstance(condition, Equals):
             # The binding takes Python's True for the integer 1, which equals no truth value; NumPy's it takes as meant.

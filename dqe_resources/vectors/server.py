@@ -18,7 +18,7 @@ from dqe_resources.vectors.protocol import (
     check_names,
     check_vectors,
 )
-from dqe_resources.vectors.where import DEFAULT_INDEXES, Clause, Equals, Index, json_path
+from dqe_resources.vectors.where import DEFAULT_INDEXES, Among, Clause, Equals, Index, json_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -284,12 +284,15 @@ def _id(uid: str) -> str:
 
 
 def _filter(conditions: list[Clause]) -> Filter | None:
-    from qdrant_client.models import FieldCondition, Filter, MatchValue, Range
+    from qdrant_client.models import FieldCondition, Filter, HasIdCondition, MatchValue, Range
 
     if not conditions:
         return None
     must: list[Any] = []
     for condition in conditions:
+        if isinstance(condition, Among):
+            must.append(HasIdCondition(has_id=[_id(uid) for uid in sorted(condition.uids)]))
+            continue
         field = json_path(condition.field)
         if isinstance(condition, Equals):
             must.append(FieldCondition(key=field, match=MatchValue(value=condition.value)))

@@ -19,14 +19,12 @@ DEFAULT_INDEXES: Mapping[str, Index] = MappingProxyType(
         "image_name": "keyword",
         "source": "keyword",
         "shard": "keyword",
-        "status": "keyword",
-        "reason": "keyword",
-        "format": "keyword",
-        "top_label": "keyword",
         "language": "keyword",
         "width": "integer",
         "height": "integer",
         "similarity_*": "float",
+        "flags_*": "keyword",
+        "flagged_*": "bool",
     }
 )
 """The payload fields that are indexed, ``*`` standing for any text: a field is indexed once a point has it."""
@@ -39,10 +37,13 @@ class Range(NamedTuple):
     high: float | None = None
 
 
+UID = "uid"
+"""What stands in conditions for the identity of a point, which is no field of its payload."""
+
 Value: TypeAlias = str | bool | int | float
-Where: TypeAlias = Mapping[str, Value | Range | tuple[float | None, float | None]]
-"""Conditions that must all hold: a field equals a value, or is a number within a range (a point without the field
-never matches)."""
+Where: TypeAlias = Mapping[str, Value | Range | tuple[float | None, float | None] | frozenset[str]]
+"""Conditions that must all hold: a field equals a value (a list has it), or is a number within a range; a point without
+the field never matches. ``uid`` takes a set, of which the point must be one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,14 @@ class Within:
     at_most: float | None
 
 
-Clause: TypeAlias = Equals | Within
+@dataclass(frozen=True, slots=True)
+class Among:
+    """Uids, of which the point's must be one."""
+
+    uids: frozenset[str]
+
+
+Clause: TypeAlias = Equals | Within | Among
 
 
 def index_of(field: str, indexes: Mapping[str, Index]) -> Index | None:
@@ -82,12 +90,16 @@ def clauses(where: Where | None) -> list[Clause]:
     """The conditions, each of one of two forms that every kind of collection can translate.
 
     Raises:
-        ValueError: a value is neither text, a finite number, a truth value nor a pair of bounds.
+        ValueError: a value is neither text, a finite number, a truth value nor a pair of bounds, or for ``uid`` no set.
     """
     return [_clause(field, value) for field, value in (where or {}).items()]
 
 
 def _clause(field: str, value: object) -> Clause:
+    if (field == UID) != isinstance(value, frozenset):
+        raise ValueError(f"condition on '{field}': {value!r}; '{UID}', and nothing else, takes a set of uids")
+    if isinstance(value, frozenset):
+        return Among(value)
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, str | bool):

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from dqe_assets import describe
 from dqe_assets.index.topics import collection_map, k_means, layout, topic_names
 from dqe_assets.report import topic_plots
 from dqe_assets.report.plots import DARK, LIGHT
@@ -98,6 +99,15 @@ def test_pictures_are_drawn_for_light_and_dark_also_of_nothing(mapped, draw, tmp
     with Image.open(tmp_path / "x.png") as image:
         assert image.width == 840
     assert draw(topic_plots.sample_map(mapped.slice(0, 0)))
+
+
+def test_the_map_is_in_the_gallery_and_in_the_metadata(opened, finished):
+    page = (finished / "gallery.html").read_text()
+    for title in ("What the images show, by topic", "How well the captions fit", "Where the images come from"):
+        assert title in page
+    table = opened.opened_store.read("collection_map", None, COLLECTION_MAP)
+    metadata = describe.collection_map(None, table)
+    assert {"topics", "map_by_topic", "map_by_source", "map_by_score"} <= set(metadata)
 
 
 def test_labels_do_not_cover_each_other():

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,8 @@ from dqe_assets.schemas import JOINT_EMBEDDINGS, RAW_SAMPLES
 from tests.conftest import ROOT, dqe, environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from dqe_assets.settings import Settings
@@ -157,41 +159,93 @@ def test_metadata_is_a_pool_of_datacomp(opened: Settings, finished: Path, tmp_pa
     assert len(np.load(tmp_path / "subset.npy")) == len(chosen_by_hand(opened, basic, "original"))
 
 
-def test_vectors_load_into_another_qdrant_with_the_same_neighbours(opened: Settings, tmp_path: Path) -> None:
+Answer = dict[str, tuple[float, dict[str, Any]]]
+"""Score and payload of every point that a search found, by uid."""
+
+
+@contextmanager
+def in_client(folder: Path) -> Iterator[Callable[[list[float], str], Answer]]:
+    """Loads published vectors, twice, as their own script does, and searches all of them with qdrant-client."""
     from qdrant_client import QdrantClient
 
-    manifest = publish(
-        opened, tmp_path / "out", Request("md5_number_lower(uid) % 2 = 0", "best", "datacomp", 40, vectors=True)
-    )
-    table = pq.read_table(tmp_path / "out" / "vectors")
-    assert table.schema.field("vector_image").type == pa.list_(pa.float32(), opened.scorer.dimension)
-    assert set(manifest["vectors"]) == {"image", "original", "labels"}
+    samples = json.loads((folder / "manifest.json").read_text())["samples"]
     for _ in range(2):
         loaded = subprocess.run(
-            [sys.executable, tmp_path / "out" / "load_vectors.py", "samples", tmp_path / "qdrant"],
+            [sys.executable, folder / "load_vectors.py", "samples", folder / "qdrant"],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert loaded.returncode == 0, loaded.stderr
-        assert loaded.stdout == f"{manifest['samples']:,} points\n"
-    client = QdrantClient(path=str(tmp_path / "qdrant"))
-    assert client.count("samples").count == manifest["samples"]
-    published = set(table["uid"].to_pylist())
-    with opened.vectors.open() as collection:
-        for name in ("image", "original", "labels"):
+        assert loaded.stdout == f"{samples:,} points\n"
+    client = QdrantClient(path=str(folder / "qdrant"))
+    assert client.count("samples").count == samples
+
+    def search(vector: list[float], name: str) -> Answer:
+        points = client.query_points("samples", query=vector, using=name, limit=400).points
+        return {point.id.replace("-", ""): (point.score, point.payload) for point in points}
+
+    yield search
+    client.close()
+
+
+@contextmanager
+def in_edge(folder: Path) -> Iterator[Callable[[list[float], str], Answer]]:
+    """Loads published vectors into a new shard of the embedded engine, and searches all of them."""
+    from qdrant_edge import (
+        Distance,
+        EdgeConfig,
+        EdgeShard,
+        EdgeVectorParams,
+        Point,
+        Query,
+        QueryRequest,
+        SearchParams,
+        UpdateOperation,
+    )  # fmt: skip
+
+    table = pq.read_table(folder / "vectors")
+    sizes = {field.name: field.type.list_size for field in table.schema if field.name.startswith("vector_")}
+    points = []
+    for row in table.to_pylist():
+        named = {name.removeprefix("vector_"): row.pop(name) for name in sizes}
+        points.append(Point(row["uid"], {name: vector for name, vector in named.items() if vector}, row))
+    (folder / "edge").mkdir()
+    params = {name.removeprefix("vector_"): EdgeVectorParams(size, Distance.Cosine) for name, size in sizes.items()}
+    shard = EdgeShard.create(str(folder / "edge"), EdgeConfig(vectors=params))
+    shard.update(UpdateOperation.upsert_points(points))
+
+    def search(vector: list[float], name: str) -> Answer:
+        query = Query.Nearest(vector, using=name)
+        request = QueryRequest(limit=400, query=query, params=SearchParams(exact=True), with_payload=True)
+        return {point.id.hex: (point.score, point.payload) for point in shard.query(request)}
+
+    yield search
+    shard.close()
+
+
+@pytest.mark.parametrize("loaded", [in_client, in_edge])
+def test_vectors_load_into_another_qdrant_with_the_same_neighbours(
+    opened: Settings, tmp_path: Path, loaded: Callable[..., AbstractContextManager[Callable[..., Answer]]]
+) -> None:
+    request = Request("md5_number_lower(uid) % 2 = 0", "best", "datacomp", 40, vectors=True)
+    manifest = publish(opened, tmp_path / "out", request)
+    table = pq.read_table(tmp_path / "out" / "vectors")
+    assert table.schema.field("vector_image").type == pa.list_(pa.float32(), opened.scorer.dimension)
+    assert set(manifest["vectors"]) == {"image", *opened.caption_sources}
+    published = {row["uid"]: row for row in table.to_pylist()}
+    with opened.vectors.open() as collection, loaded(tmp_path / "out") as search:
+        for name in manifest["vectors"]:
             stored = opened.opened_store.read("joint_embeddings", "sample-00002", JOINT_EMBEDDINGS)
             query = stored.filter(pc.and_(pc.equal(stored["item"], name), pc.is_valid(stored["embedding"])))
             query = query.filter(pc.is_in(query["uid"], value_set=table["uid"]))
             vector = np.asarray(query["embedding"][7].as_py(), np.float32)
             here = [hit for hit in collection.search(vector, name, 400) if hit.uid in published]
-            points = client.query_points("samples", query=vector.tolist(), using=name, limit=400).points
-            there = {point.id.replace("-", ""): point for point in points}
+            there = search(vector.tolist(), name)
             assert len(here) == len(there) > 80
-            assert [there[hit.uid].score for hit in here] == pytest.approx([hit.score for hit in here], abs=2e-4)
-            assert max(there.values(), key=lambda point: point.score).score == pytest.approx(1, abs=1e-3)
-    payload = points[0].payload
-    assert payload["uid"] in published
-    assert {"caption", "source", "width"} <= set(payload)
-    client.close()
+            assert [there[hit.uid][0] for hit in here] == pytest.approx([hit.score for hit in here], abs=2e-4)
+            assert max(score for score, _ in there.values()) == pytest.approx(1, abs=1e-3)
+            for uid, (_, payload) in there.items():
+                known = {key: value for key, value in published[uid].items() if not key.startswith("vector_")}
+                assert {key: payload.get(key) for key in known} == pytest.approx(known, abs=1e-6)
 
 
 def test_the_same_request_gives_the_same_bytes_and_is_done_only_once(opened: Settings, tmp_path: Path) -> None:
@@ -331,10 +385,10 @@ def test_samples_without_a_caption_of_the_rule_are_left_out_and_counted(opened: 
 
 
 def test_a_store_that_has_changed_since_is_not_published(opened: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: Callable[..., Any] = StoreShard.read
+    read: Callable[..., Any] = StoreShard.pictures
     with opened.warehouse.session() as query:
         shards = Shards(opened.opened_store, query, select(query, "true", "best"))
-        monkeypatch.setattr(StoreShard, "read", lambda self, wanted: list(read(self, wanted))[1:].__iter__())
+        monkeypatch.setattr(StoreShard, "pictures", lambda self, wanted: list(read(self, wanted))[1:].__iter__())
         with pytest.raises(PublishError, match="sample-00000: has changed since the warehouse was built; run"):
             shards.write_images(io.BytesIO(), 0, 10)
 

@@ -96,8 +96,14 @@ def make_points(numbers: range | list[int], *, seed: int = 0, source: str = "web
             "flag": [i % 2 == 0 for i in numbers],
             "perceptual_hash": pa.array([2**64 - 1 - i for i in numbers], pa.uint64()),
             "colours": [["red", "blue"]] * len(numbers),
+            "flags_qwen2.5-vl": pa.array([flags_of(i) for i in numbers], pa.list_(pa.string())),
+            "flagged_qwen2.5-vl": pa.array([None if i % 10 == 7 else bool(flags_of(i)) for i in numbers], pa.bool_()),
         }
     )
+
+
+def flags_of(i: int) -> list[str] | None:
+    return None if i % 10 == 7 else {0: ["cut_off", "refusal"], 5: ["refusal"]}.get(i % 10, [])
 
 
 def state(collection) -> dict:
@@ -132,6 +138,8 @@ class TestReplaceShard:
             "flag": True,
             "perceptual_hash": 2**64 - 5,
             "colours": ["red", "blue"],
+            "flags_qwen2.5-vl": [],
+            "flagged_qwen2.5-vl": False,
         }
         for name in NAMES:
             sent = np.asarray(points.column(name)[4].as_py(), np.float32)
@@ -251,6 +259,12 @@ class TestSearch:
             ({"flag": np.bool_(False)}, range(1, 90, 2)),
             ({"colours": "red", "source": "web", "width": (110, None)}, range(10, 60)),
             ({"no_such_field": "x"}, []),
+            ({"uid": frozenset({uid(3), uid(70), uid(5000)})}, [3, 70]),
+            ({"uid": frozenset({uid(3), uid(70)}), "source": "own"}, [70]),
+            ({"uid": frozenset()}, []),
+            ({"flags_qwen2.5-vl": "cut_off"}, range(0, 90, 10)),
+            ({"flags_qwen2.5-vl": "refusal", "flagged_qwen2.5-vl": True}, [*range(0, 90, 10), *range(5, 90, 10)]),
+            ({"flagged_qwen2.5-vl": False, "width": (None, 108)}, [1, 2, 3, 4, 6]),
         ],
     )
     def test_conditions_hold_for_search_count_and_scroll(self, filled, where, numbers):
@@ -260,9 +274,12 @@ class TestSearch:
         assert {hit.uid for hit in filled.search(query, "image", 200, where)} == expected
         assert [point.uid for point in filled.scroll(where)] == sorted(expected)
 
-    def test_a_value_that_is_no_condition(self, filled):
-        with pytest.raises(ValueError, match="condition on 'width': nan"):
-            filled.count({"width": float("nan")})
+    @pytest.mark.parametrize(
+        ("field", "value"), [("width", float("nan")), ("uid", uid(3)), ("width", frozenset({uid(3)}))]
+    )
+    def test_a_value_that_is_no_condition(self, filled, field, value):
+        with pytest.raises(ValueError, match=f"condition on '{field}': "):
+            filled.count({field: value})
 
     @pytest.mark.parametrize(
         ("vector", "using", "limit", "message"),
@@ -369,6 +386,8 @@ class TestParseWhere:
             (["similarity_original>=0.3", "similarity_original<0.5"], {"similarity_original": Range(0.3, 0.5)}),
             ("similarity_qwen2.5-vl<0.5", {"similarity_qwen2.5-vl": Range(None, 0.5)}),
             ("width=640", {"width": 640.0}),
+            ("flags_qwen2.5-vl=cut_off", {"flags_qwen2.5-vl": "cut_off"}),
+            ("flagged_labels=false", {"flagged_labels": False}),
             ("image_name=640", {"image_name": "640"}),
             ([], {}),
         ],
@@ -506,14 +525,29 @@ import sys
 from pathlib import Path
 sys.path[:0] = [{str(ROOT / "tests" / "resources")!r}, {str(ROOT)!r}]
 import qdrant_edge
-from test_vectors import NAMES, EmbeddedQdrant, make_points
+from test_vectors import NAMES, EmbeddedQdrant, written
 store = EmbeddedQdrant(directory=Path(sys.argv[1]))
 first, seed = int(sys.argv[2]), int(sys.argv[3])
-points = make_points(range(first, first + 1500), seed=seed, without=set(range(seed, 3000, 7)))
+points = written(first, seed)
 print("ready", flush=True)
 with store.open(NAMES) as collection:
-    collection.replace_shard("web-0", points)
+    collection.replace_shard(sys.argv[4] if len(sys.argv) > 4 else "web-0", points)
 print("done", flush=True)
+"""
+
+SETTLER = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT)!r})
+from dqe_resources.vectors.embedded import EmbeddedCollection, EmbeddedQdrant
+settle = EmbeddedCollection.settle
+def settle_aloud(collection):
+    print("settling", flush=True)
+    settle(collection)
+    print("settled", flush=True)
+EmbeddedCollection.settle = settle_aloud
+with EmbeddedQdrant(directory=Path(sys.argv[1])).open() as collection:
+    collection._changes()
 """
 
 HOLDER = f"""
@@ -527,10 +561,35 @@ with EmbeddedQdrant(directory=Path(sys.argv[1])).open({{"image": 16, "original":
 """
 
 
+def written(first: int, seed: int) -> pa.Table:
+    """The points that the writer writes."""
+    return make_points(range(first, first + 1500), seed=seed, without=set(range(seed, 3000, 7)))
+
+
 def start(code: str, *arguments: object, until: str) -> subprocess.Popen:
     process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline().strip() == until
     return process
+
+
+MANY = 24_000
+"""Points of 512 numbers that are enough for the engine to settle them."""
+
+
+def many_points() -> tuple[pa.Table, np.ndarray]:
+    """Points with a vector ``image``, and the vectors."""
+    vectors = np.random.default_rng(0).normal(size=(MANY, 512)).astype(np.float16)
+    numbers = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 512)
+    return pa.table({"uid": list(map(uid, range(MANY))), "image": numbers, "width": list(range(MANY))}), vectors
+
+
+def answers(collection) -> list:
+    """What a few searches find, with and without a filter."""
+    return [
+        collection.search(query, "image", 20, where)
+        for query in np.random.default_rng(1).normal(size=(5, 512))
+        for where in (None, {"width": (0, 9000)})
+    ]
 
 
 class TestEmbedded:
@@ -603,32 +662,67 @@ class TestEmbedded:
 
     def test_many_changes_are_settled_into_segments_that_search_the_same(self, tmp_path):
         names = {"image": 512}
-        rng = np.random.default_rng(0)
-        total = 24_000
-        vectors = rng.normal(size=(total, 512)).astype(np.float16)
-        numbers = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 512)
-        points = pa.table({"uid": [uid(i) for i in range(total)], "image": numbers, "width": list(range(total))})
-        queries = rng.normal(size=(5, 512))
-
-        def answers(collection):
-            return [
-                collection.search(query, "image", 20, where)
-                for query in queries
-                for where in (None, {"width": (0, 9000)})
-            ]
-
+        points, vectors = many_points()
         store = EmbeddedQdrant(directory=tmp_path)
         with store.open(names) as collection:
             collection.replace_shard("web-0", points)
             segments = collection._shard.info().segments_count
             before = answers(collection)
         matrix = vectors.astype(np.float64) / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-        for query, hits in zip(queries, before[::2], strict=True):
+        for query, hits in zip(np.random.default_rng(1).normal(size=(5, 512)), before[::2], strict=True):
             assert {hit.uid for hit in hits} == {uid(i) for i in np.argsort(-(matrix @ query))[:20]}
         with store.open(names) as collection:
             assert collection._shard.info().segments_count > segments
-            assert collection.count() == total
+            assert collection.count() == MANY
             assert answers(collection) == before
+
+    def test_killed_while_it_settles_nothing_is_lost_and_the_next_run_settles_it(self, tmp_path, monkeypatch):
+        points, _ = many_points()
+        unsettled = EmbeddedQdrant(directory=tmp_path / "unsettled")
+        with monkeypatch.context() as patch:
+            patch.setattr("dqe_resources.vectors.embedded.EmbeddedCollection.settle", lambda _: None)
+            with unsettled.open({"image": 512}) as collection:
+                collection.replace_shard("web-0", points)
+                expected = answers(collection)
+                segments = collection._shard.info().segments_count
+
+        def settling(name: str) -> tuple[EmbeddedQdrant, subprocess.Popen]:
+            copy = shutil.copytree(unsettled.directory, tmp_path / name)
+            return EmbeddedQdrant(directory=copy), start(SETTLER, copy, until="settling")
+
+        _, process = settling("whole")
+        began = time.monotonic()
+        assert process.stdout.readline().strip() == "settled"
+        duration = time.monotonic() - began
+        assert process.wait() == 0
+        kills = 0
+        for part in (0.1, 0.4):
+            store, process = settling(f"killed at {part}")
+            time.sleep(part * duration)
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL and not process.stdout.read()
+            with store.open() as collection:
+                assert answers(collection) == expected
+                assert collection.replace_shard("web-0", points) == MANY
+            with store.open() as collection:
+                assert collection._shard.info().segments_count > segments
+                assert collection.points_by_shard() == {"web-0": MANY}
+                assert answers(collection) == expected
+        assert kills
+
+    def test_several_processes_at_once_lose_nothing(self, tmp_path):
+        runs = [(f"web-{n}", 2000 * n, n) for n in range(3)]
+        processes = [
+            start(WRITER, tmp_path / "at once", first, seed, shard, until="ready") for shard, first, seed in runs
+        ]
+        assert [process.wait(60) for process in processes] == [0] * len(runs)
+        assert [process.stdout.read().strip() for process in processes] == ["done"] * len(runs)
+        at_once, in_turn = (EmbeddedQdrant(directory=tmp_path / name) for name in ("at once", "in turn"))
+        with at_once.open() as collection, in_turn.open(NAMES) as other:
+            for shard, first, seed in runs:
+                other.replace_shard(shard, written(first, seed))
+            assert collection.points_by_shard() == {shard: 1500 for shard, _, _ in runs}
+            assert state(collection) == state(other)
 
     def test_a_second_process_waits_and_then_succeeds(self, tmp_path):
         holder = start(HOLDER, tmp_path, 1.0, until="open")
