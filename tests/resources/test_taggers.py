@@ -13,9 +13,10 @@ from PIL import Image
 from pydantic import ValidationError, create_model
 
 from dqe_resources.image_model import ImageModel
+from dqe_resources.open_clip_models import OpenClipError
 from dqe_resources.taggers import AnyTagger
 from dqe_resources.taggers.labels import LabelsTagger
-from dqe_resources.taggers.open_clip import OpenClipTagger, TaggerError
+from dqe_resources.taggers.open_clip import OpenClipTagger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,8 +151,8 @@ def test_the_signature_follows_the_weights_and_not_the_speed(tiny: Path, tmp_pat
 
 
 def test_a_model_that_cannot_be_loaded_is_named(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(TaggerError, match=r"open_clip cannot load local-dir:.*give a model and weights"):
+    with pytest.raises(OpenClipError, match=r"open_clip cannot load local-dir:.*give a model and weights"):
         OpenClipTagger(architecture=f"local-dir:{tmp_path}").probabilities(pictures(), CONCEPTS)
     (tmp_path / "w.pt").write_bytes(b"no weights")
-    with pytest.raises(TaggerError, match=r"cannot load ViT-B-32 .*w\.pt"):
+    with pytest.raises(OpenClipError, match=r"cannot load ViT-B-32 .*w\.pt"):
         OpenClipTagger(weights=str(tmp_path / "w.pt")).probabilities(pictures(), CONCEPTS)
