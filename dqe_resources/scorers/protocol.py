@@ -73,7 +73,7 @@ class Scorer(Component):
         Args:
             samples: the columns ``columns``, n rows without nulls.
         """
-        vectors = self.embed_image_batches(samples.to_batches())
+        vectors = self.embed_image_batches(samples.combine_chunks().to_batches())
         return np.concatenate([np.empty((0, self.dimension), np.float32), *vectors])
 
     @abstractmethod
