@@ -32,7 +32,7 @@ def stages(settings: Settings) -> list[Stage]:
         *synthetic,
         joint_embeddings_of(sources, settings.scorer),
         caption_scores_of(sources),
-        caption_preference_of(sources),
+        caption_preference_of(sources, settings.preference_imports),
         caption_collection_of(synthetic),
         duplicate_pairs,
         duplicate_clusters_of(settings.duplicates),

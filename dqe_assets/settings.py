@@ -19,6 +19,7 @@ from dqe_assets.index.topics import MapSettings
 from dqe_assets.ingest.fetch.settings import Fetching, Refetch
 from dqe_assets.ingest.sources import AnySource, Source
 from dqe_assets.scaling.measurements import Scaling
+from dqe_assets.score.imported import PreferenceImport
 from dqe_resources.cache import data_directory
 from dqe_resources.captioners import AnyCaptioner
 from dqe_resources.captioners.served_engine import ServedEngine
@@ -67,6 +68,7 @@ class Settings(Strict):
     engines: list[ServedEngine] = Field(default_factory=list)
     image_model: ImageModel = Field(default_factory=ImageModel)
     scorer: AnyScorer = Field(default_factory=LabelSpace)
+    preference_imports: list[PreferenceImport] = Field(default_factory=list)
     vectors: AnyVectors = Field(default_factory=EmbeddedQdrant)
     warehouse: Warehouse = Field(default_factory=Warehouse)
     store: str = "store"
@@ -106,6 +108,20 @@ class Settings(Strict):
         return self
 
     @model_validator(mode="after")
+    def _imports_are_of_two_sources(self) -> Self:
+        seen: set[frozenset[str]] = set()
+        for one in self.preference_imports:
+            allowed = ", ".join(self.caption_sources)
+            if len(one.pair) != 2 or not one.pair <= {*self.caption_sources} or one.pair in seen:
+                raise PydanticCustomError(
+                    "preference_imports",
+                    "preference_imports: {a} and {b} must be two of {allowed}, each pair once",
+                    {"a": one.source_a, "b": one.source_b, "allowed": allowed},
+                )
+            seen.add(one.pair)
+        return self
+
+    @model_validator(mode="after")
     def _prompts_exist(self) -> Self:
         for captioner in self.captioners:
             try:
@@ -134,7 +150,11 @@ class Settings(Strict):
     @property
     def judged_by_their_own(self) -> frozenset[str]:
         """Names of captioners that share an image backbone with the scorer, whose preference then proves nothing."""
-        return frozenset(one.name for one in self.captioners if one.backbones & self.scorer.backbones)
+        return self.sharing_backbones(self.scorer.backbones)
+
+    def sharing_backbones(self, backbones: frozenset[str]) -> frozenset[str]:
+        """Names of captioners that have one of these image backbones."""
+        return frozenset(one.name for one in self.captioners if one.backbones & backbones)
 
     @cached_property
     def opened_store(self) -> Store:

@@ -33,6 +33,8 @@ class KeyedTable(Strict):
 
     holds: ClassVar[str]
     """What its first column of values holds, in the plural."""
+    values_type: ClassVar[pa.DataType] = pa.string()
+    """The type of the values."""
 
     path: ExistingPath
     """The file: .parquet, .csv, .tsv, .jsonl or .ndjson."""
@@ -58,7 +60,7 @@ class KeyedTable(Strict):
             found = self._names()
         except (pa.ArrowException, OSError) as error:
             raise PydanticCustomError("table", "{error}", {"error": self._unreadable(error)}) from error
-        for column in self._wanted:
+        for column in self._types:
             if column not in found:
                 raise PydanticCustomError(
                     "table",
@@ -77,8 +79,8 @@ class KeyedTable(Strict):
         stat = self.path.stat()
         return {"bytes": stat.st_size, "modified": stat.st_mtime_ns}
 
-    def find(self, keys: Sequence[str | None]) -> dict[str, tuple[int, dict[str, str | None]]]:
-        """Row number, from 1, and values as text, by column, of each key that has a row.
+    def find(self, keys: Sequence[str | None]) -> dict[str, tuple[int, dict[str, Any]]]:
+        """Row number, from 1, and values by column, of each key that has a row.
 
         Raises:
             TableError: the file cannot be read, or has rows of one key that differ in the first column of values.
@@ -88,16 +90,16 @@ class KeyedTable(Strict):
         except (pa.ArrowException, OSError) as error:
             raise TableError(self._unreadable(error)) from error
 
-    def _find(self, keys: Sequence[str | None]) -> dict[str, tuple[int, dict[str, str | None]]]:
+    def _find(self, keys: Sequence[str | None]) -> dict[str, tuple[int, dict[str, Any]]]:
         wanted = pa.array({key for key in keys if key is not None}, pa.string())
         first_value = self.value_columns[0]
-        found: dict[str, tuple[int, dict[str, str | None]]] = {}
+        found: dict[str, tuple[int, dict[str, Any]]] = {}
         first = 1
         for batch in self._batches():
-            texts = pa.table({name: batch.column(name).cast(pa.string()) for name in self._wanted})
-            inside = pc.and_(pc.is_in(texts[self.named_key], value_set=wanted), pc.is_valid(texts[first_value]))
+            read = pa.table({name: batch.column(name).cast(kind) for name, kind in self._types.items()})
+            inside = pc.and_(pc.is_in(read[self.named_key], value_set=wanted), pc.is_valid(read[first_value]))
             rows = pc.indices_nonzero(inside)
-            for row, values in zip(rows.to_pylist(), texts.take(rows).to_pylist(), strict=True):
+            for row, values in zip(rows.to_pylist(), read.take(rows).to_pylist(), strict=True):
                 key = values[self.named_key]
                 earlier, known = found.setdefault(key, (first + row, values))
                 if known[first_value] != values[first_value]:
@@ -109,35 +111,36 @@ class KeyedTable(Strict):
         return found
 
     @property
-    def _wanted(self) -> list[str]:
-        return list(dict.fromkeys([self.named_key, *self.value_columns]))
+    def _types(self) -> dict[str, pa.DataType]:
+        """The columns that are read, each with its type."""
+        return dict.fromkeys(self.value_columns, self.values_type) | {self.named_key: pa.string()}
 
     def _names(self) -> list[str]:
         if self.path.suffix.lower() == ".parquet":
             return pq.read_schema(self.path).names
-        with self._reader(as_text=()) as reader:
+        with self._reader({}) as reader:
             return reader.schema.names
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         if self.path.suffix.lower() == ".parquet":
             with pq.ParquetFile(self.path) as file:
-                yield from file.iter_batches(columns=self._wanted)
+                yield from file.iter_batches(columns=list(self._types))
         else:
-            with self._reader(as_text=self._wanted) as reader:
+            with self._reader(self._types) as reader:
                 for batch in reader:
-                    yield batch.select(self._wanted)
+                    yield batch.select(list(self._types))
 
-    def _reader(self, as_text: Sequence[str]) -> Any:
-        """A reader that leaves some columns as the text that they are: 007 is no number, and 2009-01-01 no moment."""
-        suffix, text = self.path.suffix.lower(), dict.fromkeys(as_text, pa.string())
+    def _reader(self, types: dict[str, pa.DataType]) -> Any:
+        """A reader that is told the types of some columns: as a key, 007 is no number, and 2009-01-01 no moment."""
+        suffix = self.path.suffix.lower()
         if suffix in _JSON_LINES:
             from pyarrow import json
 
-            schema = pa.schema(list(text.items())) if text else None
+            schema = pa.schema(list(types.items())) if types else None
             return json.open_json(
                 self.path,
                 json.ReadOptions(block_size=_BLOCK_BYTES),
-                json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore" if text else "infer"),
+                json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore" if types else "infer"),
             )
         from pyarrow import csv
 
@@ -145,7 +148,7 @@ class KeyedTable(Strict):
             self.path,
             csv.ReadOptions(block_size=_BLOCK_BYTES),
             csv.ParseOptions(delimiter=_SEPARATORS[suffix], newlines_in_values=True),
-            csv.ConvertOptions(column_types=text, strings_can_be_null=True, null_values=[""]),
+            csv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=[""]),
         )
 
     def _unreadable(self, error: Exception) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -12,15 +12,15 @@ import pyarrow.compute as pc
 from dqe_assets.arrow import from_matrix, scatter, take_strings, to_matrix
 from dqe_assets.schemas import CAPTION_PREFERENCE, CAPTION_SCORES, IMAGE, JOINT_EMBEDDINGS
 from dqe_assets.score.sentences import readable_parts
+from dqe_resources.text_encoders.protocol import TextEmbeddings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from dqe_assets.score.imported import ImportedPreference
     from dqe_resources.scorers.protocol import LongCaptions, Scorer
-    from dqe_resources.text_encoders.protocol import TextEmbeddings
 
 TRUNCATE: LongCaptions = "truncate"
+TEXTS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,23 @@ class EmbeddedCaptions:
     whole: TextEmbeddings
     parts: np.ndarray
     of: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Preferring:
+    """A pair of caption sources, and who says which caption fits better.
+
+    Attributes:
+        source_a: one caption source.
+        source_b: the other.
+        scorer: name of the model that prefers.
+        independent: whether it shares no backbone with their captioners.
+    """
+
+    source_a: str
+    source_b: str
+    scorer: str
+    independent: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +72,34 @@ class CaptionSimilarity:
     sentences_max: np.ndarray
 
 
-def embed_captions(texts: Sequence[str], scorer: Scorer) -> EmbeddedCaptions:
+def embed_captions(
+    texts: Sequence[str], scorer: Scorer, progress: Callable[[int], object] = lambda _: None
+) -> EmbeddedCaptions:
     """Embed captions, and the sentences of those that are too long where the scorer's policy scores sentences.
 
     Args:
         texts: n captions, none blank.
         scorer: the scorer; ``long_captions`` is its policy.
+        progress: is told how many more are embedded.
     """
-    whole = scorer.embed_texts(texts)
-    long = np.flatnonzero(whole.truncated) if scorer.long_captions != TRUNCATE else np.empty(0, np.int64)
-    if not long.size:
-        return EmbeddedCaptions(whole, np.empty((0, scorer.dimension), np.float32), long)
-    parts = readable_parts([texts[row] for row in long], scorer.count_tokens, scorer.max_tokens)
-    vectors = scorer.embed_texts([part for of_text in parts for part in of_text]).vectors
-    return EmbeddedCaptions(whole, vectors, np.repeat(long, [len(of_text) for of_text in parts]))
+    total, dimension = len(texts), scorer.dimension
+    vectors = np.empty((total, dimension), np.float32)
+    tokens, truncated = np.empty(total, np.int32), np.empty(total, bool)
+    parts, of = [np.empty((0, dimension), np.float32)], [np.empty(0, np.int64)]
+    for start in range(0, total, TEXTS_AT_ONCE):
+        rows = slice(start, start + TEXTS_AT_ONCE)
+        whole = scorer.embed_texts(texts[rows])
+        vectors[rows], tokens[rows], truncated[rows] = whole.vectors, whole.tokens, whole.truncated
+        long = start + np.flatnonzero(whole.truncated)
+        if len(long) and scorer.long_captions != TRUNCATE:
+            sentences = readable_parts([texts[row] for row in long.tolist()], scorer.count_tokens, scorer.max_tokens)
+            parts.append(scorer.embed_texts([part for of_text in sentences for part in of_text]).vectors)
+            of.append(np.repeat(long, [len(of_text) for of_text in sentences]))
+        progress(len(whole.tokens))
+    return EmbeddedCaptions(TextEmbeddings(vectors, tokens, truncated), np.concatenate(parts), np.concatenate(of))
 
 
-def caption_similarity(  # noqa: PLR0917
+def caption_similarity(
     images: np.ndarray,
     captions: np.ndarray,
     truncated: np.ndarray,
@@ -102,7 +130,7 @@ def caption_similarity(  # noqa: PLR0917
     return CaptionSimilarity(similarity, np.where(truncated, cosines, nothing), mean, highest)
 
 
-def joint_embeddings(  # noqa: PLR0917
+def joint_embeddings(
     uids: pa.ChunkedArray,
     samples: Iterable[pa.RecordBatch],
     has_image: np.ndarray,
@@ -118,7 +146,7 @@ def joint_embeddings(  # noqa: PLR0917
         has_image: bool [n].
         captions: n captions of each source; null or blank where there is none.
         scorer: the scorer.
-        progress: is told how many images and captions are embedded.
+        progress: is told how many more images or captions are embedded.
     """
     total = len(uids)
     rows = np.flatnonzero(has_image)
@@ -127,19 +155,23 @@ def joint_embeddings(  # noqa: PLR0917
     for part in scorer.embed_image_batches(_with_image(samples, has_image)):
         vectors[done : done + len(part)] = part
         done += len(part)
-        progress(done)
+        progress(len(part))
     tables = [_table(uids, IMAGE, embedding=from_matrix(vectors, rows, total, pa.float16()))]
     for source, texts in captions.items():
         present = np.flatnonzero(
             pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(texts), ""), False).to_numpy(zero_copy_only=False)
         )
-        embedded = []
-        for start in range(0, len(present), TEXTS_AT_ONCE):
-            some = present[start : start + TEXTS_AT_ONCE]
-            embedded.append((some, embed_captions(take_strings(texts, some), scorer)))
-            done += len(some)
-            progress(done)
-        tables.append(_caption_rows(uids, source, embedded))
+        embedded = embed_captions(take_strings(texts, present), scorer, progress)
+        tables.append(
+            _table(
+                uids,
+                source,
+                embedding=from_matrix(embedded.whole.vectors, present, total, pa.float16()),
+                tokens=scatter(embedded.whole.tokens, present, total, pa.int32()),
+                truncated=scatter(embedded.whole.truncated, present, total, pa.bool_()),
+                parts=_lists_of_vectors(embedded.parts, present[embedded.of], total),
+            )
+        )
     return pa.concat_tables(tables)
 
 
@@ -161,16 +193,14 @@ def caption_scores(
         captions = _items(embeddings, source)
         rows, vectors = to_matrix(captions["embedding"])
         both, left, right = np.intersect1d(image_rows, rows, assume_unique=True, return_indices=True)
-        if not len(both):
-            left, right, vectors, image_vectors = (np.empty(0, np.int64),) * 2 + (np.empty((0, 1), np.float32),) * 2
         chosen = captions.take(pa.array(both))
-        parts, of = _parts(chosen["parts"])
+        # With no pair at all one side may have no vector, and so no dimension.
+        vectors = vectors[right].reshape(len(both), image_vectors.shape[1])
         truncated = chosen["truncated"].to_numpy()
-        found = caption_similarity(image_vectors[left], vectors[right], truncated, parts, of, long_captions)
+        found = caption_similarity(image_vectors[left], vectors, truncated, *_parts(chosen["parts"]), long_captions)
         scores = {
-            name: pa.array(values, pa.float32(), from_pandas=True)
+            name: scatter(pa.array(values, pa.float32(), from_pandas=True), both, total, pa.float32())
             for name, values in (
-                ("similarity", found.similarity),
                 ("similarity_truncated", found.truncated),
                 ("similarity_sentences_mean", found.sentences_mean),
                 ("similarity_sentences_max", found.sentences_max),
@@ -181,10 +211,10 @@ def caption_scores(
                 {
                     "uid": captions["uid"],
                     "caption_source": pa.repeat(source, total),
-                    "similarity": scatter(scores.pop("similarity"), both, total, pa.float32()),
+                    "similarity": scatter(found.similarity, both, total, pa.float32()),
                     "tokens": captions["tokens"],
                     "truncated": captions["truncated"],
-                    **{name: scatter(values, both, total, pa.float32()) for name, values in scores.items()},
+                    **scores,
                 },
                 schema=CAPTION_SCORES,
             )
@@ -193,37 +223,73 @@ def caption_scores(
 
 
 def caption_preference(
-    scores: pa.Table, pairs: Sequence[tuple[str, str]], logit_scale: float, independent: Mapping[tuple[str, str], bool]
+    scores: pa.Table,
+    pairs: Sequence[Preferring],
+    logit_scale: float,
+    imported: Mapping[tuple[str, str], tuple[pa.Array, pa.Array]],
 ) -> pa.Table:
-    """``CAPTION_PREFERENCE``: which of two captions of an image the scorer prefers, as CLIP classifies.
+    """``CAPTION_PREFERENCE``: which of two captions of an image a scorer prefers, as CLIP classifies.
 
     Args:
         scores: ``CAPTION_SCORES``.
         pairs: pairs of caption sources; n rows for each.
         logit_scale: what a cosine is multiplied by before the softmax.
-        independent: for each pair, whether the scorer shares no backbone with its captioners.
+        imported: float32 [n] probabilities of the two captions of those pairs whose probabilities were not computed.
     """
-    parts = []
-    for a, b in pairs:
-        first, second = _source(scores, a), _source(scores, b)
-        # The softmax of two logits is the logistic function of their difference.
-        difference = pc.subtract(first["similarity"], second["similarity"])
-        odds = pc.exp(pc.multiply(pc.cast(difference, pa.float64()), -logit_scale))
-        probability = pc.divide(1.0, pc.add(1.0, odds))
-        parts.append(
+    tables = []
+    for pair in pairs:
+        first, second = _source(scores, pair.source_a), _source(scores, pair.source_b)
+        if (pair.source_a, pair.source_b) in imported:
+            probability_a, probability_b = imported[pair.source_a, pair.source_b]
+        else:
+            # The softmax of two logits is the logistic function of their difference.
+            difference = pc.subtract(first["similarity"], second["similarity"])
+            odds = pc.exp(pc.multiply(pc.cast(difference, pa.float64()), -logit_scale))
+            probability = pc.divide(1.0, pc.add(1.0, odds))
+            probability_a = pc.cast(probability, pa.float32())
+            probability_b = pc.cast(pc.subtract(1.0, probability), pa.float32())
+        tables.append(
             pa.table(
                 {
                     "uid": first["uid"],
-                    "source_a": pa.repeat(a, first.num_rows),
-                    "source_b": pa.repeat(b, first.num_rows),
-                    "probability_a": pc.cast(probability, pa.float32()),
-                    "probability_b": pc.cast(pc.subtract(1.0, probability), pa.float32()),
-                    "independent": pa.repeat(independent[a, b], first.num_rows),
+                    "source_a": pa.repeat(pair.source_a, first.num_rows),
+                    "source_b": pa.repeat(pair.source_b, first.num_rows),
+                    "probability_a": probability_a,
+                    "probability_b": probability_b,
+                    "independent": pa.repeat(pair.independent, first.num_rows),
+                    "scorer": pa.repeat(pair.scorer, first.num_rows),
                 },
                 schema=CAPTION_PREFERENCE,
             )
         )
-    return pa.concat_tables(parts) if parts else CAPTION_PREFERENCE.empty_table()
+    return pa.concat_tables(tables) if tables else CAPTION_PREFERENCE.empty_table()
+
+
+def _with_image(samples: Iterable[pa.RecordBatch], has_image: np.ndarray) -> Iterator[pa.RecordBatch]:
+    first = 0
+    for batch in samples:
+        yield batch.filter(pa.array(has_image[first : first + batch.num_rows]))
+        first += batch.num_rows
+
+
+def _table(uids: pa.ChunkedArray, item: str, **columns: pa.Array) -> pa.Table:
+    """Rows of ``JOINT_EMBEDDINGS``, null where nothing is said."""
+    empty = {name: pa.nulls(len(uids), JOINT_EMBEDDINGS.field(name).type) for name in JOINT_EMBEDDINGS.names[2:]}
+    return pa.table({"uid": uids, "item": pa.repeat(item, len(uids)), **empty, **columns}, schema=JOINT_EMBEDDINGS)
+
+
+def _lists_of_vectors(vectors: np.ndarray, of: np.ndarray, total: int) -> pa.Array:
+    """A column of ``total`` lists of vectors, null where there are none; ``of`` is the row of each, ascending."""
+    each = from_matrix(vectors, np.arange(len(of)), len(of), pa.float16())
+    counts = np.bincount(of, minlength=total)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), each, mask=pa.array(counts == 0))
+
+
+def _parts(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """The reverse: float32 [p, d], and the row that each is of."""
+    _, vectors = to_matrix(pc.list_flatten(column))
+    return vectors, pc.list_parent_indices(column).to_numpy()
 
 
 def _items(embeddings: pa.Table, item: str) -> pa.Table:

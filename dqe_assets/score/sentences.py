@@ -48,7 +48,9 @@ def readable_parts(
     while True:
         flat = [part for of_text in parts for part in of_text]
         too_long = iter((count_tokens(flat) > max_tokens).tolist())
-        halved = [[half for part in of_text for half in (_halves(part) if next(too_long) else [part])] for of_text in parts]
+        halved = [
+            [half for part in of_text for half in (_halves(part) if next(too_long) else [part])] for of_text in parts
+        ]
         if halved == parts:
             return parts
         parts = halved

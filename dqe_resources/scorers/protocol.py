@@ -24,7 +24,7 @@ class Scorer(Component):
     """Puts images and texts into one space, where the cosine says how well a caption fits an image, as CLIP does."""
 
     requires: ClassVar[tuple[str, ...]]
-    """The one asset that ``embed_images`` reads: ``raw_samples`` for a model that sees images, or ``image_features``."""
+    """The one asset that images are read of: ``raw_samples`` for a model that sees them, or ``image_features``."""
     columns: ClassVar[tuple[str, ...]]
     """The columns that it reads of it."""
 
