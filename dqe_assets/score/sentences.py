@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _END = re.compile(r"(?<=[.!?…])[\"'”’»)\]*]*\s+|(?<=[。！？])\s*|\s*\n\s*")
 # What a full stop behind it does not end: titles, abbreviations, and the initial of a name.
-_NO_END = re.compile(r"(?:^|\W)(?:mr|mrs|ms|dr|st|mt|prof|no|vs|approx|e\.g|i\.e|[a-z])\.$", re.IGNORECASE)
+_NO_END = re.compile(r"(?:^|[\s(])(?:mr|mrs|ms|dr|st|mt|prof|vs|approx|e\.g|i\.e|[a-z])\.$", re.IGNORECASE)
 
 
 def split_sentences(text: str) -> list[str]:
