@@ -125,7 +125,7 @@ def test_preference_is_computed_or_imported() -> None:
     imported = {("original", "a"): (pa.array([0.25, None], pa.float32()), pa.array([0.75, None], pa.float32()))}
     found = caption_preference(scores, pairs, 100, imported)
     assert found.schema.equals(CAPTION_PREFERENCE)
-    assert found["probability_a"].to_pylist() == pytest.approx([0.25, None, 1 / (1 + np.exp(-10)), None], rel=1e-5)
+    assert found["probability_a"].to_pylist() == [0.25, None, pytest.approx(1 / (1 + np.exp(-10)), rel=1e-5), None]
     assert found["scorer"].to_pylist() == ["CLIP"] * 2 + ["ours"] * 2
     assert found["independent"].to_pylist() == [True, True, False, False]
     assert caption_preference(scores, [], 100, {}).num_rows == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +13,14 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from dqe_assets import graph, runner
+from dqe_assets import graph
+from dqe_assets.report.warehouse import (
+    MATERIALISATIONS,
+    CaptionerInfo,
+    WarehouseInputs,
+    build_warehouse,
+    quality_report,
+)
 from dqe_assets.schemas import CAPTION_PREFERENCE, CAPTION_SCORES
 from dqe_assets.score.imported import PreferenceImport
 from dqe_assets.score.preference import preference_counts
@@ -23,6 +31,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SHARD = "noise-00000"
+NEEDED = {
+    *("raw_samples", "synthetic_captions/long", "synthetic_captions/short"),
+    *("joint_embeddings", "caption_scores", "caption_preference"),
+}
 PAIR = {"source_a": "original", "source_b": "vlm", "scorer": "CLIP ViT-B/32"}
 
 
@@ -85,8 +97,9 @@ def folder(data: Path, tiny_clip: Path) -> Path:
         Image.fromarray(rng.integers(0, 255, (12, 16, 3), np.uint8)).resize((160, 120)).save(photos / name)
         (photos / f"{index}.txt").write_text(f"a picture of noise, number {index}")
     long = "There is a lot of noise in this picture of noise. It is coloured. " * 9
-    pq.write_table(pa.table({"image_name": names, "caption": ["noise", long, "more", long]}), data / "vlm.parquet")
-    pq.write_table(pa.table({"image_name": names[:3], "vlm": [0.75, 0.5, 0.25]}), data / "clip.parquet")
+    captions = {"image_name": names, "long": ["noise", long, "more", long], "short": ["noise"] * 4}
+    pq.write_table(pa.table(captions), data / "captions.parquet")
+    pq.write_table(pa.table({"image_name": names[:3], "p": [0.75, 0.5, 0.25]}), data / "clip.parquet")
     write(data, tiny_clip, policy="sentences_max")
     return data
 
@@ -95,71 +108,90 @@ def write(data: Path, tiny_clip: Path, policy: str, **imported: Any) -> None:
     clip = {
         "path": "clip.parquet",
         "key": "image_name",
-        "source_a": "vlm",
+        "source_a": "long",
         "source_b": "original",
         "scorer": "CLIP",
-        "probability_a_column": "vlm",
+        "probability_a_column": "p",
         "image_backbones": ["EVA02-E"],
         **imported,
     }
-    vlm = {"kind": "table", "path": "vlm.parquet", "key": "image_name", "image_backbones": ["EVA02-E"]}
+    table = {"kind": "table", "path": "captions.parquet", "key": "image_name"}
     settings = {
         "sources": [{"kind": "folder", "name": "noise", "path": "photos", "shard_size": 4}],
-        "captioners": [{"name": "vlm", **vlm}, {"name": "labels", "kind": "labels"}],
+        "captioners": [
+            {**table, "name": "long", "caption_column": "long", "image_backbones": ["EVA02-E"]},
+            {**table, "name": "short", "caption_column": "short"},
+        ],
         "scorer": {"kind": "open_clip", "architecture": f"local-dir:{tiny_clip}", "long_captions": policy},
         "preference_imports": [clip],
-        "subsets": [],
     }
     (data / "dqe.yaml").write_text(json.dumps(settings))
 
 
 def made() -> set[str]:
-    """Make every asset that is not current; returns which were made anew."""
+    """Make what the preferences need and is not current; returns what was made, every check of which holds."""
     settings = load_settings()
-    with runner.instance() as instance:
-        runner.sync(settings, instance)
-        before = {stage.name: runner.state(settings, stage, SHARD, [SHARD]) for stage in graph.stages(settings)[:7]}
-        outcome = runner.materialize(settings, instance)
-    assert outcome.failures == []
-    return {name for name, state in before.items() if state != "current"}
+    resources = graph.resources(settings)
+    anew = set()
+    for stage in graph.stages(settings):
+        if stage.name in NEEDED:
+            work, components = stage.work(settings, SHARD, [SHARD]), stage.components(resources)
+            current = stage.current(work, components) is not None
+            _, metadata, verdicts = stage.make(work, components)
+            assert all(verdict.passed for verdict in verdicts.values())
+            assert metadata["reused"] == current
+            anew |= set() if current else {stage.name}
+    return anew
 
 
-def test_scores_and_preferences_follow_the_settings_through_to_the_report(folder: Path, tiny_clip: Path) -> None:
-    made()
+def test_scores_and_preferences_follow_the_settings(folder: Path, tiny_clip: Path) -> None:
+    assert made() == NEEDED
     settings = load_settings()
-    scores = settings.opened_store.read("caption_scores", SHARD, CAPTION_SCORES)
+    store = settings.opened_store
+    scores = store.read("caption_scores", SHARD, CAPTION_SCORES)
     assert scores["similarity_sentences_max"].null_count == len(scores) - 2
-    preference = settings.opened_store.read("caption_preference", SHARD, CAPTION_PREFERENCE).to_pylist()
-    imported = [row for row in preference if row["source_b"] == "vlm"]
+    preference = store.read("caption_preference", SHARD, CAPTION_PREFERENCE).to_pylist()
+    imported = [row for row in preference if (row["source_a"], row["source_b"]) == ("original", "long")]
     assert [row["probability_b"] for row in imported] == [0.75, 0.5, 0.25, None]
     assert {(row["scorer"], row["independent"]) for row in imported} == {("CLIP", False)}
     assert {row["scorer"] for row in preference} == {"CLIP", settings.scorer.model}
-    with settings.warehouse.connect() as connection:
-        ask = connection.sql("FROM preference_intervals").to_arrow_table().to_pylist()
+    files = {name: store.urls(name, [SHARD]) for name in NEEDED}
+    captioners = [
+        CaptionerInfo(name, "table", name, (), shares_backbone_with_scorer=False) for name in ("long", "short")
+    ]
+    with duckdb.connect() as connection:
+        inputs = WarehouseInputs(files, MATERIALISATIONS.empty_table(), captioners, settings.scorer.model)
+        build_warehouse(connection, inputs)
+        intervals = connection.sql("FROM preference_intervals").to_arrow_table().to_pylist()
         (long,) = connection.sql("FROM long_captions WHERE cut_captions > 0").to_arrow_table().to_pylist()
         notes = connection.sql("SELECT note FROM caption_preference WHERE note IS NOT NULL").fetchall()
-    assert [(row["above_a"], row["above_b"], row["n"]) for row in ask if row["scorer"] == "CLIP"] == [
-        (0, 1, 3),
+        captions = next(section for section in quality_report(connection) if section.title == "Captions")
+    assert [(row["above_a"], row["above_b"], row["n"]) for row in intervals if row["scorer"] == "CLIP"] == [
+        (1, 1, 3),
         (0, 0, 3),
         (0, 0, 3),
     ]
-    assert (long["caption_source"], long["cut_captions"], long["compared"]) == ("vlm", 2, 4)
-    assert long["mean_sentences_max"] > long["mean_sentences_mean"]
+    assert {row["against"] for row in intervals} == {None}, "what different scorers say is not compared"
+    assert (long["caption_source"], long["cut_captions"], long["truncated_share"]) == ("long", 2, 0.5)
+    of_long = [row for row in scores.to_pylist() if row["caption_source"] == "long"]
+    for policy in ("sentences_mean", "sentences_max"):
+        read = [row[f"similarity_{policy}"] or row["similarity"] for row in of_long]
+        assert long[f"mean_{policy}"] == pytest.approx(np.mean(read), abs=1e-6)
     assert long["changed_by_mean"] is not None
+    assert "Reading long's long captions by sentences makes" in captions.description
     assert "scorer CLIP shares" in notes[0][0]
 
+    scored = {"caption_scores", "caption_preference"}
     write(folder, tiny_clip, policy="sentences_mean")
-    assert made() == {"caption_scores", "caption_preference"}, "the sentences have their vectors already"
+    assert made() == scored, "the sentences have their vectors already"
     write(folder, tiny_clip, policy="truncate")
-    assert made() == {"joint_embeddings", "caption_scores", "caption_preference"}
+    assert made() == {"joint_embeddings", *scored}
     write(folder, tiny_clip, policy="truncate", scorer="another")
     assert made() == {"caption_preference"}
 
 
-@pytest.mark.parametrize("other", ["nobody", "vlm"])
+@pytest.mark.parametrize("other", ["nobody", "long"])
 def test_an_import_must_be_of_two_caption_sources(folder: Path, tiny_clip: Path, other: str) -> None:
     write(folder, tiny_clip, policy="truncate", source_b=other)
-    with pytest.raises(
-        SettingsError, match=f"preference_imports: vlm and {other} must be two of original, vlm, labels"
-    ):
+    with pytest.raises(SettingsError, match=f"preference_imports: long and {other} must be two of original, long, sh"):
         load_settings()
