@@ -28,7 +28,7 @@ from dqe_assets.filtering.filters.tmars import tmars_mask
 from dqe_assets.ingest.sample import LETTERED, photos
 from dqe_assets.ingest.sample.photos import base_image
 from dqe_assets.report.planted import auc
-from dqe_assets.schemas import RAW_SAMPLES
+from dqe_assets.schemas import JOINT_EMBEDDINGS, RAW_SAMPLES
 from dqe_assets.score.image_text import image_text
 from dqe_assets.score.masked_similarity import masked_similarity
 from dqe_resources.image_model import ImageModel
@@ -38,7 +38,7 @@ from dqe_resources.text_detector import TextDetector
 from dqe_resources.text_encoders.protocol import TextEmbeddings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 SIDES = (320, 512, 640)
 HEIGHTS = (10, 14, 18, 24)
@@ -47,8 +47,8 @@ LINE = "A quiet morning by the river"
 KEYS = tuple(photo.key for photo in photos() if photo.key not in LETTERED)
 NAMES = tuple(key.replace("_", " ") for key in KEYS)
 SIZE = (320, 240)
-SEEN = (160, 120)
-TRAINED_ON, EPOCHS, PAIRS = 2_500, 14, 150
+SEEN = (128, 96)
+TRAINED_ON, EPOCHS, PAIRS = 2_500, 8, 150
 DIMENSION, TEMPERATURE = 64, 0.05
 
 
@@ -73,7 +73,7 @@ def lettered(image: Image.Image, word: str, chance: random.Random) -> Image.Imag
 
 
 def as_seen(image: Image.Image) -> np.ndarray:
-    """What the model sees of a picture: float32 [3, 120, 160]."""
+    """What the model sees of a picture: float32 [3, 96, 128]."""
     pixels = np.asarray(image.resize(SEEN, Image.Resampling.BILINEAR), np.float32)
     return (pixels / 127.5 - 1).transpose(2, 0, 1)
 
@@ -82,20 +82,27 @@ class Reader(Scorer):
     """The trained model as a scorer."""
 
     kind: ClassVar[str] = "reader"
-    requires: ClassVar[tuple[str, ...]] = ("raw_samples",)
+    asset: ClassVar[str] = "raw_samples"
+    columns: ClassVar[tuple[str, ...]] = ("image",)
     model: ClassVar[str] = "a small contrastive model that reads"  # type: ignore[misc]
     backbones: ClassVar[frozenset[str]] = frozenset()  # type: ignore[misc]
     dimension: ClassVar[int] = DIMENSION  # type: ignore[misc]
     logit_scale: ClassVar[float] = 1 / TEMPERATURE  # type: ignore[misc]
+    max_tokens: ClassVar[int] = 1  # type: ignore[misc]
     network: Any = None
 
-    def embed_images(self, samples: pa.Table) -> np.ndarray:
+    def embed_image_batches(self, batches: Iterable[pa.RecordBatch]) -> Iterator[np.ndarray]:
         """Unit vectors of the image files."""
         import torch
 
-        pixels = np.stack([as_seen(images.decode(one["bytes"])) for one in samples["image"].to_pylist()])
-        with torch.inference_mode():
-            return self.network.images(torch.from_numpy(pixels)).numpy()
+        for batch in batches:
+            pixels = np.stack([as_seen(images.decode(one["bytes"])) for one in batch["image"].to_pylist()])
+            with torch.inference_mode():
+                yield self.network.images(torch.from_numpy(pixels)).numpy()
+
+    def count_tokens(self, texts: Sequence[str]) -> np.ndarray:
+        """One token for a name."""
+        return np.ones(len(texts), np.int32)
 
     def embed_texts(self, texts: Sequence[str]) -> TextEmbeddings:
         """Unit vectors of names."""
@@ -103,7 +110,7 @@ class Reader(Scorer):
 
         with torch.inference_mode():
             vectors = self.network.texts(torch.tensor([NAMES.index(text) for text in texts])).numpy()
-        return TextEmbeddings(vectors, np.ones(len(texts), np.int32), np.zeros(len(texts), bool))
+        return TextEmbeddings(vectors, self.count_tokens(texts), np.zeros(len(texts), bool))
 
 
 def trained() -> Reader:
@@ -116,10 +123,10 @@ def trained() -> Reader:
         def __init__(self) -> None:
             super().__init__()
             layers: list[nn.Module] = []
-            for before, after in ((3, 24), (24, 48), (48, 96), (96, 128)):
+            for before, after in ((3, 16), (16, 32), (32, 64), (64, 96)):
                 layers += [nn.Conv2d(before, after, 5, 2, 2), nn.BatchNorm2d(after), nn.ReLU()]
-            layers += [nn.Conv2d(128, 192, (3, 5), 1, (1, 2)), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten()]
-            self.look = nn.Sequential(*layers, nn.Linear(192, DIMENSION))
+            layers += [nn.Conv2d(96, 160, (3, 5), 1, (1, 2)), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten()]
+            self.look = nn.Sequential(*layers, nn.Linear(160, DIMENSION))
             self.names = nn.Embedding(len(NAMES), DIMENSION)
 
         def images(self, pixels: Any) -> Any:
@@ -183,11 +190,18 @@ def masking() -> None:
     area = text["text_area"].to_numpy()
     figures = []
     for scorer in (trained(), LabelSpace()):
-        seen = scorer.embed_images(raw if "raw_samples" in scorer.requires else features)
+        seen = scorer.embed_images((raw if scorer.asset == "raw_samples" else features).select(scorer.columns))
         words = scorer.embed_texts(captions).vectors.astype(np.float16)
         plain = np.einsum("nd,nd->n", seen, words.astype(np.float32))
         embedding = from_matrix(words, np.arange(len(words)), len(words), pa.float16())
-        scored = pa.table({"similarity": pa.array(plain, pa.float32()), "embedding": embedding})
+        scored = pa.table(
+            {
+                "similarity": pa.array(plain, pa.float32()),
+                "embedding": embedding,
+                "truncated": np.zeros(len(words), bool),
+                "parts": pa.nulls(len(words), JOINT_EMBEDDINGS.field("parts").type),
+            }
+        )
         for fill in ("surrounding_mean", "image_mean"):
             table = masked_similarity(text, scored, raw.to_batches(), scorer, ImageModel(), fill=fill)
             masked = table["masked_similarity"].to_numpy()

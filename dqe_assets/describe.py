@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import groupby
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ from dqe_assets.schemas import (
 )
 from dqe_assets.score.masked_similarity import masked_sample
 from dqe_assets.score.patterns import PATTERNS
-from dqe_assets.score.preference import preference_counts
+from dqe_assets.score.preference import PreferenceComparison, preference_report
 from dqe_assets.score.text_quality import ENGLISH
 from dqe_resources.cache import data_directory
 from dqe_resources.storage import StorageError
@@ -169,7 +170,10 @@ def joint_embeddings(work: Work, table: pa.Table) -> Metadata:
 
 
 def caption_scores(work: Work, table: pa.Table) -> Metadata:
-    """The similarities of each caption source: their means, and their distributions side by side."""
+    """The similarities of each caption source: their means, distributions, and each captioner's beside the originals.
+
+    Where long captions are scored sentence by sentence, also what each policy gives.
+    """
     scores = {
         source: _values(table.filter(pc.equal(table["caption_source"], source))["similarity"])
         for source in work.settings.caption_sources
@@ -185,25 +189,78 @@ def caption_scores(work: Work, table: pa.Table) -> Metadata:
             ],
         ),
         "distribution": _picture(plots.similarity_histogram(scores), "similarity of caption and image by source"),
+        **_beside_originals(work, table),
+        **_long_captions(work, table),
+    }
+
+
+def _beside_originals(work: Work, table: pa.Table) -> Metadata:
+    """The similarity of each image's original caption against that of each captioner's."""
+    similarity = {
+        source: table.filter(pc.equal(table["caption_source"], source))["similarity"].to_numpy()
+        for source in work.settings.caption_sources
+    }
+    names = work.settings.captioner_names
+    return {
+        f"original_and_{name}": _picture(
+            plots.original_vs_synthetic_scatter(similarity[ORIGINAL], similarity[name], name, names),
+            f"similarity of the original caption and of {name}'s",
+        )
+        for name in names
+    }
+
+
+def _long_captions(work: Work, table: pa.Table) -> Metadata:
+    """Of captions too long for the encoder, the mean similarity under each policy."""
+    policies = {name: f"similarity_{name}" for name in ("truncated", "sentences_mean", "sentences_max")}
+    long = table.filter(pc.is_valid(table["similarity_truncated"]))
+    rows = []
+    for source in pc.unique(long["caption_source"]).to_pylist():
+        part = long.filter(pc.equal(long["caption_source"], source))
+        rows.append([source, len(part), *(pc.mean(part[column]).as_py() for column in policies.values())])
+    if not rows:
+        return {}
+    return {
+        "long_captions": work.settings.scorer.long_captions,
+        "too_long": _table(["caption source", "too long", *policies], rows),
     }
 
 
 def caption_preference(_: Work, table: pa.Table) -> Metadata:
-    """How often each caption of a pair is preferred above 70, 80 and 90 %, and whether that proves anything."""
-    rows, counted = [], []
-    for pair in table.group_by(["source_a", "source_b", "independent"], use_threads=False).aggregate([]).to_pylist():
+    """How often each caption of a pair is preferred above 70, 80 and 90 %, how sure that is, and if it proves anything.
+
+    Below stands how captioners compare by how often each beats the original.
+    """
+    groups: dict[str, dict[tuple[str, str], tuple[Any, Any]]] = {}
+    independent: dict[tuple[str, str], bool] = {}
+    keys = ["source_a", "source_b", "independent", "scorer"]
+    for pair in table.group_by(keys, use_threads=False).aggregate([]).to_pylist():
         a, b = pair["source_a"], pair["source_b"]
         part = table.filter(pc.and_(pc.equal(table["source_a"], a), pc.equal(table["source_b"], b)))
-        counts = preference_counts(_values(part["probability_a"]), _values(part["probability_b"]))
-        above = {round(threshold * 100): (first, second) for threshold, first, second in counts}
-        both = len(part) - part["probability_a"].null_count
-        counted.append(plots.Preference(a, b, both, above, pair["independent"]))
-        cells = [f"{first} / {second}" for first, second in above.values()]
-        rows.append([f"{a} / {b}", *cells, "yes" if pair["independent"] else "**no: this proves nothing**"])
+        groups.setdefault(pair["scorer"], {})[a, b] = part["probability_a"].to_numpy(), part["probability_b"].to_numpy()
+        independent[a, b] = pair["independent"]
+    rows, drawn, ratios = [], [], []
+    for scorer, probabilities in groups.items():
+        report = preference_report(probabilities)
+        for (a, b, against), group in groupby(report, key=lambda one: (one.source_a, one.source_b, one.against)):
+            found = list(group)
+            if against is not None:
+                ratios.append([f"{b} against {a}", scorer, *map(_ratio, found)])
+                continue
+            drawn.append(plots.Preference.of(found, independent=independent[a, b]))
+            cells = [f"{one.above_a} / {one.above_b}" for one in found]
+            proves = "yes" if independent[a, b] else "**no: this proves nothing**"
+            rows.append([f"{a} / {b}", *cells, _ratio(found[0]), scorer, proves])
+    above = ["above 70 %", "above 80 %", "above 90 %"]
     return {
-        "preferred": _table(["pair", "above 70 %", "above 80 %", "above 90 %", "independent"], rows),
-        "counts": _picture(plots.preference_bars(counted), "captions preferred above each threshold"),
+        "preferred": _table(["pair", *above, "times as often above 70 %", "scorer", "independent"], rows),
+        "beating_the_original": _table(["times as often", "scorer", *above], ratios),
+        "counts": _picture(plots.preference_bars(drawn), "captions preferred above each threshold"),
     }
+
+
+def _ratio(one: PreferenceComparison) -> str:
+    return f"{one.ratio:.2f} ({one.ratio_low:.2f} to {one.ratio_high:.2f})" if np.isfinite(one.ratio) else ""
 
 
 def caption_collection(work: Work, output: Facts) -> Metadata:

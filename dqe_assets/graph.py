@@ -51,7 +51,7 @@ def stages(settings: Settings) -> list[Stage]:
         *synthetic,
         joint_embeddings_of(sources, settings.scorer),
         caption_scores_of(sources),
-        caption_preference_of(sources),
+        caption_preference_of(sources, settings.preference_imports),
         text_quality_of(sources),
         image_text,
         masked_similarity_of(settings.scorer),

@@ -64,6 +64,12 @@ class Meter:
         self._log = log
         self._last = time.monotonic()
         self._last_done = 0
+        self._advanced = 0
+
+    def advance(self, count: int) -> None:
+        """Tell that so many more are done."""
+        self._advanced += count
+        self.update(self._advanced)
 
     def update(self, done: int, note: str = "") -> None:
         """Tell that so many are done."""

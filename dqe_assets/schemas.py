@@ -153,16 +153,33 @@ JOINT_EMBEDDINGS = table_schema(
         Column("embedding", EMBEDDING, "unit vector in the scorer's joint space; null where there is nothing to embed"),
         Column("tokens", pa.int32(), "tokens of the caption, special ones included; null for an image", "tokens"),
         Column("truncated", pa.bool_(), "whether the caption was longer than the encoder reads; null for an image"),
+        Column(
+            "parts",
+            pa.list_(EMBEDDING),
+            "unit vectors of the sentences of a caption longer than the encoder reads, in order; "
+            "null where it was not, or where scorer.long_captions is truncate",
+        ),
     ]
 )
+
+_LONG = "of a caption longer than the encoder reads; else null"
 
 CAPTION_SCORES = table_schema(
     [
         UID,
         Column("caption_source", pa.string(), "original, or a captioner's name", nullable=False),
-        Column("similarity", pa.float32(), "cosine of caption and image in the scorer's joint space", "-1 to 1"),
+        Column(
+            "similarity",
+            pa.float32(),
+            "cosine of caption and image in the scorer's joint space; "
+            "of a caption longer than the encoder reads, as scorer.long_captions says",
+            "-1 to 1",
+        ),
         Column("tokens", pa.int32(), "tokens of the caption, special ones included", "tokens"),
         Column("truncated", pa.bool_(), "whether the caption was longer than the encoder reads"),
+        Column("similarity_truncated", pa.float32(), f"cosine of its beginning, {_LONG}", "-1 to 1"),
+        Column("similarity_sentences_mean", pa.float32(), f"mean cosine of the sentences, {_LONG}", "-1 to 1"),
+        Column("similarity_sentences_max", pa.float32(), f"highest cosine of a sentence, {_LONG}", "-1 to 1"),
     ]
 )
 
@@ -171,14 +188,20 @@ CAPTION_PREFERENCE = table_schema(
         UID,
         Column("source_a", pa.string(), "caption source a", nullable=False),
         Column("source_b", pa.string(), "caption source b", nullable=False),
-        Column("probability_a", pa.float32(), "softmax over the two captions of logit scale x similarity", "0 to 1"),
-        Column("probability_b", pa.float32(), "1 - probability_a", "0 to 1"),
+        Column(
+            "probability_a",
+            pa.float32(),
+            "softmax over the two captions of logit scale x similarity, or as imported",
+            "0 to 1",
+        ),
+        Column("probability_b", pa.float32(), "1 - probability_a, or as imported", "0 to 1"),
         Column(
             "independent",
             pa.bool_(),
             "false where the scorer shares a backbone with one of the captioners: the preference then proves nothing",
             nullable=False,
         ),
+        Column("scorer", pa.string(), "model that preferred", nullable=False),
     ]
 )
 

@@ -21,6 +21,7 @@ from dqe_assets.index.topics import MapSettings
 from dqe_assets.ingest.fetch.settings import Fetching, Refetch
 from dqe_assets.ingest.sources import AnySource, Source
 from dqe_assets.scaling.measurements import Scaling
+from dqe_assets.score.imported import PreferenceImport
 from dqe_assets.score.rule import BestRule
 from dqe_resources.cache import data_directory
 from dqe_resources.captioners import AnyCaptioner
@@ -73,6 +74,7 @@ class Settings(Strict):
     scorer: AnyScorer = Field(default_factory=LabelSpace)
     refining: Refining | None = None
     image_text: TextDetector = Field(default_factory=TextDetector)
+    preference_imports: list[PreferenceImport] = Field(default_factory=list)
     vectors: AnyVectors = Field(default_factory=EmbeddedQdrant)
     warehouse: Warehouse = Field(default_factory=Warehouse)
     store: str = "store"
@@ -126,6 +128,20 @@ class Settings(Strict):
         return self
 
     @model_validator(mode="after")
+    def _imports_are_of_two_sources(self) -> Self:
+        seen: set[frozenset[str]] = set()
+        for one in self.preference_imports:
+            allowed = ", ".join(self.caption_sources)
+            if len(one.pair) != 2 or not one.pair <= {*self.caption_sources} or one.pair in seen:
+                raise PydanticCustomError(
+                    "preference_imports",
+                    "preference_imports: {a} and {b} must be two of {allowed}, each pair once",
+                    {"a": one.source_a, "b": one.source_b, "allowed": allowed},
+                )
+            seen.add(one.pair)
+        return self
+
+    @model_validator(mode="after")
     def _prompts_exist(self) -> Self:
         for captioner in self.captioners:
             try:
@@ -164,13 +180,17 @@ class Settings(Strict):
         Captioners, by name; and ``refined``, where the captioner that was asked again shares one, or was told labels
         by a classifier that does.
         """
-        shared = {one.name for one in self.captioners if one.backbones & self.scorer.backbones}
+        shared = set(self.sharing_backbones(self.scorer.backbones))
         tells = (
             self.refining is not None and self.refining.labels and self.image_model.backbone in self.scorer.backbones
         )
         if self.refining is not None and (tells or self.refining.captioner in shared):
             shared.add(schemas.REFINED)
         return frozenset(shared)
+
+    def sharing_backbones(self, backbones: frozenset[str]) -> frozenset[str]:
+        """Names of captioners that have one of these image backbones."""
+        return frozenset(one.name for one in self.captioners if one.backbones & backbones)
 
     @cached_property
     def opened_store(self) -> Store:

@@ -9,6 +9,7 @@ progress, and one load of a model for all partitions of a run.
 import inspect
 import json
 import resource
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -330,6 +331,7 @@ class Stage:
             "bytes": stored.bytes,
             "seconds": round(seconds, 3),
             "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            **_peak_gpu_memory(),
             "reused": reused,
             "fingerprint": stored.stamp.fingerprint,
         }
@@ -467,6 +469,13 @@ def with_facts(table: pa.Table, facts: Mapping[str, Any]) -> pa.Table:
 
 def _facts(table: pa.Table) -> Mapping[str, Any]:
     return json.loads((table.schema.metadata or {}).get(_FACTS, b"{}"))
+
+
+def _peak_gpu_memory() -> dict[str, int]:
+    """The most that torch has held on a GPU in this process; nothing where it was not used."""
+    torch = sys.modules.get("torch")
+    used = torch.cuda.max_memory_allocated() if torch is not None and torch.cuda.is_initialized() else 0
+    return {"peak_gpu_memory_mib": round(used / 2**20)} if used else {}
 
 
 def registered_shards(instance: dg.DagsterInstance) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 from filelock import FileLock
 
 from dqe_assets.settings import Settings, load_settings
+from tests.tiny_clip import make_tiny_clip
 
 # How long an example takes depends on what else the machine does: no example fails for that.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -85,6 +86,17 @@ def opened(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name, value in environment(finished).items():
         monkeypatch.setenv(name, value)
     return load_settings()
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small model of open_clip."""
+    pytest.importorskip("torch")
+    from dqe_resources.torchvision_cpu import ensure_torchvision
+
+    ensure_torchvision()
+    pytest.importorskip("open_clip", reason="the extra 'clip' is not installed")
+    return make_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="session")

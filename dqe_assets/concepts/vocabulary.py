@@ -126,7 +126,7 @@ def open_clip_concepts() -> list[str]:
     Raises:
         PackageError: open_clip is not installed.
     """
-    from dqe_resources.taggers.open_clip import import_open_clip
+    from dqe_resources.open_clip_models import import_open_clip
 
     return list(import_open_clip().IMAGENET_CLASSNAMES)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from dqe_assets.features.measure import ImageMeasures
     from dqe_resources.image_model import ImageModel
+    from dqe_resources.scorers.protocol import Scorer
 
 TOP_LABELS = 20
 AHEAD = 8
@@ -57,6 +58,17 @@ def image_features(
         ids.append(top)
         probabilities.append(likeliest)
     return _table(uids, rows, measures, features, ids, probabilities, model.class_names)
+
+
+def read_by(scorer: Scorer, raw: pa.Table, model: ImageModel) -> pa.Table:
+    """What a scorer reads of samples that are in no store: the images themselves, or their features.
+
+    Args:
+        scorer: the scorer.
+        raw: columns uid and image of ``raw_samples``.
+        model: the backbone of ``image_features``.
+    """
+    return (raw if scorer.asset == "raw_samples" else image_features(raw, model)).select(scorer.columns)
 
 
 def _table(  # noqa: PLR0917

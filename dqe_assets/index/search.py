@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from dqe_assets import images
-from dqe_assets.features.extract import image_features
+from dqe_assets.features.extract import read_by
 from dqe_assets.schemas import IMAGE, IMAGE_TYPE, ORIGINAL, SEARCH_HITS
 from dqe_resources.vectors import DEFAULT_INDEXES, UID, Index, parse_where
 
@@ -160,7 +160,4 @@ def _image_vector(settings: Settings, path: Path) -> np.ndarray:
     data = path.read_bytes()
     images.inspect(data, max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels)
     sample = pa.table({"uid": [path.name], "image": pa.array([{"bytes": data, "path": path.name}], IMAGE_TYPE)})
-    if "image_features" in settings.scorer.requires:
-        features = image_features(sample, settings.image_model)
-        sample = pa.table({**{name: features[name] for name in features.column_names}, "image": sample["image"]})
-    return settings.scorer.embed_images(sample)[0]
+    return settings.scorer.embed_images(read_by(settings.scorer, sample, settings.image_model))[0]

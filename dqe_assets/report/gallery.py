@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -267,6 +268,11 @@ class _Reader:
             row["reason"]: row["n"]
             for row in self._rows("SELECT reason, count(*) AS n FROM samples GROUP BY reason ORDER BY reason")
         }
+        intervals: dict[tuple[str, ...], dict[int, tuple[tuple[float, float], tuple[float, float]]]] = {}
+        for row in self._rows("SELECT * FROM preference_intervals WHERE against IS NULL"):
+            ends = (row["share_a_low"], row["share_a_high"]), (row["share_b_low"], row["share_b_high"])
+            pair = row["source_a"], row["source_b"], row["scorer"]
+            intervals.setdefault(pair, {})[round(100 * row["threshold"])] = ends
         preferences = [
             plots.Preference(
                 row["source_a"],
@@ -274,6 +280,7 @@ class _Reader:
                 row["n"],
                 {percent: (row[f"a_above_{percent}"], row[f"b_above_{percent}"]) for percent in (70, 80, 90)},
                 independent=row["independent"],
+                intervals=intervals.get((row["source_a"], row["source_b"], row["scorer"]), {}),
             )
             for row in self._limited(
                 "SELECT * FROM caption_preference ORDER BY source_a <> 'original', source_a, source_b"
@@ -296,6 +303,7 @@ class _Reader:
                 lambda theme: best_plots.before_and_after(before, after, best["independent"], theme),
             ),
             ("How well the captions of each source fit", lambda theme: plots.similarity_histogram(scores, theme)),
+            *self._beside_originals(),
             ("Which caption the scorer prefers", lambda theme: plots.preference_bars(preferences, theme)),
             ("Images that could be read, and why others could not", lambda theme: plots.status_bars(reasons, theme)),
             ("Duplicate clusters by size", lambda theme: plots.cluster_sizes(sizes, theme)),
@@ -309,6 +317,24 @@ class _Reader:
         if not means.num_rows:
             return []
         return [("What the judge thinks of the captions", lambda theme: judgement_plots.marks_by_source(means, theme))]
+
+    def _beside_originals(self) -> list[tuple[str, Callable[[Theme], bytes]]]:
+        """The similarity of each image's original caption against that of each captioner's."""
+        names = [source for source in self.sources if source != ORIGINAL]
+        drawings: list[tuple[str, Callable[[Theme], bytes]]] = []
+        for name in names[: self._limit]:
+            pairs = self._connection.sql(
+                "SELECT o.similarity AS original, c.similarity AS synthetic "
+                "FROM captions c JOIN captions o USING (uid) "
+                "WHERE o.caption_source = ? AND c.caption_source = ? AND o.similarity + c.similarity IS NOT NULL "
+                "ORDER BY uid LIMIT ?",
+                params=[ORIGINAL, name, PLOTTED],
+            ).to_arrow_table()
+            if pairs.num_rows:
+                original, synthetic = (pairs[column].to_numpy() for column in ("original", "synthetic"))
+                draw = partial(plots.original_vs_synthetic_scatter, original, synthetic, name, names)
+                drawings.append((f"How well the original captions fit, and {name}'s", draw))
+        return drawings
 
     def _maps(self) -> list[tuple[str, Callable[[Theme], bytes]]]:
         mapped = self._connection.sql(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
+
+    from dqe_assets.score.preference import PreferenceComparison
 
 WIDTH, DPI = 7.0, 120
 """Width of a figure in inches, and pixels an inch."""
@@ -95,6 +97,7 @@ class Preference:
         n: samples with both captions.
         above: for 70, 80 and 90 %, the samples where a is preferred above it, and those where b is.
         independent: whether the preference says anything.
+        intervals: for each of these, the 95 % interval of a's share of the samples, and of b's, 0 to 1.
     """
 
     source_a: str
@@ -102,6 +105,24 @@ class Preference:
     n: int
     above: Mapping[int, tuple[int, int]]
     independent: bool
+    intervals: Mapping[int, tuple[tuple[float, float], tuple[float, float]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, comparisons: Sequence[PreferenceComparison], *, independent: bool) -> Preference:
+        """Of the comparisons of one pair, one for each threshold."""
+        first = comparisons[0]
+        by_percent = {round(100 * one.threshold): one for one in comparisons}
+        return cls(
+            first.source_a,
+            first.source_b,
+            first.n,
+            {percent: (one.above_a, one.above_b) for percent, one in by_percent.items()},
+            independent,
+            {
+                percent: ((one.share_a_low, one.share_a_high), (one.share_b_low, one.share_b_high))
+                for percent, one in by_percent.items()
+            },
+        )
 
 
 def status_bars(reasons: Mapping[str, int], theme: Theme = LIGHT) -> bytes:
@@ -169,8 +190,8 @@ def similarity_histogram(scores: Mapping[str, ArrayLike], theme: Theme = LIGHT) 
 def preference_bars(preferences: Sequence[Preference], theme: Theme = LIGHT) -> bytes:
     """Which of two captions is preferred above 70, 80 and 90 %, three bars for each pair, as PNG.
 
-    The left end of a bar is the first source's, the right end the second's, grey between: neither that surely. A pair
-    that is not independent is hatched and said to be so.
+    The left end of a bar is the first source's, the right end the second's, grey between: neither that surely. A line
+    across each end is its 95 % interval. A pair that is not independent is hatched and said to be so.
     """
     shown = [preference for preference in preferences if preference.n]
     if not shown:
@@ -189,8 +210,14 @@ def preference_bars(preferences: Sequence[Preference], theme: Theme = LIGHT) -> 
             for width, left, fill, side in zip(widths, lefts, fills, (True, False, True), strict=True):
                 hatch = None if pair.independent or not side else "////"
                 axes.barh(place, width, 0.86, left, color=fill, hatch=hatch, edgecolor=theme.background, linewidth=0)
-            room = widths[1] > 3 + 1.2 * len(f"{a:,}{b:,}")
-            for count, width, end, inward in ((a, widths[0], 0, 1), (b, widths[2], 100, -1)):
+            ends = [widths[0], widths[2]]
+            for end, interval in enumerate(pair.intervals.get(percent, ())):
+                reach = np.array(interval) * 100
+                across = 100 - reach if end else reach
+                axes.plot(across, (place, place), color=theme.ink, linewidth=1.1, marker="|", markersize=5)
+                ends[end] = max(ends[end], reach[1])
+            room = 100 - sum(ends) > 3 + 1.2 * len(f"{a:,}{b:,}")
+            for count, width, end, inward in ((a, ends[0], 0, 1), (b, ends[1], 100, -1)):
                 x = end + inward * (width + 1 if room else 1)
                 align = "left" if inward > 0 else "right"
                 label = axes.text(x, place, f"{count:,}", va="center", ha=align, **text_style(theme))

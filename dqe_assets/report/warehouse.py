@@ -40,6 +40,13 @@ from dqe_assets.report.refining_views import (
     REFINING_VIEW,
 )
 from dqe_assets.report.relations import Table, View, columns, meaning
+from dqe_assets.report.score_views import (
+    LONG_CAPTIONS,
+    LONG_COLUMNS,
+    PREFERENCE_TABLE,
+    long_captions_in_words,
+    preference_intervals,
+)
 from dqe_assets.report.signal_views import (
     SIGNAL_READ,
     SIGNAL_TABLES,
@@ -142,12 +149,14 @@ _TABLES = (
             "caption": ("VARCHAR", "the caption as found, or the straightforward synthetic caption; null if none"),
         }
         | columns(schemas.CAPTION_SCORES, similarity="FLOAT", tokens="INTEGER", truncated="BOOLEAN")
+        | LONG_COLUMNS
         | {
             "finish_reason": ("VARCHAR", "how generation ended: stop, length, error or no_image; null for an original"),
             "error": ("VARCHAR", "the error, if finish_reason is error"),
         },
         """
-        SELECT c.uid, c.caption_source, c.caption, s.similarity, s.tokens, s.truncated, c.finish_reason, c.error
+        SELECT c.uid, c.caption_source, c.caption, s.similarity, s.tokens, s.truncated, s.similarity_truncated,
+            s.similarity_sentences_mean, s.similarity_sentences_max, c.finish_reason, c.error
         FROM all_captions c LEFT JOIN all_scores s USING (uid, caption_source)
         ORDER BY c.place, c.uid, c.caption_source
         """,
@@ -294,7 +303,7 @@ _TABLES = (
         },
         """
         WITH pairs AS (
-            SELECT source_a, source_b, count(probability_a) AS n,
+            SELECT source_a, source_b, scorer, count(probability_a) AS n,
                 count(*) FILTER (probability_a > 0.7::FLOAT) AS a_above_70,
                 count(*) FILTER (probability_b > 0.7::FLOAT) AS b_above_70,
                 count(*) FILTER (probability_a > 0.8::FLOAT) AS a_above_80,
@@ -302,14 +311,14 @@ _TABLES = (
                 count(*) FILTER (probability_a > 0.9::FLOAT) AS a_above_90,
                 count(*) FILTER (probability_b > 0.9::FLOAT) AS b_above_90,
                 avg(probability_a), avg(probability_b), bool_and(independent) AS independent
-            FROM preference_rows GROUP BY source_a, source_b
+            FROM preference_rows GROUP BY source_a, source_b, scorer
         ), shared AS (
             SELECT name, name || coalesce(' (' || nullif(backbones, '') || ')', '') AS described
             FROM captioner_infos WHERE shares_backbone_with_scorer
         )
-        SELECT pairs.*, scorer.scorer,
+        SELECT pairs.* EXCLUDE (scorer), scorer,
             CASE WHEN NOT independent THEN
-                'This preference proves nothing: the scorer ' || scorer.scorer || ' shares an image backbone with '
+                'This preference proves nothing: the scorer ' || scorer || ' shares an image backbone with '
                 || coalesce(
                     (SELECT string_agg(described, ' and ' ORDER BY described) FROM shared
                      WHERE shared.name IN (source_a, source_b)),
@@ -317,9 +326,10 @@ _TABLES = (
                 )
                 || ', so it marks its own work'
             END
-        FROM pairs CROSS JOIN scorer ORDER BY source_a, source_b
+        FROM pairs ORDER BY source_a, source_b
         """,
     ),
+    PREFERENCE_TABLE,
     *CAPTION_TABLES,
     REFINING_TABLE,
     Table(
@@ -431,6 +441,7 @@ _VIEWS = (
     *INGEST_VIEWS,
     *CAPTION_VIEWS,
     REFINING_VIEW,
+    LONG_CAPTIONS,
     *CONCEPT_VIEWS,
     *JUDGEMENT_VIEWS,
     *SIGNAL_VIEWS,
@@ -612,8 +623,8 @@ _READ = {
         schemas.IMAGE_FEATURES,
         "uid sharpness brightness contrast colourfulness top_label label_probabilities",
     ),
-    "caption_scores": (schemas.CAPTION_SCORES, "uid caption_source similarity tokens truncated"),
-    "caption_preference": (schemas.CAPTION_PREFERENCE, "source_a source_b probability_a probability_b independent"),
+    "caption_scores": (schemas.CAPTION_SCORES, " ".join(schemas.CAPTION_SCORES.names)),
+    "caption_preference": (schemas.CAPTION_PREFERENCE, " ".join(schemas.CAPTION_PREFERENCE.names)),
     "collection_map": (schemas.COLLECTION_MAP, "uid x y topic topic_name"),
     "duplicate_clusters": (
         schemas.DUPLICATE_CLUSTERS,
@@ -710,7 +721,7 @@ def quality_report(connection: duckdb.DuckDBPyConnection) -> list[Section]:
         Section(
             "Captions",
             f"How well captions fit their images{scored_by}; better is the share above the original, "
-            "cut that of captions too long for the encoder.",
+            f"cut that of captions too long for the encoder.{long_captions_in_words(connection)}",
             _table(connection, _CAPTIONS),
         ),
         Section(
@@ -896,6 +907,7 @@ def _register_inputs(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInp
     connection.execute(f"CREATE TEMP VIEW kept_by_filter AS {kept_by_filter(inputs.filters)}")
     for name, table in judgement_statistics(connection).items():
         register(name, table)
+    register("computed_intervals", preference_intervals(connection))
     register("filter_steps", inputs.filter_steps)
     register("filter_pairs", inputs.filter_pairs)
     register("scorer", pa.table({"scorer": pa.array([inputs.scorer], pa.string())}))

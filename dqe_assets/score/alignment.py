@@ -2,97 +2,230 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.arrow import from_matrix, scatter, to_matrix
+from dqe_assets.arrow import from_matrix, scatter, take_strings, to_matrix
 from dqe_assets.schemas import CAPTION_PREFERENCE, CAPTION_SCORES, IMAGE, JOINT_EMBEDDINGS
+from dqe_assets.score.sentences import readable_parts
+from dqe_resources.text_encoders.protocol import TextEmbeddings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from dqe_resources.scorers.protocol import Scorer
-    from dqe_resources.text_encoders.protocol import TextEmbeddings
+    from dqe_resources.scorers.protocol import LongCaptions, Scorer
+
+TRUNCATE: LongCaptions = "truncate"
+TEXTS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedCaptions:
+    """Captions in a scorer's space.
+
+    Attributes:
+        whole: each caption, or of one too long what the encoder reads.
+        parts: float32 [p, d], the sentences of those too long; none where such captions are only truncated.
+        of: int64 [p], the caption that each part is of, ascending.
+    """
+
+    whole: TextEmbeddings
+    parts: np.ndarray
+    of: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Preferring:
+    """A pair of caption sources, and who says which caption fits better.
+
+    Attributes:
+        source_a: one caption source.
+        source_b: the other.
+        scorer: name of the model that prefers.
+        independent: whether it shares no backbone with their captioners.
+    """
+
+    source_a: str
+    source_b: str
+    scorer: str
+    independent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionSimilarity:
+    """How well n captions fit their images, float32 [n] each; NaN where there is nothing to compare.
+
+    Attributes:
+        similarity: by the configured policy.
+        truncated: of a caption too long, that of its beginning; NaN where the caption fits the encoder.
+        sentences_mean: of a caption too long, the mean over its sentences; NaN where none were embedded.
+        sentences_max: the highest of them.
+    """
+
+    similarity: np.ndarray
+    truncated: np.ndarray
+    sentences_mean: np.ndarray
+    sentences_max: np.ndarray
+
+
+def embed_captions(
+    texts: Sequence[str], scorer: Scorer, progress: Callable[[int], object] = lambda _: None
+) -> EmbeddedCaptions:
+    """Embed captions, and the sentences of those that are too long where the scorer's policy scores sentences.
+
+    Args:
+        texts: n captions, none blank.
+        scorer: the scorer; ``long_captions`` is its policy.
+        progress: is told how many more are embedded.
+    """
+    total, dimension = len(texts), scorer.dimension
+    vectors = np.empty((total, dimension), np.float32)
+    tokens, truncated = np.empty(total, np.int32), np.empty(total, bool)
+    parts, of = [np.empty((0, dimension), np.float32)], [np.empty(0, np.int64)]
+    for start in range(0, total, TEXTS_AT_ONCE):
+        rows = slice(start, start + TEXTS_AT_ONCE)
+        whole = scorer.embed_texts(texts[rows])
+        vectors[rows], tokens[rows], truncated[rows] = whole.vectors, whole.tokens, whole.truncated
+        long = start + np.flatnonzero(whole.truncated)
+        if len(long) and scorer.long_captions != TRUNCATE:
+            sentences = readable_parts([texts[row] for row in long.tolist()], scorer.count_tokens, scorer.max_tokens)
+            parts.append(scorer.embed_texts([part for of_text in sentences for part in of_text]).vectors)
+            of.append(np.repeat(long, [len(of_text) for of_text in sentences]))
+        progress(len(whole.tokens))
+    return EmbeddedCaptions(TextEmbeddings(vectors, tokens, truncated), np.concatenate(parts), np.concatenate(of))
+
+
+def caption_similarity(
+    images: np.ndarray,
+    captions: np.ndarray,
+    truncated: np.ndarray,
+    parts: np.ndarray,
+    of: np.ndarray,
+    policy: LongCaptions,
+) -> CaptionSimilarity:
+    """The cosines of captions with their images.
+
+    Args:
+        images: float32 [n, d], unit vectors.
+        captions: float32 [n, d], unit vectors.
+        truncated: bool [n], whether the caption was too long.
+        parts: float32 [p, d], unit vectors of sentences.
+        of: int64 [p], the caption that each is of, ascending.
+        policy: what counts as the similarity of a caption that has sentences.
+    """
+    cosines = np.clip(np.einsum("nd,nd->n", images, captions), -1, 1, dtype=np.float32)
+    nothing = np.full(len(cosines), np.nan, np.float32)
+    mean, highest = nothing.copy(), nothing.copy()
+    if len(of):
+        of_parts = np.clip(np.einsum("pd,pd->p", images[of], parts), -1, 1)
+        rows, starts = np.unique(of, return_index=True)
+        mean[rows] = np.add.reduceat(of_parts, starts) / np.diff([*starts, len(of)])
+        highest[rows] = np.maximum.reduceat(of_parts, starts)
+    wanted = {TRUNCATE: nothing, "sentences_mean": mean, "sentences_max": highest}[policy]
+    similarity = np.where(np.isnan(wanted), cosines, wanted)
+    return CaptionSimilarity(similarity, np.where(truncated, cosines, nothing), mean, highest)
 
 
 def joint_embeddings(
     uids: pa.ChunkedArray,
-    samples: pa.Table,
+    samples: Iterable[pa.RecordBatch],
     has_image: np.ndarray,
     captions: Mapping[str, pa.ChunkedArray | pa.Array],
     scorer: Scorer,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> pa.Table:
     """Images and captions in the scorer's joint space: ``JOINT_EMBEDDINGS``, n rows for the image and each source.
 
     Args:
         uids: n uids.
-        samples: the columns that the scorer requires, n rows.
+        samples: the columns that the scorer reads, n rows in batches, of which few are held at once.
         has_image: bool [n].
         captions: n captions of each source; null or blank where there is none.
         scorer: the scorer.
+        progress: is told how many more images or captions are embedded.
     """
     total = len(uids)
     rows = np.flatnonzero(has_image)
-    vectors = scorer.embed_images(samples.take(pa.array(rows)))
-    parts = [
-        pa.table(
-            {
-                "uid": uids,
-                "item": pa.repeat(IMAGE, total),
-                "embedding": from_matrix(vectors, rows, total, pa.float16()),
-                "tokens": pa.nulls(total, pa.int32()),
-                "truncated": pa.nulls(total, pa.bool_()),
-            },
-            schema=JOINT_EMBEDDINGS,
-        )
-    ]
+    vectors = np.empty((len(rows), scorer.dimension), np.float32)
+    done = 0
+    for part in scorer.embed_image_batches(_with_image(samples, has_image)):
+        vectors[done : done + len(part)] = part
+        done += len(part)
+        progress(len(part))
+    tables = [_table(uids, IMAGE, embedding=from_matrix(vectors, rows, total, pa.float16()))]
     for source, texts in captions.items():
         present = np.flatnonzero(
             pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(texts), ""), False).to_numpy(zero_copy_only=False)
         )
-        embedded = scorer.embed_texts(texts.take(pa.array(present)).to_pylist())
-        parts.append(
-            pa.table(
-                {
-                    "uid": uids,
-                    "item": pa.repeat(source, total),
-                    "embedding": from_matrix(embedded.vectors, present, total, pa.float16()),
-                    "tokens": scatter(embedded.tokens, present, total, pa.int32()),
-                    "truncated": scatter(embedded.truncated, present, total, pa.bool_()),
-                },
-                schema=JOINT_EMBEDDINGS,
+        embedded = embed_captions(take_strings(texts, present), scorer, progress)
+        tables.append(
+            _table(
+                uids,
+                source,
+                embedding=from_matrix(embedded.whole.vectors, present, total, pa.float16()),
+                tokens=scatter(embedded.whole.tokens, present, total, pa.int32()),
+                truncated=scatter(embedded.whole.truncated, present, total, pa.bool_()),
+                parts=_parts(embedded.parts, present[embedded.of], total),
             )
         )
-    return pa.concat_tables(parts)
+    return pa.concat_tables(tables)
 
 
-def caption_scores(embeddings: pa.Table, caption_sources: Sequence[str]) -> pa.Table:
-    """``CAPTION_SCORES`` of a table of ``JOINT_EMBEDDINGS``: the cosine of each caption with its image."""
+def parts_of(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """The vectors in the column ``parts`` of ``JOINT_EMBEDDINGS``: float32 [p, d], and the row that each is of."""
+    _, vectors = to_matrix(pc.list_flatten(column))
+    return vectors, pc.list_parent_indices(column).to_numpy()
+
+
+def caption_scores(
+    embeddings: pa.Table, caption_sources: Sequence[str], long_captions: LongCaptions = TRUNCATE
+) -> pa.Table:
+    """``CAPTION_SCORES`` of a table of ``JOINT_EMBEDDINGS``: the cosine of each caption with its image.
+
+    Args:
+        embeddings: of the images and of these sources.
+        caption_sources: the sources.
+        long_captions: what counts of a caption that has parts.
+    """
     images = _items(embeddings, IMAGE)
     total = images.num_rows
     image_rows, image_vectors = to_matrix(images["embedding"])
-    parts = []
+    tables = []
     for source in caption_sources:
         captions = _items(embeddings, source)
         rows, vectors = to_matrix(captions["embedding"])
         both, left, right = np.intersect1d(image_rows, rows, assume_unique=True, return_indices=True)
-        similarity = _cosines(image_vectors[left], vectors[right]) if len(both) else np.empty(0, np.float32)
-        parts.append(
+        chosen = captions.take(pa.array(both))
+        # With no pair at all one side may have no vector, and so no dimension.
+        vectors = vectors[right].reshape(len(both), image_vectors.shape[1])
+        truncated = chosen["truncated"].to_numpy()
+        found = caption_similarity(image_vectors[left], vectors, truncated, *parts_of(chosen["parts"]), long_captions)
+        scores = {
+            name: scatter(pa.array(values, pa.float32(), from_pandas=True), both, total, pa.float32())
+            for name, values in (
+                ("similarity_truncated", found.truncated),
+                ("similarity_sentences_mean", found.sentences_mean),
+                ("similarity_sentences_max", found.sentences_max),
+            )
+        }
+        tables.append(
             pa.table(
                 {
                     "uid": captions["uid"],
                     "caption_source": pa.repeat(source, total),
-                    "similarity": scatter(similarity, both, total, pa.float32()),
+                    "similarity": scatter(found.similarity, both, total, pa.float32()),
                     "tokens": captions["tokens"],
                     "truncated": captions["truncated"],
+                    **scores,
                 },
                 schema=CAPTION_SCORES,
             )
         )
-    return pa.concat_tables(parts)
+    return pa.concat_tables(tables)
 
 
 def similarities_with(images: np.ndarray, texts: Sequence[str], scorer: Scorer) -> tuple[np.ndarray, TextEmbeddings]:
@@ -106,49 +239,78 @@ def similarities_with(images: np.ndarray, texts: Sequence[str], scorer: Scorer) 
     Returns:
         float32 [n], and the texts' embeddings.
     """
-    embedded = scorer.embed_texts(texts)
-    if not len(texts):
-        return np.empty(0, np.float32), embedded
-    return _cosines(images, embedded.vectors.astype(np.float16).astype(np.float32)), embedded
+    embedded = embed_captions(texts, scorer)
+    whole, parts = _as_stored(embedded.whole.vectors), _as_stored(embedded.parts)
+    found = caption_similarity(images, whole, embedded.whole.truncated, parts, embedded.of, scorer.long_captions)
+    return found.similarity, embedded.whole
 
 
-def _cosines(images: np.ndarray, captions: np.ndarray) -> np.ndarray:
-    cosines: np.ndarray = np.clip(np.einsum("nd,nd->n", images, captions), -1, 1)
-    return cosines
+def _as_stored(vectors: np.ndarray) -> np.ndarray:
+    return vectors.astype(np.float16).astype(np.float32)
 
 
 def caption_preference(
-    scores: pa.Table, pairs: Sequence[tuple[str, str]], logit_scale: float, independent: Mapping[tuple[str, str], bool]
+    scores: pa.Table,
+    pairs: Sequence[Preferring],
+    logit_scale: float,
+    imported: Mapping[tuple[str, str], tuple[pa.Array, pa.Array]],
 ) -> pa.Table:
-    """``CAPTION_PREFERENCE``: which of two captions of an image the scorer prefers, as CLIP classifies.
+    """``CAPTION_PREFERENCE``: which of two captions of an image a scorer prefers, as CLIP classifies.
 
     Args:
         scores: ``CAPTION_SCORES``.
         pairs: pairs of caption sources; n rows for each.
         logit_scale: what a cosine is multiplied by before the softmax.
-        independent: for each pair, whether the scorer shares no backbone with its captioners.
+        imported: float32 [n] probabilities of the two captions of those pairs whose probabilities were not computed.
     """
-    parts = []
-    for a, b in pairs:
-        first, second = _source(scores, a), _source(scores, b)
-        # The softmax of two logits is the logistic function of their difference.
-        difference = pc.subtract(first["similarity"], second["similarity"])
-        odds = pc.exp(pc.multiply(pc.cast(difference, pa.float64()), -logit_scale))
-        probability = pc.divide(1.0, pc.add(1.0, odds))
-        parts.append(
+    tables = []
+    for pair in pairs:
+        first, second = _source(scores, pair.source_a), _source(scores, pair.source_b)
+        if (pair.source_a, pair.source_b) in imported:
+            probability_a, probability_b = imported[pair.source_a, pair.source_b]
+        else:
+            # The softmax of two logits is the logistic function of their difference.
+            difference = pc.subtract(first["similarity"], second["similarity"])
+            odds = pc.exp(pc.multiply(pc.cast(difference, pa.float64()), -logit_scale))
+            probability = pc.divide(1.0, pc.add(1.0, odds))
+            probability_a = pc.cast(probability, pa.float32())
+            probability_b = pc.cast(pc.subtract(1.0, probability), pa.float32())
+        tables.append(
             pa.table(
                 {
                     "uid": first["uid"],
-                    "source_a": pa.repeat(a, first.num_rows),
-                    "source_b": pa.repeat(b, first.num_rows),
-                    "probability_a": pc.cast(probability, pa.float32()),
-                    "probability_b": pc.cast(pc.subtract(1.0, probability), pa.float32()),
-                    "independent": pa.repeat(independent[a, b], first.num_rows),
+                    "source_a": pa.repeat(pair.source_a, first.num_rows),
+                    "source_b": pa.repeat(pair.source_b, first.num_rows),
+                    "probability_a": probability_a,
+                    "probability_b": probability_b,
+                    "independent": pa.repeat(pair.independent, first.num_rows),
+                    "scorer": pa.repeat(pair.scorer, first.num_rows),
                 },
                 schema=CAPTION_PREFERENCE,
             )
         )
-    return pa.concat_tables(parts) if parts else CAPTION_PREFERENCE.empty_table()
+    return pa.concat_tables(tables) if tables else CAPTION_PREFERENCE.empty_table()
+
+
+def _with_image(samples: Iterable[pa.RecordBatch], has_image: np.ndarray) -> Iterator[pa.RecordBatch]:
+    first = 0
+    for batch in samples:
+        yield batch.filter(pa.array(has_image[first : first + batch.num_rows]))
+        first += batch.num_rows
+
+
+def _table(uids: pa.ChunkedArray, item: str, **columns: pa.Array) -> pa.Table:
+    """Rows of ``JOINT_EMBEDDINGS``, null where nothing is said."""
+    empty = {name: pa.nulls(len(uids), JOINT_EMBEDDINGS.field(name).type) for name in JOINT_EMBEDDINGS.names[2:]}
+    return pa.table({"uid": uids, "item": pa.repeat(item, len(uids)), **empty, **columns}, schema=JOINT_EMBEDDINGS)
+
+
+def _parts(vectors: np.ndarray, of: np.ndarray, total: int) -> pa.Array:
+    """A column that ``parts_of`` reads, of ``total`` rows, null where there are none; ``of`` is the row of each."""
+    each = from_matrix(vectors, np.arange(len(of)), len(of), pa.float16())
+    counts = np.bincount(of, minlength=total)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), each, mask=pa.array(counts == 0))
 
 
 def _items(embeddings: pa.Table, item: str) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 
 from dqe_assets import describe
 from dqe_assets.checks import complete, covered, finite, unique
-from dqe_assets.schemas import IMAGE, ORIGINAL, RAW_SAMPLES, SYNTHETIC_CAPTIONS_PREFIX
+from dqe_assets.schemas import IMAGE, ORIGINAL, RAW_SAMPLES, SYNTHETIC_CAPTIONS_PREFIX, schema_of
 from dqe_assets.score import alignment, best
 from dqe_assets.score.image_text import image_text as text_in_images
 from dqe_assets.score.masked_similarity import AT_ONCE
@@ -21,9 +22,13 @@ from dqe_assets.stage import MODEL_POOL, Check, Stage, Verdict, Work, stage
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dqe_assets.score.imported import PreferenceImport
     from dqe_resources.image_model import ImageModel
     from dqe_resources.scorers.protocol import Scorer
     from dqe_resources.text_detector import TextDetector
+
+ROWS_AT_ONCE = 64
+"""Rows read at once, with their images."""
 
 
 def _every_caption_scored(work: Work, table: pa.Table) -> Verdict:
@@ -93,7 +98,7 @@ def masked_similarity_of(scorer: Scorer) -> Stage:
         group="scores",
         kinds={"parquet", scorer.kind},
         code_version="1",
-        inputs=dict.fromkeys(("raw_samples", *scorer.requires, "image_text", "joint_embeddings", "caption_scores")),
+        inputs=dict.fromkeys(("raw_samples", scorer.asset, "image_text", "joint_embeddings", "caption_scores")),
         checks=[
             unique("uid"),
             complete(),
@@ -109,10 +114,10 @@ def masked_similarity_of(scorer: Scorer) -> Stage:
 
         Where it fits much less, it was the text that fitted. The filter tmars chooses by this.
         """
-        embeddings = work.read("joint_embeddings", ["item", "embedding"])
+        embeddings = work.read("joint_embeddings", ["item", "embedding", "truncated", "parts"])
         scores = work.read("caption_scores", ["caption_source", "similarity"])
-        original = scores.filter(pc.equal(scores["caption_source"], ORIGINAL)).append_column(
-            "embedding", embeddings.filter(pc.equal(embeddings["item"], ORIGINAL))["embedding"]
+        original = embeddings.filter(pc.equal(embeddings["item"], ORIGINAL)).append_column(
+            "similarity", scores.filter(pc.equal(scores["caption_source"], ORIGINAL))["similarity"]
         )
         raw = work.store.batches("raw_samples", work.partition, RAW_SAMPLES, RAW_SAMPLES.names, AT_ONCE)
         fill = work.settings.image_text.fill
@@ -141,8 +146,8 @@ def joint_embeddings_of(caption_sources: Sequence[str], scorer: Scorer) -> Stage
     @stage(
         group="scores",
         kinds={"parquet", scorer.kind},
-        code_version="1",
-        inputs=dict.fromkeys(("raw_samples", *scorer.requires, *synthetic)),
+        code_version="2",
+        inputs=dict.fromkeys(("raw_samples", scorer.asset, *synthetic)),
         checks=[
             unique("uid", "item"),
             complete(rows_each=len(caption_sources) + 1),
@@ -150,14 +155,26 @@ def joint_embeddings_of(caption_sources: Sequence[str], scorer: Scorer) -> Stage
         ],
         describe=describe.joint_embeddings,
         pool=MODEL_POOL,
-        signature=lambda work: work.settings.caption_sources,
+        # Mean and highest are of the same vectors.
+        signature=lambda work: [
+            work.settings.caption_sources,
+            work.settings.scorer.long_captions == alignment.TRUNCATE,
+        ],
     )
     def joint_embeddings(work: Work, scorer: Scorer) -> pa.Table:
-        """Every image and every caption as a unit vector in the scorer's joint space."""
+        """Every image and every caption as a unit vector in the scorer's joint space.
+
+        Of a caption longer than the text encoder reads it is that of the beginning; where the scorer's policy is to
+        score sentences, each of its sentences has a vector too.
+        """
         raw = work.read("raw_samples", ["uid", "status"])
-        samples = work.read_side_by_side(scorer.requires)
         has_image = raw["status"].to_numpy() == "ok"
-        return alignment.joint_embeddings(raw["uid"], samples, has_image, work.captions(), scorer)
+        captions = work.captions()
+        schema = schema_of(scorer.asset)
+        samples = work.store.batches(scorer.asset, work.partition, schema, scorer.columns, ROWS_AT_ONCE)
+        total = has_image.sum() + sum(len(texts) - texts.null_count for texts in captions.values())
+        progress = work.meter(int(total)).advance
+        return alignment.joint_embeddings(raw["uid"], samples, has_image, captions, scorer, progress)
 
     return joint_embeddings
 
@@ -168,7 +185,7 @@ def caption_scores_of(caption_sources: Sequence[str]) -> Stage:
     @stage(
         group="scores",
         kinds={"parquet", "numpy"},
-        code_version="1",
+        code_version="2",
         inputs=["joint_embeddings"],
         checks=[
             unique("uid", "caption_source"),
@@ -177,29 +194,52 @@ def caption_scores_of(caption_sources: Sequence[str]) -> Stage:
             finite("similarity", -1, 1),
         ],
         describe=describe.caption_scores,
+        signature=lambda work: work.settings.scorer.long_captions,
     )
     def caption_scores(work: Work) -> pa.Table:
-        """The similarity of every caption with its image, with its tokens and whether it was cut."""
-        return alignment.caption_scores(work.read("joint_embeddings"), caption_sources)
+        """The similarity of every caption with its image, with its tokens and whether it was cut.
+
+        A caption that is too long for the encoder is scored by ``scorer.long_captions``; what each policy would give
+        stands beside it.
+        """
+        policy = work.settings.scorer.long_captions
+        return alignment.caption_scores(work.read("joint_embeddings"), caption_sources, policy)
 
     return caption_scores
 
 
-def caption_preference_of(caption_sources: Sequence[str]) -> Stage:
-    """The asset ``caption_preference``, over all pairs of these caption sources."""
+def caption_preference_of(caption_sources: Sequence[str], imports: Sequence[PreferenceImport]) -> Stage:
+    """The asset ``caption_preference``, over all pairs of these caption sources; some pairs' rows are imported."""
     pairs = list(combinations(caption_sources, 2))
+    stored = {one.pair: one for one in imports}
 
-    def independent(work: Work) -> dict[tuple[str, str], bool]:
-        return {pair: work.settings.judged_by_their_own.isdisjoint(pair) for pair in pairs}
+    def preferring(work: Work) -> list[alignment.Preferring]:
+        found = []
+        for pair in pairs:
+            scorer = stored.get(frozenset(pair))
+            if scorer:
+                name, sharing = scorer.scorer, work.settings.sharing_backbones(frozenset(scorer.image_backbones))
+            else:
+                name, sharing = work.settings.scorer.model, work.settings.judged_by_their_own
+            found.append(alignment.Preferring(*pair, name, sharing.isdisjoint(pair)))
+        return found
+
+    def imported(work: Work) -> dict[tuple[str, str], tuple[pa.Array, pa.Array]]:
+        found = {}
+        for a, b in pairs:
+            if scorer := stored.get(frozenset((a, b))):
+                first, second = scorer.probabilities(work.read("raw_samples", [scorer.key])[scorer.key].to_pylist())
+                found[a, b] = (first, second) if scorer.source_a == a else (second, first)
+        return found
 
     def signature(work: Work) -> Any:
-        return [[*pair, apart] for pair, apart in independent(work).items()]
+        return [[astuple(pair) for pair in preferring(work)], [one.signature() for one in imports]]
 
     @stage(
         group="scores",
         kinds={"parquet", "numpy"},
-        code_version="1",
-        inputs=["caption_scores"],
+        code_version="2",
+        inputs=["caption_scores", *(["raw_samples"] if imports else [])],
         checks=[
             unique("uid", "source_a", "source_b"),
             complete(rows_each=len(pairs), of="caption_scores"),
@@ -212,9 +252,11 @@ def caption_preference_of(caption_sources: Sequence[str]) -> Stage:
         """For each pair of caption sources, the probability that the image goes with the one and not the other.
 
         Where ``independent`` is false, the scorer shares a backbone with a captioner: it then looks for what that
-        captioner wrote down, and its preference proves nothing.
+        captioner wrote down, and its preference proves nothing. Probabilities of ``preference_imports`` take the place
+        of the scorer's.
         """
-        return alignment.caption_preference(work.read("caption_scores"), pairs, scorer.logit_scale, independent(work))
+        scale = scorer.logit_scale
+        return alignment.caption_preference(work.read("caption_scores"), preferring(work), scale, imported(work))
 
     return caption_preference
 

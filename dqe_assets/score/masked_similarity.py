@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 
 from dqe_assets import images
 from dqe_assets.arrow import to_matrix
-from dqe_assets.features.extract import image_features
+from dqe_assets.features.extract import read_by
 from dqe_assets.schemas import MASKED_SIMILARITY, RAW_SAMPLES
+from dqe_assets.score.alignment import caption_similarity, parts_of
 from dqe_assets.score.image_text import corners_of, without_text
 from dqe_resources.parallel import ordered_map
 
@@ -51,7 +52,8 @@ def masked_similarity(
 
     Args:
         text: ``IMAGE_TEXT``, n rows.
-        scored: similarity and embedding of the original captions, n rows.
+        scored: of the original captions, n rows: similarity, and embedding, truncated and parts of
+            ``JOINT_EMBEDDINGS``.
         raw: ``RAW_SAMPLES``, n rows in batches.
         scorer: what the similarities were measured by.
         image_model: the backbone of ``image_features``.
@@ -67,14 +69,18 @@ def masked_similarity(
     tracked = track(pictures, len(rows))
     vectors = [np.empty((0, scorer.dimension), np.float32)]
     while chunk := list(islice(tracked, AT_ONCE)):
-        vectors.append(scorer.embed_images(_as_read(pa.Table.from_pylist(chunk, RAW_SAMPLES), scorer, image_model)))
-    captions = to_matrix(scored["embedding"].take(pa.array(rows)))[1]
+        vectors.append(scorer.embed_images(read_by(scorer, pa.Table.from_pylist(chunk, RAW_SAMPLES), image_model)))
+    captions = scored.take(pa.array(rows))
     # Through 16 bits, as the vectors of the images themselves were stored.
     seen = np.concatenate(vectors).astype(np.float16).astype(np.float32)
-    similarity = scored["similarity"].to_numpy().astype(np.float32)
-    without = similarity.copy()
-    if rows.size:
-        without[rows] = np.clip(np.einsum("nd,nd->n", seen, captions), -1, 1)
+    without = scored["similarity"].to_numpy().astype(np.float32)
+    without[rows] = caption_similarity(
+        seen,
+        to_matrix(captions["embedding"])[1].reshape(seen.shape),
+        captions["truncated"].to_numpy(),
+        *parts_of(captions["parts"]),
+        scorer.long_captions,
+    ).similarity
     return pa.table(
         {
             "uid": text["uid"],
@@ -106,10 +112,3 @@ def _samples(
         for row, sample in zip(inside, batch.take(pa.array(inside, pa.int64())).to_pylist(), strict=True):
             yield sample, regions[start + row]
         start += batch.num_rows
-
-
-def _as_read(raw: pa.Table, scorer: Scorer, image_model: ImageModel) -> pa.Table:
-    """The tables that a scorer requires of some samples, side by side."""
-    made = {"raw_samples": lambda: raw, "image_features": lambda: image_features(raw, image_model)}
-    tables = [made[asset]() for asset in scorer.requires]
-    return pa.table({name: table[name] for table in tables for name in table.column_names})

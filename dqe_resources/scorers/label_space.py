@@ -17,7 +17,7 @@ from dqe_resources.text_encoders import AnyTextEncoder  # noqa: TC001 - pydantic
 from dqe_resources.text_encoders.minilm import MiniLM
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -60,7 +60,8 @@ class LabelSpace(Scorer):
     """
 
     kind: ClassVar[str] = "label_space"
-    requires: ClassVar[tuple[str, ...]] = ("image_features",)
+    asset: ClassVar[str] = "image_features"
+    columns: ClassVar[tuple[str, ...]] = ("embedding", "label_ids", "label_probabilities")
 
     text_encoder: AnyTextEncoder = MiniLM()
 
@@ -93,25 +94,30 @@ class LabelSpace(Scorer):
         """As CLIP's."""
         return 100.0
 
-    def embed_images(self, samples: pa.Table) -> np.ndarray:
-        """Unit vectors, float32 [n, d].
+    @property
+    def max_tokens(self) -> int:
+        """The text encoder's."""
+        return self.text_encoder.max_tokens
 
-        Args:
-            samples: columns embedding, label_ids and label_probabilities of ``image_features``, without nulls.
+    def embed_image_batches(self, batches: Iterable[pa.RecordBatch]) -> Iterator[np.ndarray]:
+        """Unit vectors, float32 [m, d], of each batch.
 
         Raises:
             ValueError: a row has no features.
         """
-        if not samples.num_rows:
-            return np.empty((0, self.dimension), np.float32)
-        space = self._space()
-        features, labels, probabilities = (
-            _matrix(samples, name) for name in ("embedding", "label_ids", "label_probabilities")
-        )
-        weights = probabilities.astype(np.float32) ** _SHARPNESS
-        named = _normalised(np.einsum("nk,nkd->nd", weights, space.classes[labels]))
-        mapped = _normalised(features.astype(np.float32) @ space.projection)
-        return _normalised(_LABEL_WEIGHT * named + mapped)
+        for batch in batches:
+            if not batch.num_rows:
+                continue
+            space = self._space()
+            features, labels, probabilities = (_matrix(batch, name) for name in self.columns)
+            weights = probabilities.astype(np.float32) ** _SHARPNESS
+            named = _normalised(np.einsum("nk,nkd->nd", weights, space.classes[labels]))
+            mapped = _normalised(features.astype(np.float32) @ space.projection)
+            yield _normalised(_LABEL_WEIGHT * named + mapped)
+
+    def count_tokens(self, texts: Sequence[str]) -> np.ndarray:
+        """Tokens of each whole text, by the text encoder: int32 [n]."""
+        return self.text_encoder.count_tokens(texts)
 
     def embed_texts(self, texts: Sequence[str]) -> TextEmbeddings:
         """Embed texts, in order, by the text encoder."""
@@ -146,8 +152,8 @@ def _load_space(path: Path) -> _Space:
         return _Space(saved["classes"], saved["projection"])
 
 
-def _matrix(samples: pa.Table, name: str) -> np.ndarray:
-    column = samples[name].combine_chunks()
+def _matrix(samples: pa.RecordBatch, name: str) -> np.ndarray:
+    column = samples[name]
     if column.null_count:
         raise ValueError(f"{column.null_count} of {len(column)} samples have no {name}: they have no image")
     values: np.ndarray = column.flatten().to_numpy(zero_copy_only=False)

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
 
 from dqe_resources.component import Component
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    import numpy as np
     import pyarrow as pa
 
     from dqe_resources.text_encoders.protocol import TextEmbeddings
+
+LongCaptions = Literal["truncate", "sentences_mean", "sentences_max"]
+"""What is done with a caption that is longer than the text encoder reads."""
 
 
 class Scorer(Component):
     """Puts images and texts into one space, where the cosine says how well a caption fits an image, as CLIP does."""
 
-    requires: ClassVar[tuple[str, ...]]
-    """The assets that ``embed_images`` reads: ``raw_samples`` for a model that sees images, or ``image_features``."""
+    asset: ClassVar[str]
+    """The asset that images are read of: ``raw_samples`` for a model that sees them, or ``image_features``."""
+    columns: ClassVar[tuple[str, ...]]
+    """The columns that it reads of it."""
+
+    long_captions: LongCaptions = "truncate"
+    """``truncate`` scores what the encoder reads of a long caption; ``sentences_mean`` and ``sentences_max`` score its
+    sentences one by one. No part of the signature: what is made of it says so itself."""
 
     @property
     @abstractmethod
@@ -42,13 +52,33 @@ class Scorer(Component):
     def logit_scale(self) -> float:
         """What a cosine is multiplied by before a softmax over captions (CLIP: 100)."""
 
+    @property
     @abstractmethod
+    def max_tokens(self) -> int:
+        """The most tokens that it reads of a text, special ones included."""
+
+    @abstractmethod
+    def embed_image_batches(self, batches: Iterable[pa.RecordBatch]) -> Iterator[np.ndarray]:
+        """Unit vectors of samples that have an image, in order: float32 [m, d], of any m each time.
+
+        Batches are taken as they are needed, and few of them are held at once.
+
+        Args:
+            batches: the columns ``columns``, without nulls.
+        """
+
     def embed_images(self, samples: pa.Table) -> np.ndarray:
         """Unit vectors, float32 [n, d], of samples that have an image.
 
         Args:
-            samples: the columns of the assets in ``requires``, n rows.
+            samples: the columns ``columns``, n rows without nulls.
         """
+        vectors = self.embed_image_batches(samples.combine_chunks().to_batches())
+        return np.concatenate([np.empty((0, self.dimension), np.float32), *vectors])
+
+    @abstractmethod
+    def count_tokens(self, texts: Sequence[str]) -> np.ndarray:
+        """Tokens of each whole text, special ones included: int32 [n]."""
 
     @abstractmethod
     def embed_texts(self, texts: Sequence[str]) -> TextEmbeddings:

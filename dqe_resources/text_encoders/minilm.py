@@ -57,6 +57,15 @@ class MiniLM(TextEncoder):
         """Length of a vector."""
         return 384
 
+    @property
+    def max_tokens(self) -> int:
+        """What the model was trained to read."""
+        return MAX_TOKENS
+
+    def count_tokens(self, texts: Sequence[str]) -> np.ndarray:
+        """Tokens of each whole text, special ones included: int32 [n]."""
+        return _lengths(_tokenizer().encode_batch(list(texts)))
+
     def encode(self, texts: Sequence[str]) -> TextEmbeddings:
         """Embed texts, in order: mean of the last layer's tokens, unit length.
 
@@ -71,7 +80,7 @@ class MiniLM(TextEncoder):
             cached_file(f"minilm-{package_version(_DISTRIBUTION)}-{_CONVERSION}.onnx", _write_model), self.threads
         )
         encoded = [encoding.ids for encoding in _tokenizer().encode_batch(list(texts))]
-        tokens = np.array([len(ids) for ids in encoded], np.int32)
+        tokens = _lengths(encoded)
         # Texts of like length together: padding is work for nothing.
         order = np.argsort(tokens, kind="stable")
 
@@ -135,6 +144,10 @@ def _tokenizer() -> Any:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def _lengths(encoded: Sequence[Any]) -> np.ndarray:
+    return np.array([len(one) for one in encoded], np.int32)
 
 
 def _write_model(path: Path) -> None:

@@ -37,6 +37,15 @@ class TextEncoder(Component):
     def dimension(self) -> int:
         """Length of a vector."""
 
+    @property
+    @abstractmethod
+    def max_tokens(self) -> int:
+        """The most tokens that it reads of a text, special ones included."""
+
+    @abstractmethod
+    def count_tokens(self, texts: Sequence[str]) -> np.ndarray:
+        """Tokens of each whole text, special ones included: int32 [n]."""
+
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> TextEmbeddings:
         """Embed texts, in order; an empty list gives arrays of length 0."""

@@ -262,6 +262,7 @@ def _preference(
                         "probability_a": probability,
                         "probability_b": None if probability is None else 1 - probability,
                         "independent": not (shares.get(a, False) or shares.get(b, False)),
+                        "scorer": SCORER,
                     }
                 )
     return rows

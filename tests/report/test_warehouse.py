@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -19,6 +20,7 @@ import pytest
 
 from dqe_assets import schemas
 from dqe_assets.report.warehouse import MATERIALISATIONS, WarehouseInputs, build_warehouse, quality_report
+from dqe_assets.score.preference import preference_report
 from dqe_resources.warehouse import QueryError, Warehouse, WarehouseError, WarehouseMissingError
 from tests.report.make_store import CAPTIONERS, SCORER, SHARDS, make_store
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 TABLES = {
     "samples", "captions", "shards", "captioners", "caption_preference", "duplicates", "failures", "materialisations",
+    "preference_intervals",
     "pool_utilities", "filter_recommendation", "caption_generation", "caption_accounting", "captioner_comparison",
     "filter_masks", "filters", "filter_overlap", "filter_funnel",
     "filter_planted",
@@ -61,6 +64,7 @@ VIEWS = {
     "worst_captions", "most_improved", "well_aligned_unique", "failure_reasons", "duplicate_groups",
     "duplicate_kinds", "quality_by_shard", "quality_by_source", "caption_quality", "asset_sizes",
     "judge_disagreements",
+    "long_captions",
     "best_filters", "caption_flags", "concept_tail", "recaptioned_concepts", "repeated_captions", "topics",
     "refining_rounds",
     "text_quality_by_source", "caption_patterns", "suspects",
@@ -434,6 +438,7 @@ class TestTables:
                 "probability_a": np.concatenate([probabilities, 1 - probabilities]),
                 "probability_b": np.concatenate([1 - probabilities, probabilities]),
                 "independent": [False] * n + [True] * n,
+                "scorer": [SCORER] * 2 * n,
             },
             schema=schemas.CAPTION_PREFERENCE,
         )
@@ -444,6 +449,12 @@ class TestTables:
         assert [shared[f"a_above_{percent}"] for percent in (70, 80, 90)] == [5, 3, 1]
         assert [apart[f"b_above_{percent}"] for percent in (70, 80, 90)] == [5, 3, 1]
         assert shared["n"] == n
+        intervals = warehouse.query("SELECT * FROM preference_intervals").to_pylist()
+        original = {("original", "labels"): (probabilities, 1 - probabilities)}
+        original["original", "vlm"] = original["original", "labels"][::-1]
+        expected = [asdict(one) | {"scorer": SCORER} for one in preference_report(original)]
+        assert [{**row, "ratio": pytest.approx(row["ratio"])} for row in intervals] == expected
+        assert [row["against"] for row in intervals] == [None] * 6 + ["original"] * 3
         assert "proves nothing" in shared["note"]
         assert "labels (tf_efficientnet_lite0.in1k)" in shared["note"]
         assert "vlm" not in shared["note"]

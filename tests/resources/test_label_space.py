@@ -123,7 +123,7 @@ def test_it_is_chosen_by_its_kind() -> None:
     chosen = adapter.validate_python({"kind": "label_space", "text_encoder": {"kind": "minilm", "batch_size": 4}})
     assert chosen == LabelSpace.model_validate({"text_encoder": {"kind": "minilm", "batch_size": 4}})
     assert chosen.signature() != SCORER.signature()
-    with pytest.raises(ValidationError, match="kind 'clip' is not known; allowed: label_space"):
+    with pytest.raises(ValidationError, match="kind 'clip' is not known; allowed: label_space, open_clip"):
         adapter.validate_python({"kind": "clip"})
     with pytest.raises(ValidationError, match="allowed: minilm"):
         adapter.validate_python({"kind": "label_space", "text_encoder": {"kind": "bert"}})
@@ -131,5 +131,5 @@ def test_it_is_chosen_by_its_kind() -> None:
 
 def test_it_says_what_it_shares_with_captioners() -> None:
     assert SCORER.backbones == {"efficientnet-lite0"}
-    assert SCORER.requires == ("image_features",)
+    assert SCORER.asset == "image_features"
     assert SCORER.logit_scale == 100

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +12,10 @@ from PIL import Image
 from pydantic import ValidationError, create_model
 
 from dqe_resources.image_model import ImageModel
+from dqe_resources.open_clip_models import OpenClipError
 from dqe_resources.taggers import AnyTagger
 from dqe_resources.taggers.labels import LabelsTagger
-from dqe_resources.taggers.open_clip import OpenClipTagger, TaggerError
+from dqe_resources.taggers.open_clip import OpenClipTagger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,30 +69,6 @@ def test_settings_of_open_clip_without_sense_are_refused(settings: dict[str, Any
         OpenClipTagger(**settings)
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a CLIP of 0.2 million weights beside its word embeddings, as open_clip's local-dir: reads it."""
-    pytest.importorskip("torch")
-    from dqe_resources.torchvision_cpu import ensure_torchvision
-
-    ensure_torchvision()
-    open_clip = pytest.importorskip("open_clip", reason="the extra 'clip' is not installed")
-    import torch
-    from safetensors.torch import save_file
-
-    folder = tmp_path_factory.mktemp("clip")
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
-    }
-    torch.manual_seed(0)
-    network = open_clip.CLIP(**config)
-    save_file(network.state_dict(), folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 32}}))
-    return folder
-
-
 def pictures() -> pa.Table:
     """Three pictures: red, green, and red again with a turn that EXIF undoes."""
     images = []
@@ -106,9 +82,9 @@ def pictures() -> pa.Table:
     return pa.table({"image": images})
 
 
-def test_zero_shot_probabilities_by_a_model_of_open_clip(tiny: Path) -> None:
+def test_zero_shot_probabilities_by_a_model_of_open_clip(tiny_clip: Path) -> None:
     samples = pictures()
-    tagger = OpenClipTagger(architecture=f"local-dir:{tiny}", device="cpu")
+    tagger = OpenClipTagger(architecture=f"local-dir:{tiny_clip}", device="cpu")
     found = tagger.probabilities(samples, CONCEPTS)
     assert (found.shape, found.dtype) == ((3, 4), np.float32)
     assert found.sum(axis=1) == pytest.approx(np.ones(3), abs=1e-5)
@@ -123,22 +99,23 @@ def test_zero_shot_probabilities_by_a_model_of_open_clip(tiny: Path) -> None:
     assert tagger.probabilities(samples.slice(0, 0), CONCEPTS).shape == (0, 4)
 
 
-def test_probabilities_are_those_of_open_clip_itself(tiny: Path) -> None:
+def test_probabilities_are_those_of_open_clip_itself(tiny_clip: Path) -> None:
     import open_clip
     import torch
 
-    network, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{tiny}")
-    tokens = open_clip.get_tokenizer(f"local-dir:{tiny}")([f"a photo of a {c.replace('_', ' ')}." for c in CONCEPTS])
+    network, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{tiny_clip}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tiny_clip}")
+    tokens = tokenizer([f"a photo of a {c.replace('_', ' ')}." for c in CONCEPTS])
     image = preprocess(Image.new("RGB", (60, 40), "red")).unsqueeze(0)
     with torch.no_grad():
         features, _, scale = network(image, tokens)
         expected = (scale * features @ network.encode_text(tokens, normalize=True).T).softmax(1)
-    found = OpenClipTagger(architecture=f"local-dir:{tiny}", device="cpu").probabilities(pictures(), CONCEPTS)
+    found = OpenClipTagger(architecture=f"local-dir:{tiny_clip}", device="cpu").probabilities(pictures(), CONCEPTS)
     assert found[0] == pytest.approx(expected[0].numpy(), abs=1e-5)
 
 
-def test_the_signature_follows_the_weights_and_not_the_speed(tiny: Path, tmp_path: Path) -> None:
-    tagger = OpenClipTagger(architecture=f"local-dir:{tiny}")
+def test_the_signature_follows_the_weights_and_not_the_speed(tiny_clip: Path, tmp_path: Path) -> None:
+    tagger = OpenClipTagger(architecture=f"local-dir:{tiny_clip}")
     before = tagger.signature()
     assert tagger.model_copy(update={"batch_size": 7, "device": "cpu"}).signature() == before
     assert tagger.model_copy(update={"temperature": 2.0}).signature() != before
@@ -149,9 +126,9 @@ def test_the_signature_follows_the_weights_and_not_the_speed(tiny: Path, tmp_pat
     assert OpenClipTagger(weights=str(weights)).signature() != first
 
 
-def test_a_model_that_cannot_be_loaded_is_named(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(TaggerError, match=r"open_clip cannot load local-dir:.*give a model and weights"):
+def test_a_model_that_cannot_be_loaded_is_named(tiny_clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(OpenClipError, match=r"open_clip cannot load local-dir:.*give a model and weights"):
         OpenClipTagger(architecture=f"local-dir:{tmp_path}").probabilities(pictures(), CONCEPTS)
     (tmp_path / "w.pt").write_bytes(b"no weights")
-    with pytest.raises(TaggerError, match=r"cannot load ViT-B-32 .*w\.pt"):
+    with pytest.raises(OpenClipError, match=r"cannot load ViT-B-32 .*w\.pt"):
         OpenClipTagger(weights=str(tmp_path / "w.pt")).probabilities(pictures(), CONCEPTS)

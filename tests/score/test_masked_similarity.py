@@ -27,7 +27,7 @@ from dqe_resources.scorers.label_space import LabelSpace
 from dqe_resources.scorers.protocol import Scorer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from dqe_assets.settings import Settings
     from dqe_resources.text_encoders.protocol import TextEmbeddings
@@ -39,18 +39,21 @@ class MeanColour(Scorer):
     """An image is its mean colour."""
 
     kind: ClassVar[str] = "mean_colour"
-    requires: ClassVar[tuple[str, ...]] = ("raw_samples",)
+    asset: ClassVar[str] = "raw_samples"
+    columns: ClassVar[tuple[str, ...]] = ("image",)
     model: ClassVar[str] = "mean colour"  # type: ignore[misc]
     backbones: ClassVar[frozenset[str]] = frozenset()  # type: ignore[misc]
     dimension: ClassVar[int] = 3  # type: ignore[misc]
     logit_scale: ClassVar[float] = 100.0  # type: ignore[misc]
+    max_tokens: ClassVar[int] = 77  # type: ignore[misc]
 
-    def embed_images(self, samples: pa.Table) -> np.ndarray:
-        assert samples.column_names == RAW_SAMPLES.names
-        seen = [
-            np.asarray(images.decode(one["bytes"]), np.float32).mean((0, 1)) for one in samples["image"].to_pylist()
-        ]
-        return unit(np.stack(seen))
+    def embed_image_batches(self, batches: Iterable[pa.RecordBatch]) -> Iterator[np.ndarray]:
+        for batch in batches:
+            files = batch["image"].to_pylist()
+            yield unit(np.stack([np.asarray(images.decode(one["bytes"]), np.float32).mean((0, 1)) for one in files]))
+
+    def count_tokens(self, texts: Sequence[str]) -> np.ndarray:
+        raise NotImplementedError
 
     def embed_texts(self, texts: Sequence[str]) -> TextEmbeddings:
         raise NotImplementedError
@@ -73,7 +76,7 @@ class Stored:
         self.scores = scores.filter(pc.equal(scores["caption_source"], "original"))
         joint = store.read("joint_embeddings", SHARD, JOINT_EMBEDDINGS)
         self.captions = joint.filter(pc.equal(joint["item"], "original"))
-        self.scored = self.scores.append_column("embedding", self.captions["embedding"])
+        self.scored = self.captions.append_column("similarity", self.scores["similarity"])
         scored = pc.and_(pc.greater(self.text["text_area"], 0), pc.is_valid(self.scores["similarity"]))
         self.with_text = np.flatnonzero(pc.fill_null(scored, fill_value=False).to_numpy())
 
@@ -117,7 +120,7 @@ def test_a_scorer_that_sees_images_is_given_the_masked_files(
     monkeypatch.setattr(module, "AT_ONCE", 2)
     captions = unit(np.random.default_rng(0).random((len(stored.raw), 3), np.float32)).astype(np.float16)
     embedding = from_matrix(captions, np.arange(len(captions)), len(captions), pa.float16())
-    scored = pa.table({"similarity": stored.scores["similarity"], "embedding": embedding})
+    scored = stored.scored.set_column(stored.scored.schema.get_field_index("embedding"), "embedding", embedding)
     batches = stored.raw.to_batches(max_chunksize=5)
     table = masked_similarity(stored.text, scored, iter(batches), MeanColour(), ImageModel(), fill=fill)
     assert table.schema == MASKED_SIMILARITY
@@ -130,7 +133,14 @@ def test_a_scorer_that_sees_images_is_given_the_masked_files(
 def test_a_shard_without_text_needs_no_model() -> None:
     text = pa.table({"uid": ["a", "b"], "regions": [None, []], "text": [None, None], "text_area": [None, 0.0]})
     text = text.cast(IMAGE_TEXT)
-    scored = pa.table({"similarity": pa.array([None, 0.25], pa.float32()), "embedding": pa.array([None, [1.0]])})
+    scored = pa.table(
+        {
+            "similarity": pa.array([None, 0.25], pa.float32()),
+            "embedding": pa.array([None, [1.0]]),
+            "truncated": [None, False],
+            "parts": pa.nulls(2, JOINT_EMBEDDINGS.field("parts").type),
+        }
+    )
     table = masked_similarity(text, scored, [], MeanColour(), ImageModel())
     assert table.to_pylist() == [
         {"uid": "a", "masked_similarity": None, "similarity": None, "text_area": None},

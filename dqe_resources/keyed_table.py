@@ -1,0 +1,159 @@
+"""Tables that people bring, with a row for each sample: Parquet, CSV, TSV or JSON Lines, joined by a key."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+
+from dqe_resources.component import ExistingPath, Strict
+from dqe_resources.errors import DataQualityError, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Self
+
+_BLOCK_BYTES = 8 << 20
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_JSON_LINES = (".jsonl", ".ndjson")
+_SUFFIXES = (".parquet", *_SEPARATORS, *_JSON_LINES)
+
+
+class TableError(DataQualityError):
+    """A table cannot be read, or contradicts itself; says the file and the rows."""
+
+
+class KeyedTable(Strict):
+    """Settings that name a table, and what reads it: in blocks, holding only the rows that are asked for."""
+
+    holds: ClassVar[str]
+    """What its first column of values holds, in the plural."""
+    values_type: ClassVar[pa.DataType] = pa.string()
+    """The type of the values."""
+
+    path: ExistingPath
+    """The file: .parquet, .csv, .tsv, .jsonl or .ndjson."""
+    key: Literal["uid", "url", "image_name"] = "uid"
+    """The column of ``raw_samples`` that it is joined by."""
+    key_column: str | None = None
+    """Its column of keys; by default named as ``key``."""
+
+    @property
+    @abstractmethod
+    def value_columns(self) -> list[str]:
+        """The columns that are read beside the key; a row whose first one is empty counts as absent."""
+
+    @model_validator(mode="after")
+    def _columns_are_there(self) -> Self:
+        if self.path.suffix.lower() not in _SUFFIXES or not self.path.is_file():
+            raise PydanticCustomError(
+                "table",
+                "{path}: expected a file ending in {suffixes}",
+                {"path": str(self.path), "suffixes": _listed(_SUFFIXES)},
+            )
+        try:
+            found = self._names()
+        except (pa.ArrowException, OSError) as error:
+            raise PydanticCustomError("table", "{error}", {"error": self._unreadable(error)}) from error
+        for column in self._types:
+            if column not in found:
+                raise PydanticCustomError(
+                    "table",
+                    "{path} has no column '{column}'; it has: {found}",
+                    {"path": str(self.path), "column": column, "found": _listed(found)},
+                )
+        return self
+
+    @property
+    def named_key(self) -> str:
+        """What the key is called in the table."""
+        return self.key_column or self.key
+
+    def state(self) -> dict[str, Any]:
+        """What changes when the file does."""
+        stat = self.path.stat()
+        return {"bytes": stat.st_size, "modified": stat.st_mtime_ns}
+
+    def find(self, keys: Sequence[str | None]) -> dict[str, tuple[int, dict[str, Any]]]:
+        """Row number, from 1, and values by column, of each key that has a row.
+
+        Raises:
+            TableError: the file cannot be read, or has rows of one key that differ in the first column of values.
+        """
+        try:
+            return self._find(keys)
+        except (pa.ArrowException, OSError) as error:
+            raise TableError(self._unreadable(error)) from error
+
+    def _find(self, keys: Sequence[str | None]) -> dict[str, tuple[int, dict[str, Any]]]:
+        wanted = pa.array({key for key in keys if key is not None}, pa.string())
+        first_value = self.value_columns[0]
+        found: dict[str, tuple[int, dict[str, Any]]] = {}
+        first = 1
+        for batch in self._batches():
+            read = pa.table({name: batch.column(name).cast(kind) for name, kind in self._types.items()})
+            inside = pc.and_(pc.is_in(read[self.named_key], value_set=wanted), pc.is_valid(read[first_value]))
+            rows = pc.indices_nonzero(inside)
+            for row, values in zip(rows.to_pylist(), read.take(rows).to_pylist(), strict=True):
+                key = values[self.named_key]
+                earlier, known = found.setdefault(key, (first + row, values))
+                if known[first_value] != values[first_value]:
+                    raise TableError(
+                        f"{self.path}: rows {earlier:,} and {first + row:,} have the same {self.named_key} '{key}' and "
+                        f"different {self.holds}; leave one of them, or join by another key"
+                    )
+            first += batch.num_rows
+        return found
+
+    @property
+    def _types(self) -> dict[str, pa.DataType]:
+        """The columns that are read, each with its type."""
+        return dict.fromkeys(self.value_columns, self.values_type) | {self.named_key: pa.string()}
+
+    def _names(self) -> list[str]:
+        if self.path.suffix.lower() == ".parquet":
+            return pq.read_schema(self.path).names
+        with self._reader({}) as reader:
+            return reader.schema.names
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        if self.path.suffix.lower() == ".parquet":
+            with pq.ParquetFile(self.path) as file:
+                yield from file.iter_batches(columns=list(self._types))
+        else:
+            with self._reader(self._types) as reader:
+                for batch in reader:
+                    yield batch.select(list(self._types))
+
+    def _reader(self, types: dict[str, pa.DataType]) -> Any:
+        """A reader that is told the types of some columns: as a key, 007 is no number, and 2009-01-01 no moment."""
+        suffix = self.path.suffix.lower()
+        if suffix in _JSON_LINES:
+            from pyarrow import json
+
+            schema = pa.schema(list(types.items())) if types else None
+            return json.open_json(
+                self.path,
+                json.ReadOptions(block_size=_BLOCK_BYTES),
+                json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore" if types else "infer"),
+            )
+        from pyarrow import csv
+
+        return csv.open_csv(
+            self.path,
+            csv.ReadOptions(block_size=_BLOCK_BYTES),
+            csv.ParseOptions(delimiter=_SEPARATORS[suffix], newlines_in_values=True),
+            csv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=[""]),
+        )
+
+    def _unreadable(self, error: Exception) -> str:
+        return f"{self.path}: cannot be read as {self.path.suffix} ({one_line(error)})"
+
+
+def _listed(names: list[str] | tuple[str, ...]) -> str:
+    return ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
