@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +31,7 @@ def caption_judgements_of(synthetic: Sequence[Stage], settings: Judging) -> Stag
     rubric = judging.load_rubric()
 
     def nothing_more_can_be_judged(_: Work, stamp: Stamp) -> bool:
-        return not stamp.facts["not_asked"] or stamp.facts["cap"] == _cap(settings)
+        return not stamp.facts["not_asked"] or stamp.facts["cap"] == asdict(settings.cap)
 
     @stage(
         group="captions",
@@ -74,7 +75,7 @@ def caption_judgements_of(synthetic: Sequence[Stage], settings: Judging) -> Stag
             track=work.track,
         )
         answered = len(pc.unique(table["uid"]))
-        facts = {"drawn": len(asked), "not_asked": len(asked) - answered, "cap": _cap(settings)}
+        facts = {"drawn": len(asked), "not_asked": len(asked) - answered, "cap": asdict(settings.cap)}
         return with_facts(table, facts)
 
     return caption_judgements
@@ -101,11 +102,6 @@ def _known(work: Work) -> tuple[pa.Table, bool]:
             known.append(work.read(work.asset))
             failed = bool(stored.stamp.failed_checks)
     return pa.concat_tables(known), failed
-
-
-def _cap(settings: Judging) -> dict[str, Any]:
-    cap = settings.cap
-    return {name: getattr(cap, name) for name in ("tokens", "cost", "prompt_price", "completion_price")}
 
 
 def _marks_on_scale(_: Work, table: pa.Table) -> Verdict:

@@ -188,6 +188,9 @@ def judgements(
         made[question.uid] = rows
         finished.add(question.uid)
 
+    def table() -> pa.Table:
+        return pa.concat_tables([CAPTION_JUDGEMENTS.empty_table(), *(made[q.uid] for q in asked if q.uid in made)])
+
     under_way: list[Question] = []
 
     def samples() -> Iterator[Sample]:
@@ -198,12 +201,14 @@ def judgements(
                 under_way.append(question)
                 yield sample
 
+    if not wanted:
+        return table()
     try:
         for index, answer in track(terms.judge.judge(samples(), terms.cap, spent), len(wanted)):
             finish(under_way[index], answer)
     except CaptionerError as error:
         raise error.after(len(finished), len(asked), "samples") from error
-    return pa.concat_tables([CAPTION_JUDGEMENTS.empty_table(), *(made[q.uid] for q in asked if q.uid in made)])
+    return table()
 
 
 def _lot(seed: int, *parts: str) -> bytes:

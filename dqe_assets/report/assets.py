@@ -69,7 +69,7 @@ def warehouse_of(configured: Sequence[Stage]) -> Stage:
         name="warehouse",
         group="reports",
         kinds={"duckdb"},
-        code_version="3",
+        code_version="4",
         inputs=[*names, "caption_collection"],
         corpus_inputs=(*CORPUS_TABLES, *CORPUS_MANIFESTS),
         partitioned=False,
@@ -134,7 +134,7 @@ def _page_stands_alone(_: Work, __: Facts) -> Verdict:
 @stage(
     group="reports",
     kinds={"html"},
-    code_version="1",
+    code_version="2",
     inputs=["raw_samples"],
     corpus_inputs=["warehouse"],
     partitioned=False,

@@ -355,15 +355,15 @@ class _Reader:
         """The samples of these uids, in their order, with all their captions."""
         captions: dict[str, list[dict[str, Any]]] = {}
         for row in self._rows(
-            "SELECT c.*, j.* EXCLUDE (uid, caption_source, finish_reason, error) "
-            "FROM captions c LEFT JOIN caption_judgements j USING (uid, caption_source) "
-            "WHERE uid IN (SELECT unnest(?)) ORDER BY caption_source <> 'original', caption_source",
+            "SELECT * FROM captions WHERE uid IN (SELECT unnest(?)) "
+            "ORDER BY caption_source <> 'original', caption_source",
             [uids],
         ):
             captions.setdefault(row["uid"], []).append(row)
         samples = {
             row["uid"]: row for row in self._rows("SELECT * FROM samples WHERE uid IN (SELECT unnest(?))", [uids])
         }
+        judgements = self._judgements(uids)
         return tuple(
             _Sample(
                 uid=uid,
@@ -371,7 +371,10 @@ class _Reader:
                 shard=row["shard"],
                 status=row["status"],
                 reason=row["reason"],
-                captions=tuple(self._caption(caption, row["best_source"]) for caption in captions.get(uid, ())),
+                captions=tuple(
+                    self._caption(caption, row["best_source"], judgements.get((uid, caption["caption_source"])))
+                    for caption in captions.get(uid, ())
+                ),
                 gain=_gain(row),
                 duplicate=row["is_duplicate"],
             )
@@ -379,7 +382,7 @@ class _Reader:
             for row in [samples[uid]]
         )
 
-    def _caption(self, row: dict[str, Any], best: str | None) -> _Caption:
+    def _caption(self, row: dict[str, Any], best: str | None, judgement: _Judgement | None) -> _Caption:
         source = row["caption_source"]
         text, rest = _folded(_clean(row["caption"]))
         return _Caption(
@@ -390,8 +393,21 @@ class _Reader:
             level=self._level(row["similarity"]),
             independent=self.independent.get(source, True),
             best=source == best,
-            judgement=_judgement(row),
+            judgement=judgement,
         )
+
+    def _judgements(self, uids: list[str]) -> dict[tuple[str, str], _Judgement]:
+        """What a judge thinks of captions of these samples, by uid and caption source."""
+        rows = self._rows(
+            "SELECT * FROM caption_judgements WHERE overall IS NOT NULL AND uid IN (SELECT unnest(?))", [uids]
+        )
+        return {
+            (row["uid"], row["caption_source"]): _Judgement(
+                row["overall"],
+                tuple((name.replace("_", " "), row[name], _clean(row["reasons"][name])) for name in CRITERIA),
+            )
+            for row in rows
+        }
 
     def _level(self, similarity: float | None) -> str:
         if similarity is None or self.levels is None:
@@ -451,13 +467,6 @@ def _photos(images: dict[str, bytes]) -> dict[str, tuple[str, int, int]]:
 def _css_colours(sources: Iterable[str]) -> list[tuple[str, str, str]]:
     light, dark = (theme.colours(sources) for theme in (plots.LIGHT, plots.DARK))
     return [(name, light[name], dark[name]) for name in sorted({ORIGINAL, *sources})]
-
-
-def _judgement(row: dict[str, Any]) -> _Judgement | None:
-    if row["overall"] is None:
-        return None
-    marks = ((name.replace("_", " "), row[name], _clean(row["reasons"][name])) for name in CRITERIA)
-    return _Judgement(row["overall"], tuple(marks))
 
 
 def _gain(row: dict[str, Any]) -> float | None:

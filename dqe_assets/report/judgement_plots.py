@@ -43,6 +43,7 @@ def marks_by_source(means: pa.Table, theme: Theme = LIGHT) -> bytes:
         axes.set_ylim(len(sources) - 0.4, -0.75)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
+        axes.set_xlabel("mean mark" if measure != MEASURES[0] else "mean mark, 95 % interval", fontsize=8.5)
         set_title(axes, measure.replace("_", " "), theme, size=10)
     judged = means["judged"].to_pylist()
     grid[0].set_yticks(places, [f"{plain(name)} ({n:,})" for name, n in zip(sources, judged, strict=True)])

@@ -6,9 +6,9 @@ import json
 import re
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, create_model
 
 from dqe_resources.captioners.budget import Budget, Cap, Tokens
 from dqe_resources.captioners.chat import ChatModel, Conversation, NoCaptionError
@@ -34,7 +34,8 @@ class Mark(_Answer):
     """One mark of one caption; the reason comes first, so that the mark can follow from it."""
 
     reason: str
-    score: Literal[1, 2, 3, 4, 5]
+    # As an enumeration, which every server that takes a schema understands: not all know bounds.
+    score: Annotated[int, Field(ge=1, le=5), WithJsonSchema({"type": "integer", "enum": [1, 2, 3, 4, 5]})]
 
 
 class Judgement(_Answer):
@@ -172,6 +173,8 @@ class _Judging(Conversation):
         except NoCaptionError as fault:
             # Whoever ran out of patience does not know what the server has done.
             used = reserved if fault.kind == "passing" else Tokens()
+            if fault.kind in {"all", "row"} and "response_format" in fault.message:
+                fault.message += "; for a server that takes none, set judging.judge.json_schema: false in data/dqe.yaml"
             raise
         finally:
             self._budget.settle(reserved, used)

@@ -22,6 +22,8 @@ from dqe_assets.caption.prepare import prepare_image
 from dqe_assets.caption.prompts import prompt_of
 from dqe_assets.schemas import RAW_SAMPLES, SYNTHETIC_CAPTIONS
 from dqe_assets.settings import load_settings
+from dqe_resources.captioners.budget import Cap, Tokens
+from dqe_resources.captioners.judge import Judge
 from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import CaptionerError, Sample
 from tests.conftest import environment
@@ -155,3 +157,14 @@ def test_only_what_is_missing_is_asked_for_when_the_client_was_killed(shard, vlm
     for name in names[::15]:
         image = prepare_image((shard / "images" / name).read_bytes(), captioner.image_longest_side)
         assert texts[name] == asked_plainly(vlm_server, image, prompt.render("")), name
+
+
+def test_a_judge_asks_over_the_same_wire(vlm_server):
+    settings = {"url": vlm_server.url, "model": vlm_server.model, "max_tokens": TOKENS, "retries": 1}
+    sample = Sample({"labels": ("A",)}, picture(0), '<caption label="A">blocks</caption>')
+    ((_, answer),) = Judge.model_validate(settings).judge(iter([sample]), Cap(), Tokens())
+    # This server takes the schema and does not heed it, and the answers of its model are noise.
+    assert (answer.finish_reason, answer.attempts) == ("unparsable", 2)
+    assert answer.text
+    assert 0 < answer.completion_tokens <= 2 * TOKENS
+    assert answer.prompt_tokens > 2 * 16

@@ -37,6 +37,7 @@ TABLES = {
     "misaligned_samples", "concept_performance", "concept_performance_bins", "concept_plan", "rare_concept_retrieval",
     "rebalanced_subset", "curriculum",
     "caption_duplicates", "sample_map",
+    "caption_judgements", "judged_sources", "judged_places", "judge_agreement",
 }  # fmt: skip
 SECTIONS = [
     "Samples",
@@ -54,6 +55,7 @@ VIEWS = {
     "failures_by_host", "hosts",
     "worst_captions", "best_captions", "most_improved", "well_aligned_unique", "failure_reasons", "duplicate_groups",
     "duplicate_kinds", "quality_by_shard", "quality_by_source", "caption_quality", "asset_sizes",
+    "judge_disagreements",
     "best_filters", "caption_flags", "concept_tail", "recaptioned_concepts", "repeated_captions", "topics",
 }  # fmt: skip
 
