@@ -156,6 +156,9 @@ def joint_embeddings(
         vectors[done : done + len(part)] = part
         done += len(part)
         progress(len(part))
+    if done != len(rows):
+        msg = f"the scorer {scorer.model} gave {done} vectors for {len(rows)} images"
+        raise RuntimeError(msg)
     tables = [_table(uids, IMAGE, embedding=from_matrix(vectors, rows, total, pa.float16()))]
     for source, texts in captions.items():
         present = np.flatnonzero(
@@ -197,7 +200,9 @@ def caption_scores(
         # With no pair at all one side may have no vector, and so no dimension.
         vectors = vectors[right].reshape(len(both), image_vectors.shape[1])
         truncated = chosen["truncated"].to_numpy()
-        found = caption_similarity(image_vectors[left], vectors, truncated, *_parts(chosen["parts"]), long_captions)
+        found = caption_similarity(
+            image_vectors[left], vectors, truncated, *_parts(chosen["parts"].combine_chunks()), long_captions
+        )
         scores = {
             name: scatter(pa.array(values, pa.float32(), from_pandas=True), both, total, pa.float32())
             for name, values in (
@@ -286,7 +291,7 @@ def _lists_of_vectors(vectors: np.ndarray, of: np.ndarray, total: int) -> pa.Arr
     return pa.ListArray.from_arrays(pa.array(offsets), each, mask=pa.array(counts == 0))
 
 
-def _parts(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+def _parts(column: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
     """The reverse: float32 [p, d], and the row that each is of."""
     _, vectors = to_matrix(pc.list_flatten(column))
     return vectors, pc.list_parent_indices(column).to_numpy()
