@@ -190,8 +190,9 @@ def similarity_histogram(scores: Mapping[str, ArrayLike], theme: Theme = LIGHT) 
 def preference_bars(preferences: Sequence[Preference], theme: Theme = LIGHT) -> bytes:
     """Which of two captions is preferred above 70, 80 and 90 %, three bars for each pair, as PNG.
 
-    The left end of a bar is the first source's, the right end the second's, grey between: neither that surely. A line
-    across each end is its 95 % interval. A pair that is not independent is hatched and said to be so.
+    The left end of a bar is the first source's, the right end the second's, grey between: neither that surely; both
+    counts stand beside it. A line across each end is its 95 % interval. A pair that is not independent is hatched and
+    said to be so.
     """
     shown = [preference for preference in preferences if preference.n]
     if not shown:
@@ -210,19 +211,11 @@ def preference_bars(preferences: Sequence[Preference], theme: Theme = LIGHT) -> 
             for width, left, fill, side in zip(widths, lefts, fills, (True, False, True), strict=True):
                 hatch = None if pair.independent or not side else "////"
                 axes.barh(place, width, 0.86, left, color=fill, hatch=hatch, edgecolor=theme.background, linewidth=0)
-            ends = [widths[0], widths[2]]
-            for end, interval in enumerate(pair.intervals.get(percent, ())):
+            for right, interval in enumerate(pair.intervals.get(percent, ())):
                 reach = np.array(interval) * 100
-                across = 100 - reach if end else reach
+                across = 100 - reach if right else reach
                 axes.plot(across, (place, place), color=theme.ink, linewidth=1.1, marker="|", markersize=5)
-                ends[end] = max(ends[end], reach[1])
-            room = 100 - sum(ends) > 3 + 1.2 * len(f"{a:,}{b:,}")
-            for count, width, end, inward in ((a, ends[0], 0, 1), (b, ends[1], 100, -1)):
-                x = end + inward * (width + 1 if room else 1)
-                align = "left" if inward > 0 else "right"
-                label = axes.text(x, place, f"{count:,}", va="center", ha=align, **text_style(theme))
-                if not room:
-                    label.set_bbox({"facecolor": theme.background, "alpha": 0.85, "pad": 1.2, "edgecolor": "none"})
+            axes.text(101.5, place, f"{a:,} : {b:,}", va="center", **text_style(theme))
             ticks.append(place)
             labels.append(f"above {percent} %")
         bold: dict[str, Any] = {"fontsize": 9.5, "fontweight": "bold", "va": "bottom"}

@@ -935,8 +935,8 @@ def _all_captions(written: Sequence[tuple[str, str]]) -> str:
 
 
 _ALL_SCORES = """
-SELECT uid, caption_source, similarity, tokens, truncated FROM caption_scores
-UNION ALL SELECT uid, caption_source, similarity, tokens, truncated FROM final_refined
+FROM caption_scores
+UNION ALL BY NAME SELECT uid, caption_source, similarity, tokens, truncated FROM final_refined
 """
 
 _ORIGINAL_CAPTIONS = """

@@ -14,6 +14,7 @@ from PIL import Image
 
 from dqe_assets.report import plots
 from dqe_assets.report.plots import DARK, LIGHT, Preference, Theme
+from dqe_assets.score.preference import preference_report
 from tests.report.make_store import draw
 
 
@@ -26,7 +27,7 @@ def _everything(theme: Theme) -> dict[str, bytes]:
         "preference": plots.preference_bars(
             [
                 Preference("original", "labels", 2900, {70: (100, 2600), 80: (50, 2000), 90: (0, 900)}, False),
-                Preference("original", "vlm", 2900, {70: (100, 1600), 80: (50, 1400), 90: (10, 900)}, True),
+                Preference.of(preference_report({("original", "vlm"): (1 - vlm, vlm)}), independent=True),
             ],
             theme,
         ),

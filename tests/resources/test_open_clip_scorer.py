@@ -186,6 +186,15 @@ def test_a_tag_that_cannot_be_fetched_says_what_to_do(monkeypatch: pytest.Monkey
         _ = scorer.model_copy(update={"architecture": "ViT-B-33"}).dimension
 
 
+def test_weights_of_another_activation_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    factory = pytest.importorskip("open_clip.factory")
+    monkeypatch.setattr(factory, "download_pretrained", lambda *_, **__: "fetched")
+    with pytest.raises(
+        OpenClipError, match=r"another activation than openai was .*: use the architecture ViT-B-32-qui"
+    ):
+        OpenClipScorer(architecture="ViT-B-32", weights="openai", device="cpu").load()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
