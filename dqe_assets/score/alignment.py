@@ -180,8 +180,9 @@ def joint_embeddings(
 
 def parts_of(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """The vectors in the column ``parts`` of ``JOINT_EMBEDDINGS``: float32 [p, d], and the row that each is of."""
-    _, vectors = to_matrix(pc.list_flatten(column))
-    return vectors, pc.list_parent_indices(column).to_numpy()
+    whole = column.combine_chunks()
+    _, vectors = to_matrix(pc.list_flatten(whole))
+    return vectors, pc.list_parent_indices(whole).to_numpy()
 
 
 def caption_scores(
@@ -206,13 +207,7 @@ def caption_scores(
         # With no pair at all one side may have no vector, and so no dimension.
         vectors = vectors[right].reshape(len(both), image_vectors.shape[1])
         truncated = chosen["truncated"].to_numpy()
-<<<<<<< HEAD
         found = caption_similarity(image_vectors[left], vectors, truncated, *parts_of(chosen["parts"]), long_captions)
-=======
-        found = caption_similarity(
-            image_vectors[left], vectors, truncated, *_parts(chosen["parts"].combine_chunks()), long_captions
-        )
->>>>>>> wt-d1-0933
         scores = {
             name: scatter(pa.array(values, pa.float32(), from_pandas=True), both, total, pa.float32())
             for name, values in (
@@ -322,15 +317,6 @@ def _parts(vectors: np.ndarray, of: np.ndarray, total: int) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), each, mask=pa.array(counts == 0))
 
 
-<<<<<<< HEAD
-=======
-def _parts(column: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
-    """The reverse: float32 [p, d], and the row that each is of."""
-    _, vectors = to_matrix(pc.list_flatten(column))
-    return vectors, pc.list_parent_indices(column).to_numpy()
-
-
->>>>>>> wt-d1-0933
 def _items(embeddings: pa.Table, item: str) -> pa.Table:
     return embeddings.filter(pc.equal(embeddings["item"], item))
 
