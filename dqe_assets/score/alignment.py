@@ -200,9 +200,8 @@ def caption_scores(
         # With no pair at all one side may have no vector, and so no dimension.
         vectors = vectors[right].reshape(len(both), image_vectors.shape[1])
         truncated = chosen["truncated"].to_numpy()
-        found = caption_similarity(
-            image_vectors[left], vectors, truncated, *_parts(chosen["parts"].combine_chunks()), long_captions
-        )
+        parts, of = _parts(chosen["parts"].combine_chunks())
+        found = caption_similarity(image_vectors[left], vectors, truncated, parts, of, long_captions)
         scores = {
             name: scatter(pa.array(values, pa.float32(), from_pandas=True), both, total, pa.float32())
             for name, values in (
