@@ -102,6 +102,14 @@ def preference_intervals(connection: duckdb.DuckDBPyConnection) -> pa.Table:
 
 
 _POLICIES = {"mean": "similarity_sentences_mean", "max": "similarity_sentences_max"}
+_MEANS = ", ".join(
+    f"CASE WHEN count({column}) > 0 THEN avg(coalesce({column}, cut)) END AS mean_sentences_{name}"
+    for name, column in _POLICIES.items()
+)
+_CHANGED = ", ".join(
+    f"CASE WHEN any_value({name}_compared) > 0 THEN any_value({name}_changed) END AS changed_by_{name}"
+    for name in _POLICIES
+)
 _CHANGES = ", ".join(
     f"""
     count(*) FILTER (c.{column} IS NOT NULL OR o.{column} IS NOT NULL) AS {name}_compared,
@@ -127,19 +135,8 @@ LONG_CAPTIONS = View(
     )
     SELECT s.caption_source, count(*) AS captions, count(*) FILTER (truncated) AS cut_captions,
         avg(truncated::INTEGER) AS truncated_share, avg(cut) AS mean_truncated,
-        {
-        ", ".join(
-            f"CASE WHEN count({column}) > 0 THEN avg(coalesce({column}, cut)) END AS mean_sentences_{name}"
-            for name, column in _POLICIES.items()
-        )
-    },
-        any_value(pairs) AS compared,
-        {
-        ", ".join(
-            f"CASE WHEN any_value({name}_compared) > 0 THEN any_value({name}_changed) END AS changed_by_{name}"
-            for name in _POLICIES
-        )
-    }
+        {_MEANS},
+        any_value(pairs) AS compared, {_CHANGED}
     FROM scored s LEFT JOIN paired USING (caption_source)
     GROUP BY s.caption_source ORDER BY s.caption_source <> '{ORIGINAL}', s.caption_source
     """,  # noqa: S608
