@@ -64,6 +64,11 @@ ANSWERS = pa.schema(
 )
 """What is known of an answer before it is scored."""
 
+JUDGED = pa.schema(
+    [field for field in REFINED_CAPTIONS if field.name not in {"caption_source", "independent", "temperature", "cost"}]
+)
+"""What is known of it once it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Present:
@@ -120,9 +125,7 @@ def refine(
         score: gives the similarity of captions with the images of samples, by their rows, int64 [m].
 
     Returns:
-        The columns of ``REFINED_CAPTIONS`` that are known without the captioner: ``ANSWERS`` and reason, veto,
-        similarity, previous_similarity, accepted, words, previous_words, tokens, truncated; by round, sample,
-        candidate.
+        ``JUDGED``, by round, sample and candidate.
     """
     rows = samples.to_pylist()
     uids = samples["uid"].combine_chunks()
@@ -137,54 +140,50 @@ def refine(
             break
         answers = ask(number, [_request(place, rows[place], present[place], reasons[place], rules) for place in active])
         answers = answers.append_column("place", pc.index_in(answers["uid"], value_set=uids))
-        answers = answers.sort_by([("place", "ascending"), ("candidate", "ascending")])
-        places = answers["place"].to_numpy().astype(np.int64)
-        captions = answers["caption"].to_pylist()
-        vetoes = [
-            veto(caption, flags, present[place], longest[place])
-            for caption, flags, place in zip(captions, answers["flags"].to_pylist(), places, strict=True)
-        ]
-        there = np.flatnonzero(answers["caption"].is_valid().to_numpy())
-        scores = score(places[there], [captions[row] for row in there])
-        similarity = np.full(len(places), np.nan, np.float32)
-        similarity[there] = scores.similarity
-        previous = np.array([_number(present[place].similarity) for place in places], np.float32)
-        accepted = accept(places, similarity, previous, np.array([one is not None for one in vetoes]), rules.min_gain)
-        made = {
-            "reason": pa.array([", ".join(reasons[place]) for place in places], pa.string()),
-            "veto": pa.array(vetoes, pa.string()),
-            "similarity": pa.array(similarity, from_pandas=True),
-            "previous_similarity": pa.array(previous, from_pandas=True),
-            "accepted": pa.array(accepted),
-            "words": pa.array([None if one is None else _words(one) for one in captions], pa.int32()),
-            "previous_words": pa.array([_words(present[place].caption) for place in places], pa.int32()),
-            "tokens": scatter(scores.tokens, there, len(places), pa.int32()),
-            "truncated": scatter(scores.truncated, there, len(places), pa.bool_()),
-        }
+        judged = _judged(answers, present, longest, rules, score)
         active = []
-        for row in np.flatnonzero(accepted):
-            place = int(places[row])
-            present[place] = Present(captions[row], (), float(similarity[row]))
-            active.append(place)
-        table = answers.drop_columns("place")
-        for name, values in made.items():
-            table = table.append_column(name, values)
-        rounds.append(table)
-    return pa.concat_tables(rounds) if rounds else _NOTHING.empty_table()
+        for row in judged.filter(judged["accepted"]).select(["place", "caption", "similarity"]).to_pylist():
+            present[row["place"]] = Present(row["caption"], (), row["similarity"])
+            active.append(row["place"])
+        why = pa.array([", ".join(reasons[place]) for place in judged["place"].to_pylist()], pa.string())
+        rounds.append(judged.append_column("reason", why).select(JUDGED.names))
+    return pa.concat_tables(rounds) if rounds else JUDGED.empty_table()
 
 
-_NOTHING = pa.schema(
-    [
-        *ANSWERS,
-        *(
-            REFINED_CAPTIONS.field(name)
-            for name in (
-                *("reason", "veto", "similarity", "previous_similarity", "accepted", "words", "previous_words"),
-                *("tokens", "truncated"),
-            )
-        ),
+def _judged(
+    answers: pa.Table,
+    present: Sequence[Present],
+    longest: Sequence[float],
+    rules: Refining,
+    score: Callable[[np.ndarray, Sequence[str]], Scores],
+) -> pa.Table:
+    """The answers of a round by sample and candidate, each with its score, its veto and whether it is accepted."""
+    answers = answers.sort_by([("place", "ascending"), ("candidate", "ascending")])
+    places = answers["place"].to_numpy().astype(np.int64)
+    captions = answers["caption"].to_pylist()
+    vetoes = [
+        veto(caption, flags, present[place], longest[place])
+        for caption, flags, place in zip(captions, answers["flags"].to_pylist(), places, strict=True)
     ]
-)
+    there = np.flatnonzero(answers["caption"].is_valid().to_numpy())
+    scores = score(places[there], [captions[row] for row in there])
+    similarity = np.full(len(places), np.nan, np.float32)
+    similarity[there] = scores.similarity
+    previous = np.array([_number(present[place].similarity) for place in places], np.float32)
+    vetoed = np.array([one is not None for one in vetoes])
+    judged = {
+        "veto": pa.array(vetoes, pa.string()),
+        "similarity": pa.array(similarity, from_pandas=True),
+        "previous_similarity": pa.array(previous, from_pandas=True),
+        "accepted": pa.array(accept(places, similarity, previous, vetoed, rules.min_gain)),
+        "words": pa.array([None if one is None else _words(one) for one in captions], pa.int32()),
+        "previous_words": pa.array([_words(present[place].caption) for place in places], pa.int32()),
+        "tokens": scatter(scores.tokens, there, len(places), pa.int32()),
+        "truncated": scatter(scores.truncated, there, len(places), pa.bool_()),
+    }
+    for name, values in judged.items():
+        answers = answers.append_column(name, values)
+    return answers
 
 
 def reasons_for(present: Present, original_similarity: float | None, rules: Refining) -> tuple[str, ...]:
