@@ -167,7 +167,7 @@ class Store:
         first = list(islice(rest, 1))
 
         def write(target: BinaryIO) -> None:
-            with pq.ParquetWriter(target, schema, compression=_codecs(schema), write_page_checksum=True) as writer:
+            with pq.ParquetWriter(target, schema, **_options(schema), write_page_checksum=True) as writer:
                 for batch in chain(first, rest):
                     table = _conform(pa.Table.from_batches([batch]), schema, path)
                     writer.write_table(table, row_group_size=max(1, table.num_rows))
@@ -342,10 +342,12 @@ def take_rows(file: pq.ParquetFile, rows: Sequence[int], columns: Sequence[str])
     return pa.concat_tables(parts) if parts else empty
 
 
-def _codecs(schema: pa.Schema) -> dict[str, str]:
-    """The codec of each leaf column: bytes are images, which are compressed already."""
-    leaves = (leaf for field in schema for leaf in _leaves(field, field.name))
-    return {path: "none" if pa.types.is_binary(kind) else "zstd" for path, kind in leaves}
+def _options(schema: pa.Schema) -> dict[str, Any]:
+    """How each leaf column is written: bytes are images, which are compressed already, and hardly two of them equal."""
+    leaves = dict(leaf for field in schema for leaf in _leaves(field, field.name))
+    others = [path for path, kind in leaves.items() if not pa.types.is_binary(kind)]
+    codecs = {path: "zstd" if path in others else "none" for path in leaves}
+    return {"compression": codecs, "use_dictionary": others, "write_statistics": others}
 
 
 def _leaves(field: pa.Field, path: str) -> Iterator[tuple[str, pa.DataType]]:
