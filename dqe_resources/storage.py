@@ -128,7 +128,8 @@ class Store:
         return self._location[0]
 
     @property
-    def _is_local(self) -> bool:
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine."""
         return "file" in self.filesystem.protocol
 
     def path(self, asset: str, partition: str | None, suffix: str = ".parquet") -> str:
@@ -262,11 +263,11 @@ class Store:
         filesystem = self.filesystem
         paths = [self.path(asset, partition) for partition in partitions]
         stored = [path for path in paths if filesystem.exists(path)]
-        return stored if self._is_local else [filesystem.unstrip_protocol(path) for path in stored]
+        return stored if self.is_local else [filesystem.unstrip_protocol(path) for path in stored]
 
     def open_to(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Let a DuckDB connection read the URLs that ``urls`` gives."""
-        if not self._is_local:
+        if not self.is_local:
             connection.register_filesystem(self.filesystem)
 
     def _stamp(self, path: str, asset: str, partition: str | None) -> Stamp:
@@ -297,7 +298,7 @@ class Store:
 
     def write_file(self, path: str, write: Callable[[BinaryIO], Any]) -> None:
         """Write a file atomically, at a path on the store's file system."""
-        if self._is_local:
+        if self.is_local:
             replace_file(Path(path), write)
             return
         try:
@@ -312,7 +313,7 @@ class Store:
 
         Only files older than an hour go: a younger one may still be being written.
         """
-        if not self._is_local:
+        if not self.is_local:
             return 0
         stale = [
             path

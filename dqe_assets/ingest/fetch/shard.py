@@ -35,6 +35,7 @@ T = TypeVar("T")
 _SAVE_BYTES = 32 << 20
 _MOST_UNSAVED_BYTES = 3 * _SAVE_BYTES
 _DECODED_AT_ONCE = 32
+_DECODERS = os.cpu_count() or 1
 _WATCH_SECONDS = 0.2
 
 Wanted = tuple[str, "SourceRow"]
@@ -121,7 +122,7 @@ class _ShardFetch:
         self._outcomes: list[Outcome] = []
         self._decoded_bytes = self._unsaved_rows = self._unsaved_bytes = 0
         self._decoders: set[asyncio.Task[None]] = set()
-        self._saving = asyncio.Lock()
+        self._saver: asyncio.Task[None] | None = None
         self._ended: Counter[tuple[str, str]] = Counter()
         # As many again can be fetched while these are being written.
         self._save_rows = max(1, (settings.checkpoint_rows - settings.connections) // 2)
@@ -159,11 +160,12 @@ class _ShardFetch:
         self._fetched.append((item, fetched))
         self._unsaved_rows += 1
         self._unsaved_bytes += _size(fetched)
-        if self._decoding < (os.cpu_count() or 1):
+        if self._decoding < _DECODERS:
             self._decoding += 1
             decoder = asyncio.create_task(self._decode())
             self._decoders.add(decoder)
-            decoder.add_done_callback(self._end_decoder)
+            decoder.add_done_callback(self._decoders.discard)
+            decoder.add_done_callback(self._end)
 
     async def _decode(self) -> None:
         """Decode what has been fetched, on one core, until nothing is left."""
@@ -175,8 +177,10 @@ class _ShardFetch:
                 self._decoded_bytes += size
                 for outcome in outcomes:
                     self._ended[outcome["reason"], host_of(outcome["url"])] += 1
-                if len(self._outcomes) >= self._save_rows or self._decoded_bytes >= _SAVE_BYTES:
-                    await self._save()
+                if self._is_save_due() and (self._saver is None or self._saver.done()):
+                    # Of its own: who decodes does not wait for the disk.
+                    self._saver = asyncio.create_task(self._save_what_is_due())
+                    self._saver.add_done_callback(self._end)
         finally:
             self._decoding -= 1
 
@@ -193,27 +197,34 @@ class _ShardFetch:
             size += _size(fetched)
         return outcomes, size
 
-    def _end_decoder(self, decoder: asyncio.Task[None]) -> None:
-        self._decoders.discard(decoder)
-        if not decoder.cancelled() and (error := decoder.exception()) is not None:
+    def _end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
             self._scheduler.fail(error)
 
     async def _save_all(self) -> None:
         results = await asyncio.gather(*self._decoders, return_exceptions=True)
+        if self._saver:
+            results += await asyncio.gather(self._saver, return_exceptions=True)
         await self._save()
         for error in results:
             if isinstance(error, Exception):
                 raise error
 
+    def _is_save_due(self) -> bool:
+        return len(self._outcomes) >= self._save_rows or self._decoded_bytes >= _SAVE_BYTES
+
+    async def _save_what_is_due(self) -> None:
+        while self._is_save_due():
+            await self._save()
+
     async def _save(self) -> None:
-        async with self._saving:
-            (outcomes, size), self._outcomes, self._decoded_bytes = (self._outcomes, self._decoded_bytes), [], 0
-            if outcomes:
-                # Beside the threads that decode: most of it waits for the disk.
-                await asyncio.get_running_loop().run_in_executor(_thread("save"), self._append, outcomes)
-                self._unsaved_rows -= len(outcomes)
-                self._unsaved_bytes -= size
-                self._scheduler.pump()
+        (outcomes, size), self._outcomes, self._decoded_bytes = (self._outcomes, self._decoded_bytes), [], 0
+        if outcomes:
+            # Beside the threads that decode: most of it waits for the disk.
+            await asyncio.get_running_loop().run_in_executor(_thread("save"), self._append, outcomes)
+            self._unsaved_rows -= len(outcomes)
+            self._unsaved_bytes -= size
+            self._scheduler.pump()
 
     def _append(self, outcomes: list[Outcome]) -> None:
         self._checkpoint.append(pa.Table.from_pylist(outcomes, OUTCOMES))
