@@ -19,7 +19,6 @@ from dqe_assets.ingest.fetch.reasons import OK
 from dqe_assets.ingest.fetch.scheduler import Scheduler
 from dqe_assets.ingest.outcomes import OUTCOMES, Outcome, by_reason_and_host, host_of, of_fetched
 from dqe_resources.errors import DataQualityError
-from dqe_resources.parallel import pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -35,7 +34,8 @@ T = TypeVar("T")
 _SAVE_BYTES = 32 << 20
 _MOST_UNSAVED_BYTES = 3 * _SAVE_BYTES
 _DECODED_AT_ONCE = 32
-_DECODERS = os.cpu_count() or 1
+# One more than cores: while one of them waits for the interpreter's lock, another has the core.
+_DECODERS = 1 + (os.cpu_count() or 1)
 _WATCH_SECONDS = 0.2
 
 Wanted = tuple[str, "SourceRow"]
@@ -168,11 +168,11 @@ class _ShardFetch:
             decoder.add_done_callback(self._end)
 
     async def _decode(self) -> None:
-        """Decode what has been fetched, on one core, until nothing is left."""
+        """Decode what has been fetched, in one thread, until nothing is left."""
         loop = asyncio.get_running_loop()
         try:
             while self._fetched:
-                outcomes, size = await loop.run_in_executor(pool(), self._decode_some)
+                outcomes, size = await loop.run_in_executor(_threads("decode", _DECODERS), self._decode_some)
                 self._outcomes += outcomes
                 self._decoded_bytes += size
                 for outcome in outcomes:
@@ -185,7 +185,7 @@ class _ShardFetch:
             self._decoding -= 1
 
     def _decode_some(self) -> tuple[list[Outcome], int]:
-        """Outcomes, and the bytes that they were made of. It takes rows by itself: a core never waits for the loop."""
+        """Outcomes, and the bytes that they were made of. It takes rows by itself: no thread waits for the loop."""
         outcomes: list[Outcome] = []
         size = 0
         while len(outcomes) < _DECODED_AT_ONCE:
@@ -221,7 +221,7 @@ class _ShardFetch:
         (outcomes, size), self._outcomes, self._decoded_bytes = (self._outcomes, self._decoded_bytes), [], 0
         if outcomes:
             # Beside the threads that decode: most of it waits for the disk.
-            await asyncio.get_running_loop().run_in_executor(_thread("save"), self._append, outcomes)
+            await asyncio.get_running_loop().run_in_executor(_threads("save"), self._append, outcomes)
             self._unsaved_rows -= len(outcomes)
             self._unsaved_bytes -= size
             self._scheduler.pump()
@@ -242,7 +242,7 @@ def _run_apart(main: Coroutine[None, None, T], watch: Callable[[], None]) -> T:
         for task in asyncio.all_tasks(loop):
             task.cancel()
 
-    future = _thread("fetch").submit(_run_to_its_end, loop, main)
+    future = _threads("fetch").submit(_run_to_its_end, loop, main)
     try:
         while not wait([future], timeout=_WATCH_SECONDS).done:
             watch()
@@ -255,9 +255,9 @@ def _run_apart(main: Coroutine[None, None, T], watch: Callable[[], None]) -> T:
 
 
 @cache
-def _thread(name: str) -> ThreadPoolExecutor:
+def _threads(name: str, number: int = 1) -> ThreadPoolExecutor:
     # For the life of the process, since memory that a thread has freed stays with it, and new threads would take more.
-    return ThreadPoolExecutor(1, thread_name_prefix=name)
+    return ThreadPoolExecutor(number, thread_name_prefix=name)
 
 
 def _run_to_its_end(loop: asyncio.AbstractEventLoop, main: Coroutine[None, None, T]) -> T:
