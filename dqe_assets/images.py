@@ -69,7 +69,7 @@ def inspect(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageInfo:
             raise ImageError("bomb", f"{width} x {height} pixels, at most {max_pixels:,} are allowed")
         orientation = _orientation(image)
         # A JPEG is read to its end at an eighth of its size too, for a fraction of the time.
-        image.draft(None, (max(width // 8, 1), max(height // 8, 1)))
+        image.draft("L", (max(width // 8, 1), max(height // 8, 1)))
         image.load()
         if orientation >= 5:
             width, height = height, width

@@ -6,6 +6,7 @@ progress, and one load of a model for all partitions of a run.
 
 # Dagster reads the annotations of an asset's function as they are, so they cannot be postponed in this module.
 
+import gc
 import inspect
 import json
 import resource
@@ -13,6 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -235,8 +237,9 @@ class Stage:
         if stored is None:
             # Before the inputs are read: what changes meanwhile must not count as what went in.
             version = self.fingerprint(work, components)
-            made = self.function(replace(work, version=version, force=force), **components)
-            stored, output, verdicts = self._store(work, made, version)
+            with _uncollected():
+                made = self.function(replace(work, version=version, force=force), **components)
+                stored, output, verdicts = self._store(work, made, version)
             work.checkpoint.clear()
         else:
             output = self._stored_output(work, stored.stamp)
@@ -465,6 +468,19 @@ def stage(  # noqa: PLR0913
 def with_facts(table: pa.Table, facts: Mapping[str, Any]) -> pa.Table:
     """The output of a stage that is a table, with JSON-like facts that are to be in its stamp."""
     return table.replace_schema_metadata({_FACTS: json.dumps(facts)})
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector from what is there already: Dagster's objects alone are hundreds of thousands.
+
+    What is made meanwhile is collected as ever.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _facts(table: pa.Table) -> Mapping[str, Any]:

@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-
-from dqe_resources.storage import rows_per_group, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import BinaryIO
 
     from dqe_resources.storage import Store
 
-_ROW_GROUP_BYTES = 4 << 20
+_SUFFIX = ".arrow"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """Finished rows of a partition, in files beside the asset's tables, until the partition itself is written.
 
+    They are Arrow files, which cost little to write and nothing to decode: they are soon read again and removed.
     Rows belong to one version, the fingerprint of what goes into the partition: those of another version are never
     mixed in. Several writers may append at once.
 
@@ -55,7 +54,7 @@ class Checkpoint:
             paths = self.store.filesystem.ls(f"{self._folder}/{self.version}", detail=False)
         except FileNotFoundError:
             return []
-        return sorted(path for path in paths if path.endswith(".parquet"))
+        return sorted(path for path in paths if path.endswith(_SUFFIX))
 
     def read(self, path: str, schema: pa.Schema, rows: Sequence[int] | None = None) -> pa.Table:
         """The rows of one file: all, or those at some ascending positions; and of them the schema's columns.
@@ -63,9 +62,13 @@ class Checkpoint:
         Raises:
             ArrowException, OSError: it is torn, or not there.
         """
-        with self.store.filesystem.open(path, "rb") as handle, pq.ParquetFile(handle) as file:
-            table = file.read(columns=schema.names) if rows is None else take_rows(file, rows, schema.names)
-        return table.cast(schema)
+        with self._opened(path) as source:
+            names = pa.ipc.open_file(source).schema.names
+            included = pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in schema.names])
+            table = pa.ipc.open_file(source, options=included).read_all()
+            table.validate(full=True)
+            found = table if rows is None else table.take(pa.array(rows, pa.int64()))
+        return found.select(schema.names).cast(schema)
 
     def append(self, rows: pa.Table) -> None:
         """Keep finished rows: once this returns, a kill does not lose them.
@@ -73,16 +76,21 @@ class Checkpoint:
         Raises:
             StorageError: they cannot be written.
         """
-        path = f"{self._folder}/{self.version}/{uuid4().hex}.parquet"
-        # Written fast rather than small: it is soon read again and removed.
-        options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
-        group = rows_per_group(rows, _ROW_GROUP_BYTES)
-        self.store.write_file(path, lambda target: pq.write_table(rows, target, row_group_size=group, **options))
+
+        def write(target: BinaryIO) -> None:
+            with pa.ipc.new_file(target, rows.schema) as writer:
+                writer.write_table(rows)
+
+        self.store.write_file(f"{self._folder}/{self.version}/{uuid4().hex}{_SUFFIX}", write)
 
     def clear(self) -> None:
         """Remove the rows of every version."""
         with contextlib.suppress(FileNotFoundError):
             self.store.filesystem.rm(self._folder, recursive=True)
+
+    def _opened(self, path: str) -> contextlib.AbstractContextManager[pa.NativeFile | BinaryIO]:
+        """A file; one of this machine is mapped, so that nothing is read of it but what is wanted."""
+        return pa.memory_map(path) if self.store.is_local else self.store.filesystem.open(path, "rb")
 
     @property
     def _folder(self) -> str:

@@ -128,7 +128,8 @@ class Store:
         return self._location[0]
 
     @property
-    def _is_local(self) -> bool:
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine."""
         return "file" in self.filesystem.protocol
 
     def path(self, asset: str, partition: str | None, suffix: str = ".parquet") -> str:
@@ -167,7 +168,7 @@ class Store:
         first = list(islice(rest, 1))
 
         def write(target: BinaryIO) -> None:
-            with pq.ParquetWriter(target, schema, compression=_codecs(schema), write_page_checksum=True) as writer:
+            with pq.ParquetWriter(target, schema, **_options(schema), write_page_checksum=True) as writer:
                 for batch in chain(first, rest):
                     table = _conform(pa.Table.from_batches([batch]), schema, path)
                     writer.write_table(table, row_group_size=max(1, table.num_rows))
@@ -276,11 +277,11 @@ class Store:
         filesystem = self.filesystem
         paths = [self.path(asset, partition) for partition in partitions]
         stored = [path for path in paths if filesystem.exists(path)]
-        return stored if self._is_local else [filesystem.unstrip_protocol(path) for path in stored]
+        return stored if self.is_local else [filesystem.unstrip_protocol(path) for path in stored]
 
     def open_to(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Let a DuckDB connection read the URLs that ``urls`` gives."""
-        if not self._is_local:
+        if not self.is_local:
             connection.register_filesystem(self.filesystem)
 
     def _stamp(self, path: str, asset: str, partition: str | None) -> Stamp:
@@ -311,7 +312,7 @@ class Store:
 
     def write_file(self, path: str, write: Callable[[BinaryIO], Any]) -> None:
         """Write a file atomically, at a path on the store's file system."""
-        if self._is_local:
+        if self.is_local:
             replace_file(Path(path), write)
             return
         try:
@@ -326,7 +327,7 @@ class Store:
 
         Only files older than an hour go: a younger one may still be being written.
         """
-        if not self._is_local:
+        if not self.is_local:
             return 0
         stale = [
             path
@@ -359,10 +360,12 @@ def _row_groups(file: pq.ParquetFile, rows: Sequence[int], columns: Sequence[str
         first += count
 
 
-def _codecs(schema: pa.Schema) -> dict[str, str]:
-    """The codec of each leaf column: bytes are images, which are compressed already."""
-    leaves = (leaf for field in schema for leaf in _leaves(field, field.name))
-    return {path: "none" if pa.types.is_binary(kind) else "zstd" for path, kind in leaves}
+def _options(schema: pa.Schema) -> dict[str, Any]:
+    """How each leaf column is written: bytes are images, which are compressed already, and hardly two of them equal."""
+    leaves = dict(leaf for field in schema for leaf in _leaves(field, field.name))
+    others = [path for path, kind in leaves.items() if not pa.types.is_binary(kind)]
+    codecs = {path: "zstd" if path in others else "none" for path in leaves}
+    return {"compression": codecs, "use_dictionary": others, "write_statistics": others}
 
 
 def _leaves(field: pa.Field, path: str) -> Iterator[tuple[str, pa.DataType]]:

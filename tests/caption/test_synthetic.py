@@ -109,7 +109,7 @@ def test_what_is_finished_is_kept_when_the_server_fails_and_only_the_rest_is_ask
         make()
         assert sorted(server.asked) == sorted(set(range(PHOTOS)) - set(first))
     assert [row["text"] for row in rows()] == [*map(caption_of, range(PHOTOS)), None]
-    assert not list((stripes / "store" / ASSET / ".unfinished").rglob("*.parquet"))
+    assert not list((stripes / "store" / ASSET / ".unfinished").rglob("*.arrow"))
 
 
 def test_a_killed_client_asks_only_for_what_is_missing(stripes: Path) -> None:

@@ -41,6 +41,6 @@ def test_a_torn_file_costs_its_own_rows_only(tmp_path: Path) -> None:
     checkpoint = Checkpoint(Store(str(tmp_path)), "captions", "s-00000", "v1")
     checkpoint.append(rows(1))
     checkpoint.append(rows(2))
-    torn = min(tmp_path.rglob("*.parquet"))
+    torn = min(tmp_path.rglob("*.arrow"))
     torn.write_bytes(torn.read_bytes()[:-20])
     assert checkpoint.rows(SCHEMA).num_rows == 1

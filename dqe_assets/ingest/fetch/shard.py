@@ -19,7 +19,6 @@ from dqe_assets.ingest.fetch.reasons import OK
 from dqe_assets.ingest.fetch.scheduler import Scheduler
 from dqe_assets.ingest.outcomes import OUTCOMES, Outcome, by_reason_and_host, host_of, of_fetched
 from dqe_resources.errors import DataQualityError
-from dqe_resources.parallel import pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -35,6 +34,8 @@ T = TypeVar("T")
 _SAVE_BYTES = 32 << 20
 _MOST_UNSAVED_BYTES = 3 * _SAVE_BYTES
 _DECODED_AT_ONCE = 32
+# One more than cores: while one of them waits for the interpreter's lock, another has the core.
+_DECODERS = 1 + (os.cpu_count() or 1)
 _WATCH_SECONDS = 0.2
 
 Wanted = tuple[str, "SourceRow"]
@@ -121,7 +122,7 @@ class _ShardFetch:
         self._outcomes: list[Outcome] = []
         self._decoded_bytes = self._unsaved_rows = self._unsaved_bytes = 0
         self._decoders: set[asyncio.Task[None]] = set()
-        self._saving = asyncio.Lock()
+        self._saver: asyncio.Task[None] | None = None
         self._ended: Counter[tuple[str, str]] = Counter()
         # As many again can be fetched while these are being written.
         self._save_rows = max(1, (settings.checkpoint_rows - settings.connections) // 2)
@@ -159,29 +160,32 @@ class _ShardFetch:
         self._fetched.append((item, fetched))
         self._unsaved_rows += 1
         self._unsaved_bytes += _size(fetched)
-        if self._decoding < (os.cpu_count() or 1):
+        if self._decoding < _DECODERS:
             self._decoding += 1
             decoder = asyncio.create_task(self._decode())
             self._decoders.add(decoder)
-            decoder.add_done_callback(self._end_decoder)
+            decoder.add_done_callback(self._decoders.discard)
+            decoder.add_done_callback(self._end)
 
     async def _decode(self) -> None:
-        """Decode what has been fetched, on one core, until nothing is left."""
+        """Decode what has been fetched, in one thread, until nothing is left."""
         loop = asyncio.get_running_loop()
         try:
             while self._fetched:
-                outcomes, size = await loop.run_in_executor(pool(), self._decode_some)
+                outcomes, size = await loop.run_in_executor(_threads("decode", _DECODERS), self._decode_some)
                 self._outcomes += outcomes
                 self._decoded_bytes += size
                 for outcome in outcomes:
                     self._ended[outcome["reason"], host_of(outcome["url"])] += 1
-                if len(self._outcomes) >= self._save_rows or self._decoded_bytes >= _SAVE_BYTES:
-                    await self._save()
+                if self._is_save_due() and (self._saver is None or self._saver.done()):
+                    # Of its own: who decodes does not wait for the disk.
+                    self._saver = asyncio.create_task(self._save_what_is_due())
+                    self._saver.add_done_callback(self._end)
         finally:
             self._decoding -= 1
 
     def _decode_some(self) -> tuple[list[Outcome], int]:
-        """Outcomes, and the bytes that they were made of. It takes rows by itself: a core never waits for the loop."""
+        """Outcomes, and the bytes that they were made of. It takes rows by itself: no thread waits for the loop."""
         outcomes: list[Outcome] = []
         size = 0
         while len(outcomes) < _DECODED_AT_ONCE:
@@ -193,27 +197,34 @@ class _ShardFetch:
             size += _size(fetched)
         return outcomes, size
 
-    def _end_decoder(self, decoder: asyncio.Task[None]) -> None:
-        self._decoders.discard(decoder)
-        if not decoder.cancelled() and (error := decoder.exception()) is not None:
+    def _end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
             self._scheduler.fail(error)
 
     async def _save_all(self) -> None:
         results = await asyncio.gather(*self._decoders, return_exceptions=True)
+        if self._saver:
+            results += await asyncio.gather(self._saver, return_exceptions=True)
         await self._save()
         for error in results:
             if isinstance(error, Exception):
                 raise error
 
+    def _is_save_due(self) -> bool:
+        return len(self._outcomes) >= self._save_rows or self._decoded_bytes >= _SAVE_BYTES
+
+    async def _save_what_is_due(self) -> None:
+        while self._is_save_due():
+            await self._save()
+
     async def _save(self) -> None:
-        async with self._saving:
-            (outcomes, size), self._outcomes, self._decoded_bytes = (self._outcomes, self._decoded_bytes), [], 0
-            if outcomes:
-                # Beside the threads that decode: most of it waits for the disk.
-                await asyncio.get_running_loop().run_in_executor(_thread("save"), self._append, outcomes)
-                self._unsaved_rows -= len(outcomes)
-                self._unsaved_bytes -= size
-                self._scheduler.pump()
+        (outcomes, size), self._outcomes, self._decoded_bytes = (self._outcomes, self._decoded_bytes), [], 0
+        if outcomes:
+            # Beside the threads that decode: most of it waits for the disk.
+            await asyncio.get_running_loop().run_in_executor(_threads("save"), self._append, outcomes)
+            self._unsaved_rows -= len(outcomes)
+            self._unsaved_bytes -= size
+            self._scheduler.pump()
 
     def _append(self, outcomes: list[Outcome]) -> None:
         self._checkpoint.append(pa.Table.from_pylist(outcomes, OUTCOMES))
@@ -231,7 +242,7 @@ def _run_apart(main: Coroutine[None, None, T], watch: Callable[[], None]) -> T:
         for task in asyncio.all_tasks(loop):
             task.cancel()
 
-    future = _thread("fetch").submit(_run_to_its_end, loop, main)
+    future = _threads("fetch").submit(_run_to_its_end, loop, main)
     try:
         while not wait([future], timeout=_WATCH_SECONDS).done:
             watch()
@@ -244,9 +255,9 @@ def _run_apart(main: Coroutine[None, None, T], watch: Callable[[], None]) -> T:
 
 
 @cache
-def _thread(name: str) -> ThreadPoolExecutor:
+def _threads(name: str, number: int = 1) -> ThreadPoolExecutor:
     # For the life of the process, since memory that a thread has freed stays with it, and new threads would take more.
-    return ThreadPoolExecutor(1, thread_name_prefix=name)
+    return ThreadPoolExecutor(number, thread_name_prefix=name)
 
 
 def _run_to_its_end(loop: asyncio.AbstractEventLoop, main: Coroutine[None, None, T]) -> T:
