@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -275,6 +276,14 @@ def test_what_is_current_is_left_alone_and_what_changed_is_made_again(folder: Pa
     # What filters keep is decided over all shards, and stored for each.
     assert {path.name.split(".")[0] for path in changed if path.parent.name != "filter_masks"} == {"noise-00001"}
     assert Path("raw_samples/noise-00001.parquet") in changed
+
+
+def test_the_garbage_collector_is_given_back_what_was_kept_from_it(folder: Path) -> None:
+    before = gc.get_freeze_count()
+    assert materialized(assets=["raw_samples"]).failures == []
+    (folder / "4.jpg").write_bytes(b"<html>gone</html>")
+    assert materialized(assets=["raw_samples"]).failures != []
+    assert gc.get_freeze_count() == before
 
 
 def test_force_makes_again_what_is_current(folder: Path) -> None:

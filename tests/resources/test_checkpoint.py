@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -44,3 +45,22 @@ def test_a_torn_file_costs_its_own_rows_only(tmp_path: Path) -> None:
     torn = min(tmp_path.rglob("*.arrow"))
     torn.write_bytes(torn.read_bytes()[:-20])
     assert checkpoint.rows(SCHEMA).num_rows == 1
+
+
+def test_some_rows_and_columns_of_a_file(store: Store) -> None:
+    checkpoint = Checkpoint(store, "captions", "s-00000", "v1")
+    checkpoint.append(pa.concat_tables([rows(1, 2, 3), rows(4, 5)]))
+    (path,) = checkpoint.files()
+    assert checkpoint.read(path, SCHEMA, [0, 2, 4])["value"].to_pylist() == [1, 3, 5]
+    assert checkpoint.read(path, pa.schema([SCHEMA.field("value")])).to_pydict() == {"value": [1, 2, 3, 4, 5]}
+
+
+def test_what_does_not_fit_together_is_not_read(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(Store(str(tmp_path)), "captions", "s-00000", "v1")
+    checkpoint.append(rows(1, 2, 3))
+    (path,) = tmp_path.rglob("*.arrow")
+    ends_of_uids = np.array([0, 2, 4, 6], np.int32).tobytes()
+    data = path.read_bytes()
+    assert data.count(ends_of_uids) == 1
+    path.write_bytes(data.replace(ends_of_uids, np.array([0, 2, 4, 1 << 30], np.int32).tobytes()))
+    assert checkpoint.rows(SCHEMA).num_rows == 0

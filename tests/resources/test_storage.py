@@ -41,6 +41,26 @@ def test_the_same_table_gives_the_same_bytes(store: Store) -> None:
     assert first == second
 
 
+def test_images_are_stored_as_they_are_and_everything_else_small(store: Store) -> None:
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema([pa.field("uid", pa.string()), pa.field("image", image)])
+    batch = pa.RecordBatch.from_pylist([{"uid": "a", "image": {"bytes": b"jpeg" * 99, "path": "a.jpg"}}] * 2, schema)
+    path = store.write_batches("raw_samples", "s-00000", iter([batch, batch]), schema, lambda: STAMP)
+    group = pq.ParquetFile(path).metadata.row_group(1)
+    columns = {group.column(number).path_in_schema: group.column(number) for number in range(3)}
+    assert {name: column.compression for name, column in columns.items()} == {
+        "uid": "ZSTD",
+        "image.bytes": "UNCOMPRESSED",
+        "image.path": "ZSTD",
+    }
+    assert {name: column.has_dictionary_page for name, column in columns.items()} == {
+        "uid": True,
+        "image.bytes": False,
+        "image.path": True,
+    }
+    assert store.read("raw_samples", "s-00000", schema).equals(pa.Table.from_batches([batch, batch]))
+
+
 def test_a_manifest_keeps_its_facts(store: Store) -> None:
     stamp = Stamp("0" * 32, "2", 7, ("count_matches",), {"collection": "x"})
     store.write_manifest("collection", "s-00000", stamp)
