@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import shutil
 import signal
@@ -266,8 +265,8 @@ def test_costs_are_of_tokens_or_of_the_time_that_a_round_took() -> None:
 
 def test_a_seed_differs_for_each_candidate_and_is_sent() -> None:
     captioner = OpenAICaptioner(name="vlm", url="http://x", model="m", seed=7)
-    assert json.loads(captioner.body(Sample(seed=9)))["seed"] == 9
-    assert json.loads(captioner.body(Sample()))["seed"] == 7
+    assert captioner.request(Sample(seed=9))["seed"] == 9
+    assert captioner.request(Sample())["seed"] == 7
 
 
 VLM = {"kind": "openai", "name": "vlm", "url": "http://127.0.0.1:9", "model": "tiny"}

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 SHARDS = tuple(f"sample-{index:05d}" for index in range(4))
 MADE = [
-    *("raw_samples", "image_features", "joint_embeddings", "caption_scores"),
-    *("duplicate_pairs", "duplicate_clusters", "filter_masks"),
+    *("raw_samples", "image_features", "joint_embeddings", "caption_scores", "text_quality", "image_text"),
+    *("masked_similarity", "best_captions", "duplicate_pairs", "duplicate_clusters", "filter_masks"),
 ]
 NOT_REPORTED = {"sample_gallery"}
 

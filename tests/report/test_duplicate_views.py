@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from dqe_assets.dedup.clusters import find_caption_duplicates
-from dqe_assets.report.explain import sample_sections
+from dqe_assets.report.explain import explanation
 from dqe_assets.report.warehouse import build_warehouse, quality_report
 from dqe_resources.warehouse import Warehouse
 from tests.report.make_store import make_store
+
+if TYPE_CHECKING:
+    from dqe_assets.settings import Settings
 
 STOCK = "Royalty free stock photo of the old harbour at night"
 
@@ -44,10 +48,11 @@ def test_repeated_captions_come_with_their_number_and_examples(warehouse: Wareho
     assert rows[1]["text"].casefold() == "a cat"
 
 
-def test_the_report_and_the_page_of_a_sample_tell_of_them(warehouse: Warehouse) -> None:
+def test_the_report_and_the_explanation_of_a_sample_tell_of_them(warehouse: Warehouse, opened: Settings) -> None:
     with warehouse.connect() as connection:
         section = next(one for one in quality_report(connection) if one.title == "Repeated captions")
     assert section.table["captions"].to_pylist() == [4, 2]
-    sections = {one.title: one.table for one in sample_sections(warehouse, "photos/0003.jpg")}
+    settings = opened.model_copy(update={"warehouse": warehouse})
+    sections = {one.title: one.table for one in explanation(settings, "photos/0003.jpg")}
     assert sections["Repeated captions"]["captions"].to_pylist() == [2, 2]
-    assert "Repeated captions" not in {one.title for one in sample_sections(warehouse, "photos/0001.jpg")}
+    assert "Repeated captions" not in {one.title for one in explanation(settings, "photos/0001.jpg")}

@@ -285,9 +285,11 @@ def test_of_the_embedded_sample_the_scorers_own_captions_are_chosen_only_if_they
     stage = stage_named(careful, "best_captions")
     assert stage.current(stage.work(careful, SHARD, []), {}) is None, "another rule makes another table"
     again = stage.function(stage.work(careful, SHARD, []))
-    independent = again.filter(pc.is_valid(again["caption"]))["caption_source"].to_pylist()
-    with_original = pc.sum(pc.is_valid(table["original_similarity"])).as_py()
-    assert independent.count("original") == with_original
+    chosen = again.filter(pc.is_valid(again["original_similarity"]))
+    assert pc.sum(pc.equal(chosen["caption_source"], "original")).as_py() > 50
+    others = chosen.filter(pc.not_equal(chosen["caption_source"], "original"))["reason"].to_pylist()
+    assert 0 < len(others) < 5
+    assert all(reason.endswith("; all are set aside") for reason in others), "an original that is a file's name, say"
     assert again["uid"].equals(table["uid"])
 
 
