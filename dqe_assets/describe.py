@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from itertools import groupby
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -300,7 +299,7 @@ def _planted_duplicates(work: Work) -> Metadata:
     """How alike planted copies are, and the thresholds; nothing where nothing was planted."""
     raws, features = [], []
     for shard in work.shards:
-        of_shard = replace(work, partition=shard)
+        of_shard = work.of_shard(shard)
         raw = of_shard.read("raw_samples", ["uid", "status", "reason", "width", "height", "truth"])
         if raw["truth"].null_count < raw.num_rows:
             raws.append(raw)
@@ -696,17 +695,16 @@ def masked_similarity(work: Work, table: pa.Table) -> Metadata:
         "masked": len(rows),
         "mean_loss": pc.mean(lost.take(pa.array(rows))).as_py(),
     }
-    if len(most):
+    if len(most) and (detector := work.settings.image_text):
         shown = np.sort(most)
         samples = work.store.read_rows(
             "raw_samples", work.partition, RAW_SAMPLES, shown.tolist(), ["image"]
         ).to_pylist()
         regions = work.read("image_text", ["regions"])["regions"].take(pa.array(shown)).to_pylist()
         scores = table.take(pa.array(shown)).to_pylist()
-        fill = work.settings.image_text.fill
         files, notes = [], []
         for sample, found, score in zip(samples, regions, scores, strict=True):
-            files += [sample["image"]["bytes"], masked_sample(sample, found, fill)["image"]["bytes"]]
+            files += [sample["image"]["bytes"], masked_sample(sample, found, detector.fill)["image"]["bytes"]]
             notes += [f"as it is: {_rounded(score['similarity'])}", f"masked: {_rounded(score['masked_similarity'])}"]
         metadata["images"] = _picture(
             plots.contact_sheet(files, notes), "the images whose scores lose most, and masked"

@@ -10,7 +10,7 @@ from dqe_assets.caption.refining_assets import refined_captions_of
 from dqe_assets.concepts import assets as concepts
 from dqe_assets.dedup.assets import caption_duplicates_of, duplicate_clusters_of, duplicate_pairs
 from dqe_assets.features.assets import image_features
-from dqe_assets.filtering.assets import filter_masks, subset_of
+from dqe_assets.filtering.assets import filter_masks_of, subset_of
 from dqe_assets.index.assets import caption_collection_of
 from dqe_assets.index.map_assets import collection_map
 from dqe_assets.ingest.assets import raw_samples
@@ -37,14 +37,15 @@ def stages(settings: Settings) -> list[Stage]:
     sources = settings.caption_sources
     synthetic = [captions_of(captioner) for captioner in settings.captioners]
     judged = [caption_judgements_of(synthetic, settings.judging)] if settings.judging else []
+    text = [image_text, masked_similarity_of(settings.scorer)] if settings.image_text else []
+    masked = [stage.name for stage in text[1:]]
     refined = [
-        refined_captions_of(settings.refining, captioner)
+        refined_captions_of(settings.refining, captioner, [stage.name for stage in text[:1]])
         for captioner in settings.captioners
         if isinstance(captioner, VisionCaptioner)
         and settings.refining
         and captioner.name == settings.refining.captioner
     ]
-    subsets = [subset_of(subset) for subset in settings.subsets]
     return [
         raw_samples,
         image_features,
@@ -53,8 +54,7 @@ def stages(settings: Settings) -> list[Stage]:
         caption_scores_of(sources),
         caption_preference_of(sources, settings.preference_imports),
         text_quality_of(sources),
-        image_text,
-        masked_similarity_of(settings.scorer),
+        *text,
         *judged,
         *refined,
         best_captions_of(synthetic, ["text_quality", *(stage.name for stage in (*judged, *refined))]),
@@ -62,8 +62,8 @@ def stages(settings: Settings) -> list[Stage]:
         duplicate_pairs,
         duplicate_clusters_of(settings.duplicates),
         caption_duplicates_of(synthetic),
-        filter_masks,
-        *subsets,
+        filter_masks_of(masked),
+        *(subset_of(subset, masked) for subset in settings.subsets),
         concepts.concept_hits_of(sources, synthetic, settings.concepts.tagger),
         concepts.concept_frequency,
         concepts.misalignment,
@@ -75,7 +75,7 @@ def stages(settings: Settings) -> list[Stage]:
         collection_map,
         pool_utilities,
         filter_recommendation,
-        warehouse_of([*synthetic, *judged, *refined]),
+        warehouse_of([*synthetic, *text, *judged, *refined]),
         sample_gallery,
     ]
 
@@ -86,7 +86,7 @@ def resources(settings: Settings) -> dict[str, Any]:
         "settings": settings,
         "image_model": settings.image_model,
         "scorer": settings.scorer,
-        "text_detector": settings.image_text,
+        **({"text_detector": settings.image_text} if settings.image_text else {}),
         "tagger": settings.concepts.tagger,
         "vectors": settings.vectors,
         "warehouse": settings.warehouse,

@@ -73,7 +73,7 @@ class Settings(Strict):
     image_model: ImageModel = Field(default_factory=ImageModel)
     scorer: AnyScorer = Field(default_factory=LabelSpace)
     refining: Refining | None = None
-    image_text: TextDetector = Field(default_factory=TextDetector)
+    image_text: TextDetector | None = Field(default_factory=TextDetector)
     preference_imports: list[PreferenceImport] = Field(default_factory=list)
     vectors: AnyVectors = Field(default_factory=EmbeddedQdrant)
     warehouse: Warehouse = Field(default_factory=Warehouse)
@@ -160,7 +160,7 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _selection_is_sound(self) -> Self:
-        check_selection(self.filters, self.subsets)
+        check_selection(self.filters, self.subsets, text_is_masked=self.image_text is not None)
         return self
 
     @property

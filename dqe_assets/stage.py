@@ -73,6 +73,10 @@ class Work:
         """The store."""
         return self.settings.opened_store
 
+    def of_shard(self, shard: str) -> "Work":
+        """The same work, reading from one shard: for an asset over all of them."""
+        return replace(self, partition=shard)
+
     def read(self, asset: str, columns: Sequence[str] | None = None) -> pa.Table:
         """This shard's table of an input."""
         return self.store.read(asset, self.partition, schema_of(asset), columns)

@@ -191,14 +191,11 @@ class Store:
         Raises:
             StorageError: nothing is stored there, the file is torn or foreign, or its schema is not the one expected.
         """
-        path = self.path(asset, partition)
-        with self._parquet(path, asset, partition) as file:
-            _check_schema(file.schema_arrow, schema, path, columns, _mend(asset, partition))
-            with _damage(path, _mend(asset, partition)):
-                # Arrow cannot read more than 2 GiB of images at once: group after group it can.
-                names = list(columns) if columns is not None else None
-                groups = [file.read_row_group(group, columns=names) for group in range(file.num_row_groups)]
-                table = pa.concat_tables(groups) if groups else file.read(columns=names)
+        with self._checked(asset, partition, schema, columns) as file:
+            # Arrow cannot read more than 2 GiB of images at once: group after group it can.
+            names = list(columns) if columns is not None else None
+            groups = [file.read_row_group(group, columns=names) for group in range(file.num_row_groups)]
+            table = pa.concat_tables(groups) if groups else file.read(columns=names)
         return table.replace_schema_metadata(None)
 
     def read_rows(
@@ -209,11 +206,8 @@ class Store:
         Raises:
             StorageError: as ``read``.
         """
-        path = self.path(asset, partition)
-        with self._parquet(path, asset, partition) as file:
-            _check_schema(file.schema_arrow, schema, path, columns, _mend(asset, partition))
-            with _damage(path, _mend(asset, partition)):
-                return take_rows(file, rows, columns).replace_schema_metadata(None)
+        with self._checked(asset, partition, schema, columns) as file:
+            return take_rows(file, rows, columns).replace_schema_metadata(None)
 
     def row_groups(
         self, asset: str, partition: str | None, schema: pa.Schema, rows: Sequence[int], columns: Sequence[str]
@@ -223,11 +217,8 @@ class Store:
         Raises:
             StorageError: as ``read``.
         """
-        path = self.path(asset, partition)
-        with self._parquet(path, asset, partition) as file:
-            _check_schema(file.schema_arrow, schema, path, columns, _mend(asset, partition))
-            with _damage(path, _mend(asset, partition)):
-                yield from _row_groups(file, rows, columns)
+        with self._checked(asset, partition, schema, columns) as file:
+            yield from _row_groups(file, rows, columns)
 
     def batches(
         self, asset: str, partition: str | None, schema: pa.Schema, columns: Sequence[str], rows: int
@@ -237,11 +228,8 @@ class Store:
         Raises:
             StorageError: as ``read``.
         """
-        path = self.path(asset, partition)
-        with self._parquet(path, asset, partition) as file:
-            _check_schema(file.schema_arrow, schema, path, columns, _mend(asset, partition))
-            with _damage(path, _mend(asset, partition)):
-                yield from file.iter_batches(rows, columns=list(columns))
+        with self._checked(asset, partition, schema, columns) as file:
+            yield from file.iter_batches(rows, columns=list(columns))
 
     def get(self, asset: str, partition: str | None) -> StoredPartition | None:
         """What is stored for a partition, from the file's footer alone; None if nothing is."""
@@ -293,6 +281,17 @@ class Store:
                 return Stamp.from_json((file.metadata.metadata or {})[_STAMP])
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(f"{path}: not written by this platform; move it away, or {mend}") from error
+
+    @contextlib.contextmanager
+    def _checked(
+        self, asset: str, partition: str | None, schema: pa.Schema, columns: Sequence[str] | None
+    ) -> Iterator[pq.ParquetFile]:
+        """A table's file that holds the columns; says it where what is then read of it is damaged."""
+        path, mend = self.path(asset, partition), _mend(asset, partition)
+        with self._parquet(path, asset, partition) as file:
+            _check_schema(file.schema_arrow, schema, path, columns, mend)
+            with _damage(path, mend):
+                yield file
 
     @contextlib.contextmanager
     def _parquet(self, path: str, asset: str, partition: str | None) -> Iterator[pq.ParquetFile]:

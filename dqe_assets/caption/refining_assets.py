@@ -33,12 +33,13 @@ IMAGES_AT_ONCE = 32
 _LEAST_PROBABLE = 0.01
 
 
-def refined_captions_of(rules: Refining, captioner: VisionCaptioner) -> Stage:
+def refined_captions_of(rules: Refining, captioner: VisionCaptioner, text: Sequence[str]) -> Stage:
     """The asset ``refined_captions``.
 
     Args:
         rules: the settings.
         captioner: the captioner that they name.
+        text: the asset that says what images read, if there is one.
     """
     refined = () if rules.source == ORIGINAL else (SYNTHETIC_CAPTIONS_PREFIX + rules.source,)
     labels = ("image_features",) if rules.labels else ()
@@ -47,7 +48,7 @@ def refined_captions_of(rules: Refining, captioner: VisionCaptioner) -> Stage:
         group="captions",
         kinds={"parquet", captioner.kind},
         code_version="1",
-        inputs=["raw_samples", *refined, "joint_embeddings", "caption_scores", *labels, "image_text"],
+        inputs=["raw_samples", *refined, "joint_embeddings", "caption_scores", *labels, *text],
         resources={"captioner": f"{CAPTIONER_PREFIX}{captioner.name}"},
         checks=[
             unique("uid", "round", "candidate"),
@@ -122,7 +123,9 @@ def _samples(work: Work, rules: Refining) -> pa.Table:
             "original_caption": original,
             "original_similarity": original_similarity,
             "labels": _labels(work, rules.labels, raw.num_rows),
-            "image_text": work.read("image_text", ["text"])["text"],
+            "image_text": work.read("image_text", ["text"])["text"]
+            if work.settings.image_text
+            else pa.nulls(raw.num_rows),
         }
     )
 

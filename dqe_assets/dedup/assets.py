@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
@@ -116,7 +115,7 @@ def _pair_rules(rules: DuplicateRules) -> dict[str, Any]:
 
 
 def _shard_version(work: Work, shard: str) -> str:
-    of_shard = replace(work, partition=shard)
+    of_shard = work.of_shard(shard)
     return fingerprint(*(of_shard.version_of(asset) for asset in ("raw_samples", "image_features")))
 
 
@@ -178,7 +177,7 @@ def caption_duplicates_of(synthetic: Sequence[Stage]) -> Stage:
     )
     def caption_duplicates(work: Work) -> pa.Table:
         """Captions that are given to several images in the same words, or nearly: what says little of any of them."""
-        shards = [replace(work, partition=shard) for shard in work.shards]
+        shards = [work.of_shard(shard) for shard in work.shards]
         uids = [shard.read("raw_samples", ["uid"])["uid"] for shard in shards]
         captions = [shard.captions() for shard in shards]
         return find_caption_duplicates(
@@ -203,7 +202,7 @@ def _samples(work: Work) -> pa.Table:
     schema = pa.schema([*map(RAW_SAMPLES.field, RAW_COLUMNS), *map(IMAGE_FEATURES.field, FEATURE_COLUMNS)])
     tables = [schema.empty_table()]
     for shard in work.shards:
-        of_shard = replace(work, partition=shard)
+        of_shard = work.of_shard(shard)
         raw, features = of_shard.read("raw_samples", RAW_COLUMNS), of_shard.read("image_features", FEATURE_COLUMNS)
         table = pa.Table.from_arrays([*raw.columns, *features.columns], schema=schema)
         tables.append(table.filter(table["perceptual_hash"].is_valid()))
@@ -228,7 +227,7 @@ def _preferences(work: Work) -> pa.Table:
     """Which samples are rather to be kept: those with the greater number."""
     tables, before = [pa.table({"uid": pa.array([], pa.string()), "preference": pa.array([], pa.float64())})], 0
     for shard in work.shards:
-        of_shard = replace(work, partition=shard)
+        of_shard = work.of_shard(shard)
         raw = of_shard.read("raw_samples", ["uid", "width", "height"])
         tables.append(pa.table({"uid": raw["uid"], "preference": _preference(of_shard, raw, before)}))
         before += raw.num_rows

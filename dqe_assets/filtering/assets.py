@@ -33,7 +33,7 @@ from dqe_resources.parallel import ordered_map
 from dqe_resources.storage import Stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from dqe_assets.filtering.configured import Subset
@@ -108,60 +108,71 @@ def _masks_intact(work: Work, stamp: Stamp) -> bool:
     return all(one is not None and one.stamp.fingerprint == stamp.fingerprint for one in stored)
 
 
-@stage(
-    group="selection",
-    kinds={"parquet", "numpy"},
-    code_version=_MASKS_VERSION,
-    inputs=INPUTS,
-    corpus_inputs=CORPUS_INPUTS,
-    partitioned=False,
-    is_table=False,
-    checks=[
-        Check(
-            "rows_complete", "Every sample of every shard has its row, and no other has any.", _every_sample_has_a_row
-        ),
-        Check("counts_agree", "Each filter keeps as many samples as were counted.", _counts_agree),
-        Check("fraction_kept", "Filters by fraction keep about that fraction.", _fractions_kept, blocking=False),
-        Check("keeps_something", "No filter keeps nothing.", _something_kept, blocking=False),
-    ],
-    describe=describe.filter_masks,
-    signature=lambda work: [
-        [name, *_state(parsed(text, work.settings.filters))] for name, text in work.settings.filters.items()
-    ],
-    intact=_masks_intact,
-)
-def filter_masks(work: Work) -> Facts:
-    """What each filter of data/dqe.yaml keeps: a table for each shard, with a column for each filter.
+def filter_masks_of(signals: Sequence[str]) -> Stage:
+    """The asset ``filter_masks``.
 
-    Made over all shards at once: a fraction, a duplicate or a cluster is one of the whole corpus, so that a new shard
-    can change what is kept of every other. A sample without an image is kept by none.
+    Args:
+        signals: assets that filters may read beside those that are always there.
     """
-    pool, named = StorePool(work.store, work.shards), work.settings.filters
-    filters = FilterSet.fitted_to({name: parsed(text, named) for name, text in named.items()}, [pool])
-    schema = filter_masks_schema({name: one.text for name, one in filters.expressions.items()})
-    columns = ("uid", *filters.columns)
 
-    def masks_of(part: StoreShard) -> tuple[StoreShard, list[tuple[int, Masks, Masks]]]:
-        batches = [(batch.num_rows, filters.leaves(batch)) for batch in part.batches(columns, batch_rows(columns))]
-        return part, [(rows, leaves, filters.masks(leaves)) for rows, leaves in batches]
+    @stage(
+        group="selection",
+        kinds={"parquet", "numpy"},
+        code_version=_MASKS_VERSION,
+        inputs=[*INPUTS, *signals],
+        corpus_inputs=CORPUS_INPUTS,
+        partitioned=False,
+        is_table=False,
+        checks=[
+            Check(
+                "rows_complete",
+                "Every sample of every shard has its row, and no other has any.",
+                _every_sample_has_a_row,
+            ),
+            Check("counts_agree", "Each filter keeps as many samples as were counted.", _counts_agree),
+            Check("fraction_kept", "Filters by fraction keep about that fraction.", _fractions_kept, blocking=False),
+            Check("keeps_something", "No filter keeps nothing.", _something_kept, blocking=False),
+        ],
+        describe=describe.filter_masks,
+        signature=lambda work: [
+            [name, *_state(parsed(text, work.settings.filters))] for name, text in work.settings.filters.items()
+        ],
+        intact=_masks_intact,
+    )
+    def filter_masks(work: Work) -> Facts:
+        """What each filter of data/dqe.yaml keeps: a table for each shard, with a column for each filter.
 
-    tally, rows = Tally(filters), 0
-    for part, batches in work.track(ordered_map(masks_of, pool.parts, ahead=os.cpu_count() or 1), len(pool.parts)):
-        for counted in batches:
-            tally.add(*counted)
-        table = part.table("raw_samples", ["uid"])
-        for name in filters.expressions:
-            column = np.zeros(table.num_rows, bool)
-            kept = [masks[name] for _, _, masks in batches]
-            column[part.has_image.to_numpy(zero_copy_only=False)] = np.concatenate([np.empty(0, bool), *kept])
-            table = table.append_column(name, pa.array(column))
-        work.store.write_table(MASKS, part.name, table, schema, Stamp(work.version, _MASKS_VERSION, table.num_rows))
-        rows += table.num_rows
-    return Facts(rows, {"shards": list(work.shards), **tally.facts()})
+        Made over all shards at once: a fraction, a duplicate or a cluster is one of the whole corpus, so that a new
+        shard can change what is kept of every other. A sample without an image is kept by none.
+        """
+        pool, named = StorePool(work.store, work.shards), work.settings.filters
+        filters = FilterSet.fitted_to({name: parsed(text, named) for name, text in named.items()}, [pool])
+        schema = filter_masks_schema({name: one.text for name, one in filters.expressions.items()})
+        columns = ("uid", *filters.columns)
+
+        def masks_of(part: StoreShard) -> tuple[StoreShard, list[tuple[int, Masks, Masks]]]:
+            batches = [(batch.num_rows, filters.leaves(batch)) for batch in part.batches(columns, batch_rows(columns))]
+            return part, [(rows, leaves, filters.masks(leaves)) for rows, leaves in batches]
+
+        tally, rows = Tally(filters), 0
+        for part, batches in work.track(ordered_map(masks_of, pool.parts, ahead=os.cpu_count() or 1), len(pool.parts)):
+            for counted in batches:
+                tally.add(*counted)
+            table = part.table("raw_samples", ["uid"])
+            for name in filters.expressions:
+                column = np.zeros(table.num_rows, bool)
+                kept = [masks[name] for _, _, masks in batches]
+                column[part.has_image.to_numpy(zero_copy_only=False)] = np.concatenate([np.empty(0, bool), *kept])
+                table = table.append_column(name, pa.array(column))
+            work.store.write_table(MASKS, part.name, table, schema, Stamp(work.version, _MASKS_VERSION, table.num_rows))
+            rows += table.num_rows
+        return Facts(rows, {"shards": list(work.shards), **tally.facts()})
+
+    return filter_masks
 
 
-def subset_of(subset: Subset) -> Stage:
-    """The asset ``subsets/<name>``."""
+def subset_of(subset: Subset, signals: Sequence[str]) -> Stage:
+    """The asset ``subsets/<name>``, of filters that read what ``filter_masks_of`` says."""
     path = subset_path(subset.name)
     folders = [name for name in subset.pools if name != STORE]
     of_store = len(folders) < len(subset.pools)
@@ -182,7 +193,7 @@ def subset_of(subset: Subset) -> Stage:
         group="selection",
         kinds={"numpy"},
         code_version="1",
-        inputs=INPUTS if of_store else (),
+        inputs=[*INPUTS, *signals] if of_store else (),
         corpus_inputs=(*CORPUS_INPUTS, MASKS) if of_store else (),
         partitioned=False,
         is_table=False,

@@ -112,11 +112,13 @@ def _store_pool(settings: Settings | None) -> StorePool | None:
 
 def _finished_shards(settings: Settings) -> tuple[str, ...]:
     from dqe_assets import runner
-    from dqe_assets.filtering.assets import filter_masks
+    from dqe_assets.filtering.assets import MASKS
+    from dqe_assets.graph import stages
     from dqe_assets.stage import registered_shards
 
+    masks = next(one for one in stages(settings) if one.name == MASKS)
     with runner.instance() as current:
-        work = filter_masks.work(settings, None, registered_shards(current))
+        work = masks.work(settings, None, registered_shards(current))
     if not work.shards:
         fail(f"{settings.opened_store.root}: no shard is finished; run: dqe materialize")
     if work.left_out:

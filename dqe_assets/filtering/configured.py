@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from dqe_assets.filtering.expression import NAMED, ExpressionError, parse
+from dqe_assets.filtering.filters.tmars import MASKED_SIMILARITY
 from dqe_assets.filtering.pool import DataCompPool, Pool, PoolError
 from dqe_assets.filtering.store_pool import STORE, StorePool
 from dqe_resources.component import Strict
@@ -106,14 +107,20 @@ def _url(name: str, folder: Path) -> str:
     return name if "://" in name else str(folder / Path(name).expanduser())
 
 
-def check_selection(filters: Mapping[str, str], subsets: Sequence[Subset]) -> None:
-    """Refuse what cannot be parsed, and names that are there twice, when the settings are loaded.
+def check_selection(filters: Mapping[str, str], subsets: Sequence[Subset], *, text_is_masked: bool) -> None:
+    """Refuse what cannot be parsed or made, and names that are there twice, when the settings are loaded.
+
+    Args:
+        filters: of the store's samples, by name.
+        subsets: the subsets.
+        text_is_masked: whether the store's images are scored with their text masked.
 
     Raises:
         PydanticCustomError: says which filter or subset, and what is wrong.
     """
     expressions = {f"filters.{name}": text for name, text in filters.items()}
     expressions |= {f"subsets.{subset.name}": subset.expression for subset in subsets}
+    elsewhere = {f"subsets.{subset.name}" for subset in subsets if STORE not in subset.pools}
     names = [subset.name for subset in subsets]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -122,8 +129,14 @@ def check_selection(filters: Mapping[str, str], subsets: Sequence[Subset]) -> No
         raise PydanticCustomError("reserved", "filters: the name 'uid' is reserved", {})
     for where, text in expressions.items():
         try:
-            parsed(text, filters)
+            columns = parsed(text, filters).columns
         except ExpressionError as error:
             raise PydanticCustomError(
                 "expression", "{where}: {error}", {"where": where, "error": str(error)}
             ) from error
+        if where not in elsewhere and MASKED_SIMILARITY in columns and not text_is_masked:
+            raise PydanticCustomError(
+                "masked",
+                "{where}: reads {column}, which is not made with image_text: null",
+                {"where": where, "column": MASKED_SIMILARITY},
+            )

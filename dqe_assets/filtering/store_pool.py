@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 STORE = "store"
 """How our own store is called where pools are named."""
 
-INPUTS = (
-    *("raw_samples", "image_features", "joint_embeddings", "caption_scores", "masked_similarity", "best_captions"),
-)
+INPUTS = ("raw_samples", "image_features", "joint_embeddings", "caption_scores", "best_captions")
 CORPUS_INPUTS = ("duplicate_clusters",)
 
 CLUSTER_KINDS = ("exact", "perceptual", "semantic", "any")

@@ -36,7 +36,7 @@ CORPUS_MANIFESTS = ("filter_masks",)
 TABLES = (
     *("raw_samples", "image_features", "joint_embeddings", "caption_scores", "caption_preference", "concept_hits"),
     "best_captions",
-    *("text_quality", "image_text", "masked_similarity"),
+    "text_quality",
 )
 
 

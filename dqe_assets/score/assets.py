@@ -107,9 +107,9 @@ def masked_similarity_of(scorer: Scorer) -> Stage:
         ],
         describe=describe.masked_similarity,
         pool=MODEL_POOL,
-        signature=lambda work: work.settings.image_text.fill,
+        signature=lambda work: work.settings.image_text and work.settings.image_text.fill,
     )
-    def masked_similarity(work: Work, scorer: Scorer, image_model: ImageModel) -> pa.Table:
+    def masked_similarity(work: Work, scorer: Scorer, image_model: ImageModel, text_detector: TextDetector) -> pa.Table:
         """T-MARS: how well the original caption fits the image once the text in it is painted over.
 
         Where it fits much less, it was the text that fitted. The filter tmars chooses by this.
@@ -120,10 +120,8 @@ def masked_similarity_of(scorer: Scorer) -> Stage:
             "similarity", scores.filter(pc.equal(scores["caption_source"], ORIGINAL))["similarity"]
         )
         raw = work.store.batches("raw_samples", work.partition, RAW_SAMPLES, RAW_SAMPLES.names, AT_ONCE)
-        fill = work.settings.image_text.fill
-        return scores_without_text(
-            work.read("image_text"), original, raw, scorer, image_model, fill=fill, track=work.track
-        )
+        text = work.read("image_text")
+        return scores_without_text(text, original, raw, scorer, image_model, fill=text_detector.fill, track=work.track)
 
     return masked_similarity
 

@@ -341,7 +341,7 @@ def test_a_killed_client_asks_only_for_what_is_missing(stripes: Path) -> None:
         process.wait()
         before = list(server.asked)
         # A file for each answer.
-        kept = list((stripes / "store" / ASSET / ".unfinished").rglob("*.parquet"))
+        kept = list((stripes / "store" / ASSET / ".unfinished").rglob("*.arrow"))
         assert 9 <= len(before) < 20
         assert kept
     with JudgeServer() as other:
@@ -349,7 +349,7 @@ def test_a_killed_client_asks_only_for_what_is_missing(stripes: Path) -> None:
         make()
     assert len(other.asked) == len(set(other.asked)) == 20 - len(kept)
     assert len(rows()) == 60
-    assert not list((stripes / "store" / ASSET / ".unfinished").rglob("*.parquet"))
+    assert not list((stripes / "store" / ASSET / ".unfinished").rglob("*.arrow"))
 
 
 def test_a_refused_image_is_a_row_with_its_error_and_is_asked_about_again_with_the_rest(stripes: Path) -> None:

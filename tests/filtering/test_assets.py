@@ -212,6 +212,19 @@ def test_without_any_caption_or_filter_everything_else_is_still_made(photos: Pat
             assert connection.sql(f"SELECT count(*) FROM {name}").fetchall() == [(0,)]
 
 
+def test_without_looking_for_text_everything_else_is_made(photos: Path) -> None:
+    configure(photos.parent, image_text=None)
+    assert {"image_text", "masked_similarity"}.isdisjoint(reported())
+    assert make(*reported()) == []
+    with load_settings().warehouse.connect() as connection:
+        assert connection.sql("SELECT count(*) FROM image_text").fetchall() == [(0,)]
+        assert connection.sql("SELECT count(*) FROM best_captions").fetchall() == [(6,)]
+        assert connection.sql("SELECT count(*) FROM filter_masks WHERE basic").fetchall() == [(4,)]
+    configure(photos.parent, image_text=None, filters={"read": "tmars(0.5)"}, subsets=[])
+    with pytest.raises(SettingsError, match=r"filters\.read: reads masked_similarity, .* with image_text: null"):
+        load_settings()
+
+
 def test_a_subset_of_several_pools_says_the_share_of_each_and_keeps_what_both_have_once(photos: Path) -> None:
     configure(photos.parent, subsets=[])
     assert make(*MADE) == []
