@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
-from dqe_assets.report import filter_plots
+from dqe_assets.report import best_plots, filter_plots
 from dqe_assets.settings import load_settings
 
 if TYPE_CHECKING:
@@ -40,7 +41,18 @@ def main() -> None:
         take_graph(browser, arguments.ui)
         take_gallery(browser, arguments.gallery.resolve().as_uri())
         browser.close()
+    draw_best()
     draw_filters()
+
+
+def draw_best() -> None:
+    """How well captions of the embedded sample fit before and after, from the data folder's warehouse."""
+    query = "SELECT original_similarity, similarity, coalesce(independent, true) AS independent FROM best_captions"
+    with load_settings().warehouse.connect() as connection:
+        columns = connection.sql(query).fetchnumpy()
+    before, after = (np.ma.filled(columns[name], np.nan) for name in ("original_similarity", "similarity"))
+    picture = best_plots.before_and_after(before, after, columns["independent"])
+    (IMAGES / "best_captions.png").write_bytes(picture)
 
 
 def draw_filters() -> None:
