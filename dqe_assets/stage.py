@@ -81,15 +81,6 @@ class Work:
         """This shard's table of an input."""
         return self.store.read(asset, self.partition, schema_of(asset), columns)
 
-    def read_side_by_side(self, assets: Sequence[str]) -> pa.Table:
-        """This shard's tables of several inputs as one: their rows are the same samples in the same order."""
-        joined = self.read(assets[0])
-        for asset in assets[1:]:
-            table = self.read(asset, schema_of(asset).names[1:])
-            for name in table.column_names:
-                joined = joined.append_column(name, table[name])
-        return joined
-
     def version_of(self, asset: str) -> str:
         """Fingerprint of this shard's table of an input: another table has another one."""
         return _input_fingerprint(self, asset, self.partition)

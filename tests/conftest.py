@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -14,6 +17,9 @@ from filelock import FileLock
 
 from dqe_assets.settings import Settings, load_settings
 from tests.tiny_clip import make_tiny_clip
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # How long an example takes depends on what else the machine does: no example fails for that.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -105,3 +111,15 @@ def sbu() -> Path:
     if not SBU.is_dir():
         pytest.skip(f"no real SBU data at {SBU}")
     return SBU
+
+
+def killed_run(module: str, call: str, folder: Path, is_far_enough: Callable[[], bool], wait_s: float = 120) -> None:
+    """Run a call of a test module in a process of its own, and kill it once it is far enough."""
+    code = f"import {module} as module; module.{call}"
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment(folder), cwd=ROOT)
+    end = time.monotonic() + wait_s
+    while not is_far_enough() and time.monotonic() < end:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert is_far_enough(), "it never came so far"

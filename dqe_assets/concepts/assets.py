@@ -67,7 +67,7 @@ def concept_hits_of(caption_sources: Sequence[str], synthetic: Sequence[Stage], 
         group="concepts",
         kinds={"parquet", "numpy"},
         code_version="1",
-        inputs=dict.fromkeys(("raw_samples", *tagger.requires, *(captions.name for captions in synthetic))),
+        inputs=dict.fromkeys(("raw_samples", tagger.asset, *(captions.name for captions in synthetic))),
         checks=[
             unique("uid", "item"),
             complete(rows_each=len(caption_sources) + 1),
@@ -88,7 +88,7 @@ def concept_hits_of(caption_sources: Sequence[str], synthetic: Sequence[Stage], 
         counting = settings.counting()
         raw = work.read("raw_samples", ["uid", "status"])
         rows = np.flatnonzero(pc.equal(raw["status"], "ok").to_numpy())
-        samples = work.read_side_by_side(tagger.requires).take(pa.array(rows))
+        samples = work.read(tagger.asset).take(pa.array(rows))
         tags = tag_images(tagger, samples, counting.concepts.names, settings.threshold)["concepts"].combine_chunks()
         return corpus.shard_hits(raw["uid"], work.captions(), tags, rows, counting)
 

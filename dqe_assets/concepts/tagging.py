@@ -25,7 +25,7 @@ def tag_images(
 
     Args:
         tagger: what says how probable they are.
-        samples: the columns of the assets in ``tagger.requires``, of n samples that have an image.
+        samples: the columns of ``tagger.asset``, of n samples that have an image.
         concepts: names.
         threshold: 0 to 1.
         batch_size: samples at a time: bounds the memory, which is a number for each sample and concept.

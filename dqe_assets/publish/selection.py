@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from dqe_assets import schemas
 from dqe_assets.filtering.filters.sql import nodes, syntax
-from dqe_assets.report.relations import meaning
+from dqe_assets.report.relations import literal, meaning
 from dqe_assets.schemas import Column, table_schema
 from dqe_resources.errors import DataQualityError, one_line
 from dqe_resources.warehouse import QueryError
@@ -195,7 +195,7 @@ def published_sql(condition: str, caption: str, *more: str) -> str:
     columns = ", ".join(
         ["s.uid", *(f"s.{name}" for name in more), *(f'{sql} AS "{c.name}"' for sql, c in _FACTS.items())]
     )
-    captions = _BEST if caption == BEST else f"SELECT * FROM captions WHERE caption_source = {_text(caption)}"  # noqa: S608
+    captions = _BEST if caption == BEST else f"SELECT * FROM captions WHERE caption_source = {literal(caption)}"  # noqa: S608
     return f"""
         SELECT {columns}
         FROM (SELECT * FROM samples WHERE status = 'ok' AND ({condition}\n)) s JOIN ({captions}) c USING (uid)
@@ -205,7 +205,7 @@ def published_sql(condition: str, caption: str, *more: str) -> str:
 
 def facts_of(query: Query, selection: Selection, shard: str, rows: np.ndarray) -> pa.Table:
     """What is published of some samples of a shard, in the order of its rows, in the schema ``FACTS``."""
-    places = f'shard = {_text(shard)} AND "row" IN ({", ".join(map(str, rows.tolist()))})'
+    places = f'shard = {literal(shard)} AND "row" IN ({", ".join(map(str, rows.tolist()))})'
     sql = f'SELECT * EXCLUDE "row" FROM ({published_sql(places, selection.caption, _ROW)}) ORDER BY "row"'  # noqa: S608
     return query(sql).select(FACTS.names).cast(FACTS)
 
@@ -224,7 +224,7 @@ def _checked(query: Query, condition: str) -> Any:
     functions = {node["function_name"].lower() for node in nodes(tree) if node["class"] == "FUNCTION"}
     # A function that is called without brackets, such as current_date, looks like a column.
     functions |= {node["column_names"][0].lower() for node in nodes(tree) if node["class"] == "COLUMN_REF"}
-    quoted = ", ".join(map(_text, ("", *sorted(functions))))
+    quoted = ", ".join(map(literal, ("", *sorted(functions))))
     changing = query(
         f"""
         SELECT DISTINCT function_name AS name FROM duckdb_functions()
@@ -301,7 +301,3 @@ def _why_empty(selection: Selection) -> str:
     alone = "; ".join(f"{step.condition} keeps {step.alone:,}" for step in selection.steps)
     by_themselves = "by themselves, " if len(selection.steps) > 1 else ""
     return f"nothing to publish: of {selection.samples:,} samples with an image, {by_themselves}{alone}"
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dqe_assets import schemas
 from dqe_assets.caption.flags import FLAGS
-from dqe_assets.report.relations import Table, View, columns
+from dqe_assets.report.relations import Table, View, columns, occurrences
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -181,22 +181,11 @@ CAPTION_TABLES = (
     ),
 )
 
-_MEANINGS = ", ".join(f"'{flag}': '{meaning}'" for flag, meaning in FLAGS.items())
-
 CAPTION_VIEWS = (
     View(
         "caption_flags",
         "What is wrong with synthetic captions: how many have each flag, by captioner",
-        f"""
-        SELECT f.caption_source, f.flag, MAP {{{_MEANINGS}}}[f.flag] AS meaning, count(*) AS captions,
-            count(*) / any_value(t.total) AS share, arg_min(c.caption, f.uid) AS example
-        FROM (SELECT uid, caption_source, unnest(flags) AS flag FROM caption_generation) f
-        JOIN (
-            SELECT caption_source, count(flags) AS total FROM caption_generation GROUP BY ALL
-        ) t USING (caption_source)
-        JOIN captions c USING (uid, caption_source)
-        GROUP BY f.caption_source, f.flag ORDER BY f.caption_source, captions DESC, f.flag
-        """,  # noqa: S608
+        occurrences("caption_generation", "flags", "flag", FLAGS),
         {
             "flag": "what is wrong",
             "meaning": "what that means",

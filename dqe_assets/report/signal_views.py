@@ -5,7 +5,7 @@ from __future__ import annotations
 from dqe_assets import schemas
 from dqe_assets.caption.flags import FLAGS
 from dqe_assets.report.planted import EXTREME_ASPECT, SMALL_SIDE
-from dqe_assets.report.relations import Table, View, columns
+from dqe_assets.report.relations import Table, View, columns, meaning_of, occurrences
 from dqe_assets.score.patterns import PATTERNS
 from dqe_assets.score.text_quality import ENGLISH
 
@@ -105,10 +105,6 @@ DECISIVE = ("file_name", "placeholder", "only_hashtags", "no_letters", "empty", 
 
 _OTHER_LANGUAGE = f"language <> '{ENGLISH}' AND language_probability > 0.5"
 _SIGNALS = tuple(dict.fromkeys(signal for signal, _ in REASONS.values()))
-_REASON_MEANINGS = ", ".join(
-    f"'{name}': '{meaning.replace(chr(39), chr(39) * 2)}'" for name, (_, meaning) in REASONS.items()
-)
-_PATTERN_MEANINGS = ", ".join(f"'{name}': '{pattern.meaning}'" for name, pattern in PATTERNS.items())
 _SAID = {
     "low_similarity": f"rank <= {LOWEST}",
     "fits_by_its_text": f"rank > {LOWEST} AND masked_rank <= {LOWEST} AND masked_similarity < similarity",
@@ -169,15 +165,9 @@ SIGNAL_VIEWS = (
     View(
         "caption_patterns",
         "What captions are or hold that is no description: how many of each source, and one of them",
-        f"""
-        SELECT p.caption_source, p.pattern, MAP {{{_PATTERN_MEANINGS}}}[p.pattern] AS meaning, count(*) AS captions,
-            count(*) / any_value(t.total) AS share, arg_min(c.caption, p.uid) AS example
-        FROM (SELECT uid, caption_source, unnest(patterns) AS pattern FROM text_quality) p
-        JOIN (SELECT caption_source, count(patterns) AS total FROM text_quality GROUP BY ALL) t USING (caption_source)
-        JOIN captions c USING (uid, caption_source)
-        GROUP BY p.caption_source, p.pattern
-        ORDER BY p.caption_source <> 'original', p.caption_source, captions DESC, p.pattern
-        """,  # noqa: S608
+        occurrences(
+            "text_quality", "patterns", "pattern", {name: pattern.meaning for name, pattern in PATTERNS.items()}
+        ),
         {
             "pattern": "what was found",
             "meaning": "what that means",
@@ -237,8 +227,10 @@ SIGNAL_VIEWS = (
     ),
 )
 
+_MEANING = meaning_of("reason", {name: means for name, (_, means) in REASONS.items()})
+
 SUSPECTS_REPORT = f"""
-SELECT caption_source AS source, reason, count(*) AS suspects, MAP {{{_REASON_MEANINGS}}}[reason] AS meaning
+SELECT caption_source AS source, reason, count(*) AS suspects, {_MEANING} AS meaning
 FROM (SELECT caption_source, unnest(reasons) AS reason FROM suspects)
 GROUP BY caption_source, reason
 QUALIFY row_number() OVER (PARTITION BY caption_source ORDER BY suspects DESC, reason) <= 5

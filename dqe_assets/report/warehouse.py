@@ -39,7 +39,7 @@ from dqe_assets.report.refining_views import (
     REFINING_TABLE,
     REFINING_VIEW,
 )
-from dqe_assets.report.relations import Table, View, columns, meaning
+from dqe_assets.report.relations import Table, View, columns, literal, meaning
 from dqe_assets.report.score_views import (
     LONG_CAPTIONS,
     LONG_COLUMNS,
@@ -881,7 +881,7 @@ def _register_inputs(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInp
         else:
             register(view, pa.schema([schema.field(name) for name in columns]).empty_table())
     written = [
-        (_text(asset.removeprefix(CAPTIONS_ASSET)), _parquet(files))
+        (literal(asset.removeprefix(CAPTIONS_ASSET)), _parquet(files))
         for asset, files in sorted(inputs.assets.items())
         if asset.startswith(CAPTIONS_ASSET) and files
     ]
@@ -948,16 +948,12 @@ FROM raw_samples
 
 def _parquet(files: Sequence[Path | str]) -> str:
     escaped = (str(file).replace("[", "[[]").replace("*", "[*]").replace("?", "[?]") for file in files)
-    return f"read_parquet([{', '.join(map(_text, escaped))}], hive_partitioning = false)"
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+    return f"read_parquet([{', '.join(map(literal, escaped))}], hive_partitioning = false)"
 
 
 def _comment(
     connection: duckdb.DuckDBPyConnection, kind: str, name: str, comment: str, columns: dict[str, str]
 ) -> None:
-    connection.execute(f"COMMENT ON {kind} {name} IS {_text(comment)}")
+    connection.execute(f"COMMENT ON {kind} {name} IS {literal(comment)}")
     for column, means in columns.items():
-        connection.execute(f'COMMENT ON COLUMN {name}."{column}" IS {_text(means)}')
+        connection.execute(f'COMMENT ON COLUMN {name}."{column}" IS {literal(means)}')

@@ -119,7 +119,7 @@ def masked_similarity_of(scorer: Scorer) -> Stage:
         original = embeddings.filter(pc.equal(embeddings["item"], ORIGINAL)).append_column(
             "similarity", scores.filter(pc.equal(scores["caption_source"], ORIGINAL))["similarity"]
         )
-        raw = work.store.batches("raw_samples", work.partition, RAW_SAMPLES, RAW_SAMPLES.names, AT_ONCE)
+        raw = work.store.batches("raw_samples", work.partition, RAW_SAMPLES, ["uid", "image"], AT_ONCE)
         text = work.read("image_text")
         return scores_without_text(text, original, raw, scorer, image_model, fill=text_detector.fill, track=work.track)
 

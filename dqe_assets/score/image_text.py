@@ -107,11 +107,11 @@ def covered(corners: Sequence[NDArray[np.float32]], size: tuple[int, int]) -> ND
         corners: of each region, float32 [4, 2], shares of width and height.
         size: width and height.
     """
-    mask = Image.new("1", size)
-    canvas = ImageDraw.Draw(mask)
+    mask = np.zeros((size[1], size[0]), bool)
     for one in corners:
-        canvas.polygon(list(map(tuple, (one * size - 0.5).tolist())), fill=1)
-    return np.array(mask, bool)
+        box, inside = _drawn(one, size, 0)
+        mask[box] |= inside
+    return mask
 
 
 def without_text(

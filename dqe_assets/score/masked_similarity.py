@@ -34,6 +34,8 @@ MASKED_SIDE = 1024
 AT_ONCE = 32
 """Masked images in memory at once."""
 
+_READ = pa.schema([RAW_SAMPLES.field("uid"), RAW_SAMPLES.field("image")])
+
 
 def masked_similarity(
     text: pa.Table,
@@ -54,7 +56,7 @@ def masked_similarity(
         text: ``IMAGE_TEXT``, n rows.
         scored: of the original captions, n rows: similarity, and embedding, truncated and parts of
             ``JOINT_EMBEDDINGS``.
-        raw: ``RAW_SAMPLES``, n rows in batches.
+        raw: columns uid and image of ``raw_samples``, n rows in batches.
         scorer: what the similarities were measured by.
         image_model: the backbone of ``image_features``.
         fill: what text is painted over with, as in ``without_text``.
@@ -69,7 +71,7 @@ def masked_similarity(
     tracked = track(pictures, len(rows))
     vectors = [np.empty((0, scorer.dimension), np.float32)]
     while chunk := list(islice(tracked, AT_ONCE)):
-        vectors.append(scorer.embed_images(read_by(scorer, pa.Table.from_pylist(chunk, RAW_SAMPLES), image_model)))
+        vectors.append(scorer.embed_images(read_by(scorer, pa.Table.from_pylist(chunk, _READ), image_model)))
     captions = scored.take(pa.array(rows))
     # Through 16 bits, as the vectors of the images themselves were stored.
     seen = np.concatenate(vectors).astype(np.float16).astype(np.float32)

@@ -32,7 +32,7 @@ class LabelsTagger(Tagger):
     """
 
     kind: ClassVar[str] = "labels"
-    requires: ClassVar[tuple[str, ...]] = ("image_features",)
+    asset: ClassVar[str] = "image_features"
 
     def signature(self) -> dict[str, Any]:
         """The recipe and the backbone."""

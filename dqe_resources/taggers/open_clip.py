@@ -31,7 +31,7 @@ class OpenClipTagger(OpenClipSettings, Tagger):
     """
 
     kind: ClassVar[str] = "open_clip"
-    requires: ClassVar[tuple[str, ...]] = ("raw_samples",)
+    asset: ClassVar[str] = "raw_samples"
 
     prompts: Annotated[tuple[str, ...], Field(min_length=1)] = ("a photo of a {}.",)
     """What is said of a concept, which stands for {}; of several the mean direction counts."""

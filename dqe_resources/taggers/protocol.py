@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Tagger(Component):
     """Says how probable it is that an image shows each of a list of concepts, as RAM++ does in the paper."""
 
-    requires: ClassVar[tuple[str, ...]]
-    """The assets it reads: ``raw_samples`` for a model that sees images, or ``image_features``."""
+    asset: ClassVar[str]
+    """The asset that it reads: ``raw_samples`` for a model that sees images, or ``image_features``."""
 
     @property
     @abstractmethod
@@ -35,7 +35,7 @@ class Tagger(Component):
         """The probability of each concept in each image.
 
         Args:
-            samples: the columns of the assets in ``requires``, of n samples that have an image; a batch.
+            samples: the columns of ``asset``, of n samples that have an image; a batch.
             concepts: names of C concepts.
 
         Returns:

@@ -5,12 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,10 +26,11 @@ from dqe_resources.captioners.protocol import CaptionerError
 from dqe_resources.storage import Stamp
 from tests.caption.judging import JudgeServer, answer_of, shown
 from tests.caption_server import CaptionServer, jpeg
-from tests.conftest import environment
+from tests.conftest import killed_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from dqe_assets.stage import Verdict
 
@@ -330,15 +326,7 @@ def test_a_killed_client_asks_only_for_what_is_missing(stripes: Path) -> None:
 
     with CaptionServer(slowly) as server:
         configure(stripes, server.url, concurrency=2)
-        code = "from tests.caption.test_judging import make; make()"
-        process = subprocess.Popen(
-            [sys.executable, "-c", code], env=environment(stripes), cwd=Path(__file__).parents[2]
-        )
-        end = time.monotonic() + 60
-        while len(server.asked) < 9 and time.monotonic() < end:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        killed_run(__name__, "make()", stripes, lambda: len(server.asked) >= 9)
         before = list(server.asked)
         # A file for each answer.
         kept = list((stripes / "store" / ASSET / ".unfinished").rglob("*.arrow"))

@@ -5,12 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,10 +38,11 @@ from dqe_assets.settings import SettingsError, load_settings
 from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import CaptionerError, Sample
 from tests.caption_server import CaptionServer
-from tests.conftest import environment, make_data_folder
+from tests.conftest import environment, killed_run, make_data_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from dqe_assets.caption.refining import Request
     from dqe_assets.stage import Verdict
@@ -509,14 +505,10 @@ def test_a_killed_run_asks_nothing_twice(shard: Path) -> None:
         server.answer = stalls
         settings = {"captioner": "vlm", "below": 1.0, "candidates": 2, "rounds": 3}
         configure(shard, server.url, settings, concurrency=1, checkpoint_every=1)
-        code = "from tests.caption.test_refining import make; make('refined_captions')"
-        process = subprocess.Popen([sys.executable, "-c", code], env=environment(shard), cwd=Path(__file__).parents[2])
         kept = shard / "store" / "refined_captions" / ".unfinished"
-        end = time.monotonic() + 120
-        while len(list(kept.rglob("*.parquet"))) < stall_at - 1 and time.monotonic() < end:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        killed_run(
+            __name__, "make('refined_captions')", shard, lambda: len(list(kept.rglob("*.arrow"))) >= stall_at - 1
+        )
         asked = len(server.requests)
         assert asked == stall_at, "in the second round"
         verdicts, _ = make("refined_captions")
@@ -525,7 +517,7 @@ def test_a_killed_run_asks_nothing_twice(shard: Path) -> None:
     table = refined()
     assert table.num_rows == len(questions) - 1, "all but the one that had no answer yet"
     assert pc.max(table["round"]).as_py() == 3
-    assert not list(kept.rglob("*.parquet"))
+    assert not list(kept.rglob("*.arrow"))
 
 
 def test_what_failed_is_asked_again_after_a_check_that_failed_and_the_rest_is_kept(shard: Path) -> None:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -24,10 +20,11 @@ from dqe_assets.settings import load_settings
 from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import Caption, Captioner, CaptionerError, Sample
 from tests.caption_server import CaptionServer, caption_of, jpeg
-from tests.conftest import environment
+from tests.conftest import killed_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from dqe_assets.stage import Verdict
 
@@ -119,15 +116,7 @@ def test_a_killed_client_asks_only_for_what_is_missing(stripes: Path) -> None:
 
     with CaptionServer(slowly) as server:
         serve(stripes, server, concurrency=2, checkpoint_every=10)
-        code = "from tests.caption.test_synthetic import make; make()"
-        process = subprocess.Popen(
-            [sys.executable, "-c", code], env=environment(stripes), cwd=Path(__file__).parents[2]
-        )
-        end = time.monotonic() + 60
-        while len(server.asked) < 35 and time.monotonic() < end:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        killed_run(__name__, "make()", stripes, lambda: len(server.asked) >= 35)
         before = list(server.asked)
         assert 35 <= len(before) < PHOTOS
         server.asked.clear()

@@ -19,7 +19,7 @@ class Stored(Tagger):
     """Gives what the samples say themselves."""
 
     kind: ClassVar[str] = "stored"
-    requires: ClassVar[tuple[str, ...]] = ("image_features",)
+    asset: ClassVar[str] = "image_features"
     model: ClassVar[str] = "stored"
     backbones: ClassVar[frozenset[str]] = frozenset()
 

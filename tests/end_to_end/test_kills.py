@@ -68,6 +68,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_store(
     assert set(statuses) == {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE}, "no run is left as running"
     assert statuses[dg.DagsterRunStatus.FAILURE] >= len(disturbed) // 2
     assert store_files(data) == store_files(finished)
+    assert not list((data / "store").rglob("*.arrow")), "nothing unfinished is left"
     captions = "SELECT uid, caption_source, caption, similarity FROM captions ORDER BY ALL"
     assert query(data, captions) == query(finished, captions)
     assert (data / "gallery.html").read_bytes() == (finished / "gallery.html").read_bytes()

@@ -415,4 +415,4 @@ def test_killed_at_random_moments_it_ends_with_the_same_table(
     good = server.times("good")
     make(force=True)
     assert server.times("good") == good, "no good image is fetched twice once its shard is written"
-    assert not list(folder.glob("store/**/.unfinished/**/*.parquet"))
+    assert not list(folder.glob("store/**/.unfinished/**/*.arrow"))

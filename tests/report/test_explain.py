@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +16,7 @@ from dqe_assets.filtering.one_sample import filter_steps, is_in_subset
 from dqe_assets.filtering.subset import format_uids, read_subset
 from dqe_assets.report.explain import explanation, glance
 from dqe_assets.report.warehouse import Section, build_warehouse
-from dqe_assets.schemas import filter_masks_schema
+from dqe_assets.schemas import filter_masks_schema, schema_of
 from dqe_resources.warehouse import Warehouse
 from tests.conftest import dqe
 from tests.report.make_store import make_store
@@ -32,6 +35,31 @@ def by_title(sections: list[Section]) -> dict[str, list[dict[str, Any]]]:
 
 def fields(rows: list[dict[str, Any]]) -> dict[str, str]:
     return {row["field"]: row["value"] for row in rows}
+
+
+def test_judgements_and_rounds_are_told_where_there_are_any(opened: Settings, tmp_path: Path) -> None:
+    store = make_store(tmp_path, shards=1)
+    sample = pq.read_table(store.inputs.assets["raw_samples"][0], columns=["uid", "image_name"]).to_pylist()[0]
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    reasons = dict.fromkeys(("faithful", "complete", "fluent", "invents_nothing"), "as it is")
+    marks = {"faithful": 4, "complete": 3, "fluent": 5, "invents_nothing": 4, "overall": 4.0, "reasons": reasons}
+    request = {"place": 1, "finish_reason": "stop", "model": "judge", "prompt_hash": "0", "finished_at": moment}
+    tokens = {"prompt_tokens": 9, "completion_tokens": 9, "attempts": 1}
+    asked = {"round": 1, "candidate": 0, "reason": "below", "caption": "a better one", "finish_reason": "stop"}
+    found = {"similarity": 0.5, "previous_similarity": 0.1, "accepted": True, "independent": True, "model": "vlm"}
+    of_sample = {"uid": sample["uid"], "caption_source": "vlm"}
+    made = {"caption_judgements": marks | request | tokens, "refined_captions": asked | found}
+    assets = dict(store.inputs.assets)
+    for asset, row in made.items():
+        pq.write_table(pa.Table.from_pylist([of_sample | row], schema_of(asset)), tmp_path / f"{asset}.parquet")
+        assets[asset] = [tmp_path / f"{asset}.parquet"]
+    warehouse = Warehouse(path=tmp_path / "made.duckdb")
+    warehouse.rebuild(lambda connection: build_warehouse(connection, replace(store.inputs, assets=assets)))
+    settings = opened.model_copy(update={"warehouse": warehouse})
+    tables = by_title(explanation(settings, sample["image_name"]))
+    assert [(row["caption_source"], row["overall"]) for row in tables["Judgements"]] == [("vlm", 4.0)]
+    (answer,) = tables["Asked for again"]
+    assert (answer["caption"], answer["accepted"], answer["reason"]) == ("a better one", True, "below")
 
 
 def test_a_glance_is_the_record_the_captions_and_the_best_of_them(opened: Settings) -> None:

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
@@ -90,6 +90,7 @@ def test_an_image_that_is_all_text_becomes_its_mean() -> None:
 
 
 @given(QUADS, st.integers(1, 40), st.integers(1, 40), st.sampled_from(["surrounding_mean", "image_mean"]))
+@example([np.float32([[0.375, 0.375], [0.75, 0.0], [0.25, 0.875], [0.125, 0.0]])], 20, 33, "surrounding_mean")
 def test_whatever_the_regions_nothing_outside_them_changes(
     corners: list[np.ndarray], width: int, height: int, fill: str
 ) -> None:
