@@ -13,8 +13,8 @@ import resource
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -113,6 +113,14 @@ class Work:
         return progress.track(items, self.meter(total))
 
 
+Batches = Generator[pa.RecordBatch, None, None]
+"""A large table in parts. Closed before its end, it stops whatever it has set going."""
+
+
+class StartOverError(Exception):
+    """Raised among batches: those before it do not hold. The function is called again, and knows better then."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a check found: whether it holds, in words, with the values that say so."""
@@ -149,7 +157,7 @@ class Stage:
     """An asset of the platform. See ``stage`` for what the attributes mean."""
 
     name: str
-    function: Callable[..., pa.Table | Iterator[pa.RecordBatch] | Facts]
+    function: Callable[..., pa.Table | Batches | Facts]
     inputs: tuple[str, ...]
     group: str
     kinds: frozenset[str]
@@ -233,8 +241,7 @@ class Stage:
             # Before the inputs are read: what changes meanwhile must not count as what went in.
             version = self.fingerprint(work, components)
             with _uncollected():
-                made = self.function(replace(work, version=version, force=force), **components)
-                stored, output, verdicts = self._store(work, made, version)
+                stored, output, verdicts = self._made(replace(work, version=version, force=force), components)
             work.checkpoint.clear()
         else:
             output = self._stored_output(work, stored.stamp)
@@ -252,10 +259,17 @@ class Stage:
         )
         return stored, metadata, verdicts
 
-    def _store(
-        self, work: Work, made: pa.Table | Iterator[pa.RecordBatch] | Facts, version: str
+    def _made(
+        self, work: Work, components: Mapping[str, Component]
     ) -> tuple[StoredPartition, pa.Table | Facts, dict[str, Verdict]]:
-        """Check and store what was made; returns it without images, if it came in batches, and the verdicts."""
+        """Make, check and store; returns the output without images, if it came in batches, and the verdicts."""
+        while True:
+            with suppress(StartOverError):
+                return self._store(work, self.function(work, **components), work.version)
+
+    def _store(
+        self, work: Work, made: pa.Table | Batches | Facts, version: str
+    ) -> tuple[StoredPartition, pa.Table | Facts, dict[str, Verdict]]:
         if isinstance(made, Facts):
             stamp, verdicts = self._checked(work, made, version)
             work.store.write_manifest(self.name, work.partition, stamp)
@@ -271,9 +285,7 @@ class Stage:
             raise StorageError(f"{work.store.path(self.name, work.partition)}: vanished as soon as it was written")
         return stored, output, verdicts
 
-    def _store_batches(
-        self, work: Work, batches: Iterator[pa.RecordBatch], version: str
-    ) -> tuple[pa.Table, dict[str, Verdict]]:
+    def _store_batches(self, work: Work, batches: Batches, version: str) -> tuple[pa.Table, dict[str, Verdict]]:
         """Write batches as they come: only what is looked at afterwards, which is not the images, stays in memory."""
         schema = schema_of(self.name)
         small: list[pa.RecordBatch] = []
@@ -292,7 +304,8 @@ class Stage:
         def table() -> pa.Table:
             return pa.Table.from_batches(small, pa.schema([schema.field(name) for name in self._looked_at]))
 
-        work.store.write_batches(self.name, work.partition, passing(), schema, stamp)
+        with closing(batches):
+            work.store.write_batches(self.name, work.partition, passing(), schema, stamp)
         # Arrow holds on to what it has freed, in each thread: the next partition would begin with it.
         pa.default_memory_pool().release_unused()
         return table(), verdicts
@@ -413,7 +426,7 @@ def stage(  # noqa: PLR0913
     signature: Callable[[Work], Any] | None = None,
     intact: Callable[[Work, Stamp], bool] | None = None,
     content: Callable[[pa.Table], Any] | None = None,
-) -> Callable[[Callable[..., pa.Table | Iterator[pa.RecordBatch] | Facts]], Stage]:
+) -> Callable[[Callable[..., pa.Table | Batches | Facts]], Stage]:
     """Make a stage of a function ``(work, **resources) -> table, batches of a large table, or Facts``.
 
     Args:
@@ -435,7 +448,7 @@ def stage(  # noqa: PLR0913
             another output.
     """
 
-    def decorate(function: Callable[..., pa.Table | Iterator[pa.RecordBatch] | Facts]) -> Stage:
+    def decorate(function: Callable[..., pa.Table | Batches | Facts]) -> Stage:
         parameters = list(inspect.signature(function).parameters)[1:]
         return Stage(
             name=name or function.__name__,

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -36,6 +37,8 @@ UNPARTITIONED = "all"
 """File name of the one partition of an asset that has no partitions."""
 
 _STAMP = b"dqe"
+_STALE_SECONDS = 86_400
+
 ROW_GROUP_BYTES = 16 << 20
 """Of a table with images."""
 
@@ -315,23 +318,26 @@ class Store:
             replace_file(Path(path), write)
             return
         try:
-            # An object appears in an object store only once it is whole.
-            with self.filesystem.open(path, "wb") as target:
-                write(target)
+            # First on this machine: an object then appears only once it is whole, whatever goes wrong before.
+            with tempfile.TemporaryDirectory() as folder:
+                local = Path(folder) / "object"
+                with local.open("wb") as target:
+                    write(target)
+                self.filesystem.put_file(str(local), path)
         except OSError as error:
             raise StorageError(f"{path}: cannot be written ({error})") from error
 
     def sweep(self) -> int:
         """Remove temporary files that killed writers left behind; returns how many.
 
-        Only files older than an hour go: a younger one may still be being written.
+        Only files that have not changed for a day go: another may still be being written, as its rows come.
         """
         if not self.is_local:
             return 0
         stale = [
             path
             for path in Path(self._location[1]).glob("**/.*.tmp")
-            if datetime.now(UTC).timestamp() - path.stat().st_mtime > 3600
+            if datetime.now(UTC).timestamp() - path.stat().st_mtime > _STALE_SECONDS
         ]
         for path in stale:
             path.unlink(missing_ok=True)

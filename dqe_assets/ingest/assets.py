@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from dqe_assets import describe
 from dqe_assets.ingest.checks import RAW_SAMPLES_CHECKS, shard_source
 from dqe_assets.ingest.raw import raw_samples as make_raw_samples
-from dqe_assets.ingest.remote import fetched_rows
+from dqe_assets.ingest.remote import Fetches
 from dqe_assets.stage import Work, stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pyarrow as pa
+
+    from dqe_assets.stage import Batches
 
 
 def _source_state(work: Work) -> Any:
@@ -40,7 +40,7 @@ def _found(table: pa.Table) -> Any:
     signature=_source_state,
     content=_found,
 )
-def raw_samples(work: Work) -> Iterator[pa.RecordBatch]:
+def raw_samples(work: Work) -> Batches:
     """Every row of the source's shard with its image, or with the reason why it has none."""
     source = shard_source(work)
     shard = source.shard(work.partition or "")
@@ -49,6 +49,6 @@ def raw_samples(work: Work) -> Iterator[pa.RecordBatch]:
         source=source.name,
         shard=source.key(shard.index),
         limits=work.settings.images,
-        fetch=lambda wanted: fetched_rows(work, wanted, shard.rows),
+        fetch=lambda wanted: Fetches(work, wanted, shard.rows),
         track=lambda rows: work.track(rows, shard.rows),
     )

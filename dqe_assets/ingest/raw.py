@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,16 +21,15 @@ from dqe_resources.storage import ROW_GROUP_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from dqe_assets.ingest.kept import Kept
     from dqe_assets.ingest.outcomes import Outcome
+    from dqe_assets.ingest.remote import Fetches
     from dqe_assets.ingest.rows import SourceRow
     from dqe_assets.settings import ImageLimits
+    from dqe_assets.stage import Batches
 
     Numbered = tuple[int, str, SourceRow]
 
 T = TypeVar("T")
-
-_BATCHES_AHEAD = 2
 
 _ROW_BYTES = 1024
 """What a row counts beside its image, in the size of a batch."""
@@ -51,24 +51,25 @@ def raw_samples(
     source: str,
     shard: str,
     limits: ImageLimits,
-    fetch: Callable[[Iterator[tuple[str, SourceRow]]], tuple[Kept, frozenset[str]]],
+    fetch: Callable[[Iterator[tuple[str, SourceRow]]], Fetches],
     track: Callable[[Iterable[SourceRow]], Iterable[SourceRow]] = iter,
-) -> Iterator[pa.RecordBatch]:
+) -> Batches:
     """One row of ``RAW_SAMPLES`` for each row of the source, in order, in batches of a like number of bytes.
 
-    Images that are to be fetched are fetched when the first of them is due, all at once; batches are then made of what
-    has been kept in files.
+    Images that are to be fetched are fetched from when the first of them is due, many at once, and kept in files; a
+    batch is made of those as soon as all of its rows are there, while others are still being fetched.
 
     Args:
         rows: gives the rows, the same each time: an image as bytes, as the path of a file, or as a URL.
         source: name of the source.
         shard: partition key.
         limits: what is refused before it is decoded, and made smaller after.
-        fetch: fetches rows, given with their uids; returns their outcomes, and the digests of placeholders.
+        fetch: fetches rows, given with their uids.
         track: reports progress over rows that are not fetched.
 
     Raises:
         DataQualityError: the source gave other rows when it was read again.
+        StartOverError: what was taken for an image in an earlier batch was found to be a placeholder.
     """
 
     def numbered(some: Iterable[SourceRow]) -> Iterator[Numbered]:
@@ -91,11 +92,12 @@ def raw_samples(
         yield _batch([one for one, _ in chunk], outcomes, source, shard)
     if not first_fetched:
         return
-    kept, placeholders = fetch((uid, row) for _, uid, row in numbered(rows()) if is_fetched(row))
+    fetches = fetch((uid, row) for _, uid, row in numbered(rows()) if is_fetched(row))
 
     def from_kept(some: list[Numbered]) -> pa.RecordBatch:
         is_kept = np.array([is_fetched(row) for _, _, row in some])
-        found = _judged(kept.read([(uid, row.url) for _, uid, row in some if is_fetched(row)]), placeholders)
+        kept = fetches.read([(uid, row.url) for _, uid, row in some if is_fetched(row)])
+        found = _judged(kept, fetches.placeholders)
         if is_kept.all():
             return _batch(some, found, source, shard)
         own = [outcome for _, outcome in with_own(one for one in some if not is_fetched(one[2]))]
@@ -104,8 +106,9 @@ def raw_samples(
         return _batch(some, both.take(pa.array(places)), source, shard)
 
     rest = (one for one in numbered(rows()) if one[0] >= first_fetched[0])
-    # The next batches are read while one is being written.
-    yield from ordered_map(from_kept, _chunks(rest, lambda one: _kept_size(one, kept)), ahead=_BATCHES_AHEAD)
+    with closing(fetches):
+        yield from map(from_kept, _chunks(rest, lambda one: _fetched_size(one, fetches)))
+        fetches.finish()
 
 
 def _batch(some: list[Numbered], outcomes: pa.Table, source: str, shard: str) -> pa.RecordBatch:
@@ -140,16 +143,16 @@ def _judged(outcomes: pa.Table, placeholders: frozenset[str]) -> pa.Table:
     return both.take(pa.array(places))
 
 
-def _kept_size(one: Numbered, kept: Kept) -> int:
+def _fetched_size(one: Numbered, fetches: Fetches) -> int:
     number, uid, row = one
     if not is_fetched(row):
         return _ROW_BYTES
-    if (uid, row.url) not in kept:
+    if not fetches.wait_for((uid, row.url)):
         raise DataQualityError(
             f"row {number} ({row.key}) was not there when the images were fetched: the source's files were changed "
             "meanwhile; run the same command again"
         )
-    return _ROW_BYTES + kept.size((uid, row.url))
+    return _ROW_BYTES + fetches.size((uid, row.url))
 
 
 def _size_of(outcome: Outcome) -> int:

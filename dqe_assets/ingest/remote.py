@@ -3,69 +3,134 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from dqe_assets.ingest.kept import Kept
 from dqe_assets.ingest.outcomes import OUTCOMES, host_of
+from dqe_assets.stage import StartOverError
 from dqe_resources.storage import StorageError, fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from dqe_assets.ingest.fetch.shard import Canary, Wanted
+    import pyarrow as pa
+
+    from dqe_assets.ingest.fetch.shard import Canary, Steps, Wanted
     from dqe_assets.ingest.kept import Key
     from dqe_assets.stage import Work
     from dqe_resources.checkpoint import Checkpoint
 
+_END = object()
 
-def fetched_rows(work: Work, wanted: Iterator[Wanted], shard_rows: int) -> tuple[Kept, frozenset[str]]:
-    """Fetch what is not kept from before: from an unfinished run, or from the shard's table as it was.
+
+class Fetches:
+    """Outcomes of the rows of a shard that are fetched: those kept from before at once, the others as they come.
+
+    What is kept comes from an unfinished run, or from the shard's table as it was.
 
     Args:
         work: the shard.
         wanted: the rows to be fetched, with their uids.
         shard_rows: rows in the shard.
 
-    Returns:
-        The outcomes of all of them, and the digests of what is a placeholder.
-
-    Raises:
-        CanaryError: too few of the source's first rows have an image.
-        StorageError: the store cannot be written.
+    Attributes:
+        placeholders: the digests of what is known to be a placeholder: without those that this run may yet find.
     """
-    # Only a shard with something to fetch has to load what fetches it.
-    from dqe_assets.ingest.fetch.shard import fetch_rows
 
-    settings = work.settings
-    # What was fetched stays good when the list or a setting has changed meanwhile: rows are known by uid and URL.
-    checkpoint = replace(work.checkpoint, version=fingerprint(OUTCOMES.to_string()))
-    kept = _kept_before(work, checkpoint)
-    captions: dict[Key, str | None] = {}
+    def __init__(self, work: Work, wanted: Iterator[Wanted], shard_rows: int) -> None:
+        self._work = work
+        self._steps: Steps
+        # What was fetched stays good when the list or a setting has changed meanwhile: rows are known by uid and URL.
+        self._checkpoint = replace(work.checkpoint, version=fingerprint(OUTCOMES.to_string()))
+        self._kept = _kept_before(work, self._checkpoint)
+        self._captions: dict[Key, str | None] = {}
+        canary = self._canary(wanted) if _has_canary(work, shard_rows) else None
+        rest = self._missing(wanted)
+        first = list(islice(rest, 1))
+        if first or (canary and canary.wanted):
+            self._steps = self._fetched(chain(first, rest), canary, shard_rows)
+            self.placeholders = frozenset(work.settings.fetching.placeholders.sha256)
+        else:
+            self._steps = (None for _ in ())
+            self.placeholders = self._all_placeholders()
 
-    def missing(some: Iterable[Wanted]) -> Iterator[Wanted]:
-        for uid, row in some:
-            captions[uid, row.url] = row.caption
-            if (uid, row.url) not in kept:
+    def wait_for(self, key: Key) -> bool:
+        """Wait until there is an outcome of a row; returns whether there is one.
+
+        Raises:
+            CanaryError: too few of the source's first rows have an image.
+            StorageError: the store cannot be written.
+        """
+        while key not in self._kept:
+            if next(self._steps, _END) is _END:
+                return False
+        return True
+
+    def size(self, key: Key) -> int:
+        """Bytes of the image of a row that was waited for."""
+        return self._kept.size(key)
+
+    def read(self, keys: Sequence[Key]) -> pa.Table:
+        """The outcomes of rows that were waited for, in the schema ``OUTCOMES``; any thread may ask.
+
+        Raises:
+            StorageError: a file is damaged.
+        """
+        return self._kept.read(keys)
+
+    def finish(self) -> None:
+        """Wait for all rows.
+
+        Raises:
+            CanaryError, StorageError: as ``wait_for``.
+            StartOverError: what was taken for an image has turned out to be a placeholder.
+        """
+        for _ in self._steps:
+            pass
+        if not self._all_placeholders() <= self.placeholders:
+            raise StartOverError
+
+    def close(self) -> None:
+        """Stop; what has been fetched is kept."""
+        self._steps.close()
+
+    def _fetched(self, wanted: Iterator[Wanted], canary: Canary | None, shard_rows: int) -> Steps:
+        # Only a shard with something to fetch has to load what fetches it.
+        from dqe_assets.ingest.fetch.shard import fetch_rows
+
+        settings, kept = self._work.settings, self._kept
+        meter, before = self._work.meter(shard_rows), len(kept)
+
+        def watch(reasons: Counter[str]) -> None:
+            meter.update(min(before + reasons.total(), shard_rows), _in_words(reasons))
+
+        steps = fetch_rows(wanted, settings.fetching, settings.images, self._checkpoint, canary, watch)
+        with closing(steps):
+            for _ in steps:
+                kept.add_checkpoint(self._checkpoint)
+                yield
+
+    def _missing(self, wanted: Iterable[Wanted]) -> Iterator[Wanted]:
+        for uid, row in wanted:
+            self._captions[uid, row.url] = row.caption
+            if (uid, row.url) not in self._kept:
                 yield uid, row
 
-    canary = _canary(work, wanted, kept, missing) if _has_canary(work, shard_rows) else None
-    rest = missing(wanted)
-    first = list(islice(rest, 1))
-    if first or (canary and canary.wanted):
-        meter, before = work.meter(shard_rows), len(kept)
-        fetch_rows(
-            chain(first, rest),
-            settings.fetching,
-            settings.images,
-            checkpoint,
-            canary,
-            lambda reasons: meter.update(min(before + reasons.total(), shard_rows), _in_words(reasons)),
-        )
-        kept.add_checkpoint(checkpoint)
-    rules = settings.fetching.placeholders
-    return kept, kept.placeholders(captions, rules.same_bytes) | frozenset(rules.sha256)
+    def _canary(self, wanted: Iterator[Wanted]) -> Canary:
+        from dqe_assets.ingest.fetch.shard import Canary
+
+        settings, kept = self._work.settings, self._kept
+        source = settings.source_of(self._work.partition or "")
+        head = list(islice(wanted, settings.fetching.canary_rows))
+        known = Counter((kept.reason((uid, row.url)), host_of(row.url)) for uid, row in head if (uid, row.url) in kept)
+        return Canary(source.name, source.min_success_rate, list(self._missing(head)), known)
+
+    def _all_placeholders(self) -> frozenset[str]:
+        rules = self._work.settings.fetching.placeholders
+        return self._kept.placeholders(self._captions, rules.same_bytes) | frozenset(rules.sha256)
 
 
 def _kept_before(work: Work, checkpoint: Checkpoint) -> Kept:
@@ -83,17 +148,6 @@ def _has_canary(work: Work, shard_rows: int) -> bool:
     """Whether it is a source's first shard; one that is no larger than the canary needs only its check."""
     source, rows = work.settings.source_of(work.partition or ""), work.settings.fetching.canary_rows
     return 0 < rows < shard_rows and not work.store.has_any(work.asset, f"{source.name}-")
-
-
-def _canary(
-    work: Work, wanted: Iterator[Wanted], kept: Kept, missing: Callable[[Iterable[Wanted]], Iterator[Wanted]]
-) -> Canary:
-    from dqe_assets.ingest.fetch.shard import Canary
-
-    source = work.settings.source_of(work.partition or "")
-    head = list(islice(wanted, work.settings.fetching.canary_rows))
-    known = Counter((kept.reason((uid, row.url)), host_of(row.url)) for uid, row in head if (uid, row.url) in kept)
-    return Canary(source.name, source.min_success_rate, list(missing(head)), known)
 
 
 def _in_words(reasons: Counter[str]) -> str:

@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 from dqe_assets import progress, runner
+from dqe_assets.ingest import raw
+from dqe_assets.ingest.assets import raw_samples
 from dqe_assets.ingest.fetch.shard import CanaryError
 from dqe_assets.ingest.kept import Kept
 from dqe_assets.ingest.outcomes import OUTCOMES, by_reason_and_host
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KILLS = 12
+
+SMALL = 20_000
+"""Bytes of a row group, so that a small shard has many."""
 
 
 @pytest.fixture
@@ -115,6 +120,50 @@ def test_what_an_interrupt_finds_is_kept(server: HostileServer, folder: Path, mo
     assert len(rows()) == 60
     assert sum(server.times("good")) <= 60 + 2 * 4
     assert sum(count > 1 for count in server.times("good")) <= 60 - before
+
+
+def test_batches_are_made_while_others_are_fetched_and_closed_it_stops(
+    server: HostileServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw, "ROW_GROUP_BYTES", SMALL)
+    server.delay = 0.02
+    write_list(folder, [server.url("good", number) for number in range(200)], connections=2, checkpoint_rows=8)
+    batches = raw_samples.function(raw_samples.work(load_settings(), SHARD, []))
+    first = next(batches)
+    assert first["row"].to_pylist() == list(range(first.num_rows))
+    assert first.num_rows <= sum(server.asked.values()) < 150
+    batches.close()
+    asked = sum(server.asked.values())
+    time.sleep(0.2)
+    assert sum(server.asked.values()) == asked
+    assert asked - 8 <= kept_rows(folder) <= asked
+    make()
+    assert rows() == sorted(rows(), key=lambda row: row["row"])
+    assert len(server.times("good")) == len(rows()) == 200
+    assert sum(count > 1 for count in server.times("good")) <= 8
+
+
+def test_what_turns_out_a_placeholder_after_its_batch_was_written_is_one(
+    server: HostileServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw, "ROW_GROUP_BYTES", SMALL)
+    started, write_batches = [], Store.write_batches
+
+    def counted(*given: Any) -> str:
+        started.append(given)
+        return write_batches(*given)
+
+    monkeypatch.setattr(Store, "write_batches", counted)
+    names = ["same_stock_picture", *["good"] * 30, "same_stock_picture", *["good"] * 30, "same_stock_picture"]
+    write_list(folder, [server.url(name, number) for number, name in enumerate(names)], placeholders={"same_bytes": 3})
+    make()
+    expected = ["ok" if name == "good" else "placeholder" for name in names]
+    assert table()["reason"].to_pylist() == expected
+    assert len(started) == 2, "it was begun again"
+    assert set(server.asked.values()) == {1}, "and nothing was asked for again"
+    make(force=True)
+    assert table()["reason"].to_pylist() == expected
+    assert len(started) == 3
 
 
 def test_a_full_disk_ends_the_shard_and_says_so(
@@ -355,6 +404,7 @@ def test_the_command_says_why_and_what_to_do(server: HostileServer, folder: Path
 
 def make_and_die(folder: str) -> None:
     os.environ["DQE_DATA"] = folder
+    raw.ROW_GROUP_BYTES = SMALL
     make()
 
 
@@ -375,6 +425,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_table(
     names = ("good", "good", "good", "not_found", "redirect_to_good", "truncated", "good", "same_stock_picture")
     urls = [server.url(name, number) for number in range(50) for name in names]
     lost_at_most = 40
+    monkeypatch.setattr(raw, "ROW_GROUP_BYTES", SMALL)
     settings = {"connections": 8, "connections_per_host": 8, "checkpoint_rows": lost_at_most}
     undisturbed = tmp_path_factory.mktemp("undisturbed")
     write_list(undisturbed, urls, **settings)

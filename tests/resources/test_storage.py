@@ -5,12 +5,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from dqe_resources.storage import Stamp, StorageError, Store, fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SCHEMA = pa.schema([pa.field("uid", pa.string(), nullable=False), pa.field("values", pa.list_(pa.float16()))])
 STAMP = Stamp("f" * 32, "1", 3)
@@ -179,6 +183,25 @@ def test_an_object_store_works_alike() -> None:
     stored = store.get("scores", "s-00000")
     assert stored is not None
     assert stored.stamp == STAMP
+
+
+@pytest.mark.parametrize("kind", ["local", "object store"])
+def test_what_breaks_off_among_batches_leaves_what_was_there(kind: str, tmp_path: Path) -> None:
+    store = Store(str(tmp_path) if kind == "local" else f"memory://{tmp_path.name}")
+
+    def broken() -> Iterator[pa.RecordBatch]:
+        yield from table().to_batches()
+        raise KeyboardInterrupt
+
+    for before in (None, table().slice(1)):
+        if before is not None:
+            store.write_batches("scores", "s-00000", iter(before.to_batches()), SCHEMA, lambda: STAMP)
+        with pytest.raises(KeyboardInterrupt):
+            store.write_batches("scores", "s-00000", broken(), SCHEMA, lambda: STAMP)
+        if before is None:
+            assert store.get("scores", "s-00000") is None
+        else:
+            assert store.read("scores", "s-00000", SCHEMA).equals(before)
 
 
 def test_sweep_removes_what_killed_writers_left(store: Store, tmp_path: Path) -> None:

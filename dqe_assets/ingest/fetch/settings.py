@@ -86,7 +86,7 @@ class Fetching(Strict):
     backoff_seconds: Seconds = 1
     longest_wait_seconds: Seconds = 30
     host_failures: Annotated[int, Field(ge=1)] = 50
-    checkpoint_rows: Annotated[int, Field(ge=1)] = 500
+    checkpoint_rows: Annotated[int, Field(ge=1)] = 1000
     canary_rows: Annotated[int, Field(ge=0)] = 100
     user_agent: str = "Mozilla/5.0 (compatible; data-quality-engine/0.1)"
     user_agent_token: str | None = None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import threading
 from collections import Counter, deque
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,17 +32,17 @@ if TYPE_CHECKING:
     from dqe_assets.settings import ImageLimits
     from dqe_resources.checkpoint import Checkpoint
 
-T = TypeVar("T")
-
 _SAVE_BYTES = 32 << 20
 _MOST_UNSAVED_BYTES = 3 * _SAVE_BYTES
 _DECODED_AT_ONCE = 32
-# One more than cores: while one of them waits for the interpreter's lock, another has the core.
-_DECODERS = 1 + (os.cpu_count() or 1)
+_DECODERS = os.cpu_count() or 1
 _WATCH_SECONDS = 0.2
 
 Wanted = tuple[str, "SourceRow"]
 """The uid of a row, and the row."""
+
+Steps = Generator[None, None, None]
+"""Work that goes on by itself: yields when there is news of it, and stops when it is closed."""
 
 
 class CanaryError(DataQualityError):
@@ -87,8 +90,10 @@ def fetch_rows(
     checkpoint: Checkpoint,
     canary: Canary | None,
     watch: Callable[[Counter[str]], None],
-) -> None:
-    """Fetch rows; their outcomes are in the checkpoint once this returns.
+) -> Steps:
+    """Fetch rows, in threads of its own; yields when the checkpoint may hold more of them, and last when it holds all.
+
+    Closed before its end it stops, and what has been fetched is in the checkpoint.
 
     Args:
         wanted: the rows, read as they are needed; without those of the canary.
@@ -102,9 +107,13 @@ def fetch_rows(
         CanaryError: the canary says so. The images that it found are kept, and its failures are not.
         StorageError: the checkpoint cannot be written.
     """
-    fetching = _ShardFetch(settings, limits, checkpoint)
+    saved = threading.Event()
+    fetching = _ShardFetch(settings, limits, checkpoint, saved)
     try:
-        _run_apart(fetching.run(wanted, canary), lambda: watch(fetching.reasons()))
+        with contextlib.closing(_run_apart(fetching.run(wanted, canary), saved)) as steps:
+            for _ in steps:
+                watch(fetching.reasons())
+                yield
     except CanaryError:
         found = checkpoint.rows(OUTCOMES)
         checkpoint.clear()
@@ -115,8 +124,8 @@ def fetch_rows(
 class _ShardFetch:
     """Rows on their way from the web to the checkpoint: fetched, decoded on all cores, saved many at once."""
 
-    def __init__(self, settings: Fetching, limits: ImageLimits, checkpoint: Checkpoint) -> None:
-        self._settings, self._limits, self._checkpoint = settings, limits, checkpoint
+    def __init__(self, settings: Fetching, limits: ImageLimits, checkpoint: Checkpoint, saved: threading.Event) -> None:
+        self._settings, self._limits, self._checkpoint, self._saved = settings, limits, checkpoint, saved
         self._fetched: deque[tuple[Wanted, Fetched]] = deque()
         self._decoding = 0
         self._outcomes: list[Outcome] = []
@@ -228,14 +237,18 @@ class _ShardFetch:
 
     def _append(self, outcomes: list[Outcome]) -> None:
         self._checkpoint.append(pa.Table.from_pylist(outcomes, OUTCOMES))
+        self._saved.set()
 
 
 def _size(fetched: Fetched) -> int:
     return len(fetched.data or b"")
 
 
-def _run_apart(main: Coroutine[None, None, T], watch: Callable[[], None]) -> T:
-    """Run a coroutine on a loop in a thread of its own: an interrupt then reaches the caller, who ends it in order."""
+def _run_apart(main: Coroutine[None, None, None], news: threading.Event) -> Steps:
+    """Run a coroutine on a loop in a thread of its own; yields at news, a few times a second, and at its end.
+
+    An interrupt then reaches the caller, who ends it in order.
+    """
     loop = uvloop.new_event_loop()
 
     def cancel() -> None:
@@ -243,15 +256,19 @@ def _run_apart(main: Coroutine[None, None, T], watch: Callable[[], None]) -> T:
             task.cancel()
 
     future = _threads("fetch").submit(_run_to_its_end, loop, main)
+    future.add_done_callback(lambda _: news.set())
     try:
-        while not wait([future], timeout=_WATCH_SECONDS).done:
-            watch()
-    except BaseException:
-        loop.call_soon_threadsafe(cancel)
+        while not future.done():
+            news.wait(_WATCH_SECONDS)
+            news.clear()
+            yield
+    finally:
+        # It may end by itself meanwhile.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(cancel)
         wait([future])
-        raise
-    watch()
-    return future.result()
+    future.result()
+    yield
 
 
 @cache
@@ -260,9 +277,9 @@ def _threads(name: str, number: int = 1) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(number, thread_name_prefix=name)
 
 
-def _run_to_its_end(loop: asyncio.AbstractEventLoop, main: Coroutine[None, None, T]) -> T:
+def _run_to_its_end(loop: asyncio.AbstractEventLoop, main: Coroutine[None, None, None]) -> None:
     try:
-        return loop.run_until_complete(main)
+        loop.run_until_complete(main)
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
