@@ -42,6 +42,7 @@ COLLECTION_POOL = "collection"
 CAPTIONER_PREFIX = "captioner_"
 
 _FACTS = b"facts"
+_COLLECTED_EVERY = 20_000
 
 
 @dataclass(frozen=True)
@@ -482,12 +483,15 @@ def with_facts(table: pa.Table, facts: Mapping[str, Any]) -> pa.Table:
 def _uncollected() -> Iterator[None]:
     """Keep the garbage collector from what is there already: Dagster's objects alone are hundreds of thousands.
 
-    What is made meanwhile is collected as ever.
+    What is made meanwhile is collected, but more rarely: hardly any of it is part of a cycle.
     """
+    thresholds = gc.get_threshold()
     gc.freeze()
+    gc.set_threshold(_COLLECTED_EVERY, *thresholds[1:])
     try:
         yield
     finally:
+        gc.set_threshold(*thresholds)
         gc.unfreeze()
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -16,15 +19,33 @@ if TYPE_CHECKING:
     from dqe_resources.storage import Store
 
 _SUFFIX = ".arrow"
+_IN_MEMORY_BYTES = 64 << 20
+
+
+class _Latest:
+    """The latest of a checkpoint's tables, by the paths of their files, as many as memory may hold."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, pa.Table] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def add(self, path: str, table: pa.Table) -> None:
+        """Add one in place of the oldest."""
+        with self._lock:
+            self.tables[path] = table
+            self._bytes += table.nbytes
+            while self._bytes > _IN_MEMORY_BYTES:
+                self._bytes -= self.tables.pop(next(iter(self.tables))).nbytes
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """Finished rows of a partition, in files beside the asset's tables, until the partition itself is written.
 
-    They are Arrow files, which cost little to write and nothing to decode: they are soon read again and removed.
-    Rows belong to one version, the fingerprint of what goes into the partition: those of another version are never
-    mixed in. Several writers may append at once.
+    They are Arrow files, which cost little to write and nothing to decode: they are soon read again and removed. The
+    latest rows are read from memory. Rows belong to one version, the fingerprint of what goes into the partition: those
+    of another version are never mixed in. Several writers may append at once.
 
     Attributes:
         store: the store that the partition belongs to.
@@ -37,6 +58,7 @@ class Checkpoint:
     asset: str
     partition: str
     version: str
+    _latest: _Latest = field(default_factory=_Latest, init=False, repr=False, compare=False)
 
     def rows(self, schema: pa.Schema) -> pa.Table:
         """All rows that were appended, in no particular order; a file that cannot be read is left out."""
@@ -62,13 +84,15 @@ class Checkpoint:
         Raises:
             ArrowException, OSError: it is torn, or not there.
         """
-        with self._opened(path) as source:
-            names = pa.ipc.open_file(source).schema.names
-            included = pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in schema.names])
-            table = pa.ipc.open_file(source, options=included).read_all()
-            table.validate(full=True)
-            found = table if rows is None else table.take(pa.array(rows, pa.int64()))
-        return found.select(schema.names).cast(schema)
+        table = self._latest.tables.get(path)
+        if table is None:
+            with self._opened(path) as source:
+                names = pa.ipc.open_file(source).schema.names
+                included = pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in schema.names])
+                table = pa.ipc.open_file(source, options=included).read_all()
+                table.validate(full=True)
+        found = table.select(schema.names)
+        return (found if rows is None else found.take(pa.array(rows, pa.int64()))).cast(schema)
 
     def append(self, rows: pa.Table) -> None:
         """Keep finished rows: once this returns, a kill does not lose them.
@@ -81,7 +105,13 @@ class Checkpoint:
             with pa.ipc.new_file(target, rows.schema) as writer:
                 writer.write_table(rows)
 
-        self.store.write_file(f"{self._folder}/{self.version}/{uuid4().hex}{_SUFFIX}", write)
+        path = f"{self._folder}/{self.version}/{uuid4().hex}{_SUFFIX}"
+        self.store.write_file(path, write)
+        self._latest.add(path, rows)
+        if self.store.is_local and hasattr(os, "posix_fadvise"):
+            # Hardly ever read but after a kill: memory has better uses than to cache the file.
+            with Path(path).open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def clear(self) -> None:
         """Remove the rows of every version."""

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -383,10 +384,13 @@ def test_kept_rows_are_read_from_where_the_newest_is(tmp_path: Path) -> None:
     wanted = [(f"{n:032x}", f"u{n}") for n in (299, 3, 150, 151)]
     assert [image["bytes"] for image in kept.read(wanted)["image"].to_pylist()] == [b"299", b"3", b"150", b"151"]
     assert kept.read([]).num_rows == 0
+    later = Kept()
+    later.add_checkpoint(replace(checkpoint))
+    assert later.read(wanted).equals(kept.read(wanted))
     for path in checkpoint.files():
         os.truncate(path, 100)
     with pytest.raises(StorageError, match=r"damaged .* delete it"):
-        kept.read(wanted)
+        later.read(wanted)
 
 
 def test_the_command_says_why_and_what_to_do(server: HostileServer, folder: Path) -> None:
