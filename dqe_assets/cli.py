@@ -67,7 +67,7 @@ def sync() -> None:
     with clear_errors():
         from dqe_assets import runner
 
-        with runner.instance() as current:
+        with runner.instance() as current, progress_bars():
             plan = runner.sync(_settings(), current)
         console.print(f"{plan.total} shards; {len(plan.add)} added, {len(plan.remove)} removed")
         say_next("dqe materialize")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -104,6 +105,8 @@ def materialize(
     if partitioned:
         for shard in shards or registered:
             _run(settings, current, partitioned, shard, registered, outcome, force=force)
+            # What Dagster leaves of a run holds itself; stages, which freeze it, keep the collector from finding it.
+            gc.collect()
     corpus = [stage for stage in selected if not stage.partitioned]
     if corpus and not outcome.failures:
         _run(settings, current, corpus, None, registered, outcome, force=force)

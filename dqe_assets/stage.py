@@ -492,6 +492,8 @@ def _uncollected() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*thresholds)
+        # Quick, as long as all else is frozen: a shard's cycles must not hold its memory while the next is made.
+        gc.collect()
         gc.unfreeze()
 
 

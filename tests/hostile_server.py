@@ -446,3 +446,5 @@ class HostileServer:
             pass
         finally:
             writer.close()
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await writer.wait_closed()
