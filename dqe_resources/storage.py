@@ -8,6 +8,8 @@ give the same bytes.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -37,7 +39,7 @@ UNPARTITIONED = "all"
 """File name of the one partition of an asset that has no partitions."""
 
 _STAMP = b"dqe"
-_STALE_SECONDS = 86_400
+_YOUNG_SECONDS = 60
 
 ROW_GROUP_BYTES = 16 << 20
 """Of a table with images."""
@@ -166,6 +168,8 @@ class Store:
             StorageError: a batch does not fit the schema, or the file cannot be written.
         """
         path = self.path(asset, partition)
+        # A large table may be long in the writing: each run that was killed meanwhile has left much of it behind.
+        self._sweep(f"{glob.escape(asset)}/{glob.escape(f'.{Path(path).name}.')}*.tmp")
         # What makes the first batch may take long, and its errors are none of the file's.
         rest = iter(batches)
         first = list(islice(rest, 1))
@@ -328,20 +332,16 @@ class Store:
             raise StorageError(f"{path}: cannot be written ({error})") from error
 
     def sweep(self) -> int:
-        """Remove temporary files that killed writers left behind; returns how many.
+        """Remove temporary files that killed writers left behind; returns how many."""
+        return self._sweep("**/.*.tmp")
 
-        Only files that have not changed for a day go: another may still be being written, as its rows come.
-        """
+    def _sweep(self, pattern: str) -> int:
         if not self.is_local:
             return 0
-        stale = [
-            path
-            for path in Path(self._location[1]).glob("**/.*.tmp")
-            if datetime.now(UTC).timestamp() - path.stat().st_mtime > _STALE_SECONDS
-        ]
-        for path in stale:
+        left = [path for path in Path(self._location[1]).glob(pattern) if _is_abandoned(path)]
+        for path in left:
             path.unlink(missing_ok=True)
-        return len(stale)
+        return len(left)
 
 
 def rows_per_group(table: pa.Table, size: int) -> int:
@@ -393,6 +393,9 @@ def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as target:
+            with contextlib.suppress(OSError):
+                # As long as this process lives, and where the file system can: see _is_abandoned.
+                fcntl.flock(target, fcntl.LOCK_EX)
             write(target)
             target.flush()
             os.fsync(target.fileno())
@@ -405,6 +408,18 @@ def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _is_abandoned(temporary: Path) -> bool:
+    """Whether a temporary file's writer is dead: one that lives holds a lock on it, from soon after it is there."""
+    try:
+        with temporary.open("rb") as file:
+            if datetime.now(UTC).timestamp() - os.fstat(file.fileno()).st_mtime < _YOUNG_SECONDS:
+                return False
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _mend(asset: str, partition: str | None) -> str:

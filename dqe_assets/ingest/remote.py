@@ -74,7 +74,7 @@ class Fetches:
         return self._kept.size(key)
 
     def read(self, keys: Sequence[Key]) -> pa.Table:
-        """The outcomes of rows that were waited for, in the schema ``OUTCOMES``; any thread may ask.
+        """The outcomes of rows that were waited for, in the schema ``OUTCOMES``.
 
         Raises:
             StorageError: a file is damaged.

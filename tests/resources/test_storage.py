@@ -210,10 +210,30 @@ def test_sweep_removes_what_killed_writers_left(store: Store, tmp_path: Path) ->
     stale.write_bytes(b"half")
     young.write_bytes(b"half")
     os.utime(stale, (0, 0))
-    assert store.sweep() == 1
-    assert not stale.exists()
-    assert young.exists()
-    assert path.exists()
+
+    swept = []
+
+    def slowly() -> Iterator[pa.RecordBatch]:
+        for batch in table().to_batches() * 2:
+            yield batch
+            (mine,) = path.parent.glob(".s-00001.parquet.*.tmp")
+            os.utime(mine, (0, 0))
+            swept.append(store.sweep())
+
+    store.write_batches("scores", "s-00001", slowly(), SCHEMA, lambda: STAMP)
+    assert swept == [1, 0], "what was left, and not what is being written"
+    assert sorted(path.parent.iterdir()) == [young, path, path.with_name("s-00001.parquet")]
+
+
+def test_what_a_killed_run_left_of_a_large_table_goes_when_it_is_written_again(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "store" / "captions" / "a [b]"
+    folder.mkdir(parents=True)
+    left, of_another = folder / ".s-00000.parquet.1.tmp", folder / ".s-00001.parquet.1.tmp"
+    for path in (left, of_another):
+        path.write_bytes(b"half")
+        os.utime(path, (0, 0))
+    store.write_batches("captions/a [b]", "s-00000", iter(table().to_batches()), SCHEMA, lambda: STAMP)
+    assert sorted(folder.iterdir()) == [of_another, folder / "s-00000.parquet"]
 
 
 def test_fingerprints_differ_where_the_parts_do() -> None:
