@@ -37,10 +37,11 @@ def stages(settings: Settings) -> list[Stage]:
     sources = settings.caption_sources
     synthetic = [captions_of(captioner) for captioner in settings.captioners]
     judged = [caption_judgements_of(synthetic, settings.judging)] if settings.judging else []
-    text = [image_text, masked_similarity_of(settings.scorer)] if settings.image_text else []
-    masked = [stage.name for stage in text[1:]]
+    text = [image_text] if settings.image_text else []
+    masked = [masked_similarity_of(settings.scorer)] if settings.image_text else []
+    signals = [stage.name for stage in masked]
     refined = [
-        refined_captions_of(settings.refining, captioner, [stage.name for stage in text[:1]])
+        refined_captions_of(settings.refining, captioner, [stage.name for stage in text])
         for captioner in settings.captioners
         if isinstance(captioner, VisionCaptioner)
         and settings.refining
@@ -55,6 +56,7 @@ def stages(settings: Settings) -> list[Stage]:
         caption_preference_of(sources, settings.preference_imports),
         text_quality_of(sources),
         *text,
+        *masked,
         *judged,
         *refined,
         best_captions_of(synthetic, ["text_quality", *(stage.name for stage in (*judged, *refined))]),
@@ -62,8 +64,8 @@ def stages(settings: Settings) -> list[Stage]:
         duplicate_pairs,
         duplicate_clusters_of(settings.duplicates),
         caption_duplicates_of(synthetic),
-        filter_masks_of(masked),
-        *(subset_of(subset, masked) for subset in settings.subsets),
+        filter_masks_of(signals),
+        *(subset_of(subset, signals) for subset in settings.subsets),
         concepts.concept_hits_of(sources, synthetic, settings.concepts.tagger),
         concepts.concept_frequency,
         concepts.misalignment,
@@ -75,7 +77,7 @@ def stages(settings: Settings) -> list[Stage]:
         collection_map,
         pool_utilities,
         filter_recommendation,
-        warehouse_of([*synthetic, *text, *judged, *refined]),
+        warehouse_of([*synthetic, *text, *masked, *judged, *refined]),
         sample_gallery,
     ]
 

@@ -105,8 +105,6 @@ def materialize(
     if partitioned:
         for shard in shards or registered:
             _run(settings, current, partitioned, shard, registered, outcome, force=force)
-            # What Dagster leaves of a run holds itself; stages, which freeze it, keep the collector from finding it.
-            gc.collect()
     corpus = [stage for stage in selected if not stage.partitioned]
     if corpus and not outcome.failures:
         _run(settings, current, corpus, None, registered, outcome, force=force)
@@ -142,6 +140,8 @@ def _run(
     if not force and all(state(settings, stage, shard, shards) == "current" for stage in selected):
         outcome.current += len(selected)
         return
+    # What Dagster has left of the run before holds itself, and stages, which freeze it, keep the collector from it.
+    gc.collect()
     result = dg.materialize(
         [stage.definition(settings) for stage in selected],
         instance=current,

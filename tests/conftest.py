@@ -113,11 +113,11 @@ def sbu() -> Path:
     return SBU
 
 
-def killed_run(module: str, call: str, folder: Path, is_far_enough: Callable[[], bool], wait_s: float = 120) -> None:
+def killed_run(module: str, call: str, folder: Path, is_far_enough: Callable[[], bool]) -> None:
     """Run a call of a test module in a process of its own, and kill it once it is far enough."""
     code = f"import {module} as module; module.{call}"
     process = subprocess.Popen([sys.executable, "-c", code], env=environment(folder), cwd=ROOT)
-    end = time.monotonic() + wait_s
+    end = time.monotonic() + 120
     while not is_far_enough() and time.monotonic() < end:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)

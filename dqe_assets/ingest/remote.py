@@ -54,7 +54,7 @@ class Fetches:
             self._steps = self._fetched(chain(first, rest), canary, shard_rows)
             self.placeholders = frozenset(work.settings.fetching.placeholders.sha256)
         else:
-            self._steps = (None for _ in ())
+            self._steps = (False for _ in ())
             self.placeholders = self._all_placeholders()
 
     def wait_for(self, key: Key) -> bool:
@@ -109,9 +109,10 @@ class Fetches:
 
         steps = fetch_rows(wanted, settings.fetching, settings.images, self._checkpoint, canary, watch)
         with closing(steps):
-            for _ in steps:
-                kept.add_checkpoint(self._checkpoint)
-                yield
+            for is_news in steps:
+                if is_news:
+                    kept.add_checkpoint(self._checkpoint)
+                yield is_news
 
     def _missing(self, wanted: Iterable[Wanted]) -> Iterator[Wanted]:
         for uid, row in wanted:

@@ -109,11 +109,12 @@ def test_what_is_finished_is_kept_when_the_server_fails_and_only_the_rest_is_ask
     assert not list((stripes / "store" / ASSET / ".unfinished").rglob("*.arrow"))
 
 
-def test_a_killed_client_asks_only_for_what_is_missing(stripes: Path) -> None:
-    async def slowly(number: int) -> str:
-        await asyncio.sleep(0.02)
-        return caption_of(number)
+async def slowly(number: int) -> str:
+    await asyncio.sleep(0.02)
+    return caption_of(number)
 
+
+def test_a_killed_client_asks_only_for_what_is_missing(stripes: Path) -> None:
     with CaptionServer(slowly) as server:
         serve(stripes, server, concurrency=2, checkpoint_every=10)
         killed_run(__name__, "make()", stripes, lambda: len(server.asked) >= 35)
@@ -175,7 +176,8 @@ def test_nothing_more_is_asked_once_captions_cannot_be_kept(stripes: Path) -> No
     images = [{"bytes": jpeg(number), "path": None} for number in range(PHOTOS)]
     batch = pa.RecordBatch.from_pydict({"caption": [None] * PHOTOS, "image": images})
     uids = pa.array([f"{index:032x}" for index in range(PHOTOS)])
-    with CaptionServer() as server:
+    # The first caption loads what tells languages apart, and meanwhile others are asked for.
+    with CaptionServer(slowly) as server:
         captioner = OpenAICaptioner(name="vlm", url=server.url, model="tiny", concurrency=1, checkpoint_every=4)
         with pytest.raises(OSError, match="No space left") as caught:
             synthetic_captions(

@@ -41,8 +41,8 @@ _WATCH_SECONDS = 0.2
 Wanted = tuple[str, "SourceRow"]
 """The uid of a row, and the row."""
 
-Steps = Generator[None, None, None]
-"""Work that goes on by itself: yields when there is news of it, and stops when it is closed."""
+Steps = Generator[bool, None, None]
+"""Work that goes on by itself: yields a few times a second whether there is news, and stops when it is closed."""
 
 
 class CanaryError(DataQualityError):
@@ -91,7 +91,7 @@ def fetch_rows(
     canary: Canary | None,
     watch: Callable[[Counter[str]], None],
 ) -> Steps:
-    """Fetch rows, in threads of its own; yields when the checkpoint may hold more of them, and last when it holds all.
+    """Fetch rows, in threads of its own; yields whether the checkpoint holds more of them, and last when it holds all.
 
     Closed before its end it stops, and what has been fetched is in the checkpoint.
 
@@ -111,9 +111,9 @@ def fetch_rows(
     fetching = _ShardFetch(settings, limits, checkpoint, saved)
     try:
         with contextlib.closing(_run_apart(fetching.run(wanted, canary), saved)) as steps:
-            for _ in steps:
+            for is_news in steps:
                 watch(fetching.reasons())
-                yield
+                yield is_news
     except CanaryError:
         found = checkpoint.rows(OUTCOMES)
         checkpoint.clear()
@@ -245,7 +245,7 @@ def _size(fetched: Fetched) -> int:
 
 
 def _run_apart(main: Coroutine[None, None, None], news: threading.Event) -> Steps:
-    """Run a coroutine on a loop in a thread of its own; yields at news, a few times a second, and at its end.
+    """Run a coroutine on a loop in a thread of its own; yields at news, a few times a second, and as news at its end.
 
     An interrupt then reaches the caller, who ends it in order.
     """
@@ -259,16 +259,17 @@ def _run_apart(main: Coroutine[None, None, None], news: threading.Event) -> Step
     future.add_done_callback(lambda _: news.set())
     try:
         while not future.done():
-            news.wait(_WATCH_SECONDS)
-            news.clear()
-            yield
+            is_news = news.wait(_WATCH_SECONDS)
+            if is_news:
+                news.clear()
+            yield is_news
     finally:
         # It may end by itself meanwhile.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(cancel)
         wait([future])
     future.result()
-    yield
+    yield True
 
 
 @cache
