@@ -39,12 +39,13 @@ from PIL import Image, ImageOps
 from benchmarks.common import publish
 from dqe_assets.caption.prompts import prompt_of
 from dqe_assets.caption.synthetic import synthetic_captions
-from dqe_assets.ingest.sample import BROKEN, sample_rows
-from dqe_assets.schemas import IMAGE_TYPE, SYNTHETIC_CAPTIONS
+from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
+from dqe_assets.core.schema import IMAGE_TYPE
 from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import Sample
-from dqe_resources.checkpoint import Checkpoint
-from dqe_resources.storage import Store
+from dqe_resources.sources.sample_images import BROKEN, sample_rows
+from dqe_resources.store.checkpoint import Checkpoint
+from dqe_resources.store.storage import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -38,8 +38,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.caption_client import photos
 from benchmarks.common import data_folder, publish
 from benchmarks.random_vlm import SHAPES
-from dqe_assets.caption import engine
 from dqe_assets.caption.prompts import prompt_of
+from dqe_resources.captioners import served_process as engine
 from dqe_resources.captioners.lmdeploy import LmdeployCaptioner, captions, load
 from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import Caption, Sample, VisionCaptioner

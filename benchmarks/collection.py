@@ -22,8 +22,8 @@ import pyarrow as pa
 import typer
 
 from benchmarks.common import publish
+from dqe_resources.models.text_encoders import minilm
 from dqe_resources.parallel import ordered_map
-from dqe_resources.text_encoders import minilm
 from dqe_resources.vectors import EmbeddedQdrant, Range, ServerQdrant
 
 if TYPE_CHECKING:

@@ -21,14 +21,14 @@ import pyarrow.parquet as pq
 
 from benchmarks.common import publish
 from benchmarks.concepts import DATA
-from dqe_assets.caption.straightforward import normalise_captions, straightforward_captions
+from dqe_assets.caption.normalise import normalise_captions, straightforward_captions
+from dqe_assets.concepts import plots as concept_plots
+from dqe_assets.concepts.accuracies import MeasuredConcepts
 from dqe_assets.concepts.counting import count_concepts
-from dqe_assets.concepts.measured import MeasuredConcepts
 from dqe_assets.concepts.plan import fit_accuracies, fitted_models
 from dqe_assets.concepts.tail import correlate, gini, share_under
 from dqe_assets.concepts.vocabulary import gather_concepts, imagenet_concepts
-from dqe_assets.report import concept_plots
-from dqe_assets.schemas import ORIGINAL
+from dqe_assets.core.schema import ORIGINAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

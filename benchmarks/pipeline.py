@@ -37,19 +37,19 @@ import yaml
 from PIL import Image
 
 from benchmarks.common import data_folder, publish
-from dqe_assets import graph
-from dqe_assets.ingest.sample import BROKEN, sample_rows
-from dqe_assets.schemas import IMAGE_TYPE
-from dqe_assets.settings import load_settings
+from dqe_assets.core.schema import IMAGE_TYPE
+from dqe_assets.orchestration import graph
+from dqe_assets.orchestration.settings import load_settings
 from dqe_resources.scorers.label_space import LabelSpace
+from dqe_resources.sources.sample_images import BROKEN, sample_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from dqe_assets.settings import Settings
-    from dqe_resources.image_model import ImageModel
-    from dqe_resources.text_encoders.protocol import TextEncoder
+    from dqe_assets.orchestration.settings import Settings
+    from dqe_resources.models.image_model import ImageModel
+    from dqe_resources.models.text_encoders.protocol import TextEncoder
 
 _PAIRS = "pairs"
 _ROW_GROUP = 256
@@ -234,7 +234,7 @@ def memory(folder: Path, shards: int, shard_size: int) -> dict[str, Any]:
 
 def _peak_mib(folder: Path, assets: list[str]) -> float:
     environment = {**os.environ, "DQE_DATA": str(folder), "DAGSTER_HOME": str(folder / "dagster_home")}
-    command = [sys.executable, "-m", "dqe_assets.cli", "materialize", *assets]
+    command = [sys.executable, "-m", "dqe_assets.cli.app", "materialize", *assets]
     measured = subprocess.run(  # noqa: S603
         [sys.executable, "-c", _SMALL_PARENT, *command], env=environment, stdout=subprocess.PIPE, check=True, text=True
     )

@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.common import data_folder, publish
-from dqe_assets import graph
-from dqe_assets.report.duplicate_plots import duplicate_thresholds
-from dqe_assets.report.planted import pair_similarity, planted_figures, text_figures
-from dqe_assets.schemas import schema_of
-from dqe_assets.settings import Settings
+from dqe_assets.dedup.plots import duplicate_thresholds
+from dqe_assets.ingest.planted import pair_similarity, planted_figures, text_figures
+from dqe_assets.orchestration import graph
+from dqe_assets.orchestration.settings import Settings
+from dqe_assets.orchestration.tables import schema_of
 
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "duplicate_thresholds.png"
 COSINES = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)

@@ -30,17 +30,19 @@ import yaml
 
 from benchmarks.common import data_folder, peak_mib, publish
 from benchmarks.pipeline import write_source
-from dqe_assets import graph
+from dqe_assets.core.schema import IMAGE_TYPE
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.orchestration import graph
+from dqe_assets.orchestration.settings import load_settings
+from dqe_assets.orchestration.tables import schema_of
 from dqe_assets.publish import publish as publishing
 from dqe_assets.publish.selection import FACTS, published_sql
-from dqe_assets.schemas import IMAGE_TYPE, RAW_SAMPLES, schema_of
-from dqe_assets.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dqe_assets.settings import Settings
-    from dqe_assets.stage import Stage
+    from dqe_assets.core.stage import Stage
+    from dqe_assets.orchestration.settings import Settings
 
 COPIED = 1_000
 SHARD_SIZE = 10_000
@@ -55,7 +57,7 @@ def fill(folder: Path, samples: int) -> None:
     configuration = yaml.safe_load((folder / "dqe.yaml").read_text(encoding="utf-8"))
     configuration["images"] = {"longest_side": LONGEST_SIDE}
     (folder / "dqe.yaml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
-    command = [sys.executable, "-m", "dqe_assets.cli", "materialize"]
+    command = [sys.executable, "-m", "dqe_assets.cli.app", "materialize"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
     settings = load_settings()
     every = graph.stages(settings)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqe_resources.torchvision_cpu import ensure_torchvision
+from dqe_resources.models.torchvision_cpu import ensure_torchvision
 
 if TYPE_CHECKING:
     from collections.abc import Callable

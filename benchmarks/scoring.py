@@ -27,12 +27,12 @@ import typer
 from PIL import Image
 
 from benchmarks.common import data_folder, publish
-from dqe_assets.ingest.sample import BROKEN, sample_rows
-from dqe_assets.schemas import IMAGE_TYPE
+from dqe_assets.core.schema import IMAGE_TYPE
 from dqe_assets.score.alignment import caption_scores, joint_embeddings
 from dqe_assets.score.assets import ROWS_AT_ONCE
-from dqe_resources.open_clip_models import OpenClipNetwork, import_open_clip
+from dqe_resources.models.open_clip_models import OpenClipNetwork, import_open_clip
 from dqe_resources.scorers.open_clip import OpenClipScorer
+from dqe_resources.sources.sample_images import BROKEN, sample_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable

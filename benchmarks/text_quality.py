@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from benchmarks.common import publish
 from benchmarks.concepts import DATA
 from dqe_assets.caption.synthetic import synthetic_captions
-from dqe_assets.schemas import ORIGINAL
+from dqe_assets.core.schema import ORIGINAL
 from dqe_assets.score.patterns import PATTERNS, found_patterns
 from dqe_assets.score.text_quality import (
     AT_ONCE,
@@ -35,7 +35,7 @@ from dqe_assets.score.text_quality import (
     word_repetition,
 )
 from dqe_resources.captioners.table import TableCaptioner
-from dqe_resources.language import likeliest_language
+from dqe_resources.models.language import likeliest_language
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,21 +21,22 @@ import pyarrow as pa
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 
 from benchmarks.common import data_folder, publish
-from dqe_assets import images
-from dqe_assets.arrow import from_matrix
+from dqe_assets.core.arrow import from_matrix
 from dqe_assets.features.extract import image_features
 from dqe_assets.filtering.filters.tmars import tmars_mask
-from dqe_assets.ingest.sample import LETTERED, photos
-from dqe_assets.ingest.sample.photos import base_image
-from dqe_assets.report.planted import auc
-from dqe_assets.schemas import JOINT_EMBEDDINGS, RAW_SAMPLES
+from dqe_assets.ingest.planted import auc
+from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.score.image_text import image_text
 from dqe_assets.score.masked_similarity import masked_similarity
-from dqe_resources.image_model import ImageModel
+from dqe_assets.score.tables import JOINT_EMBEDDINGS
+from dqe_resources import images
+from dqe_resources.models.image_model import ImageModel
+from dqe_resources.models.text_detector import TextDetector
+from dqe_resources.models.text_encoders.protocol import TextEmbeddings
 from dqe_resources.scorers.label_space import LabelSpace
 from dqe_resources.scorers.protocol import Scorer
-from dqe_resources.text_detector import TextDetector
-from dqe_resources.text_encoders.protocol import TextEmbeddings
+from dqe_resources.sources.sample_images import LETTERED, photos
+from dqe_resources.sources.sample_images.photos import base_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

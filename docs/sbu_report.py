@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
-from dqe_assets.report.ingest_plots import fetch_outcomes
+from dqe_assets.ingest.plots import fetch_outcomes
 from tests import sbu_mirror
 
 ROOT = Path(__file__).parent.parent
@@ -50,7 +50,7 @@ def main() -> None:
 def dqe(data: Path, *arguments: str) -> None:
     """Run the command on a data folder."""
     environment = {**os.environ, "DQE_DATA": str(data), "DAGSTER_HOME": str(data / "dagster_home")}
-    subprocess.run([sys.executable, "-m", "dqe_assets.cli", *arguments], env=environment, check=True)  # noqa: S603
+    subprocess.run([sys.executable, "-m", "dqe_assets.cli.app", *arguments], env=environment, check=True)  # noqa: S603
 
 
 if __name__ == "__main__":

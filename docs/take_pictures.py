@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from dqe_assets.report import best_plots, filter_plots
-from dqe_assets.settings import load_settings
+from dqe_assets.filtering import plots as filter_plots
+from dqe_assets.improve import best_plots
+from dqe_assets.orchestration.settings import load_settings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from dqe_assets import graph
-from dqe_assets.jobs import jobs
-from dqe_assets.sensors import shard_sensor
+from dqe_assets.orchestration import graph
+from dqe_assets.orchestration.jobs import jobs
+from dqe_assets.orchestration.sensors import shard_sensor
 
 if TYPE_CHECKING:
-    from dqe_assets.settings import Settings
+    from dqe_assets.orchestration.settings import Settings
 
 
 def definitions(settings: Settings) -> dg.Definitions:

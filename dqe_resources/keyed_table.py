@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from dqe_resources.component import ExistingPath, Strict
+from dqe_resources.configurable import ExistingPath, Strict
 from dqe_resources.errors import DataQualityError, one_line
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from filelock import FileLock
 from pydantic import Field
 
 from dqe_resources.cache import data_directory
-from dqe_resources.component import Component
+from dqe_resources.configurable import Configurable
 from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class QueryError(WarehouseError):
     """A person's SQL was refused or failed; one line."""
 
 
-class Warehouse(Component):
+class Warehouse(Configurable):
     """A DuckDB database in one file that is only ever replaced as a whole.
 
     A reader holds the file that it opened: a rebuild neither waits for it nor changes what it sees, and the next

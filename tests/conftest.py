@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 from filelock import FileLock
 
-from dqe_assets.settings import Settings, load_settings
+from dqe_assets.orchestration.settings import Settings, load_settings
 from tests.tiny_clip import make_tiny_clip
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def make_data_folder(folder: Path, model_cache: Path) -> Path:
 def dqe(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The ``dqe`` command, as a person runs it, on a data folder."""
     return subprocess.run(
-        [sys.executable, "-m", "dqe_assets.cli", *arguments],
+        [sys.executable, "-m", "dqe_assets.cli.app", *arguments],
         env=environment(data),
         capture_output=True,
         text=True,
@@ -98,7 +98,7 @@ def opened(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small model of open_clip."""
     pytest.importorskip("torch")
-    from dqe_resources.torchvision_cpu import ensure_torchvision
+    from dqe_resources.models.torchvision_cpu import ensure_torchvision
 
     ensure_torchvision()
     pytest.importorskip("open_clip", reason="the extra 'clip' is not installed")

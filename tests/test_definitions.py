@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dqe_assets.code_location import definitions
-from dqe_assets.settings import load_settings
+from dqe_assets.orchestration.settings import load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path

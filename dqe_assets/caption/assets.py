@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from dqe_assets import describe
+from dqe_assets.caption import metadata
 from dqe_assets.caption.prompts import prompt_of
 from dqe_assets.caption.synthetic import synthetic_captions
-from dqe_assets.checks import complete, covered, unique
-from dqe_assets.schemas import SYNTHETIC_CAPTIONS, SYNTHETIC_CAPTIONS_PREFIX, schema_of
-from dqe_assets.stage import CAPTIONER_PREFIX, Stage, Work, stage
+from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
+from dqe_assets.core.checks import complete, covered, unique
+from dqe_assets.core.schema import SYNTHETIC_CAPTIONS_PREFIX
+from dqe_assets.core.stage import CAPTIONER_PREFIX, Stage, stage
+from dqe_assets.orchestration.tables import schema_of
 from dqe_resources.captioners.protocol import VisionCaptioner
-from dqe_resources.storage import StorageError
+from dqe_resources.store.storage import StorageError
 
 if TYPE_CHECKING:
+    from dqe_assets.core.work import Work
     from dqe_resources.captioners.protocol import Captioner
 
 ROWS_AT_ONCE = 16
@@ -38,7 +41,7 @@ def captions_of(captioner: Captioner) -> Stage:
         inputs=dict.fromkeys(("raw_samples", captioner.asset)),
         resources={"captioner": f"{CAPTIONER_PREFIX}{captioner.name}"},
         checks=[unique("uid"), complete(), covered(["caption"], "a caption", minimum=captioner.min_coverage)],
-        describe=describe.synthetic_captions,
+        metadata=metadata.synthetic_captions,
         pool=captioner.pool,
         signature=prompt_hash,
     )

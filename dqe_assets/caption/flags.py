@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from dqe_resources.language import likeliest_language
+from dqe_resources.models.language import likeliest_language
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

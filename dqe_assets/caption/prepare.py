@@ -6,7 +6,7 @@ import io
 
 from PIL import Image
 
-from dqe_assets.images import decode
+from dqe_resources.images import decode
 
 _QUALITY = 90
 _RESIZE_FROM = 2.0

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.caption.asking import answer_table, collect, prepared, record, with_caption
-from dqe_assets.schemas import SYNTHETIC_CAPTIONS
+from dqe_assets.caption.answers import answer_table, collect, prepared, record, with_caption
+from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
 from dqe_resources.captioners.protocol import Caption, Sample, VisionCaptioner
 from dqe_resources.parallel import ordered_map
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
-    from dqe_assets.caption.asking import Finished, Track
+    from dqe_assets.caption.answers import Finished, Track
     from dqe_assets.caption.prompts import Prompt
     from dqe_resources.captioners.protocol import Captioner
 

@@ -8,26 +8,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets import describe
-from dqe_assets.checks import complete, finite, unique
-from dqe_assets.concepts import acting, checks, corpus, plan
-from dqe_assets.concepts.measured import content_digest, read_accuracies
+from dqe_assets.concepts import checks, corpus, metadata, plan
+from dqe_assets.concepts import rebalancing as acting
+from dqe_assets.concepts.accuracies import content_digest, read_accuracies
+from dqe_assets.concepts.tables import CONCEPT_FREQUENCY, CONCEPT_PERFORMANCE, CURRICULUM, REBALANCED_SUBSET
 from dqe_assets.concepts.tagging import tag_images
 from dqe_assets.concepts.tail import rarest
-from dqe_assets.index.search import collection_vectors
-from dqe_assets.schemas import (
-    CAPTION_SCORES,
-    CONCEPT_FREQUENCY,
-    CONCEPT_PERFORMANCE,
-    CURRICULUM,
-    IMAGE,
-    REBALANCED_SUBSET,
-)
-from dqe_assets.stage import COLLECTION_POOL, MODEL_POOL, Stage, Work, stage
+from dqe_assets.core.checks import complete, finite, unique
+from dqe_assets.core.schema import IMAGE
+from dqe_assets.core.stage import COLLECTION_POOL, MODEL_POOL, Stage, stage
+from dqe_assets.score.tables import CAPTION_SCORES
+from dqe_assets.search.query import collection_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from dqe_assets.core.work import Work
     from dqe_resources.scorers.protocol import Scorer
     from dqe_resources.taggers.protocol import Tagger
     from dqe_resources.vectors.protocol import Vectors
@@ -74,7 +70,7 @@ def concept_hits_of(caption_sources: Sequence[str], synthetic: Sequence[Stage], 
             checks.every_image_tagged,
             checks.known_concepts,
         ],
-        describe=describe.concept_hits,
+        metadata=metadata.concept_hits,
         pool=MODEL_POOL,
         signature=_signature("threshold"),
     )
@@ -102,7 +98,7 @@ def concept_hits_of(caption_sources: Sequence[str], synthetic: Sequence[Stage], 
     inputs=["concept_hits"],
     partitioned=False,
     checks=[unique("concept", "item"), checks.every_concept, checks.counts_add_up],
-    describe=describe.concept_frequency,
+    metadata=metadata.concept_frequency,
     signature=_signature(),
 )
 def concept_frequency(work: Work) -> pa.Table:
@@ -117,7 +113,7 @@ def concept_frequency(work: Work) -> pa.Table:
     inputs=["concept_hits"],
     partitioned=False,
     checks=[unique("shard", "caption_source"), checks.misaligned_are_listed],
-    describe=describe.misalignment,
+    metadata=metadata.misalignment,
     signature=_signature(),
 )
 def misalignment(work: Work) -> pa.Table:
@@ -131,7 +127,7 @@ def misalignment(work: Work) -> pa.Table:
     code_version="1",
     partitioned=False,
     checks=[unique("model"), finite("slope"), checks.more_is_better],
-    describe=describe.concept_performance,
+    metadata=metadata.concept_performance,
     signature=lambda work: [work.settings.concepts.measurements, content_digest(work.settings.concepts.path)],
 )
 def concept_performance(work: Work) -> pa.Table:
@@ -150,7 +146,7 @@ def concept_performance(work: Work) -> pa.Table:
     corpus_inputs=["concept_frequency", "concept_performance"],
     partitioned=False,
     checks=[unique("model", "concept"), finite("predicted_accuracy"), checks.bill_adds_up],
-    describe=describe.concept_plan,
+    metadata=metadata.concept_plan,
     signature=_signature("count_by", "target_accuracy"),
 )
 def concept_plan(work: Work) -> pa.Table:
@@ -169,7 +165,7 @@ def concept_plan(work: Work) -> pa.Table:
     corpus_inputs=["concept_frequency"],
     partitioned=False,
     checks=[unique("concept", "item", "place"), finite("score", -1, 1)],
-    describe=describe.rare_concept_retrieval,
+    metadata=metadata.rare_concept_retrieval,
     pool=COLLECTION_POOL,
     signature=_signature("count_by", "rarest", "candidates"),
 )
@@ -196,7 +192,7 @@ def rare_concept_retrieval(work: Work, vectors: Vectors, scorer: Scorer) -> pa.T
     corpus_inputs=["concept_frequency"],
     partitioned=False,
     checks=[unique("uid"), checks.samples_with_image_and_caption, checks.weights_within_cap],
-    describe=describe.rebalanced_subset,
+    metadata=metadata.rebalanced_subset,
     signature=_signature("count_by", "temperature", "cap"),
 )
 def rebalanced_subset(work: Work) -> pa.Table:
@@ -220,7 +216,7 @@ def rebalanced_subset(work: Work) -> pa.Table:
         checks.samples_with_image_and_caption,
         checks.ranks_are_an_order,
     ],
-    describe=describe.curriculum,
+    metadata=metadata.curriculum,
     signature=_signature("count_by", "curriculum"),
 )
 def curriculum(work: Work) -> pa.Table:

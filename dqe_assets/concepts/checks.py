@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.schemas import IMAGE
-from dqe_assets.stage import Check, Verdict, Work
+from dqe_assets.core.schema import IMAGE
+from dqe_assets.core.work import Check, Verdict, Work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,8 @@ from dqe_assets.concepts.counting import ConceptHits, both, tally
 from dqe_assets.concepts.lemmas import words_of
 from dqe_assets.concepts.lists import as_lists, flat
 from dqe_assets.concepts.misalignment import misalignment_degree
-from dqe_assets.schemas import CONCEPT_FREQUENCY, CONCEPT_HITS, IMAGE, MISALIGNMENT
+from dqe_assets.concepts.tables import CONCEPT_FREQUENCY, CONCEPT_HITS, MISALIGNMENT
+from dqe_assets.core.schema import IMAGE
 from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dqe_assets.concepts.measured import EXAMPLE_FILE
+from dqe_assets.concepts.accuracies import EXAMPLE_FILE
 
 CONCEPTS = 300
 SLOPE = 0.052

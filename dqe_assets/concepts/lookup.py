@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.caption.straightforward import normalise_captions
+from dqe_assets.caption.normalise import normalise_captions
 from dqe_assets.concepts.counting import ConceptIndex
 from dqe_assets.concepts.lemmas import PLURALS, words_of
 from dqe_assets.concepts.vocabulary import same_name
-from dqe_assets.schemas import IMAGE, ORIGINAL
+from dqe_assets.core.schema import IMAGE, ORIGINAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,16 +9,16 @@ import numpy as np
 import pyarrow as pa
 
 from dqe_assets.concepts.performance import accuracy_table, log_linear_fit, predict_accuracy
+from dqe_assets.concepts.tables import CONCEPT_PERFORMANCE, CONCEPT_PLAN
 from dqe_assets.concepts.tail import rarest
-from dqe_assets.measurements import EXAMPLE_SOURCE
-from dqe_assets.schemas import CONCEPT_PERFORMANCE, CONCEPT_PLAN
+from dqe_assets.core.measurements import EXAMPLE_SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from dqe_assets.concepts.measured import MeasuredConcepts
+    from dqe_assets.concepts.accuracies import MeasuredConcepts
     from dqe_assets.concepts.performance import Line, LogLinearFit
 
 

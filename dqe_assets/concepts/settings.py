@@ -11,14 +11,14 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from dqe_assets.concepts.accuracies import EXAMPLE_FILE
 from dqe_assets.concepts.counting import AbsentWords, ConceptIndex
 from dqe_assets.concepts.lemmas import Method
-from dqe_assets.concepts.measured import EXAMPLE_FILE
 from dqe_assets.concepts.vocabulary import LISTS, SUFFIXES, Concepts, gather_concepts, read_concepts
-from dqe_assets.measurements import MeasurementSettings, file_bytes
-from dqe_assets.schemas import IMAGE, ORIGINAL
+from dqe_assets.core.measurements import MeasurementSettings, file_bytes
+from dqe_assets.core.schema import IMAGE, ORIGINAL
 from dqe_resources.cache import in_data_directory
-from dqe_resources.component import Strict
+from dqe_resources.configurable import Strict
 from dqe_resources.taggers import AnyTagger
 from dqe_resources.taggers.labels import LabelsTagger
 

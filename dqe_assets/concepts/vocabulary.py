@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dqe_assets.concepts.lemmas import split_words
-from dqe_assets.measurements import MeasurementsError, file_bytes, table_rows
+from dqe_assets.core.measurements import MeasurementsError, file_bytes, table_rows
 from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def read_concepts(path: Path, column: str | None = None) -> list[str]:
 
 def imagenet_concepts() -> list[str]:
     """Short names of the 1,000 ImageNet-1k classes, each different: the first synonym of each WordNet synset."""
-    from dqe_resources.image_model import ImageModel
+    from dqe_resources.models.image_model import ImageModel
 
     return list(ImageModel().class_names)
 
@@ -126,7 +126,7 @@ def open_clip_concepts() -> list[str]:
     Raises:
         PackageError: open_clip is not installed.
     """
-    from dqe_resources.open_clip_models import import_open_clip
+    from dqe_resources.models.open_clip_models import import_open_clip
 
     return list(import_open_clip().IMAGENET_CLASSNAMES)
 

@@ -9,19 +9,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets import describe
-from dqe_assets.arrow import to_matrix
-from dqe_assets.checks import finite, unique
+from dqe_assets.core.arrow import to_matrix
+from dqe_assets.core.checks import finite, unique
+from dqe_assets.core.stage import Stage, stage
+from dqe_assets.core.work import Check, Verdict, Work, with_facts
+from dqe_assets.dedup import metadata
 from dqe_assets.dedup.clusters import clusters_of_pairs, find_caption_duplicates
 from dqe_assets.dedup.pairs import find_pairs
-from dqe_assets.schemas import IMAGE_FEATURES, RAW_SAMPLES
-from dqe_assets.stage import Check, Stage, Verdict, Work, stage, with_facts
-from dqe_resources.storage import fingerprint
+from dqe_assets.features.tables import IMAGE_FEATURES
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_resources.store.storage import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dqe_assets.dedup.rules import DuplicateRules
+    from dqe_assets.dedup.settings import DuplicateRules
 
 RAW_COLUMNS = ["uid", "shard", "sha256"]
 FEATURE_COLUMNS = ["pixel_digest", "perceptual_hash", "contrast"]
@@ -84,7 +86,7 @@ def _in_order(work: Work, pairs: pa.Table) -> Verdict:
         Check("within_rules", "Each pair is as alike as the settings ask for.", _within_rules),
         Check("two_samples", "Each pair is of two samples that are there, the smaller uid first.", _in_order),
     ],
-    describe=describe.duplicate_pairs,
+    metadata=metadata.duplicate_pairs,
     signature=lambda work: _pair_rules(work.settings.duplicates),
 )
 def duplicate_pairs(work: Work) -> pa.Table:
@@ -142,7 +144,7 @@ def duplicate_clusters_of(rules: DuplicateRules) -> Stage:
         corpus_inputs=["duplicate_pairs"],
         partitioned=False,
         checks=[unique("uid", "kind"), _one_representative("kind", "cluster"), finite("similarity", -1, 1)],
-        describe=describe.duplicate_clusters,
+        metadata=metadata.duplicate_clusters,
         signature=lambda work: work.settings.duplicates.representative,
     )
     def duplicate_clusters(work: Work) -> pa.Table:
@@ -172,7 +174,7 @@ def caption_duplicates_of(synthetic: Sequence[Stage]) -> Stage:
             _one_representative("caption_source", "kind", "cluster"),
             finite("similarity", 0, 1),
         ],
-        describe=describe.caption_duplicates,
+        metadata=metadata.caption_duplicates,
         signature=lambda work: work.settings.duplicates.min_jaccard,
     )
     def caption_duplicates(work: Work) -> pa.Table:

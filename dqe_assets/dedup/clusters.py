@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dqe_assets.dedup.caption_text import text_pairs, text_similarities
 from dqe_assets.dedup.components import components
 from dqe_assets.dedup.pairs import KINDS
 from dqe_assets.dedup.semantic import cosines
-from dqe_assets.dedup.text import text_pairs, text_similarities
-from dqe_assets.schemas import CAPTION_DUPLICATES, DUPLICATE_CLUSTERS
+from dqe_assets.dedup.tables import CAPTION_DUPLICATES, DUPLICATE_CLUSTERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

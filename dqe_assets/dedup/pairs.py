@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 from dqe_assets.dedup.exact import Pairs, exact_pairs
 from dqe_assets.dedup.perceptual import perceptual_pairs
 from dqe_assets.dedup.semantic import EXACT_BELOW, semantic_pairs
-from dqe_assets.schemas import DUPLICATE_PAIRS
+from dqe_assets.dedup.tables import DUPLICATE_PAIRS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dqe_assets.dedup.rules import DuplicateRules
+    from dqe_assets.dedup.settings import DuplicateRules
 
 KINDS = ("exact", "perceptual", "semantic")
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dqe_assets import describe
-from dqe_assets.checks import complete, covered, finite, unique
+from dqe_assets.core.checks import complete, covered, finite, unique
+from dqe_assets.core.stage import MODEL_POOL, stage
+from dqe_assets.features import metadata
 from dqe_assets.features.extract import image_features as extract
-from dqe_assets.stage import MODEL_POOL, Work, stage
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dqe_resources.image_model import ImageModel
+    from dqe_assets.core.work import Work
+    from dqe_resources.models.image_model import ImageModel
 
 
 @stage(
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     code_version="1",
     inputs=["raw_samples"],
     checks=[unique("uid"), complete(), covered(["embedding", "perceptual_hash"], "features"), finite("embedding")],
-    describe=describe.image_features,
+    metadata=metadata.image_features,
     pool=MODEL_POOL,
 )
 def image_features(work: Work, image_model: ImageModel) -> pa.Table:

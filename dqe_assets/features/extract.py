@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from dqe_assets import images
-from dqe_assets.arrow import from_matrix, scatter
+from dqe_assets.core.arrow import from_matrix, scatter
 from dqe_assets.features.measure import measure
-from dqe_assets.schemas import IMAGE_FEATURES
+from dqe_assets.features.tables import IMAGE_FEATURES
+from dqe_resources import images
 from dqe_resources.parallel import ordered_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from dqe_assets.features.measure import ImageMeasures
-    from dqe_resources.image_model import ImageModel
+    from dqe_resources.models.image_model import ImageModel
     from dqe_resources.scorers.protocol import Scorer
 
 TOP_LABELS = 20

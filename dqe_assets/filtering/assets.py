@@ -10,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets import describe
-from dqe_assets.filtering.configured import open_pools, parsed, pool_state
+from dqe_assets.core.stage import Stage, stage
+from dqe_assets.core.work import Check, Facts, Verdict, Work
+from dqe_assets.filtering import metadata
+from dqe_assets.filtering.build_subset import make_subset
 from dqe_assets.filtering.expression import parse
-from dqe_assets.filtering.making import make_subset
 from dqe_assets.filtering.masks import FilterSet, Tally
 from dqe_assets.filtering.pool import batch_rows
+from dqe_assets.filtering.settings import open_pools, parsed, pool_state
 from dqe_assets.filtering.store_pool import CORPUS_INPUTS, INPUTS, STORE, StorePool, StoreShard
 from dqe_assets.filtering.subset import (
     UID_TYPE,
@@ -26,19 +28,19 @@ from dqe_assets.filtering.subset import (
     union,
     write_subset,
 )
-from dqe_assets.schemas import RAW_SAMPLES, filter_masks_schema
-from dqe_assets.stage import Check, Facts, Stage, Verdict, Work, stage
+from dqe_assets.filtering.tables import filter_masks_schema
+from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_resources.cache import data_directory
 from dqe_resources.parallel import ordered_map
-from dqe_resources.storage import Stamp
+from dqe_resources.store.storage import Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from dqe_assets.filtering.configured import Subset
     from dqe_assets.filtering.expression import Expression
     from dqe_assets.filtering.masks import Masks
+    from dqe_assets.filtering.settings import Subset
 
 MASKS = "filter_masks"
 _MASKS_VERSION = "1"
@@ -133,7 +135,7 @@ def filter_masks_of(signals: Sequence[str]) -> Stage:
             Check("fraction_kept", "Filters by fraction keep about that fraction.", _fractions_kept, blocking=False),
             Check("keeps_something", "No filter keeps nothing.", _something_kept, blocking=False),
         ],
-        describe=describe.filter_masks,
+        metadata=metadata.filter_masks,
         signature=lambda work: [
             [name, *_state(parsed(text, work.settings.filters))] for name, text in work.settings.filters.items()
         ],
@@ -202,7 +204,7 @@ def subset_of(subset: Subset, signals: Sequence[str]) -> Stage:
             Check("uids_sorted", "The file holds as many uids as were counted, sorted.", _uids_sorted),
             Check("agrees_with_masks", "It is what the same filters keep in filter_masks.", _agrees_with_masks),
         ],
-        describe=describe.subset,
+        metadata=metadata.subset,
         signature=signature,
         intact=intact,
     )

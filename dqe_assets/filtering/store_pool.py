@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dqe_assets.core.schema import IMAGE, ORIGINAL
 from dqe_assets.filtering.pool import BATCH_ROWS, HEIGHT, TEXT, WIDTH, InputFile, PoolError
 from dqe_assets.ingest.outcomes import host_of
-from dqe_assets.schemas import IMAGE, ORIGINAL, schema_of
-from dqe_resources.storage import UNPARTITIONED
+from dqe_assets.orchestration.tables import schema_of
+from dqe_resources.store.storage import UNPARTITIONED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from dqe_resources.storage import Store
+    from dqe_resources.store.storage import Store
 
 STORE = "store"
 """How our own store is called where pools are named."""

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from dqe_resources.errors import DataQualityError
-from dqe_resources.packages import package_file
+from dqe_resources.models.packages import package_file
 
 _PARTS_OF_SPEECH = ("noun", "verb", "adj", "adv")
 """In NLTK's order: a word's first synset is a noun's if there is one."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dqe_assets import describe
+from dqe_assets.core.stage import stage
+from dqe_assets.ingest import metadata
 from dqe_assets.ingest.checks import RAW_SAMPLES_CHECKS, shard_source
 from dqe_assets.ingest.raw import raw_samples as make_raw_samples
 from dqe_assets.ingest.remote import Fetches
-from dqe_assets.stage import Work, stage
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dqe_assets.stage import Batches
+    from dqe_assets.core.work import Batches, Work
 
 
 def _source_state(work: Work) -> Any:
@@ -36,7 +36,7 @@ def _found(table: pa.Table) -> Any:
     kinds={"parquet", "python"},
     code_version="2",
     checks=RAW_SAMPLES_CHECKS,
-    describe=describe.raw_samples,
+    metadata=metadata.raw_samples,
     signature=_source_state,
     content=_found,
 )

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.checks import COMPLETE, unique
+from dqe_assets.core.checks import COMPLETE, unique
+from dqe_assets.core.work import Check, Verdict, Work
 from dqe_assets.ingest.outcomes import by_reason_and_host, host_of
-from dqe_assets.stage import Check, Verdict, Work
 
 if TYPE_CHECKING:
-    from dqe_assets.ingest.sources import Source
+    from dqe_resources.sources import Source
 
 
 def rows_complete(work: Work, table: pa.Table) -> Verdict:

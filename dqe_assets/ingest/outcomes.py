@@ -10,17 +10,17 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from dqe_assets import images
 from dqe_assets.ingest.fetch.reasons import OK
 from dqe_assets.ingest.resize import resize
-from dqe_assets.schemas import RAW_SAMPLES
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_resources import images
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dqe_assets.ingest.fetch.scheduler import Fetched
-    from dqe_assets.ingest.rows import SourceRow
-    from dqe_assets.settings import ImageLimits
+    from dqe_assets.ingest.settings import ImageLimits
+    from dqe_resources.sources.rows import SourceRow
 
 LEDGER = ("attempts", "http_status", "final_url", "seconds", "fetched_at")
 """Columns of how a row was fetched; null for a row that came with its image."""

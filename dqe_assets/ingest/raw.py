@@ -13,19 +13,19 @@ import pyarrow.compute as pc
 
 from dqe_assets.ingest.fetch.reasons import PLACEHOLDER
 from dqe_assets.ingest.outcomes import LEDGER, OUTCOMES, failed, of_row
-from dqe_assets.schemas import RAW_SAMPLES
+from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_resources.errors import DataQualityError
 from dqe_resources.parallel import ordered_map
-from dqe_resources.storage import ROW_GROUP_BYTES
+from dqe_resources.store.storage import ROW_GROUP_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from dqe_assets.core.work import Batches
     from dqe_assets.ingest.outcomes import Outcome
     from dqe_assets.ingest.remote import Fetches
-    from dqe_assets.ingest.rows import SourceRow
-    from dqe_assets.settings import ImageLimits
-    from dqe_assets.stage import Batches
+    from dqe_assets.ingest.settings import ImageLimits
+    from dqe_resources.sources.rows import SourceRow
 
     Numbered = tuple[int, str, SourceRow]
 

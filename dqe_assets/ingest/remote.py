@@ -8,20 +8,20 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from dqe_assets.ingest.kept import Kept
+from dqe_assets.core.work import StartOverError
+from dqe_assets.ingest.ledger import Kept
 from dqe_assets.ingest.outcomes import OUTCOMES, host_of
-from dqe_assets.stage import StartOverError
-from dqe_resources.storage import StorageError, fingerprint
+from dqe_resources.store.storage import StorageError, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     import pyarrow as pa
 
+    from dqe_assets.core.work import Work
     from dqe_assets.ingest.fetch.shard import Canary, Steps, Wanted
-    from dqe_assets.ingest.kept import Key
-    from dqe_assets.stage import Work
-    from dqe_resources.checkpoint import Checkpoint
+    from dqe_assets.ingest.ledger import Key
+    from dqe_resources.store.checkpoint import Checkpoint
 
 _END = object()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageCms, ImageOps
 
-from dqe_assets.images import eight_bit, has_transparency, opened
+from dqe_resources.images import eight_bit, has_transparency, opened
 
 JPEG_QUALITY = 95
 """As img2dataset has it."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from dqe_assets.core.relations import meaning
+from dqe_assets.filtering.plots import funnels
 from dqe_assets.publish.pictures import BINS, before_and_after
 from dqe_assets.publish.selection import FACTS, published_sql
-from dqe_assets.report.filter_plots import funnels
-from dqe_assets.report.relations import meaning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,17 +10,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dqe_assets.filtering.reshard import write_tar
-from dqe_assets.filtering.samples import Picture, Sample, StoreShard
+from dqe_assets.core.schema import IMAGE_TYPE
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.publish.reshard import write_tar
+from dqe_assets.publish.samples import Picture, Sample, StoreShard
 from dqe_assets.publish.selection import FACTS, PublishError, Selection, facts_of
-from dqe_assets.schemas import IMAGE_TYPE, JOINT_EMBEDDINGS, RAW_SAMPLES
+from dqe_assets.score.tables import JOINT_EMBEDDINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import BinaryIO
 
     from dqe_assets.publish.selection import Query
-    from dqe_resources.storage import Store
+    from dqe_resources.store.storage import Store
 
 VECTOR = "vector_"
 """What the columns of named vectors begin with."""

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dqe_assets.report.plots import LIGHT, add_legend, new_figure, placeholder, set_title, to_png
+from dqe_assets.core.figures import LIGHT, add_legend, new_figure, placeholder, set_title, to_png
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dqe_assets.report.plots import Theme
+    from dqe_assets.core.figures import Theme
 
 BINS = 25
 """Bins of similarity in an interval of length 1."""

@@ -8,20 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dqe_assets.core.schema import IMAGE, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.publish import card
-from dqe_assets.publish.folder import File, write_folder
 from dqe_assets.publish.formats import Shards
+from dqe_assets.publish.output_folder import File, write_folder
 from dqe_assets.publish.selection import select
-from dqe_assets.schemas import IMAGE, SYNTHETIC_CAPTIONS_PREFIX
-from dqe_resources.packages import package_version
-from dqe_resources.storage import fingerprint
+from dqe_resources.models.packages import package_version
+from dqe_resources.store.storage import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import BinaryIO
 
+    from dqe_assets.orchestration.settings import Settings
     from dqe_assets.publish.selection import Query, Selection
-    from dqe_assets.settings import Settings
 
 Format = Literal["hf", "webdataset", "datacomp"]
 
@@ -216,6 +216,6 @@ def _credits(sources: Sequence[dict[str, Any]]) -> dict[str, str]:
     """Who made the photos of the embedded sample, where it is among the sources."""
     if not any(source["kind"] == "sample" for source in sources):
         return {}
-    from dqe_assets.ingest.sample.photos import PHOTOS
+    from dqe_resources.sources.sample_images.photos import PHOTOS
 
     return {key: photo.credit for key, photo in PHOTOS.items()}

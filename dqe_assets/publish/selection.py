@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from dqe_assets import schemas
+from dqe_assets.core import schema as schemas
+from dqe_assets.core.relations import literal, meaning
+from dqe_assets.core.schema import Column, table_schema
+from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.filtering.filters.sql import nodes, syntax
-from dqe_assets.report.relations import literal, meaning
-from dqe_assets.schemas import Column, table_schema
+from dqe_assets.improve.tables import BEST_CAPTIONS
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.score.tables import CAPTION_SCORES
 from dqe_resources.errors import DataQualityError, one_line
 from dqe_resources.warehouse import QueryError
 
@@ -42,19 +46,16 @@ def _same(schema: pa.Schema, name: str, of: str = "") -> Column:
 
 _FACTS: dict[str, Column] = {
     "c.caption": Column("caption", pa.string(), "the caption to train on, chosen by the caption rule"),
-    "c.caption_source": _same(schemas.BEST_CAPTIONS, "caption_source"),
-    "c.similarity": _same(schemas.CAPTION_SCORES, "similarity"),
-    "c.tokens": _same(schemas.CAPTION_SCORES, "tokens"),
-    "s.caption": _same(schemas.RAW_SAMPLES, "original_caption", "caption"),
+    "c.caption_source": _same(BEST_CAPTIONS, "caption_source"),
+    "c.similarity": _same(CAPTION_SCORES, "similarity"),
+    "c.tokens": _same(CAPTION_SCORES, "tokens"),
+    "s.caption": _same(RAW_SAMPLES, "original_caption", "caption"),
     "s.original_similarity": Column("original_similarity", pa.float32(), "its similarity [-1 to 1]"),
     "s.best_source": Column("best_source", pa.string(), "caption source of the best caption"),
     "s.best_similarity": Column("best_similarity", pa.float32(), "its similarity [-1 to 1]"),
+    **{f"s.{name}": _same(RAW_SAMPLES, name) for name in ("url", "source", "shard", "image_name", "width", "height")},
     **{
-        f"s.{name}": _same(schemas.RAW_SAMPLES, name)
-        for name in ("url", "source", "shard", "image_name", "width", "height")
-    },
-    **{
-        f"s.{name}": _same(schemas.IMAGE_FEATURES, name)
+        f"s.{name}": _same(IMAGE_FEATURES, name)
         for name in ("sharpness", "brightness", "contrast", "colourfulness", "top_label")
     },
     "s.top_label_probability": Column("top_label_probability", pa.float32(), "its probability [0 to 1]"),

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dqe_assets import describe
+from dqe_assets.core.schema import REFINED
+from dqe_assets.core.stage import Stage, stage
+from dqe_assets.core.work import Check, Facts, Verdict, Work
 from dqe_assets.filtering.masks import pairs_table, steps_table
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.report import metadata
+from dqe_assets.report.build_warehouse import MATERIALISATIONS, CaptionerInfo, WarehouseInputs, build_warehouse
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
-from dqe_assets.report.warehouse import MATERIALISATIONS, CaptionerInfo, WarehouseInputs, build_warehouse
-from dqe_assets.schemas import RAW_SAMPLES, REFINED
-from dqe_assets.stage import Check, Facts, Stage, Verdict, Work, stage
 from dqe_resources.cache import data_directory
-from dqe_resources.storage import replace_file
+from dqe_resources.store.storage import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from dqe_resources.storage import Store
+    from dqe_resources.store.storage import Store
     from dqe_resources.warehouse import Warehouse
 
 CORPUS_TABLES = (
@@ -79,7 +81,7 @@ def warehouse_of(configured: Sequence[Stage]) -> Stage:
         partitioned=False,
         is_table=False,
         checks=[Check("rows_complete", "Every sample of the store is in the warehouse, once.", every_sample_there)],
-        describe=describe.warehouse,
+        metadata=metadata.warehouse,
         signature=lambda work: [[info.name, info.model, info.price_per_hour] for info in _captioners(work)],
         intact=lambda work, _: work.settings.warehouse.path.exists(),
     )
@@ -144,7 +146,7 @@ def _page_stands_alone(_: Work, __: Facts) -> Verdict:
     partitioned=False,
     is_table=False,
     checks=[Check("stands_alone", "The page loads nothing and runs no script.", _page_stands_alone)],
-    describe=describe.sample_gallery,
+    metadata=metadata.sample_gallery,
     intact=lambda _, __: gallery_path().exists(),
 )
 def sample_gallery(work: Work, warehouse: Warehouse) -> Facts:

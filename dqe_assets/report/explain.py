@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dqe_assets.filtering.one_sample import filter_steps, is_in_subset
+from dqe_assets.filtering.filter_steps import filter_steps, is_in_subset
 from dqe_assets.filtering.subset import SubsetError
-from dqe_assets.report.warehouse import Section
+from dqe_assets.report.build_warehouse import Section
 from dqe_resources.cache import data_directory
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from dqe_assets.settings import Settings
+    from dqe_assets.orchestration.settings import Settings
 
 MASKS = "filter_masks"
 

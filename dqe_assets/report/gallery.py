@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dqe_assets.report import best_plots, judgement_plots, plots, topic_plots
-from dqe_assets.report.refining_views import REFINED_SAMPLES
-from dqe_assets.report.topic_plots import sample_map
-from dqe_assets.schemas import ORIGINAL
+from dqe_assets.core import figures as plots
+from dqe_assets.core.schema import ORIGINAL
+from dqe_assets.dedup.plots import cluster_sizes
+from dqe_assets.improve import best_plots
+from dqe_assets.improve import judging_plots as judgement_plots
+from dqe_assets.improve.refining_views import REFINED_SAMPLES
+from dqe_assets.ingest.plots import status_bars
+from dqe_assets.score.plots import Preference, original_vs_synthetic_scatter, preference_bars, similarity_histogram
+from dqe_assets.search import plots as topic_plots
+from dqe_assets.search.plots import sample_map
 from dqe_resources.captioners.judge import CRITERIA
 
 if TYPE_CHECKING:
@@ -21,7 +27,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from dqe_assets.report.plots import Theme
+    from dqe_assets.core.figures import Theme
 
 THUMBNAIL = 320
 """Longest side of a photo on the page, in pixels."""
@@ -274,7 +280,7 @@ class _Reader:
             pair = row["source_a"], row["source_b"], row["scorer"]
             intervals.setdefault(pair, {})[round(100 * row["threshold"])] = ends
         preferences = [
-            plots.Preference(
+            Preference(
                 row["source_a"],
                 row["source_b"],
                 row["n"],
@@ -302,11 +308,11 @@ class _Reader:
                 "How well the original captions fit, and the best of each sample",
                 lambda theme: best_plots.before_and_after(before, after, best["independent"], theme),
             ),
-            ("How well the captions of each source fit", lambda theme: plots.similarity_histogram(scores, theme)),
+            ("How well the captions of each source fit", lambda theme: similarity_histogram(scores, theme)),
             *self._beside_originals(),
-            ("Which caption the scorer prefers", lambda theme: plots.preference_bars(preferences, theme)),
-            ("Images that could be read, and why others could not", lambda theme: plots.status_bars(reasons, theme)),
-            ("Duplicate clusters by size", lambda theme: plots.cluster_sizes(sizes, theme)),
+            ("Which caption the scorer prefers", lambda theme: preference_bars(preferences, theme)),
+            ("Images that could be read, and why others could not", lambda theme: status_bars(reasons, theme)),
+            ("Duplicate clusters by size", lambda theme: cluster_sizes(sizes, theme)),
             *self._judged(),
             *self._maps(),
         ]
@@ -332,7 +338,7 @@ class _Reader:
             ).to_arrow_table()
             if pairs.num_rows:
                 original, synthetic = (pairs[column].to_numpy() for column in ("original", "synthetic"))
-                draw = partial(plots.original_vs_synthetic_scatter, original, synthetic, name, names)
+                draw = partial(original_vs_synthetic_scatter, original, synthetic, name, names)
                 drawings.append((f"How well the original captions fit, and {name}'s", draw))
         return drawings
 

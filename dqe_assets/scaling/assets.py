@@ -5,12 +5,13 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets import describe
-from dqe_assets.checks import finite, unique
-from dqe_assets.scaling.measurements import content_digest, read_measurements
+from dqe_assets.core.checks import finite, unique
+from dqe_assets.core.stage import stage
+from dqe_assets.core.work import Check, Verdict, Work
+from dqe_assets.scaling import metadata
+from dqe_assets.scaling.curves import content_digest, read_measurements
 from dqe_assets.scaling.recommend import fit_measurements, fitted_pools, recommend
-from dqe_assets.schemas import FILTER_RECOMMENDATION, POOL_UTILITIES
-from dqe_assets.stage import Check, Verdict, Work, stage
+from dqe_assets.scaling.tables import FILTER_RECOMMENDATION, POOL_UTILITIES
 
 LARGEST_RESIDUAL = 0.02
 """Root mean square of what a fit leaves unexplained, in error, above which the law does not describe the curves."""
@@ -36,7 +37,7 @@ def _fits_well(_: Work, table: pa.Table) -> Verdict:
         finite("residual", 0),
         Check("fits_well", f"No fit is off by more than {LARGEST_RESIDUAL} in error.", _fits_well),
     ],
-    describe=describe.pool_utilities,
+    metadata=metadata.pool_utilities,
     signature=lambda work: [
         work.settings.scaling.model_dump(exclude={"samples_seen"}),
         content_digest(work.settings.scaling.path),
@@ -70,7 +71,7 @@ def _one_best(_: Work, table: pa.Table) -> Verdict:
         finite("error", 0),
         Check("one_best", "Each budget has one best filter.", _one_best),
     ],
-    describe=describe.filter_recommendation,
+    metadata=metadata.filter_recommendation,
     signature=lambda work: work.settings.scaling.samples_seen,
 )
 def filter_recommendation(work: Work) -> pa.Table:

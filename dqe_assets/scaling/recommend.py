@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.measurements import EXAMPLE_SOURCE, MeasurementsError
-from dqe_assets.scaling.measurements import Measured, parse_count
+from dqe_assets.core.measurements import EXAMPLE_SOURCE, MeasurementsError
+from dqe_assets.scaling.curves import Measured, parse_count
+from dqe_assets.scaling.tables import FILTER_RECOMMENDATION, POOL_UTILITIES
 from dqe_assets.scaling.utility import (
     LEVEL,
     PARAMETERS,
@@ -20,7 +21,6 @@ from dqe_assets.scaling.utility import (
     fit_pools,
     mixture_errors,
 )
-from dqe_assets.schemas import FILTER_RECOMMENDATION, POOL_UTILITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.arrow import from_matrix, scatter, take_strings, to_matrix
-from dqe_assets.schemas import CAPTION_PREFERENCE, CAPTION_SCORES, IMAGE, JOINT_EMBEDDINGS
+from dqe_assets.core.arrow import from_matrix, scatter, take_strings, to_matrix
+from dqe_assets.core.schema import IMAGE
 from dqe_assets.score.sentences import readable_parts
-from dqe_resources.text_encoders.protocol import TextEmbeddings
+from dqe_assets.score.tables import CAPTION_PREFERENCE, CAPTION_SCORES, JOINT_EMBEDDINGS
+from dqe_resources.models.text_encoders.protocol import TextEmbeddings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -9,23 +9,26 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets import describe
-from dqe_assets.checks import complete, covered, finite, unique
-from dqe_assets.schemas import IMAGE, ORIGINAL, RAW_SAMPLES, SYNTHETIC_CAPTIONS_PREFIX, schema_of
-from dqe_assets.score import alignment, best
+from dqe_assets.core.checks import complete, covered, finite, unique
+from dqe_assets.core.schema import IMAGE, ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX
+from dqe_assets.core.stage import MODEL_POOL, Stage, stage
+from dqe_assets.core.work import Check, Verdict, Work
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.orchestration.tables import schema_of
+from dqe_assets.score import alignment, metadata
 from dqe_assets.score.image_text import image_text as text_in_images
 from dqe_assets.score.masked_similarity import AT_ONCE
 from dqe_assets.score.masked_similarity import masked_similarity as scores_without_text
 from dqe_assets.score.text_quality import text_quality as measured_texts
-from dqe_assets.stage import MODEL_POOL, Check, Stage, Verdict, Work, stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dqe_assets.score.imported import PreferenceImport
-    from dqe_resources.image_model import ImageModel
+    from dqe_resources.models.image_model import ImageModel
+    from dqe_resources.models.text_detector import TextDetector
     from dqe_resources.scorers.protocol import Scorer
-    from dqe_resources.text_detector import TextDetector
+
 
 ROWS_AT_ONCE = 64
 """Rows read at once, with their images."""
@@ -50,7 +53,7 @@ def _every_caption_scored(work: Work, table: pa.Table) -> Verdict:
     inputs=["raw_samples", "image_features"],
     resources={"detector": "text_detector"},
     checks=[unique("uid"), complete(), covered(["regions"], "been looked at for text"), finite("text_area", 0, 1)],
-    describe=describe.image_text,
+    metadata=metadata.image_text,
     pool=MODEL_POOL,
 )
 def image_text(work: Work, detector: TextDetector) -> pa.Table:
@@ -75,7 +78,7 @@ def text_quality_of(caption_sources: Sequence[str]) -> Stage:
             finite("special_ratio", 0, 1),
             finite("repetition", 0, 1),
         ],
-        describe=describe.text_quality,
+        metadata=metadata.text_quality,
         signature=lambda work: work.settings.caption_sources,
     )
     def text_quality(work: Work) -> pa.Table:
@@ -105,7 +108,7 @@ def masked_similarity_of(scorer: Scorer) -> Stage:
             finite("masked_similarity", -1, 1),
             Check("kept_without_text", "Images without text keep their similarity.", _kept_without_text),
         ],
-        describe=describe.masked_similarity,
+        metadata=metadata.masked_similarity,
         pool=MODEL_POOL,
         signature=lambda work: work.settings.image_text and work.settings.image_text.fill,
     )
@@ -151,7 +154,7 @@ def joint_embeddings_of(caption_sources: Sequence[str], scorer: Scorer) -> Stage
             complete(rows_each=len(caption_sources) + 1),
             finite("embedding", -1, 1),
         ],
-        describe=describe.joint_embeddings,
+        metadata=metadata.joint_embeddings,
         pool=MODEL_POOL,
         # Mean and highest are of the same vectors.
         signature=lambda work: [
@@ -191,7 +194,7 @@ def caption_scores_of(caption_sources: Sequence[str]) -> Stage:
             Check("coverage", "Every caption of a sample with an image has a score.", _every_caption_scored),
             finite("similarity", -1, 1),
         ],
-        describe=describe.caption_scores,
+        metadata=metadata.caption_scores,
         signature=lambda work: work.settings.scorer.long_captions,
     )
     def caption_scores(work: Work) -> pa.Table:
@@ -243,7 +246,7 @@ def caption_preference_of(caption_sources: Sequence[str], imports: Sequence[Pref
             complete(rows_each=len(pairs), of="caption_scores"),
             finite("probability_a", 0, 1),
         ],
-        describe=describe.caption_preference,
+        metadata=metadata.caption_preference,
         signature=signature,
     )
     def caption_preference(work: Work, scorer: Scorer) -> pa.Table:
@@ -257,63 +260,3 @@ def caption_preference_of(caption_sources: Sequence[str], imports: Sequence[Pref
         return alignment.caption_preference(work.read("caption_scores"), preferring(work), scale, imported(work))
 
     return caption_preference
-
-
-_SIGNALS = {
-    "text_quality": ("quality", ["uid", "caption_source", "patterns"]),
-    "caption_judgements": ("judgements", ["uid", "caption_source", "overall"]),
-    "refined_captions": ("refined", ["uid", "round", "caption", "flags", "similarity", "accepted"]),
-}
-"""Assets that are taken into account where there are such: the argument, and the columns that are read."""
-
-
-def _never_worse(work: Work, table: pa.Table) -> Verdict:
-    worse = best.below_runner_up(table, work.settings.best)
-    return Verdict(
-        worse == 0, f"{worse:,} of {table.num_rows:,} captions are worse than the next best", {"worse": worse}
-    )
-
-
-def best_captions_of(synthetic: Sequence[Stage], signals: Sequence[str]) -> Stage:
-    """The asset ``best_captions``, chosen among the originals and the captions of these stages.
-
-    Args:
-        synthetic: the captioners' stages.
-        signals: which of ``text_quality``, ``caption_judgements`` and ``refined_captions`` there are.
-    """
-
-    def signature(work: Work) -> Any:
-        return [work.settings.best.model_dump(mode="json"), sorted(work.settings.judged_by_their_own)]
-
-    @stage(
-        group="scores",
-        kinds={"parquet", "numpy"},
-        code_version="1",
-        inputs=["raw_samples", *(captions.name for captions in synthetic), "caption_scores", *signals],
-        checks=[
-            unique("uid"),
-            complete(),
-            finite("similarity", -1, 1),
-            Check("never_worse", "No caption is worse than the next best, by what is said to decide.", _never_worse),
-        ],
-        describe=describe.best_captions,
-        signature=signature,
-    )
-    def best_captions(work: Work) -> pa.Table:
-        """One caption for each sample, by the rule ``best`` of data/dqe.yaml, with the reason and the next best.
-
-        Where ``independent`` is false, the scorer shares a backbone with the captioner, and its choice proves nothing.
-        """
-        return best.best_captions(
-            work.read("raw_samples", ["uid", "status", "caption"]),
-            {
-                captions.name.removeprefix(SYNTHETIC_CAPTIONS_PREFIX): work.read(captions.name, ["caption", "flags"])
-                for captions in synthetic
-            },
-            work.read("caption_scores", ["uid", "caption_source", "similarity"]),
-            work.settings.best,
-            shared=work.settings.judged_by_their_own,
-            **{_SIGNALS[name][0]: work.read(name, _SIGNALS[name][1]) for name in signals},
-        )
-
-    return best_captions

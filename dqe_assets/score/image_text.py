@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from dqe_assets import images
-from dqe_assets.schemas import IMAGE_TEXT
+from dqe_assets.score.tables import IMAGE_TEXT
+from dqe_resources import images
 from dqe_resources.parallel import ordered_map
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dqe_resources.text_detector import Region, TextDetector
+    from dqe_resources.models.text_detector import Region, TextDetector
 
 MAX_TEXT = 2_000
 """Characters that are kept of what an image reads."""

@@ -14,18 +14,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets import images
-from dqe_assets.arrow import to_matrix
+from dqe_assets.core.arrow import to_matrix
 from dqe_assets.features.extract import read_by
-from dqe_assets.schemas import MASKED_SIMILARITY, RAW_SAMPLES
+from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.score.alignment import caption_similarity, parts_of
 from dqe_assets.score.image_text import corners_of, without_text
+from dqe_assets.score.tables import MASKED_SIMILARITY
+from dqe_resources import images
 from dqe_resources.parallel import ordered_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from dqe_resources.image_model import ImageModel
+    from dqe_resources.models.image_model import ImageModel
     from dqe_resources.scorers.protocol import Scorer
 
 MASKED_SIDE = 1024

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dqe_assets.schemas import ORIGINAL
+from dqe_assets.core.schema import ORIGINAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

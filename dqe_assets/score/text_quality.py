@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.schemas import TEXT_QUALITY
 from dqe_assets.score.patterns import found_patterns
-from dqe_resources.language import likeliest_language
+from dqe_assets.score.tables import TEXT_QUALITY
+from dqe_resources.models.language import likeliest_language
 from dqe_resources.parallel import ordered_map
 
 if TYPE_CHECKING:

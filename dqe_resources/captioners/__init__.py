@@ -9,7 +9,7 @@ from dqe_resources.captioners.lmdeploy import LmdeployCaptioner
 from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import Captioner
 from dqe_resources.captioners.table import TableCaptioner
-from dqe_resources.component import SerializeAsAny, one_of
+from dqe_resources.configurable import SerializeAsAny, one_of
 
 AnyCaptioner = Annotated[
     SerializeAsAny[Captioner], one_of(LabelsCaptioner, LmdeployCaptioner, OpenAICaptioner, TableCaptioner)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from dqe_resources.component import Strict
+from dqe_resources.configurable import Strict
 
 EngineName = Literal["turbomind", "pytorch"]
 

@@ -67,7 +67,7 @@ class LabelsCaptioner(Captioner):
 
     def caption(self, samples: Iterator[Sample]) -> Iterator[tuple[int, Caption]]:
         """A caption of each sample; an error for one without labels."""
-        from dqe_resources.image_model import ImageModel
+        from dqe_resources.models.image_model import ImageModel
 
         names = ImageModel().class_names
         for index, sample in enumerate(samples):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from dqe_resources.component import Component
+from dqe_resources.configurable import Configurable
 from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Caption:
     model: str | None = None
 
 
-class Captioner(Component):
+class Captioner(Configurable):
     """Writes a caption for an image. Each captioner in data/dqe.yaml is its own asset ``synthetic_captions/<name>``."""
 
     asset: ClassVar[str]
@@ -126,7 +126,7 @@ class Captioner(Component):
         """
 
 
-class VisionModel(Component):
+class VisionModel(Configurable):
     """A vision-language model that is given an image and a prompt."""
 
     without_effect: ClassVar[frozenset[str]] = frozenset({"concurrency"})

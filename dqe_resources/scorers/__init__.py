@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from dqe_resources.component import SerializeAsAny, one_of
+from dqe_resources.configurable import SerializeAsAny, one_of
 from dqe_resources.scorers.label_space import LabelSpace
 from dqe_resources.scorers.open_clip import OpenClipScorer
 from dqe_resources.scorers.protocol import Scorer

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from dqe_resources.cache import cached_file
-from dqe_resources.image_model import ImageModel
+from dqe_resources.models.image_model import ImageModel
+from dqe_resources.models.text_encoders.minilm import MiniLM
 from dqe_resources.scorers.protocol import Scorer
-from dqe_resources.text_encoders import AnyTextEncoder  # noqa: TC001 - pydantic reads the annotation
-from dqe_resources.text_encoders.minilm import MiniLM
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from dqe_resources.text_encoders.protocol import TextEmbeddings
+    from dqe_resources.models.text_encoders import AnyTextEncoder
+    from dqe_resources.models.text_encoders.protocol import TextEmbeddings
 
 _RECIPE = 1
 # The flattened probabilities and the weights did best, of a coarse grid, on 29 captioned photos and on nine others.

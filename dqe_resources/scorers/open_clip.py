@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dqe_resources.open_clip_models import OpenClipSettings
+from dqe_resources.models.open_clip_models import OpenClipSettings
 from dqe_resources.scorers.protocol import Scorer
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from dqe_resources.text_encoders.protocol import TextEmbeddings
+    from dqe_resources.models.text_encoders.protocol import TextEmbeddings
 
 
 class OpenClipScorer(OpenClipSettings, Scorer):

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from dqe_resources.component import Component
+from dqe_resources.configurable import Configurable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     import pyarrow as pa
 
-    from dqe_resources.text_encoders.protocol import TextEmbeddings
+    from dqe_resources.models.text_encoders.protocol import TextEmbeddings
 
 LongCaptions = Literal["truncate", "sentences_mean", "sentences_max"]
 """What is done with a caption that is longer than the text encoder reads."""
 
 
-class Scorer(Component):
+class Scorer(Configurable):
     """Puts images and texts into one space, where the cosine says how well a caption fits an image, as CLIP does."""
 
     asset: ClassVar[str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from dqe_resources.component import SerializeAsAny, one_of
+from dqe_resources.configurable import SerializeAsAny, one_of
 from dqe_resources.taggers.labels import LabelsTagger
 from dqe_resources.taggers.open_clip import OpenClipTagger
 from dqe_resources.taggers.protocol import Tagger

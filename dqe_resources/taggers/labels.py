@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from dqe_resources.image_model import ImageModel
+from dqe_resources.models.image_model import ImageModel
 from dqe_resources.taggers.protocol import Tagger
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from dqe_resources.open_clip_models import OpenClipNetwork, OpenClipSettings
+from dqe_resources.models.open_clip_models import OpenClipNetwork, OpenClipSettings
 from dqe_resources.taggers.protocol import Tagger
 
 if TYPE_CHECKING:

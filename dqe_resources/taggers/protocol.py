@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from dqe_resources.component import Component
+from dqe_resources.configurable import Configurable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class Tagger(Component):
+class Tagger(Configurable):
     """Says how probable it is that an image shows each of a list of concepts, as RAM++ does in the paper."""
 
     asset: ClassVar[str]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import SerializeAsAny
 
-from dqe_resources.component import one_of
+from dqe_resources.configurable import one_of
 from dqe_resources.vectors.embedded import EmbeddedQdrant
 from dqe_resources.vectors.points import Point
 from dqe_resources.vectors.protocol import (

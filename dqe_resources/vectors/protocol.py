@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from dqe_resources.component import Component
+from dqe_resources.configurable import Configurable
 from dqe_resources.errors import DataQualityError
 from dqe_resources.vectors.points import Point, points_of
 from dqe_resources.vectors.where import DEFAULT_INDEXES, Clause, Equals, Index, Where, clauses, index_of
@@ -227,7 +227,7 @@ class Collection(ABC):
     def _scroll(self, conditions: list[Clause], *, content: bool) -> Iterator[Point]: ...
 
 
-class Vectors(Component):
+class Vectors(Configurable):
     """Holds the collection of vectors."""
 
     @property

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from benchmarks import caption_client, caption_gpu, random_vlm
-from dqe_assets.caption import engine
+from dqe_resources.captioners import served_process as engine
 from dqe_resources.captioners.protocol import Caption
-from dqe_resources.torchvision_cpu import ensure_torchvision
+from dqe_resources.models.torchvision_cpu import ensure_torchvision
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dqe_resources.torchvision_cpu import ensure_torchvision
+from dqe_resources.models.torchvision_cpu import ensure_torchvision
 from tests.servers.tiny_vlm import build_tiny_vlm
 from tests.servers.transformers_server import TransformersServer, skip_unless_installed
 

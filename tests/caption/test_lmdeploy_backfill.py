@@ -9,13 +9,13 @@ import dagster as dg
 import pytest
 import yaml
 
-from dqe_assets import graph, runner
-from dqe_assets.schemas import SYNTHETIC_CAPTIONS
-from dqe_assets.settings import load_settings
+from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
+from dqe_assets.orchestration import graph, runner
+from dqe_assets.orchestration.settings import load_settings
 from dqe_resources.captioners import lmdeploy
 from dqe_resources.captioners.lmdeploy import Answer
 from tests.caption_server import caption_of, jpeg
-from tests.resources.test_lmdeploy_captioner import Engine
+from tests.resources.captioners.test_lmdeploy_captioner import Engine
 
 if TYPE_CHECKING:
     from pathlib import Path

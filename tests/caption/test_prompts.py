@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dqe_assets.caption.prompts import LONGEST_CAPTION, PLACEHOLDER, Prompt, PromptError, load_prompt, prompt_files
-from dqe_assets.settings import SettingsError, load_settings
+from dqe_assets.orchestration.settings import SettingsError, load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path

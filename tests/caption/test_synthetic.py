@@ -12,11 +12,11 @@ import pytest
 import yaml
 from aiohttp import web
 
-from dqe_assets import graph, runner
 from dqe_assets.caption.prompts import load_prompt
 from dqe_assets.caption.synthetic import synthetic_captions
-from dqe_assets.schemas import SYNTHETIC_CAPTIONS
-from dqe_assets.settings import load_settings
+from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
+from dqe_assets.orchestration import graph, runner
+from dqe_assets.orchestration.settings import load_settings
 from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import Caption, Captioner, CaptionerError, Sample
 from tests.caption_server import CaptionServer, caption_of, jpeg
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from dqe_assets.stage import Verdict
+    from dqe_assets.core.work import Verdict
 
 SHARD, ASSET, PHOTOS = "stripes-00000", "synthetic_captions/vlm", 60
 

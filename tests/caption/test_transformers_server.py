@@ -17,11 +17,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from dqe_assets import runner
 from dqe_assets.caption.prepare import prepare_image
 from dqe_assets.caption.prompts import prompt_of
-from dqe_assets.schemas import RAW_SAMPLES, SYNTHETIC_CAPTIONS
-from dqe_assets.settings import load_settings
+from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.orchestration import runner
+from dqe_assets.orchestration.settings import load_settings
 from dqe_resources.captioners.budget import Cap, Tokens
 from dqe_resources.captioners.judge import Judge
 from dqe_resources.captioners.openai import OpenAICaptioner
@@ -122,7 +123,7 @@ def shard(data: Path, vlm_server) -> Path:
 def test_only_what_is_missing_is_asked_for_when_the_client_was_killed(shard, vlm_server):
     before = vlm_server.requests()
     client = subprocess.Popen(
-        [sys.executable, "-m", "dqe_assets.cli", "materialize", "raw_samples", "synthetic_captions/tiny"],
+        [sys.executable, "-m", "dqe_assets.cli.app", "materialize", "raw_samples", "synthetic_captions/tiny"],
         env=environment(shard),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -11,19 +11,20 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from dqe_assets import runner
-from dqe_assets.caption.straightforward import normalise_captions
-from dqe_assets.cli import app
+from dqe_assets.caption.normalise import normalise_captions
+from dqe_assets.cli.app import app
+from dqe_assets.concepts.accuracies import EXAMPLE_FILE, MeasuredConcepts, read_accuracies
 from dqe_assets.concepts.corpus import frequencies
 from dqe_assets.concepts.counting import count_concepts
 from dqe_assets.concepts.example import INTERCEPT, SLOPE, example_csv
-from dqe_assets.concepts.measured import EXAMPLE_FILE, MeasuredConcepts, read_accuracies
 from dqe_assets.concepts.performance import predict_accuracy
 from dqe_assets.concepts.plan import concept_plan, fit_accuracies, fitted_models, line_interval
+from dqe_assets.concepts.tables import CONCEPT_PERFORMANCE, CONCEPT_PLAN
 from dqe_assets.concepts.tail import gini, share_under
-from dqe_assets.measurements import EXAMPLE_SOURCE, MeasurementsError
-from dqe_assets.schemas import CONCEPT_PERFORMANCE, CONCEPT_PLAN, schema_of
-from dqe_assets.settings import Settings, SettingsError, load_settings
+from dqe_assets.core.measurements import EXAMPLE_SOURCE, MeasurementsError
+from dqe_assets.orchestration import runner
+from dqe_assets.orchestration.settings import Settings, SettingsError, load_settings
+from dqe_assets.orchestration.tables import schema_of
 from tests.conftest import dqe
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ def test_settings_and_measurements_make_stale_what_they_change(data: Path) -> No
 
 
 def _stages(settings: Settings) -> list:
-    from dqe_assets import graph
+    from dqe_assets.orchestration import graph
 
     return graph.stages(settings)
 

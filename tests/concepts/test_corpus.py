@@ -20,8 +20,9 @@ from dqe_assets.concepts.corpus import (
 from dqe_assets.concepts.counting import count_concepts
 from dqe_assets.concepts.lists import as_lists
 from dqe_assets.concepts.settings import Counting
+from dqe_assets.concepts.tables import CONCEPT_FREQUENCY, CONCEPT_HITS, MISALIGNMENT
 from dqe_assets.concepts.vocabulary import gather_concepts
-from dqe_assets.schemas import CONCEPT_FREQUENCY, CONCEPT_HITS, IMAGE, MISALIGNMENT
+from dqe_assets.core.schema import IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

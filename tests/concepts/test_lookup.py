@@ -8,18 +8,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dqe_assets.caption.straightforward import normalise_captions
+from dqe_assets.caption.normalise import normalise_captions
 from dqe_assets.concepts.counting import concept_hits as hits_of
 from dqe_assets.concepts.counting import count_concepts, tally
 from dqe_assets.concepts.lemmas import lemma, split_words
 from dqe_assets.concepts.lookup import Lookup, word_parts
-from dqe_assets.schemas import CONCEPT_PLAN
+from dqe_assets.concepts.tables import CONCEPT_PLAN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from dqe_assets.settings import Settings
+    from dqe_assets.orchestration.settings import Settings
 
 CAPTIONS = [
     "Two mice hid in the attic",

@@ -17,7 +17,7 @@ from dqe_assets.concepts.vocabulary import (
     open_clip_concepts,
     read_concepts,
 )
-from dqe_resources.packages import PackageError
+from dqe_resources.models.packages import PackageError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,16 +8,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dqe_assets import graph
 from dqe_assets.dedup import assets
-from dqe_assets.schemas import IMAGE_FEATURES, RAW_SAMPLES, schema_of
-from dqe_assets.settings import load_settings
-from dqe_resources.storage import Stamp
+from dqe_assets.features.tables import IMAGE_FEATURES
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.orchestration import graph
+from dqe_assets.orchestration.settings import load_settings
+from dqe_assets.orchestration.tables import schema_of
+from dqe_resources.store.storage import Stamp
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dqe_assets.stage import Stage, Work
+    from dqe_assets.core.stage import Stage
+    from dqe_assets.core.work import Work
 
 PHOTOS = np.random.default_rng(0).normal(size=(9, 64)).astype(np.float16)
 HASHES = np.random.default_rng(0).integers(0, 2**64, 9, np.uint64).tolist()

@@ -14,9 +14,9 @@ from dqe_assets.dedup.clusters import cluster, clusters_of_pairs
 from dqe_assets.dedup.exact import exact_pairs
 from dqe_assets.dedup.pairs import find_pairs
 from dqe_assets.dedup.perceptual import perceptual_pairs
-from dqe_assets.dedup.rules import DuplicateRules
 from dqe_assets.dedup.semantic import cluster_duplicates, semantic_pairs
-from dqe_assets.schemas import DUPLICATE_CLUSTERS, DUPLICATE_PAIRS
+from dqe_assets.dedup.settings import DuplicateRules
+from dqe_assets.dedup.tables import DUPLICATE_CLUSTERS, DUPLICATE_PAIRS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dqe_assets.dedup.pairs import find_pairs
-from dqe_assets.dedup.rules import DuplicateRules
+from dqe_assets.dedup.settings import DuplicateRules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

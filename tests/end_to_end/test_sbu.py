@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from dqe_assets.ingest.assets import raw_samples
-from dqe_assets.schemas import RAW_SAMPLES
-from dqe_assets.settings import load_settings
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.orchestration.settings import load_settings
 from tests import sbu_mirror
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from dqe_assets.stage import Verdict
+    from dqe_assets.core.work import Verdict
 
 ROWS = 300
 

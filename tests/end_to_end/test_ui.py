@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dqe_assets.graph import stages
-from dqe_assets.ingest.sources.sample import SampleSource
-from dqe_assets.settings import load_settings
+from dqe_assets.orchestration.graph import stages
+from dqe_assets.orchestration.settings import load_settings
+from dqe_resources.sources.sample import SampleSource
 from tests.conftest import ROOT, dqe, environment, make_data_folder
 
 if TYPE_CHECKING:

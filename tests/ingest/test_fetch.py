@@ -23,7 +23,7 @@ from dqe_assets.ingest.fetch.placeholders import Placeholders
 from dqe_assets.ingest.fetch.reasons import REASONS, is_transient
 from dqe_assets.ingest.fetch.resolver import RefusedAddressError, Resolver
 from dqe_assets.ingest.fetch.settings import Fetching
-from dqe_assets.settings import SettingsError, load_settings
+from dqe_assets.orchestration.settings import SettingsError, load_settings
 from tests.conftest import ROOT
 from tests.hostile_server import ADDRESS, BEHAVIOURS, HostileServer, photo
 from tests.ingest.fetching import QUICK, make, rows, write_list

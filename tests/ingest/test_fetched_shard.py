@@ -16,15 +16,16 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from dqe_assets import progress, runner
 from dqe_assets.ingest import raw
 from dqe_assets.ingest.assets import raw_samples
 from dqe_assets.ingest.fetch.shard import CanaryError
-from dqe_assets.ingest.kept import Kept
+from dqe_assets.ingest.ledger import Kept
 from dqe_assets.ingest.outcomes import OUTCOMES, by_reason_and_host
-from dqe_assets.settings import load_settings
-from dqe_resources.checkpoint import Checkpoint
-from dqe_resources.storage import StorageError, Store
+from dqe_assets.orchestration import runner
+from dqe_assets.orchestration.settings import load_settings
+from dqe_resources import progress
+from dqe_resources.store.checkpoint import Checkpoint
+from dqe_resources.store.storage import StorageError, Store
 from tests.hostile_server import HostileServer, photo
 from tests.ingest.fetching import SHARD, make, rows, table, write_list
 

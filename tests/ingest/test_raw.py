@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from dqe_assets import images
 from dqe_assets.ingest.raw import raw_samples, uid_of
-from dqe_assets.ingest.rows import SourceRow
-from dqe_assets.schemas import RAW_SAMPLES
-from dqe_assets.settings import ImageLimits
+from dqe_assets.ingest.settings import ImageLimits
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_resources import images
+from dqe_resources.sources.rows import SourceRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

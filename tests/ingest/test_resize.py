@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from dqe_assets import images
 from dqe_assets.ingest.resize import Resized, resize
+from dqe_resources import images
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:

@@ -20,13 +20,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from dqe_assets.filtering.samples import StoreShard
+from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.publish.card import pictures
-from dqe_assets.publish.folder import File, write_folder
 from dqe_assets.publish.formats import Shards
+from dqe_assets.publish.output_folder import File, write_folder
 from dqe_assets.publish.publish import Request, publish
+from dqe_assets.publish.samples import StoreShard
 from dqe_assets.publish.selection import PublishError, select
-from dqe_assets.schemas import JOINT_EMBEDDINGS, RAW_SAMPLES
+from dqe_assets.score.tables import JOINT_EMBEDDINGS
 from tests.conftest import ROOT, dqe, environment
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from dqe_assets.settings import Settings
+    from dqe_assets.orchestration.settings import Settings
 
 WELL_ALIGNED = "original_similarity >= 0.2 AND NOT is_duplicate"
 
@@ -305,7 +306,7 @@ def test_killed_it_goes_on_where_it_was(finished: Path, tmp_path: Path) -> None:
     assert whole.returncode == 0, whole.stderr
     out = tmp_path / "out"
     with subprocess.Popen(
-        [sys.executable, "-m", "dqe_assets.cli", "publish", str(out), *arguments],
+        [sys.executable, "-m", "dqe_assets.cli.app", "publish", str(out), *arguments],
         env=environment(finished), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     ) as run:  # fmt: skip
         while len(list(out.glob("data/*.tar"))) < 3:

@@ -13,10 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
-from dqe_assets import schemas
-from dqe_assets.report.warehouse import MATERIALISATIONS, CaptionerInfo, WarehouseInputs
-from dqe_assets.score.best import best_captions
-from dqe_assets.score.rule import BestRule
+from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
+from dqe_assets.core import schema as schemas
+from dqe_assets.dedup.tables import DUPLICATE_CLUSTERS
+from dqe_assets.features.tables import IMAGE_FEATURES
+from dqe_assets.improve.best import best_captions
+from dqe_assets.improve.best_settings import BestRule
+from dqe_assets.improve.tables import BEST_CAPTIONS
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.report.build_warehouse import MATERIALISATIONS, CaptionerInfo, WarehouseInputs
+from dqe_assets.score.tables import CAPTION_PREFERENCE, CAPTION_SCORES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,26 +113,26 @@ def make_store(
                 sample["caption"] = captions[shard * rows + row]
             if sample["image"]:
                 images[sample["uid"]] = sample["image"]["bytes"]
-        write("raw_samples", key, schemas.RAW_SAMPLES, samples)
-        write("image_features", key, schemas.IMAGE_FEATURES, [_features(sample, random) for sample in samples])
+        write("raw_samples", key, RAW_SAMPLES, samples)
+        write("image_features", key, IMAGE_FEATURES, [_features(sample, random) for sample in samples])
         synthetic = {captioner.name: [_synthetic(sample, captioner) for sample in samples] for captioner in captioners}
         for name, table in synthetic.items():
-            write(f"synthetic_captions/{name}", key, schemas.SYNTHETIC_CAPTIONS, table)
+            write(f"synthetic_captions/{name}", key, SYNTHETIC_CAPTIONS, table)
         scores = _scores(samples, [captioner.name for captioner in captioners], random)
-        write("caption_scores", key, schemas.CAPTION_SCORES, scores)
+        write("caption_scores", key, CAPTION_SCORES, scores)
         best = best_captions(
-            pa.Table.from_pylist(samples, schemas.RAW_SAMPLES),
-            {name: pa.Table.from_pylist(table, schemas.SYNTHETIC_CAPTIONS) for name, table in synthetic.items()},
-            pa.Table.from_pylist(scores, schemas.CAPTION_SCORES),
+            pa.Table.from_pylist(samples, RAW_SAMPLES),
+            {name: pa.Table.from_pylist(table, SYNTHETIC_CAPTIONS) for name, table in synthetic.items()},
+            pa.Table.from_pylist(scores, CAPTION_SCORES),
             BestRule(avoid=(), trust_shared_backbone=True),
             shared={captioner.name for captioner in captioners if captioner.shares_backbone_with_scorer},
         )
-        write("best_captions", key, schemas.BEST_CAPTIONS, best.to_pylist())
-        write("caption_preference", key, schemas.CAPTION_PREFERENCE, _preference(samples, captioners, scores))
+        write("best_captions", key, BEST_CAPTIONS, best.to_pylist())
+        write("caption_preference", key, CAPTION_PREFERENCE, _preference(samples, captioners, scores))
         if duplicates and not all_failed:
             clusters += _clusters([sample["uid"] for sample in samples[:3]])
     if shards:
-        write("duplicate_clusters", "all", schemas.DUPLICATE_CLUSTERS, clusters)
+        write("duplicate_clusters", "all", DUPLICATE_CLUSTERS, clusters)
     inputs = WarehouseInputs(
         assets=files,
         materialisations=pa.Table.from_pylist(materialisations, schema=MATERIALISATIONS),

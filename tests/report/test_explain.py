@@ -12,11 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from dqe_assets.filtering.one_sample import filter_steps, is_in_subset
+from dqe_assets.filtering.filter_steps import filter_steps, is_in_subset
 from dqe_assets.filtering.subset import format_uids, read_subset
+from dqe_assets.filtering.tables import filter_masks_schema
+from dqe_assets.orchestration.tables import schema_of
+from dqe_assets.report.build_warehouse import Section, build_warehouse
 from dqe_assets.report.explain import explanation, glance
-from dqe_assets.report.warehouse import Section, build_warehouse
-from dqe_assets.schemas import filter_masks_schema, schema_of
 from dqe_resources.warehouse import Warehouse
 from tests.conftest import dqe
 from tests.report.make_store import make_store
@@ -24,7 +25,7 @@ from tests.report.make_store import make_store
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dqe_assets.settings import Settings
+    from dqe_assets.orchestration.settings import Settings
 
 NAME = "chelsea_03.jpg"
 

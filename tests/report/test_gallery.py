@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
-from dqe_assets.report.warehouse import build_warehouse
 from dqe_resources.warehouse import Warehouse
 from tests.report.make_store import make_store
 

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dqe_assets.core.work import Facts
 from dqe_assets.report.assets import gallery_path, sample_gallery
-from dqe_assets.stage import Facts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dqe_assets.settings import Settings
+    from dqe_assets.orchestration.settings import Settings
 
 
 def verdict(settings: Settings) -> tuple[bool, str]:

@@ -14,19 +14,19 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from dqe_assets import runner
-from dqe_assets.cli import app
-from dqe_assets.measurements import EXAMPLE_SOURCE, MeasurementsError
-from dqe_assets.report import scaling_plots
-from dqe_assets.report.plots import DARK, LIGHT
-from dqe_assets.report.warehouse import MATERIALISATIONS, WarehouseInputs, build_warehouse
+from dqe_assets.cli.app import app
+from dqe_assets.core.figures import DARK, LIGHT
+from dqe_assets.core.measurements import EXAMPLE_SOURCE, MeasurementsError
+from dqe_assets.orchestration import runner
+from dqe_assets.orchestration.settings import load_settings
+from dqe_assets.report.build_warehouse import MATERIALISATIONS, WarehouseInputs, build_warehouse
+from dqe_assets.scaling import plots as scaling_plots
 from dqe_assets.scaling.assets import filter_recommendation, pool_utilities
+from dqe_assets.scaling.curves import EXAMPLE_FILE, read_measurements
 from dqe_assets.scaling.example import POOLS
-from dqe_assets.scaling.measurements import EXAMPLE_FILE, read_measurements
 from dqe_assets.scaling.recommend import amount, answer, fit_measurements, fitted_pools, parse_budgets, recommend
+from dqe_assets.scaling.tables import FILTER_RECOMMENDATION, POOL_UTILITIES
 from dqe_assets.scaling.utility import PARAMETERS
-from dqe_assets.schemas import FILTER_RECOMMENDATION, POOL_UTILITIES
-from dqe_assets.settings import load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path

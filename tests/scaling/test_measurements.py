@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from dqe_assets.scaling.example import EPOCHS, POOLS, example_csv
-from dqe_assets.scaling.measurements import (
+from dqe_assets.orchestration.settings import SettingsError, load_settings
+from dqe_assets.scaling.curves import (
     EXAMPLE_FILE,
     MEAN_18,
     TASKS_18,
@@ -21,7 +21,7 @@ from dqe_assets.scaling.measurements import (
     read_evaluation,
     read_measurements,
 )
-from dqe_assets.settings import SettingsError, load_settings
+from dqe_assets.scaling.example import EPOCHS, POOLS, example_csv
 
 if TYPE_CHECKING:
     from pathlib import Path

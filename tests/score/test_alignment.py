@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dqe_assets.schemas import CAPTION_PREFERENCE, CAPTION_SCORES, IMAGE, JOINT_EMBEDDINGS
+from dqe_assets.core.schema import IMAGE
 from dqe_assets.score.alignment import (
     Preferring,
     caption_preference,
@@ -18,9 +18,10 @@ from dqe_assets.score.alignment import (
     joint_embeddings,
 )
 from dqe_assets.score.sentences import split_sentences
+from dqe_assets.score.tables import CAPTION_PREFERENCE, CAPTION_SCORES, JOINT_EMBEDDINGS
 from dqe_resources.scorers.label_space import LabelSpace
 from dqe_resources.scorers.open_clip import OpenClipScorer
-from tests.resources.test_open_clip_scorer import pictures
+from tests.resources.scorers.test_open_clip_scorer import pictures
 
 if TYPE_CHECKING:
     from pathlib import Path

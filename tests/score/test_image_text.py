@@ -9,9 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
-from dqe_assets.schemas import IMAGE_TEXT
 from dqe_assets.score.image_text import covered, image_text, without_text
-from dqe_resources.text_detector import TextDetector
+from dqe_assets.score.tables import IMAGE_TEXT
+from dqe_resources.models.text_detector import TextDetector
 
 SHARES = st.floats(0, 1, width=32)
 QUADS = st.lists(st.lists(st.tuples(SHARES, SHARES), min_size=4, max_size=4).map(np.float32), max_size=4)

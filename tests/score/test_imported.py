@@ -13,18 +13,18 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from dqe_assets import graph
-from dqe_assets.report.warehouse import (
+from dqe_assets.orchestration import graph
+from dqe_assets.orchestration.settings import SettingsError, load_settings
+from dqe_assets.report.build_warehouse import (
     MATERIALISATIONS,
     CaptionerInfo,
     WarehouseInputs,
     build_warehouse,
     quality_report,
 )
-from dqe_assets.schemas import CAPTION_PREFERENCE, CAPTION_SCORES
 from dqe_assets.score.imported import PreferenceImport
 from dqe_assets.score.preference import preference_counts
-from dqe_assets.settings import SettingsError, load_settings
+from dqe_assets.score.tables import CAPTION_PREFERENCE, CAPTION_SCORES
 from dqe_resources.keyed_table import TableError
 
 if TYPE_CHECKING:

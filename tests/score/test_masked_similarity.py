@@ -8,29 +8,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from dqe_assets import images
-from dqe_assets.arrow import from_matrix, to_matrix
+from dqe_assets.core.arrow import from_matrix, to_matrix
 from dqe_assets.features.extract import image_features
-from dqe_assets.schemas import (
-    CAPTION_SCORES,
-    IMAGE_FEATURES,
-    IMAGE_TEXT,
-    JOINT_EMBEDDINGS,
-    MASKED_SIMILARITY,
-    RAW_SAMPLES,
-)
+from dqe_assets.features.tables import IMAGE_FEATURES
+from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.score import masked_similarity as module
 from dqe_assets.score.image_text import corners_of, without_text
 from dqe_assets.score.masked_similarity import masked_similarity
-from dqe_resources.image_model import ImageModel
+from dqe_assets.score.tables import CAPTION_SCORES, IMAGE_TEXT, JOINT_EMBEDDINGS, MASKED_SIMILARITY
+from dqe_resources import images
+from dqe_resources.models.image_model import ImageModel
 from dqe_resources.scorers.label_space import LabelSpace
 from dqe_resources.scorers.protocol import Scorer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from dqe_assets.settings import Settings
-    from dqe_resources.text_encoders.protocol import TextEmbeddings
+    from dqe_assets.orchestration.settings import Settings
+    from dqe_resources.models.text_encoders.protocol import TextEmbeddings
 
 SHARD = "sample-00001"
 

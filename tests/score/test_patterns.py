@@ -5,9 +5,9 @@ import time
 import pyarrow as pa
 import pytest
 
-from dqe_assets.ingest.sample.captions import FILE_NAMES, MARKUP
-from dqe_assets.ingest.sample.photos import PHOTOS
 from dqe_assets.score.patterns import PATTERNS, found_patterns
+from dqe_resources.sources.sample_images.photos import PHOTOS
+from dqe_resources.sources.sample_images.sample_captions import FILE_NAMES, MARKUP
 
 FOUND = {
     "file_name": [

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dqe_assets.ingest.sample.rows import manifest
-from dqe_assets.schemas import TEXT_QUALITY
 from dqe_assets.score import text_quality as module
+from dqe_assets.score.tables import TEXT_QUALITY
 from dqe_assets.score.text_quality import ENGLISH, READ, sign_ratios, text_quality, word_repetition
+from dqe_resources.sources.sample_images.sample_rows import manifest
 
 WORDS = st.sampled_from(["a", "A", "cat,", "cat", "(cat)", "dog", "Dog.", "sat", "über", "--"])
 SENTENCES = st.lists(WORDS, max_size=25).map(" ".join) | st.text(max_size=40)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqe_assets.caption.straightforward import normalise_original
+from dqe_assets.caption.normalise import normalise_original
 from dqe_resources.cache import data_directory
 from dqe_resources.captioners.protocol import VisionCaptioner
 from dqe_resources.errors import DataQualityError

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from dqe_assets.filtering.filters.captions import has_words
+from dqe_assets.filtering.english import Detector, english
+from dqe_assets.filtering.filters.caption_length import has_words
 from dqe_assets.filtering.filters.protocol import Filter, Mask
-from dqe_assets.filtering.language import Detector, english
 from dqe_assets.filtering.pool import HEIGHT, TEXT, WIDTH, numbers
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field, PrivateAttr
 
-from dqe_assets.arrow import to_matrix
-from dqe_assets.filtering.filters.captions import has_tokens
+from dqe_assets.core.arrow import to_matrix
+from dqe_assets.filtering.english import Detector, english
+from dqe_assets.filtering.filters.caption_length import has_tokens
 from dqe_assets.filtering.filters.protocol import Filter, FilterError, Mask, as_mask
-from dqe_assets.filtering.language import Detector, english
 from dqe_assets.filtering.pool import TEXT, TablePool, batch_rows, whole
 from dqe_resources.cache import in_data_directory
 

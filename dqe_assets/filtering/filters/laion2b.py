@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from dqe_assets.filtering.english import CLD3, Detector, english
 from dqe_assets.filtering.filters.protocol import Filter, Mask
 from dqe_assets.filtering.filters.top_fraction import at_least
-from dqe_assets.filtering.language import CLD3, Detector, english
 from dqe_assets.filtering.pool import SCORES, TEXT
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dqe_resources.component import Strict
+from dqe_resources.configurable import Strict
 from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from dqe_assets.filtering.language import Detector
+    from dqe_assets.filtering.english import Detector
     from dqe_assets.filtering.pool import Pool
 
 Mask: TypeAlias = NDArray[np.bool_]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import field_validator
 
 from dqe_assets.filtering.filters.protocol import Filter, FilterError, Mask, as_mask
-from dqe_resources.packages import package_version
+from dqe_resources.models.packages import package_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import pyarrow.compute as pc
 
+from dqe_assets.filtering.english import Detector, english
 from dqe_assets.filtering.filters.protocol import Filter, Mask
-from dqe_assets.filtering.language import Detector, english
 from dqe_assets.filtering.pool import TEXT, whole
 from dqe_assets.filtering.wordnet import imagenet21k_offsets, open_wordnet
 from dqe_resources.cache import in_data_directory

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dqe_resources.component import Strict
+from dqe_resources.configurable import Strict
 
 KNOWN_PLACEHOLDERS = (
     "*.yimg.com/*photo_unavailable*",  # Flickr, to which its dead photos are redirected

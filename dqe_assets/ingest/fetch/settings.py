@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from dqe_assets.ingest.fetch.addresses import as_network
 from dqe_assets.ingest.fetch.placeholders import Placeholders
-from dqe_resources.component import Strict
+from dqe_resources.configurable import Strict
 
 Refetch = Literal["transient", "failed", "all"]
 """What of a shard is fetched again when it is made again."""

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from dqe_assets.ingest.fetch.scheduler import Fetched
     from dqe_assets.ingest.fetch.settings import Fetching
-    from dqe_assets.ingest.rows import SourceRow
-    from dqe_assets.settings import ImageLimits
-    from dqe_resources.checkpoint import Checkpoint
+    from dqe_assets.ingest.settings import ImageLimits
+    from dqe_resources.sources.rows import SourceRow
+    from dqe_resources.store.checkpoint import Checkpoint
 
 _SAVE_BYTES = 32 << 20
 _MOST_UNSAVED_BYTES = 3 * _SAVE_BYTES

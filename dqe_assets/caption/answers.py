@@ -1,0 +1,161 @@
+"""Asking a captioner, for whatever: questions in, answers out, and rows made of them while others are under way."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dqe_assets.caption.flags import caption_flags
+from dqe_assets.caption.normalise import straightforward_captions
+from dqe_assets.caption.prepare import prepare_image
+from dqe_resources.captioners.protocol import Caption, CaptionerError, Sample, VisionCaptioner
+from dqe_resources.images import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from dqe_assets.caption.prompts import Prompt
+    from dqe_resources.captioners.protocol import Captioner
+
+    Track = Callable[[Iterable[Any], int], Iterator[Any]]
+
+T = TypeVar("T")
+
+Finished = tuple[T, Caption, datetime | None]
+"""What was asked about, the answer and, where a model ran, when it was finished."""
+
+
+def answers(captioner: Captioner, questions: Iterable[tuple[T, Sample | Caption]]) -> Iterator[tuple[T, Caption]]:
+    """The answer to each question as it is finished, beside what it is about.
+
+    Args:
+        captioner: the captioner; it may take the questions in another thread.
+        questions: what each is about, and the sample; or, where there is nothing to ask, the answer.
+
+    Raises:
+        CaptionerError: the captioner cannot go on.
+        RuntimeError: it gave another number of answers than it was asked for.
+    """
+    asked: list[T] = []
+    settled: list[tuple[T, Caption]] = []
+
+    def samples() -> Iterator[Sample]:
+        for about, sample in questions:
+            if isinstance(sample, Caption):
+                settled.append((about, sample))
+            else:
+                asked.append(about)
+                yield sample
+
+    answered: list[int] = []
+    for index, caption in captioner.caption(samples()):
+        answered.append(index)
+        yield asked[index], caption
+    yield from settled
+    if sorted(answered) != list(range(len(asked))):
+        msg = f"captioner {captioner.name} gave {len(answered)} captions for {len(asked)} images"
+        raise RuntimeError(msg)
+
+
+def collect(
+    captioner: Captioner,
+    questions: Iterable[tuple[T, Sample | Caption]],
+    add: Callable[[list[Finished[T]]], pa.Table],
+    *,
+    keep: Callable[[pa.Table], None],
+    track: Track,
+    known: int,
+    total: int,
+) -> None:
+    """Ask, take the answers as they come, and keep rows of them while others are under way.
+
+    Args:
+        captioner: who is asked; of one that sees the image a kill loses no more than ``checkpoint_every`` answers.
+        questions: as ``answers`` takes them.
+        add: makes rows of answers; returns those worth keeping.
+        keep: is given those rows.
+        track: reports progress over the answers.
+        known: answers that are kept already.
+        total: answers that there will be, the known ones among them.
+
+    Raises:
+        CaptionerError: the captioner cannot go on; says how much is kept.
+        RuntimeError: as ``answers``.
+    """
+    # Half of what may be lost: what is finished while the one half is being written is less than the other.
+    every = max(captioner.checkpoint_every // 2, 1) if isinstance(captioner, VisionCaptioner) else None
+    waiting: list[Finished[T]] = []
+    kept = known
+
+    def add_waiting() -> None:
+        nonlocal kept
+        rows = add(waiting)
+        waiting.clear()
+        kept += rows.num_rows
+        if every and rows.num_rows:
+            keep(rows)
+
+    try:
+        try:
+            for about, caption in track(answers(captioner, questions), total - known):
+                waiting.append((about, caption, None if caption.seconds is None else datetime.now(UTC)))
+                if len(waiting) == every:
+                    add_waiting()
+        finally:
+            add_waiting()
+    except CaptionerError as error:
+        raise error.after(kept, total, "captions") from error
+
+
+def prepared(data: bytes, captioner: VisionCaptioner) -> bytes | Caption:
+    """An image as the captioner is given it; where it cannot be read, the answer that says so."""
+    try:
+        return prepare_image(data, captioner.image_longest_side)
+    except ImageError as error:
+        return Caption(None, "error", str(error))
+
+
+def record(
+    caption: Caption, finished_at: datetime | None, captioner: Captioner, prompt: Prompt | None
+) -> dict[str, Any]:
+    """What every table of answers says of one, but for what is made of its text."""
+    # Whoever wrote it, a caption without a word is none.
+    is_blank = caption.finish_reason != "error" and not (caption.text or "").strip()
+    return {
+        "text": _storable(caption.text),
+        "finish_reason": "error" if is_blank else caption.finish_reason,
+        "model": caption.model or captioner.model_id,
+        "revision": captioner.model_revision,
+        "prompt": prompt and prompt.name,
+        "prompt_hash": prompt and prompt.hash,
+        "prompt_tokens": caption.prompt_tokens,
+        "completion_tokens": caption.completion_tokens,
+        "seconds": None if caption.seconds is None else round(caption.seconds, 6),
+        "finished_at": finished_at,
+        "attempts": caption.attempts,
+        "error": "the text is empty" if is_blank else _storable(caption.error),
+    }
+
+
+def answer_table(records: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Records as a table, with the straightforward caption and the flags of each text."""
+    rows = pa.Table.from_pylist(records, schema)
+    texts, reasons = rows["text"], rows["finish_reason"]
+    captions = straightforward_captions(pc.if_else(pc.equal(reasons, "error"), pa.scalar(None, pa.string()), texts))
+    flags = caption_flags(texts.to_pylist(), reasons.to_pylist())
+    for name, values in (("caption", captions), ("flags", pa.array(flags, pa.list_(pa.string())))):
+        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), values)
+    return rows
+
+
+def with_caption(rows: pa.Table) -> pa.Table:
+    """The rows that have one."""
+    return rows.filter(pc.is_valid(rows["caption"]))
+
+
+def _storable(text: str | None) -> str | None:
+    """Half a surrogate pair can stand in JSON, and in no table."""
+    return None if text is None else text.encode("utf-8", "replace").decode()

@@ -1,0 +1,66 @@
+"""What a person sees of these assets in the UI: figures, a preview, and a plot where it says more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dqe_assets.caption.accounting import account
+from dqe_assets.caption.flags import FLAGS
+from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
+from dqe_assets.core.schema import SYNTHETIC_CAPTIONS_PREFIX
+from dqe_resources.store.storage import StorageError
+
+if TYPE_CHECKING:
+    from dqe_assets.core.work import Work
+
+from dqe_assets.core.metadata import PREVIEW_ROWS, Metadata, markdown_table, preview, value_counts
+
+
+def synthetic_captions(work: Work, table: pa.Table) -> Metadata:
+    """How each caption ended, what is wrong with some, what they took, the other captioners beside, a preview."""
+    words = [len(caption.split()) for caption in table["caption"].to_pylist() if caption]
+    taken = account(table)
+    captioner = next(one for one in work.settings.captioners if work.asset.endswith(f"/{one.name}"))
+    cost = taken.cost(captioner.price_per_hour)
+    return {
+        "captions": len(words),
+        "mean_words": round(float(np.mean(words)), 1) if words else None,
+        "model": captioner.model_id,
+        "prompt": next((name for name in table["prompt"].to_pylist() if name), None),
+        "prompt_tokens": taken.prompt_tokens,
+        "completion_tokens": taken.completion_tokens,
+        "seconds_per_caption": taken.seconds_per_caption and round(taken.seconds_per_caption, 4),
+        "cost": None if cost is None else round(cost, 4),
+        "finish_reasons": markdown_table(
+            ["finish reason", "captions"], sorted(value_counts(table["finish_reason"]).items())
+        ),
+        "flags": markdown_table(["flag", "captions", "meaning"], [[f, n, FLAGS[f]] for f, n in taken.flags.items()]),
+        "errors": markdown_table(
+            ["error", "samples"], list(value_counts(table["error"].drop_null()).items())[:PREVIEW_ROWS]
+        ),
+        "captioners": markdown_table(*_captioners_beside(work)),
+        "preview": preview(table.filter(pc.is_valid(table["caption"])), ["caption", "finish_reason", "flags"]),
+    }
+
+
+def _captioners_beside(work: Work) -> tuple[list[str], list[list[Any]]]:
+    """What is stored of every captioner for the same shard; how well their captions fit is measured later."""
+    rows = []
+    columns = ["caption", "finish_reason", "flags", "prompt_tokens", "completion_tokens", "seconds", "finished_at"]
+    for captioner in work.settings.captioners:
+        asset = f"{SYNTHETIC_CAPTIONS_PREFIX}{captioner.name}"
+        try:
+            taken = account(work.store.read(asset, work.partition, SYNTHETIC_CAPTIONS, columns))
+        except StorageError:
+            # Not made yet, or by an earlier version.
+            continue
+        flags = ", ".join(f"{flag} {count}" for flag, count in taken.flags.items())
+        cost = taken.cost(captioner.price_per_hour)
+        rows.append(
+            [captioner.name, captioner.model_id, taken.captions, taken.errors, taken.seconds_per_caption, cost, flags]
+        )
+    return ["captioner", "model", "captions", "errors", "seconds a caption", "cost", "flags"], rows

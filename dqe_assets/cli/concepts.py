@@ -1,0 +1,151 @@
+"""``dqe concepts``: what the data says of a concept."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from dqe_assets.cli.terminal import clear_errors, console, print_table, say_next
+from dqe_assets.core.measurements import EXAMPLE_SOURCE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import duckdb
+    import pyarrow as pa
+
+    from dqe_assets.concepts.lookup import Answer
+    from dqe_assets.orchestration.settings import Settings
+
+Names = Annotated[list[str], typer.Argument(help="What to look for, such as 'tabby cat' 'fly agaric'.")]
+Limit = Annotated[int, typer.Option(min=0, max=100, help="How many examples of each kind.")]
+Page = Annotated[Path | None, typer.Option("--html", help="Write a page with the pictures of the examples here.")]
+
+
+_PLACES = {"original": "original captions", "image": "images"}
+
+
+def concepts(names: Names, limit: Limit = 3, html: Page = None) -> None:
+    """Say how often the data shows a concept, which accuracy that predicts, and what is missing; with examples."""
+    with clear_errors():
+        from dqe_assets.concepts.lookup import Lookup
+        from dqe_assets.orchestration.settings import load_settings
+
+        settings = load_settings()
+
+        def plan(concept: str, item: str, samples: int) -> pa.Table:
+            from dqe_assets.concepts.plan import concept_plan, fitted_models
+            from dqe_assets.concepts.tables import CONCEPT_PERFORMANCE
+
+            stored = settings.opened_store.read("concept_performance", None, CONCEPT_PERFORMANCE)
+            target = settings.concepts.target_accuracy
+            return concept_plan([*fitted_models(stored)], [concept], [samples], target, item)
+
+        with closing(settings.warehouse.connect()) as connection:
+            lookup = Lookup(connection, settings.concepts.method, settings.concepts.count_by, plan)
+            answers = [lookup.ask(name, limit) for name in names]
+            for answer in answers:
+                _print(answer)
+            if html:
+                _write_page(settings, connection, answers, html)
+        unknown = [answer.concept for answer in answers if not answer.known]
+        if unknown:
+            line = f"concepts: {{names: {json.dumps(unknown, ensure_ascii=False)}}}"
+            console.print(
+                escape(f"To have images looked at too, and all of it counted for good, add to data/dqe.yaml: {line}"),
+                highlight=False,
+                soft_wrap=True,
+            )
+        if any(EXAMPLE_SOURCE in answer.plan["source"].to_pylist() for answer in answers):
+            console.print(
+                "[yellow]The predicted accuracies are made up[/yellow]: name accuracies that you measured as "
+                "concepts.measurements in data/dqe.yaml (docs/concepts.md)",
+                highlight=False,
+                soft_wrap=True,
+            )
+        rare = next((answer.concept for answer in answers if not answer.is_shown), None)
+        say_next(*([f'dqe search "{escape(rare)}"'] if rare else []), 'dqe sql "FROM concept_plan LIMIT 20"')
+
+
+def _print(answer: Answer) -> None:
+    whence = f"in {', '.join(answer.tasks)}" if answer.known else "not in the vocabulary: captions counted now"
+    console.print(f"\n[b]{escape(answer.concept)}[/b] ({escape(whence)})", highlight=False)
+    print_table(_counts(answer))
+    for line in _sentences(answer):
+        console.print(escape(line), highlight=False, soft_wrap=True)
+    for title, table in (
+        ("Examples", answer.examples),
+        ("Misaligned: the caption shows it, the image shows something else", answer.misaligned),
+        ("Candidates: the nearest samples of the collection", answer.candidates),
+    ):
+        if len(table):
+            console.print(f"\n{title}")
+            print_table(table.drop_columns(["uid"]))
+
+
+def _counts(answer: Answer) -> pa.Table:
+    import pyarrow as pa
+
+    rows = [
+        {
+            "shown by": row["item"],
+            "samples": row["samples"],
+            "of": row["searched"],
+            "rank": f"{row['rank']:,} of {answer.concepts:,}" if row["samples"] else None,
+            "image agrees": row["agreed"],
+        }
+        for row in answer.counts.to_pylist()
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+def _sentences(answer: Answer) -> list[str]:
+    """What the counts mean."""
+    lines = []
+    if answer.absent_words:
+        lines.append(f"No caption has the word {' or '.join(answer.absent_words)}.")
+    if answer.near:
+        lines.append(f"Concepts that are near: {', '.join(answer.near)}.")
+    for row in answer.plan.to_pylist():
+        value, low, high = (min(max(row[f"predicted_{name}"], 0.0), 1.0) for name in ("accuracy", "low", "high"))
+        if row["samples_needed"] == 0:
+            bill = f"the target of {row['target_accuracy']:g} is reached"
+        elif row["samples_needed"] == float("inf"):
+            bill = f"no number of samples is predicted to reach {row['target_accuracy']:g}"
+        else:
+            bill = f"{row['target_accuracy']:g} needs {row['samples_needed']:,.0f} samples more"
+        lines.append(
+            f"Predicted zero-shot accuracy of {row['model']}, by the count in {_PLACES.get(row['item'], row['item'])}: "
+            f"{value:.2f} (95 % interval {low:.2f} to {high:.2f}); {bill}."
+        )
+    return lines
+
+
+def _write_page(
+    settings: Settings, connection: duckdb.DuckDBPyConnection, answers: Sequence[Answer], path: Path
+) -> None:
+    """The examples with their pictures and all their captions, as cards of the gallery."""
+    from dqe_assets.report.assets import stored_images
+    from dqe_assets.report.gallery import GalleryInputs, render_samples
+    from dqe_resources.store.storage import replace_file
+
+    sections = [
+        (f"{answer.concept}: {kind}", description, table["uid"].to_pylist())
+        for answer in answers
+        for kind, description, table in (
+            ("examples", "Samples whose image or caption shows it.", answer.examples),
+            ("misaligned", "Samples whose caption shows it, and whose image shows something else.", answer.misaligned),
+            ("candidates", "The nearest samples of the collection.", answer.candidates),
+        )
+    ]
+    inputs = GalleryInputs(
+        connection, lambda uids: stored_images(settings.opened_store, connection, uids), title="Concepts"
+    )
+    page = render_samples(inputs, sections)
+    replace_file(path, lambda target: target.write(page.encode()))
+    console.print(f"Pictures: {escape(str(path))}", soft_wrap=True, highlight=False)

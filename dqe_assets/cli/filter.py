@@ -1,0 +1,203 @@
+"""The commands ``dqe filter`` and ``dqe reshard``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from dqe_assets.cli.terminal import clear_errors, console, counting, fail, print_table, say_next
+from dqe_assets.filtering.store_pool import STORE
+from dqe_assets.publish.reshard import SAMPLES_PER_SHARD
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dqe_assets.filtering.store_pool import StorePool
+    from dqe_assets.orchestration.settings import Settings
+    from dqe_assets.publish.samples import SamplePart
+
+PoolNames = Annotated[
+    list[str], typer.Argument(metavar="POOL...", help="Folders or URLs of DataComp metadata, or store for our own.")
+]
+Expression = Annotated[
+    str, typer.Option("--expr", help="What to keep: basic, 'clip_l14_30 & basic', 'clip_score(l14, fraction=0.3)' ...")
+]
+
+
+def filter_pool(
+    pools: PoolNames,
+    expression: Expression,
+    out: Annotated[Path, typer.Option(help="Where to write the subset: a .npy, with a .json beside it.")],
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite another subset.")] = False,
+) -> None:
+    """Choose samples of one or more pools, and write their uids as DataComp's resharder takes them."""
+    with clear_errors():
+        from dqe_assets.filtering.build_subset import make_subset
+        from dqe_assets.filtering.settings import open_pools, parsed
+        from dqe_assets.filtering.subset import write_subset
+
+        settings = _settings_if_any()
+        parsed_expression = parsed(expression, settings.filters if settings else {})
+        _require_free(out, parsed_expression.text, pools, force=force)
+        opened = open_pools(pools, _store_pool(settings) if STORE in pools else None, Path.cwd())
+        with counting("rows") as progress:
+            made = make_subset(parsed_expression, opened, progress)
+        write_subset(out, made.uids, made.manifest)
+        _print_manifest(made.manifest)
+        console.print(f"[b]{out}[/b]: {len(made.uids):,} samples", highlight=False, soft_wrap=True)
+        tars = "" if pools == [STORE] else " --from TARS"
+        say_next(f"dqe reshard {out} --out shards{tars}")
+
+
+def reshard(
+    subset: Annotated[str, typer.Argument(help="A .npy of uids, or the name of a subset of data/dqe.yaml.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the shards to: empty, or of this very export.")],
+    sources: Annotated[
+        list[str] | None,
+        typer.Option("--from", help="Folder or URL of WebDataset tars, or store (the default); may be repeated."),
+    ] = None,
+    samples_per_shard: Annotated[int, typer.Option(min=1, help="Samples in each shard.")] = SAMPLES_PER_SHARD,
+    *,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Go on without samples not found.")] = False,
+) -> None:
+    """Write WebDataset shards with exactly the samples of a subset, going on where a stopped run was."""
+    with clear_errors():
+        from dqe_assets.filtering.subset import read_subset
+        from dqe_assets.publish.reshard import plan_shards, write_shards
+
+        path = _subset_path(subset)
+        uids = read_subset(path)
+        parts = _parts(sources or [STORE])
+        with counting("looking for samples") as progress:
+            plan = plan_shards(uids, parts, samples_per_shard, progress)
+        about = {"file": path.name, "uids": len(uids)}
+        with counting("writing samples") as progress:
+            manifest = write_shards(plan, out, about, allow_missing=allow_missing, track=progress)
+        missing, shards = manifest["missing"]["count"], len(manifest["shards"])
+        console.print(
+            f"[b]{out}[/b]: {manifest['samples']:,} samples, {shards:,} shard{'s' if shards > 1 else ''}"
+            + (f"; [yellow]{missing:,} of the subset were not there[/yellow]" if missing else ""),
+            highlight=False,
+            soft_wrap=True,
+        )
+        if manifest["encoded_anew"]:
+            console.print(f"{manifest['encoded_anew']:,} images were encoded anew, to stand upright", style="dim")
+        console.print(
+            f"Next: train on them, with webdataset or open_clip: {out}/{{{0:08d}..{shards - 1:08d}}}.tar",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _settings_if_any() -> Settings | None:
+    """The settings, where there are any: a pool of DataComp's needs none."""
+    from dqe_assets.orchestration.settings import configuration_path, load_settings
+
+    return load_settings() if configuration_path().exists() else None
+
+
+def _store_pool(settings: Settings | None) -> StorePool | None:
+    """Our own store, with the shards that are finished; None where there are no settings."""
+    if settings is None:
+        return None
+    from dqe_assets.filtering.store_pool import StorePool
+
+    return StorePool(settings.opened_store, _finished_shards(settings))
+
+
+def _finished_shards(settings: Settings) -> tuple[str, ...]:
+    from dqe_assets.core.partitions import registered_shards
+    from dqe_assets.filtering.assets import MASKS
+    from dqe_assets.orchestration import runner
+    from dqe_assets.orchestration.graph import stages
+
+    masks = next(one for one in stages(settings) if one.name == MASKS)
+    with runner.instance() as current:
+        work = masks.work(settings, None, registered_shards(current))
+    if not work.shards:
+        fail(f"{settings.opened_store.root}: no shard is finished; run: dqe materialize")
+    if work.left_out:
+        console.print(f"[yellow]left out, as they are not finished:[/yellow] {escape(', '.join(work.left_out))}")
+    return work.shards
+
+
+def _require_free(out: Path, expression: str, pools: Sequence[str], *, force: bool) -> None:
+    """Refuse to overwrite what is not the same subset, before hours are spent on it."""
+    from dqe_assets.filtering.subset import manifest_path
+
+    if out.suffix != ".npy":
+        fail(f"{out}: a subset ends in .npy")
+    if force or not (out.exists() or manifest_path(out).exists()):
+        return
+    try:
+        there = json.loads(manifest_path(out).read_bytes())
+        same = there["expression"] == expression and [pool["name"] for pool in there["pools"]] == list(pools)
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        fail(f"{out}: there is another subset; name another file with --out, or overwrite it with --force")
+
+
+def _print_manifest(manifest: dict[str, Any]) -> None:
+    import pyarrow as pa
+
+    pools = manifest["pools"]
+    print_table(
+        pa.table(
+            {
+                "pool": pa.array([pool["name"] for pool in pools], pa.string()),
+                "samples": pa.array([pool["rows"] for pool in pools], pa.int64()),
+                "kept": pa.array([pool["kept"] for pool in pools], pa.int64()),
+                "share_of_subset": pa.array([pool["share"] for pool in pools], pa.float64()),
+            }
+        )
+    )
+    samples, steps = manifest["samples"], manifest["filters"][0]["steps"]
+    before = [samples, *(step["kept"] for step in steps)]
+    print_table(
+        pa.table(
+            {
+                "step": pa.array([step["condition"] for step in steps], pa.string()),
+                "removed": pa.array([was - step["kept"] for was, step in zip(before, steps, strict=False)], pa.int64()),
+                "left": pa.array([step["kept"] for step in steps], pa.int64()),
+                "share": pa.array([step["kept"] / max(samples, 1) for step in steps], pa.float64()),
+            }
+        )
+    )
+    for leaf in manifest["leaves"]:
+        if leaf["fitted"] != leaf["leaf"]:
+            console.print(f"{escape(leaf['leaf'])} is here {escape(leaf['fitted'])}", style="dim", highlight=False)
+    if manifest["collisions"]:
+        console.print(f"{manifest['collisions']:,} samples are in several pools, and kept of the first", style="dim")
+
+
+def _subset_path(subset: str) -> Path:
+    """A file, or that of a subset of the settings."""
+    from dqe_assets.filtering.assets import subset_path
+
+    if subset.endswith(".npy"):
+        return Path(subset)
+    settings = _settings_if_any()
+    names = [one.name for one in settings.subsets] if settings else []
+    if subset not in names:
+        fail(f"{subset}: neither a .npy nor a subset of data/dqe.yaml; there are: {', '.join(names) or 'none'}")
+    return subset_path(subset)
+
+
+def _parts(sources: Sequence[str]) -> list[SamplePart]:
+    from dqe_assets.publish.samples import StoreShard, tars
+
+    parts: list[SamplePart] = []
+    for source in sources:
+        if source != STORE:
+            parts += tars(source)
+        elif settings := _settings_if_any():
+            parts += [StoreShard(settings.opened_store, shard) for shard in _finished_shards(settings)]
+        else:
+            fail("there is no store here: name the tars that hold the samples with --from")
+    return parts

@@ -1,0 +1,82 @@
+"""The command ``dqe publish``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+from rich.markup import escape
+
+from dqe_assets.cli.terminal import clear_errors, console, counting, fail, print_table, say_next
+from dqe_assets.publish.publish import Format
+from dqe_assets.publish.reshard import SAMPLES_PER_SHARD
+from dqe_assets.publish.selection import BEST
+
+if TYPE_CHECKING:
+    from dqe_assets.orchestration.settings import Settings
+
+
+def publish(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to: empty, or of this very publication.")],
+    where: Annotated[
+        str, typer.Option(help='SQL over the warehouse\'s table samples: "NOT is_duplicate" ...')
+    ] = "true",
+    caption: Annotated[str, typer.Option(help="best, original, or a captioner's name.")] = BEST,
+    file_format: Annotated[str, typer.Option("--format", help=f"{', '.join(get_args(Format))}.")] = "hf",
+    shard_size: Annotated[int, typer.Option(min=1, help="Samples in each file.")] = SAMPLES_PER_SHARD,
+    *,
+    vectors: Annotated[bool, typer.Option("--vectors", help="Also the vectors, for another Qdrant.")] = False,
+) -> None:
+    """Write the samples that a condition chooses as a dataset to train on, going on where a stopped run was."""
+    with clear_errors():
+        from dqe_assets.orchestration.settings import load_settings
+        from dqe_assets.publish.publish import Request, opening
+        from dqe_assets.publish.publish import publish as write
+
+        chosen = next((one for one in get_args(Format) if one == file_format), None)
+        if chosen is None:
+            fail(f"--format {file_format}: there are {', '.join(get_args(Format))}")
+        settings = load_settings()
+        _require_current(settings)
+        with counting("samples") as progress:
+            manifest = write(settings, folder, Request(where, caption, chosen, shard_size, vectors), progress)
+        _print_manifest(manifest)
+        data = sum(file["samples"] > 0 and not file["name"].startswith("vectors/") for file in manifest["files"])
+        console.print(
+            f"[b]{escape(str(folder))}[/b]: {manifest['samples']:,} samples, {data:,} file{'s' if data > 1 else ''}; "
+            "README.md says how they were chosen and how to open them",
+            highlight=False,
+            soft_wrap=True,
+        )
+        opened = opening(manifest, folder)
+        if chosen == "datacomp":
+            say_next(opened)
+        else:
+            console.print(f"Next: {escape(opened)}", highlight=False, soft_wrap=True)
+
+
+def _require_current(settings: Settings) -> None:
+    """Refuse a warehouse that speaks of other data than the store holds now."""
+    from dqe_assets.core.partitions import registered_shards
+    from dqe_assets.orchestration import graph, runner
+
+    with runner.instance() as current:
+        shards = registered_shards(current)
+    (warehouse,) = (stage for stage in graph.stages(settings) if stage.name == "warehouse")
+    if runner.state(settings, warehouse, None, shards) != "current":
+        fail("the warehouse is not there, or older than what it is made of; run: dqe materialize")
+
+
+def _print_manifest(manifest: dict[str, Any]) -> None:
+    import pyarrow as pa
+
+    selection = manifest["selection"]
+    steps = [("samples with an image", selection["samples"], selection["samples"])]
+    steps += [(step["condition"], step["alone"], step["left"]) for step in selection["steps"]]
+    if selection["without_caption"]:
+        steps.append((f"has a caption of {manifest['caption']}", None, manifest["samples"]))
+    terms, alone, left = zip(*steps, strict=True)
+    print_table(
+        pa.table({"term": pa.array(terms, pa.string()), "alone": pa.array(alone, pa.int64()), "left": pa.array(left)})
+    )

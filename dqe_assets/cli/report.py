@@ -1,0 +1,99 @@
+"""``dqe report``, ``sql``, ``get``, ``explain`` and ``gallery``."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dqe_assets.cli.terminal import clear_errors, console, fail, print_table, say_next, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyarrow as pa
+
+    from dqe_assets.orchestration.settings import Settings
+    from dqe_assets.report.build_warehouse import Section
+
+
+def report() -> None:
+    """Print the quality report."""
+    with clear_errors():
+        from dqe_assets.orchestration.settings import load_settings
+
+        print_report(load_settings())
+        say_next('dqe sql "SELECT * FROM worst_captions LIMIT 10"')
+
+
+def sql(query: Annotated[str, typer.Argument(help="A query; tables and views: dqe sql 'SHOW TABLES'.")]) -> None:
+    """Query the warehouse: read-only, with no access to files or the network. Piped, the result is CSV."""
+    with clear_errors():
+        from dqe_assets.orchestration.settings import load_settings
+
+        result = load_settings().warehouse.query(query)
+        if console.is_terminal:
+            print_table(result)
+            console.print(f"{result.num_rows:,} rows", style="dim")
+        else:
+            _print_csv(result)
+
+
+def get(image_name: Annotated[str, typer.Argument(help="The source's own name of the row.")]) -> None:
+    """Show a sample at a glance: its record, its captions, and which of them is the best."""
+    with clear_errors():
+        from dqe_assets.orchestration.settings import load_settings
+        from dqe_assets.report.explain import glance
+
+        print_sections(glance(load_settings(), image_name))
+        say_next(f"dqe explain {shown(shlex.quote(image_name))}")
+
+
+def explain(image_name: Annotated[str, typer.Argument(help="The source's own name of the row.")]) -> None:
+    """Show how every number of a sample came to be: measured, chosen, filtered, and by which code, from what, when."""
+    with clear_errors():
+        from dqe_assets.orchestration.settings import load_settings
+        from dqe_assets.report.explain import explanation
+
+        print_sections(explanation(load_settings(), image_name))
+        say_next(f"dqe search --like {shown(shlex.quote(image_name))}")
+
+
+def gallery() -> None:
+    """Say where the gallery is, and open it in a browser."""
+    with clear_errors():
+        from dqe_assets.report.assets import gallery_path
+
+        path = gallery_path()
+        if not path.exists():
+            fail(f"{path}: not there; run: dqe materialize sample_gallery")
+        console.print(str(path), soft_wrap=True)
+        if console.is_terminal:
+            typer.launch(path.as_uri())
+
+
+def print_report(settings: Settings) -> None:
+    """Print the quality report of the warehouse."""
+    from dqe_assets.report.build_warehouse import quality_report
+
+    with settings.warehouse.connect() as connection:
+        print_sections(quality_report(connection))
+
+
+def print_sections(sections: Sequence[Section]) -> None:
+    """Print tables with their titles."""
+    for section in sections:
+        console.print(f"\n[b]{shown(section.title)}[/b]")
+        if section.description:
+            console.print(shown(section.description), style="dim")
+        print_table(section.table)
+    console.print()
+
+
+def _print_csv(data: pa.Table) -> None:
+    writer = csv.writer(sys.stdout)
+    writer.writerow(data.column_names)
+    writer.writerows(zip(*(column.to_pylist() for column in data.columns), strict=True))

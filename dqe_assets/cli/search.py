@@ -1,0 +1,84 @@
+"""``dqe search``: the samples nearest in meaning to a text, an image or another sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from dqe_assets.cli.terminal import clear_errors, console, say_next
+from dqe_resources.store.storage import replace_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SNIPPET = 120
+"""Characters of a caption that are shown."""
+
+SHOWN = 50
+"""Hits that are shown; a file gets all."""
+
+Text = Annotated[str | None, typer.Argument(help="What to look for.")]
+Image = Annotated[Path | None, typer.Option(help="An image to look for instead.")]
+Like = Annotated[str | None, typer.Option(metavar="UID_OR_NAME", help="A sample to look for others like it.")]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(help="A condition: source=sample, language=en, similarity_original>=0.3; may be repeated."),
+]
+Using = Annotated[str, typer.Option("--in", help="What to search: image, original, or a captioner's name.")]
+Limit = Annotated[int, typer.Option(min=1, max=100_000, help="How many.")]
+Unique = Annotated[bool, typer.Option("--unique", help="Leave out redundant duplicates.")]
+Save = Annotated[Path | None, typer.Option(metavar="FILE.parquet", help="Write what is found to a Parquet file.")]
+
+
+def search(
+    text: Text = None,
+    image: Image = None,
+    like: Like = None,
+    where: Where = None,
+    *,
+    using: Using = "image",
+    limit: Limit = 10,
+    save: Save = None,
+    unique: Unique = False,
+) -> None:
+    """Find the samples nearest in meaning to a text, an image, or another sample."""
+    with clear_errors():
+        from dqe_assets.orchestration.settings import load_settings
+        from dqe_assets.search.query import Query, hits_table, search_collection
+
+        query = Query(text, image, like)
+        hits = search_collection(load_settings(), query, where=where or [], using=using, limit=limit, unique=unique)
+        found = hits_table(hits, using)
+        table = Table("score", "image_name", "caption", "source")
+        for hit in found.slice(0, SHOWN).to_pylist():
+            cells = (f"{hit['score']:.3f}", hit["image_name"], snippet(hit["caption"]), hit["source"])
+            table.add_row(*map(escape, cells))
+        console.print(table)
+        if len(hits) > SHOWN:
+            console.print(f"and {len(hits) - SHOWN:,} more")
+        if save is not None:
+            _save(found, save)
+        if hits:
+            say_next(f"dqe get {found['image_name'][0]}", f"dqe search --like {hits[0].uid}")
+        else:
+            console.print("Nothing found: no sample fulfils the condition.")
+
+
+def snippet(text: str | None) -> str:
+    """The beginning of a text on one line, cut between words."""
+    line = " ".join((text or "").split())
+    if len(line) <= SNIPPET:
+        return line
+    cut = line.rfind(" ", SNIPPET // 2, SNIPPET)
+    return f"{line[: cut if cut > 0 else SNIPPET]}…"
+
+
+def _save(found: pa.Table, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    replace_file(path, lambda target: pq.write_table(found, target))
+    console.print(f"{found.num_rows:,} samples written to {escape(str(path))}", soft_wrap=True, highlight=False)

@@ -1,0 +1,275 @@
+"""What the warehouse says of concepts: how often each is shown, where captions and images disagree, what to add."""
+
+from __future__ import annotations
+
+from dqe_assets.concepts.tables import (
+    CONCEPT_FREQUENCY,
+    CONCEPT_HITS,
+    CONCEPT_PERFORMANCE,
+    CONCEPT_PLAN,
+    CURRICULUM,
+    MISALIGNMENT,
+    RARE_CONCEPT_RETRIEVAL,
+    REBALANCED_SUBSET,
+)
+from dqe_assets.core.relations import Table, View, columns, meaning
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.score.tables import CAPTION_SCORES
+
+_LINES = [
+    f"{fit}{name}{suffix}"
+    for fit in ("", "unbinned_")
+    for name in ("slope", "intercept")
+    for suffix in ("", "_low", "_high")
+]
+
+_BINS = ["bin_counts", "bin_accuracy", "bin_concepts"]
+
+CONCEPT_READ = {
+    "concept_hits": (CONCEPT_HITS, "uid item concepts"),
+    "concept_frequency": (
+        CONCEPT_FREQUENCY,
+        "concept tasks position item samples agreed searched rank absent_words provisional_shards",
+    ),
+    "misalignment": (MISALIGNMENT, "shard caption_source samples comparable misaligned misaligned_uids"),
+    "concept_performance": (
+        CONCEPT_PERFORMANCE,
+        " ".join([*_LINES, "model concepts r p_value unbinned_r unbinned_p_value source", *_BINS]),
+    ),
+    "concept_plan": (
+        CONCEPT_PLAN,
+        (
+            "model concept item place samples predicted_accuracy predicted_low predicted_high target_accuracy "
+            "samples_needed source"
+        ),
+    ),
+    "rare_concept_retrieval": (RARE_CONCEPT_RETRIEVAL, "concept item place uid score"),
+    "rebalanced_subset": (REBALANCED_SUBSET, "uid weight"),
+    "curriculum": (CURRICULUM, "uid rank difficulty"),
+}
+"""The columns that are read of each asset."""
+
+CONCEPT_VIEW_OF = {name: f"stored_{name}" for name in CONCEPT_READ}
+"""What each asset is called while the warehouse is built: its table has its name."""
+
+CONCEPT_TABLES = (
+    Table(
+        "concept_frequency",
+        "How many samples show each concept: in the image, in the caption of each source, and in both",
+        columns(
+            CONCEPT_FREQUENCY,
+            concept="VARCHAR",
+            tasks="VARCHAR[]",
+            position="INTEGER",
+            item="VARCHAR",
+            samples="BIGINT",
+            agreed="BIGINT",
+            searched="BIGINT",
+            rank="INTEGER",
+            absent_words="VARCHAR[]",
+        ),
+        """
+        SELECT concept, tasks, position, item, samples, agreed, searched, rank, absent_words
+        FROM stored_concept_frequency ORDER BY item, rank, position
+        """,
+    ),
+    Table(
+        "concept_hits",
+        "The concepts that each sample shows, in its image and in the caption of each source",
+        columns(CONCEPT_HITS, uid="VARCHAR", item="VARCHAR")
+        | {"concepts": ("VARCHAR[]", "concepts that it shows; null where there is no such image or caption")},
+        """
+        WITH provisional AS (
+            SELECT shard, item, list(concept) AS concepts FROM (
+                SELECT unnest(provisional_shards) AS shard, item, concept FROM stored_concept_frequency
+            ) GROUP BY shard, item
+        )
+        SELECT h.uid, h.item,
+            list_filter(h.concepts, lambda c: NOT coalesce(list_contains(p.concepts, c), false))
+        FROM stored_concept_hits h JOIN raw_samples r USING (uid)
+        LEFT JOIN provisional p ON p.shard = r.shard AND p.item = h.item
+        ORDER BY r.shard, r."row", h.item
+        """,
+    ),
+    Table(
+        "misalignment",
+        "For each shard and caption source, the samples whose caption and image show concepts, but none in common",
+        columns(
+            MISALIGNMENT,
+            shard="VARCHAR",
+            caption_source="VARCHAR",
+            samples="BIGINT",
+            comparable="BIGINT",
+            misaligned="BIGINT",
+        )
+        | {
+            "share": ("DOUBLE", "misaligned / samples, the paper's misalignment degree [0 to 1]"),
+            "share_of_comparable": ("DOUBLE", "misaligned / comparable [0 to 1]"),
+        },
+        """
+        SELECT shard, caption_source, samples, comparable, misaligned, misaligned / nullif(samples, 0),
+            misaligned / nullif(comparable, 0)
+        FROM stored_misalignment ORDER BY shard, caption_source
+        """,
+    ),
+    Table(
+        "misaligned_samples",
+        "The samples whose caption and image show concepts, but none in common",
+        columns(RAW_SAMPLES, uid="VARCHAR", shard="VARCHAR", image_name="VARCHAR")
+        | columns(MISALIGNMENT, caption_source="VARCHAR")
+        | {
+            "caption": ("VARCHAR", "the caption"),
+            "caption_concepts": ("VARCHAR[]", "concepts that the caption shows"),
+            "image_concepts": ("VARCHAR[]", "concepts that the image shows"),
+        }
+        | columns(CAPTION_SCORES, similarity="FLOAT"),
+        """
+        WITH misaligned AS (SELECT caption_source, unnest(misaligned_uids) AS uid FROM stored_misalignment)
+        SELECT m.uid, s.shard, s.image_name, m.caption_source, c.caption, t.concepts, i.concepts, c.similarity
+        FROM misaligned m JOIN samples s USING (uid)
+        LEFT JOIN captions c ON c.uid = m.uid AND c.caption_source = m.caption_source
+        LEFT JOIN concept_hits t ON t.uid = m.uid AND t.item = m.caption_source
+        LEFT JOIN concept_hits i ON i.uid = m.uid AND i.item = 'image'
+        ORDER BY c.similarity, m.uid, m.caption_source
+        """,
+    ),
+    Table(
+        "concept_performance",
+        "The log-linear fit of each measured model: the accuracy on a concept that its frequency predicts",
+        columns(
+            CONCEPT_PERFORMANCE,
+            model="VARCHAR",
+            concepts="INTEGER",
+            r="DOUBLE",
+            p_value="DOUBLE",
+            **dict.fromkeys(_LINES, "DOUBLE"),
+            unbinned_r="DOUBLE",
+            unbinned_p_value="DOUBLE",
+            source="VARCHAR",
+        ),
+        f"""
+        SELECT model, concepts, r, p_value, {", ".join(_LINES)}, unbinned_r, unbinned_p_value, source
+        FROM stored_concept_performance ORDER BY model
+        """,  # noqa: S608 - names of columns
+    ),
+    Table(
+        "concept_performance_bins",
+        "The bins that each fit is made of",
+        {
+            "model": ("VARCHAR", meaning(CONCEPT_PERFORMANCE, "model")),
+            "count": ("DOUBLE", "upper end of the bin, as a count [samples]"),
+            "concepts": ("BIGINT", "concepts in the bin"),
+            "accuracy": ("DOUBLE", "their mean accuracy; null where the bin is empty [0 to 1]"),
+        },
+        """
+        SELECT model, unnest(bin_counts), unnest(bin_concepts), unnest(bin_accuracy)
+        FROM stored_concept_performance ORDER BY model, 2
+        """,
+    ),
+    Table(
+        "concept_plan",
+        "Every concept, the rarest first: the accuracy that its count predicts, and the samples missing for the target",
+        columns(
+            CONCEPT_PLAN,
+            model="VARCHAR",
+            concept="VARCHAR",
+            item="VARCHAR",
+            place="INTEGER",
+            samples="BIGINT",
+            predicted_accuracy="DOUBLE",
+            predicted_low="DOUBLE",
+            predicted_high="DOUBLE",
+            target_accuracy="DOUBLE",
+            samples_needed="DOUBLE",
+            source="VARCHAR",
+        ),
+        """
+        SELECT model, concept, item, place, samples, predicted_accuracy, predicted_low, predicted_high,
+            target_accuracy, samples_needed, source
+        FROM stored_concept_plan ORDER BY model, place
+        """,
+    ),
+    Table(
+        "rare_concept_retrieval",
+        "For each of the rarest concepts, the samples whose image or caption is nearest to it: candidates to add",
+        columns(
+            RARE_CONCEPT_RETRIEVAL,
+            concept="VARCHAR",
+            item="VARCHAR",
+            place="INTEGER",
+            uid="VARCHAR",
+            score="FLOAT",
+        )
+        | columns(RAW_SAMPLES, image_name="VARCHAR", caption="VARCHAR"),
+        """
+        SELECT r.concept, r.item, r.place, r.uid, r.score, s.image_name, s.caption
+        FROM stored_rare_concept_retrieval r JOIN samples s USING (uid)
+        LEFT JOIN (SELECT concept, min(place) AS place FROM stored_concept_plan GROUP BY concept) p USING (concept)
+        ORDER BY p.place, r.concept, r.item, r.place
+        """,
+    ),
+    Table(
+        "rebalanced_subset",
+        "How often to draw each sample so that rare concepts are shown more",
+        columns(REBALANCED_SUBSET, uid="VARCHAR", weight="DOUBLE"),
+        "SELECT uid, weight FROM stored_rebalanced_subset ORDER BY weight DESC, uid",
+    ),
+    Table(
+        "curriculum",
+        "The samples in an order from easy to hard",
+        columns(CURRICULUM, uid="VARCHAR", rank="BIGINT", difficulty="DOUBLE"),
+        "SELECT uid, rank, difficulty FROM stored_curriculum ORDER BY rank",
+    ),
+)
+
+CONCEPTS_REPORT = """
+WITH misaligned AS (
+    SELECT caption_source AS item, sum(misaligned)::BIGINT AS misaligned, sum(misaligned) / sum(samples) AS degree
+    FROM misalignment GROUP BY caption_source
+)
+SELECT t.item AS source, t.concepts, t.shown, t.never, t.under_10 AS "under 10", t.gini, m.misaligned, m.degree
+FROM concept_tail t LEFT JOIN misaligned m USING (item) ORDER BY t.item <> 'original', t.item = 'image', t.item
+"""
+
+CONCEPT_VIEWS = (
+    View(
+        "concept_tail",
+        "How long the tail is: for images and the captions of each source, how many concepts are hardly shown",
+        """
+        WITH placed AS (
+            SELECT item, samples, row_number() OVER (PARTITION BY item ORDER BY samples) AS ascending,
+                count(*) OVER (PARTITION BY item) AS concepts
+            FROM concept_frequency
+        )
+        SELECT item, count(*) AS concepts, count(*) FILTER (samples > 0) AS shown,
+            avg((samples = 0)::INTEGER) AS never, avg((samples < 10)::INTEGER) AS under_10,
+            avg((samples < 100)::INTEGER) AS under_100, avg((samples < 1000)::INTEGER) AS under_1000,
+            sum((2 * ascending - concepts - 1) * samples) / nullif(any_value(concepts) * sum(samples), 0) AS gini
+        FROM placed GROUP BY item ORDER BY item <> 'original', item = 'image', item
+        """,
+        {
+            "concepts": "concepts of the vocabulary",
+            "shown": "those that a sample shows",
+            "never": "share of the concepts that no sample shows [0 to 1]",
+            "under_10": "share of the concepts that fewer than 10 samples show [0 to 1]",
+            "under_100": "share of the concepts that fewer than 100 samples show [0 to 1]",
+            "under_1000": "share of the concepts that fewer than 1,000 samples show [0 to 1]",
+            "gini": "Gini coefficient of the counts: 0 where all are equal, towards 1 where few have all",
+        },
+    ),
+    View(
+        "recaptioned_concepts",
+        "For each concept and captioner, what recaptioning does: samples that show it before and after",
+        """
+        SELECT s.concept, s.item AS caption_source, o.samples AS original_samples, s.samples,
+            s.samples - o.samples AS gain
+        FROM concept_frequency s JOIN concept_frequency o ON o.concept = s.concept AND o.item = 'original'
+        WHERE s.item NOT IN ('original', 'image') ORDER BY gain, s.concept, s.item
+        """,
+        {
+            "original_samples": "samples whose original caption shows it",
+            "samples": "samples whose synthetic caption shows it",
+            "gain": "samples less original_samples",
+        },
+    ),
+)

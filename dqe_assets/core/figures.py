@@ -1,0 +1,295 @@
+"""Plots of the stages' results, small enough to travel inside metadata and pages.
+
+Every function gives the same bytes for the same input. Colours are those of Okabe and Ito (2008), which people with
+any colour vision can tell apart; the original captions are grey throughout, each captioner has one colour.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+
+from dqe_assets.core.schema import ORIGINAL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
+
+
+WIDTH, DPI = 7.0, 120
+"""Width of a figure in inches, and pixels an inch."""
+
+
+MOST_PIXELS = 100_000_000
+"""A picture of more pixels than this is not drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """The colours of a figure.
+
+    Attributes:
+        background: behind everything.
+        ink: text.
+        muted: axes and text of less weight.
+        grid: lines behind the data.
+        original: the original captions.
+        sources: the captioners, in order.
+        good: what went well.
+        bad: what did not.
+    """
+
+    background: str
+    ink: str
+    muted: str
+    grid: str
+    original: str
+    sources: tuple[str, ...]
+    good: str
+    bad: str
+
+    def colours(self, sources: Iterable[str]) -> dict[str, str]:
+        """The colour of each caption source: by its place among the captioners, sorted by name."""
+        captioners = sorted({*sources} - {ORIGINAL})
+        return {ORIGINAL: self.original} | {
+            name: self.sources[place % len(self.sources)] for place, name in enumerate(captioners)
+        }
+
+
+LIGHT = Theme(
+    background="#ffffff",
+    ink="#1f2328",
+    muted="#59636e",
+    grid="#e4e7eb",
+    original="#7a8594",
+    sources=("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9"),
+    good="#0072b2",
+    bad="#d55e00",
+)
+
+
+DARK = Theme(
+    background="#16191d",
+    ink="#e8eaed",
+    muted="#a0a8b3",
+    grid="#2b3037",
+    original="#9aa4b2",
+    sources=("#56b4e9", "#f08c3a", "#2fc79a", "#e59ac4", "#e8c547", "#9fd6ff"),
+    good="#56b4e9",
+    bad="#f08c3a",
+)
+
+
+def contact_sheet(
+    images: Sequence[bytes], captions: Sequence[str] = (), columns: int = 6, theme: Theme = LIGHT
+) -> bytes:
+    """The pictures in rows, a line of text under each, as JPEG.
+
+    Args:
+        images: image files; one that cannot be read leaves its place empty.
+        captions: the text under each, cut to one line; none for no text.
+        columns: pictures in a row.
+        theme: the colours.
+    """
+    if not images:
+        return placeholder("no images", theme)
+    width, height, gap, line = 128, 96, 8, 16 if captions else 0
+    columns = min(columns, len(images))
+    lines = -(-len(images) // columns)
+    sheet = Image.new(
+        "RGB",
+        (columns * (width + gap) + gap, lines * (height + line + gap) + gap),
+        theme.background,
+    )
+    canvas = ImageDraw.Draw(sheet)
+    font = _font(10)
+    for place, data in enumerate(images):
+        x = gap + place % columns * (width + gap)
+        y = gap + place // columns * (height + line + gap)
+        canvas.rectangle((x, y, x + width - 1, y + height - 1), fill=theme.grid)
+        picture = thumbnail(data, (width, height))
+        if picture is not None:
+            sheet.paste(picture, (x + (width - picture.width) // 2, y + (height - picture.height) // 2))
+        if place < len(captions):
+            text = _fitted(" ".join(captions[place].split()), font, width)
+            canvas.text((x, y + height + 3), text, fill=theme.muted, font=font)
+    return jpeg(sheet)
+
+
+def thumbnail(data: bytes, size: tuple[int, int]) -> Image.Image | None:
+    """A picture within a size, upright, in RGB, what is transparent on white; None where it cannot be read."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > MOST_PIXELS:
+                return None
+            image.draft("RGB", (2 * size[0], 2 * size[1]))
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode in ("RGBA", "LA", "PA", "P"):
+                upright = upright.convert("RGBA")
+                ground = Image.new("RGBA", upright.size, "white")
+                upright = Image.alpha_composite(ground, upright)
+            picture = upright.convert("RGB")
+            picture.thumbnail(size, Image.Resampling.LANCZOS)
+            return picture
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+        return None
+
+
+def jpeg(image: Image.Image, quality: int = 82) -> bytes:
+    """A picture as JPEG."""
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality, optimize=True)
+    return out.getvalue()
+
+
+def data_uri(image: bytes) -> str:
+    """A PNG or JPEG as a ``data:`` URI."""
+    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
+
+
+def image_markdown(image: bytes, alt: str) -> str:
+    """A PNG or JPEG inside Markdown, as Dagster's metadata shows it."""
+    return f"![{alt.translate(_NO_BRACKETS)}]({data_uri(image)})"
+
+
+_NO_BRACKETS = str.maketrans("[]\n", "() ")
+
+
+def as_array(values: ArrayLike) -> np.ndarray:
+    """The values as float64."""
+    return np.asarray(values, dtype=np.float64)
+
+
+def finite_only(series: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
+    """Of each series, the values that are finite."""
+    arrays = {name: as_array(values) for name, values in series.items()}
+    return {name: values[np.isfinite(values)] for name, values in arrays.items()}
+
+
+def originals_first(sources: Iterable[str]) -> list[str]:
+    """Caption sources by name, the originals first."""
+    return sorted(sources, key=lambda name: (name != ORIGINAL, name))
+
+
+def limits(values: np.ndarray) -> tuple[float, float]:
+    """Ends of an axis that shows these values, with a margin."""
+    low, high = float(values.min()), float(values.max())
+    margin = 0.04 * (high - low) or 0.05
+    return low - margin, high + margin
+
+
+def bin_edges(values: np.ndarray, bins: int) -> np.ndarray:
+    """Edges of equal bins over these values."""
+    low, high = float(values.min()), float(values.max())
+    if high - low <= 1e-9 * max(1.0, abs(high)):
+        low, high = low - 0.5, high + 0.5
+    return np.linspace(low, high, bins + 1)
+
+
+def bin_count(values: int) -> int:
+    """The square-root choice, somewhat finer, within what the eye can use."""
+    return int(np.clip(1.5 * np.sqrt(values), 8, 36))
+
+
+def percent(part: int, whole: int) -> str:
+    """A share in words: with two digits where it is below 1 or above 99 %."""
+    share = 100 * part / whole
+    return f"{share:.0f} %" if part in (0, whole) or 1 <= share <= 99 else f"{share:.2g} %"
+
+
+def text_style(theme: Theme, *, muted: bool = False) -> dict[str, Any]:
+    """Text of axes and labels."""
+    return {"color": theme.muted if muted else theme.ink, "fontsize": 8.5}
+
+
+def plain(name: str) -> str:
+    """A name as matplotlib shows it as it stands: it reads formulas between dollars, and hides what begins with _."""
+    escaped = name.replace("$", r"\$")
+    return f" {escaped}" if name.startswith("_") else escaped
+
+
+def new_figure(height: float, theme: Theme, width: float = WIDTH) -> tuple[Figure, Axes]:
+    """An empty figure with one set of axes, height and width in inches."""
+    figure, (axes,) = new_grid(1, 1, height, theme, width)
+    return figure, axes
+
+
+def new_grid(rows: int, columns: int, height: float, theme: Theme, width: float = WIDTH) -> tuple[Figure, list[Axes]]:
+    """A figure that belongs to no window and changes no global setting: other threads may draw."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = Figure(
+        figsize=(width, height),
+        dpi=DPI,
+        facecolor=theme.background,
+        layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12),
+    )
+    FigureCanvasAgg(figure)
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid:
+        axes.set_facecolor(theme.background)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(theme.muted)
+        axes.tick_params(colors=theme.muted, labelcolor=theme.ink, labelsize=8.5, length=3)
+        axes.xaxis.label.set_color(theme.muted)
+        axes.yaxis.label.set_color(theme.muted)
+        axes.xaxis.label.set_fontsize(9)
+        axes.yaxis.label.set_fontsize(9)
+    return figure, grid
+
+
+def set_title(axes: Axes, title: str, theme: Theme, size: float = 11.5) -> None:
+    """A title at the left, in bold."""
+    axes.set_title(title, loc="left", color=theme.ink, fontsize=size, fontweight="bold", pad=8)
+
+
+def add_legend(axes: Axes, theme: Theme, columns: int, below: float = 0.2) -> None:
+    """A legend below the axes, by a share of their height."""
+    legend = axes.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(0, -below), ncols=columns)
+    for text in legend.get_texts():
+        text.set_color(theme.ink)
+
+
+def placeholder(message: str, theme: Theme) -> bytes:
+    """A picture of a line of text, where there is nothing to draw."""
+    figure, axes = new_figure(0.7, theme, width=4.0)
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, message, ha="center", va="center", color=theme.muted, fontsize=10)
+    return to_png(figure)
+
+
+def to_png(figure: Figure) -> bytes:
+    """A figure as PNG, in few colours: the same figure gives the same bytes."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", facecolor=figure.get_facecolor(), metadata={"Software": None})
+    image = Image.open(out).convert("RGB").quantize(96, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    small = io.BytesIO()
+    image.save(small, "PNG", optimize=True)
+    return small.getvalue()
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    import matplotlib as mpl
+
+    return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+
+def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text.rstrip()}…"

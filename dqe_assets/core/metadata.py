@@ -1,0 +1,85 @@
+"""What stages build their metadata from: tables, previews and pictures in Markdown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dqe_assets.core import figures as plots
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+PREVIEW_ROWS = 8
+
+
+SHEET_IMAGES = 12
+
+
+Metadata = dict[str, Any]
+
+
+def percentage(found: pa.ChunkedArray) -> str:
+    """The share of a boolean column that is true; empty where it has no rows."""
+    share = pc.mean(pc.fill_null(found, fill_value=False).cast(pa.float64())).as_py()
+    return "" if share is None else f"{share:.1%}"
+
+
+def with_interval(row: dict[str, Any], name: str) -> str:
+    """A number of a row, with its columns ``_low`` and ``_high`` if they are there."""
+    if row[f"{name}_low"] is None:
+        return f"{row[name]:.3g}"
+    return f"{row[name]:.3g} ({row[f'{name}_low']:.3g} to {row[f'{name}_high']:.3g})"
+
+
+def picture(image: bytes, alt: str) -> dg.MarkdownMetadataValue:
+    """A PNG inside Markdown."""
+    return dg.MetadataValue.md(plots.image_markdown(image, alt))
+
+
+def value_counts(column: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value occurs, the most frequent first."""
+    return dict(Counter(column.to_pylist()).most_common())
+
+
+def valid_values(column: pa.ChunkedArray) -> np.ndarray:
+    """What is not null, as float64."""
+    return column.drop_null().to_numpy().astype(np.float64)
+
+
+def ranking(column: pa.ChunkedArray, name: str) -> dg.MarkdownMetadataValue:
+    """A table of the most frequent values of a column."""
+    counts = Counter(column.drop_null().to_pylist())
+    return markdown_table([name, "images"], sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:PREVIEW_ROWS])
+
+
+def preview(table: pa.Table, columns: Sequence[str]) -> dg.MarkdownMetadataValue:
+    """A table of the first rows."""
+    rows = table.select(columns).slice(0, PREVIEW_ROWS).to_pylist()
+    return markdown_table(columns, [[row[column] for column in columns] for row in rows])
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> dg.MarkdownMetadataValue:
+    """A table in Markdown. Text from the web can neither break it nor bring markup of its own."""
+    lines = [header, ["---"] * len(header), *[[_cell(value) for value in row] for row in rows]]
+    return dg.MetadataValue.md("\n".join("| " + " | ".join(line) + " |" for line in lines))
+
+
+def _cell(value: Any) -> str:
+    """Text for a Markdown table: captions from the web can neither break it nor bring markup of their own."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    text = str(value)
+    for mark, replacement in {"&": "&amp;", "<": "&lt;", "|": "\\|", "[": "\\[", "!": "\\!", "\n": " "}.items():
+        text = text.replace(mark, replacement)
+    return text

@@ -1,0 +1,60 @@
+"""Columns with a meaning and a unit, and the Arrow schemas that are made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+ORIGINAL = "original"
+"""The caption source that every sample has: the caption it came with."""
+
+
+IMAGE = "image"
+"""The item of ``joint_embeddings`` that is the picture itself, beside the caption sources."""
+
+
+REFINED = "refined"
+"""The caption source of captions that were asked for again, and fit better than what was there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its name, Arrow type, meaning and, where it is a quantity, unit."""
+
+    name: str
+    type: pa.DataType
+    description: str
+    unit: str = ""
+    nullable: bool = True
+
+    def field(self) -> pa.Field:
+        """The Arrow field, its description and unit kept as field metadata."""
+        metadata = {"description": self.description} | ({"unit": self.unit} if self.unit else {})
+        return pa.field(self.name, self.type, nullable=self.nullable, metadata=metadata)
+
+
+def table_schema(columns: Iterable[Column]) -> pa.Schema:
+    """The Arrow schema of a list of columns."""
+    return pa.schema([column.field() for column in columns])
+
+
+UID = Column("uid", pa.string(), "128-bit hex digest of the source's own key of the row", nullable=False)
+
+
+EMBEDDING = pa.list_(pa.float16())
+
+
+IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""What Hugging Face datasets calls an Image feature."""
+
+
+INTERVAL_ENDS = {"": "", "_low": "lower end", "_high": "upper end"}
+
+
+SYNTHETIC_CAPTIONS_PREFIX = "synthetic_captions/"

@@ -1,0 +1,28 @@
+"""The settings of duplicates."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dqe_resources.configurable import Strict
+
+
+class DuplicateRules(Strict):
+    """When two images are duplicates.
+
+    Attributes:
+        max_distance: perceptual, in bits of the 64 of the hash.
+        min_contrast: standard deviation of the luminance, 0 to 1, below which a hash says nothing.
+        min_cosine: semantic, of the classifier's pooled features.
+        min_jaccard: of two captions' sets of four-letter runs, from which they are nearly the same.
+        representative: which sample of a cluster is kept: that with the largest image, that whose best caption fits
+            best, or the earliest by shard and row. Of equal ones it is that with the smallest uid.
+    """
+
+    max_distance: Annotated[int, Field(ge=0, le=16)] = 8
+    min_contrast: Annotated[float, Field(ge=0, le=1)] = 0.02
+    min_cosine: Annotated[float, Field(gt=0, le=1)] = 0.85
+    min_jaccard: Annotated[float, Field(gt=0, le=1)] = 0.8
+    representative: Literal["largest", "best_caption", "earliest"] = "largest"

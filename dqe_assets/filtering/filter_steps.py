@@ -1,0 +1,82 @@
+"""What the configured filters, and the subsets, make of one sample: step by step, with what was measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dqe_assets.filtering.expression import parse
+from dqe_assets.filtering.select import columns_of, leaf_masks
+from dqe_assets.filtering.store_pool import StorePool
+from dqe_assets.filtering.subset import parse_uids, read_subset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from dqe_assets.filtering.expression import Expression
+    from dqe_assets.filtering.filters import Filter
+    from dqe_resources.store.storage import Store
+
+
+def filter_steps(store: Store, shard: str, uid: str, facts: Mapping[str, Any]) -> pa.Table:
+    """What each step of each filter makes of a sample.
+
+    Args:
+        store: the store.
+        shard: the sample's.
+        uid: the sample; it has an image.
+        facts: what the manifest of ``filter_masks`` says, which has the thresholds that were found of all samples.
+
+    Returns:
+        Columns filter, step (from 1), condition, keeps, and measured: the thresholds of the step and the sample's
+        values.
+
+    Raises:
+        PoolError, StorageError: the sample's shard cannot be read.
+    """
+    fitted = {one["leaf"]: leaf for one in facts["leaves"] for leaf in parse(one["fitted"]).leaves}
+    (part,) = StorePool(store, (shard,)).parts
+    batches = part.batches(tuple(dict.fromkeys(("uid", *columns_of(fitted)))))
+    table = pa.Table.from_batches(batches)
+    table = table.filter(pc.equal(table["uid"], uid))
+    (sample,) = table.to_pylist()
+    masks = leaf_masks(fitted, table)
+    rows = [
+        {
+            "filter": one["filter"],
+            "step": number,
+            "condition": term.text,
+            "keeps": bool(term.mask(masks)[0]),
+            "measured": ", ".join(_measured(term, fitted, sample)),
+        }
+        for one in facts["filters"]
+        for number, term in enumerate(parse(one["expression"]).terms, 1)
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+def is_in_subset(path: Path, uid: str) -> bool:
+    """Whether a sample is in a subset.
+
+    Raises:
+        SubsetError: the file cannot be read.
+    """
+    uids, (wanted,) = read_subset(path), parse_uids(pa.array([uid]))
+    first, last = (np.searchsorted(uids["f0"], wanted["f0"], side) for side in ("left", "right"))
+    return bool((uids["f1"][first:last] == wanted["f1"]).any())
+
+
+def _measured(term: Expression, fitted: Mapping[str, Filter], sample: Mapping[str, Any]) -> Iterable[str]:
+    for leaf in term.leaves:
+        found = fitted[leaf.text]
+        if found.text != leaf.text:
+            yield f"found: {found.text}"
+        for name in found.columns:
+            if isinstance(sample[name], float):
+                yield f"{name} {sample[name]:.4g}"
+            elif isinstance(sample[name], int):
+                yield f"{name} {sample[name]}"

@@ -1,0 +1,127 @@
+"""Plots of filters: what two of them keep together, what each step leaves, what is kept of what was planted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dqe_assets.core.figures import LIGHT, new_figure, placeholder, plain, text_style, to_png
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
+
+    from dqe_assets.core.figures import Theme
+
+_LONGEST = 64
+"""Characters of a condition that are shown."""
+
+_LINE = 0.27
+"""Inches of a bar with its label."""
+
+
+def overlap_matrix(names: Sequence[str], both: ArrayLike, theme: Theme = LIGHT) -> bytes:
+    """The share of what each filter keeps that each other keeps too, as PNG.
+
+    Args:
+        names: the filters, [f].
+        both: samples that both of two filters keep, [f, f]; on the diagonal what each keeps.
+        theme: the colours.
+    """
+    if not names:
+        return placeholder("no filters", theme)
+    counts = np.asarray(both, np.float64)
+    kept = np.diag(counts)
+    with np.errstate(invalid="ignore"):
+        shares = counts / kept[:, None]
+    rows = [f"{name}\n{int(count):,} kept" for name, count in zip(names, kept, strict=True)]
+    figure, axes = new_figure(1.5 + 0.52 * len(names), theme, width=max(4.6, 2.6 + 0.85 * len(names)))
+    _cells(axes, shares, rows, names, theme)
+    _set_title(figure, "Of what a filter keeps, the share that another keeps too", theme)
+    return to_png(figure)
+
+
+def funnels(filters: Sequence[tuple[str, Sequence[tuple[str, int]]]], samples: int, theme: Theme = LIGHT) -> bytes:
+    """How many samples each step of each filter leaves, as PNG.
+
+    Args:
+        filters: each filter's name and its steps in order: the condition, and how many samples are left after it.
+        samples: how many there were.
+        theme: the colours.
+    """
+    if not filters or not samples:
+        return placeholder("no filters" if samples else "no samples", theme)
+    lines = sum(len(steps) + 2 for _, steps in filters)
+    figure, axes = new_figure(0.75 + _LINE * lines, theme, width=8.4)
+    place = 0.0
+    for name, steps in filters:
+        axes.text(0, place, plain(name), color=theme.ink, fontsize=9.5, fontweight="bold", va="center")
+        before = samples
+        for condition, left in steps:
+            place += 1
+            share, was = 100 * left / samples, 100 * before / samples
+            axes.barh(place, was, 0.78, color=theme.grid)
+            axes.barh(place, share, 0.78, color=theme.good)
+            label = f"{left:,} left ({share:.3g} %), {before - left:,} removed"
+            axes.text(101.5, place, label, va="center", **text_style(theme))
+            axes.text(-1.5, place, plain(_short(condition)), va="center", ha="right", **text_style(theme, muted=True))
+            before = left
+        place += 2
+    axes.set_ylim(place - 1, -0.8)
+    axes.set_xlim(0, 100)
+    axes.set_axis_off()
+    _set_title(figure, f"What each step leaves of {samples:,} samples with an image", theme)
+    return to_png(figure)
+
+
+def planted_shares(shares: Sequence[tuple[str, str, float]], theme: Theme = LIGHT) -> bytes:
+    """The share that each filter keeps of what was planted in the sample, as PNG.
+
+    Args:
+        shares: filter, what was planted, and the share of it that the filter keeps, 0 to 1.
+        theme: the colours.
+    """
+    if not shares:
+        return placeholder("nothing was planted", theme)
+    filters = list(dict.fromkeys(name for name, _, _ in shares))
+    kinds = list(dict.fromkeys(kind for _, kind, _ in shares))
+    cells = np.full((len(kinds), len(filters)), np.nan)
+    for name, kind, share in shares:
+        cells[kinds.index(kind), filters.index(name)] = share
+    figure, axes = new_figure(1.1 + 0.31 * len(kinds), theme, width=max(4.8, 3.0 + 0.85 * len(filters)))
+    _cells(axes, cells, kinds, filters, theme)
+    _set_title(figure, "The share of what was planted that each filter keeps", theme)
+    return to_png(figure)
+
+
+def _set_title(figure: Figure, title: str, theme: Theme) -> None:
+    """A title of the whole figure: long labels may leave little room above the axes."""
+    figure.suptitle(title, x=0.012, ha="left", color=theme.ink, fontsize=10.5, fontweight="bold")
+
+
+def _cells(axes: Axes, shares: np.ndarray, rows: Sequence[str], columns: Sequence[str], theme: Theme) -> None:
+    """A table of shares, the larger the darker; a cell without a share is empty."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = LinearSegmentedColormap.from_list("shares", [theme.background, theme.good])
+    axes.imshow(np.nan_to_num(shares), cmap=colours, vmin=0, vmax=1.15, aspect="auto")
+    for row, column in np.argwhere(np.isfinite(shares)):
+        share = shares[row, column]
+        ink = theme.background if share > 0.6 else theme.ink
+        axes.text(column, row, f"{100 * share:.0f} %", ha="center", va="center", color=ink, fontsize=8.5)
+    axes.set_xticks(range(len(columns)), [plain(name) for name in columns])
+    axes.set_yticks(range(len(rows)), [plain(name) for name in rows])
+    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    for line in np.arange(1, len(rows)) - 0.5:
+        axes.axhline(line, color=theme.grid, linewidth=1)
+    for line in np.arange(1, len(columns)) - 0.5:
+        axes.axvline(line, color=theme.grid, linewidth=1)
+    axes.spines[["left", "bottom"]].set_visible(False)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

@@ -1,0 +1,142 @@
+"""The filters and subsets that data/dqe.yaml names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+from pydantic_core import PydanticCustomError
+
+from dqe_assets.filtering.expression import NAMED, ExpressionError, parse
+from dqe_assets.filtering.filters.tmars import MASKED_SIMILARITY
+from dqe_assets.filtering.pool import DataCompPool, Pool, PoolError
+from dqe_assets.filtering.store_pool import STORE, StorePool
+from dqe_resources.configurable import Strict
+from dqe_resources.errors import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dqe_assets.filtering.expression import Expression
+
+FilterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+
+DEFAULT_FILTERS = {
+    "basic": "basic_filter",
+    "best_30": "caption_quality(fraction=0.3)",
+    "best": "basic & best_30",
+    "unique": "deduplicated",
+}
+"""What works on any store, whichever its scorer: a fraction needs no threshold to be known."""
+
+
+class Subset(Strict):
+    """A subset to make.
+
+    Attributes:
+        name: of the asset ``subsets/<name>`` and of the file.
+        expression: which samples: filters by name, joined by ``&``, ``|`` and ``~``.
+        pools: where they are taken from: ``store`` for our own, else folders or URLs of DataComp metadata.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
+    expression: str
+    pools: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: [STORE])
+
+
+DEFAULT_SUBSETS = (
+    # Filters in full, so that it holds whatever the filters of the settings are called.
+    Subset(name="best", expression=f"{DEFAULT_FILTERS['basic']} & {DEFAULT_FILTERS['best_30']}"),
+)
+
+
+def parsed(text: str, filters: Mapping[str, str]) -> Expression:
+    """An expression in which the filters of the settings may be called by their names.
+
+    Raises:
+        ExpressionError: it is wrong.
+    """
+    return parse(text, {**NAMED, **filters})
+
+
+def open_pools(names: Sequence[str], store: StorePool | None, folder: Path) -> list[Pool]:
+    """The pools of these names: ``store``, or folders and URLs of DataComp metadata.
+
+    Args:
+        names: what to open.
+        store: our own store.
+        folder: where paths count from.
+
+    Raises:
+        PoolError: the store is asked for and there is none.
+    """
+    pools: list[Pool] = []
+    for name in names:
+        if name != STORE:
+            pools.append(DataCompPool(_url(name, folder), name))
+        elif store is not None:
+            pools.append(store)
+        else:
+            raise PoolError("there is no store here: run in the project's folder, or set DQE_DATA to its data folder")
+    return pools
+
+
+def pool_state(name: str, folder: Path) -> list[list[Any]]:
+    """What tells whether the files of a pool have changed: name, size and time of each.
+
+    Raises:
+        PoolError: the folder cannot be listed.
+    """
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(_url(name, folder))
+        entries = filesystem.ls(path, detail=True)
+    except (OSError, ValueError, ImportError) as error:
+        raise PoolError(f"{name}: cannot be listed ({one_line(error)})") from error
+    changed = ("mtime", "LastModified", "updated", "created")
+    return sorted(
+        [entry["name"], entry["size"], str(next((entry[key] for key in changed if key in entry), ""))]
+        for entry in entries
+        if entry["name"].endswith((".parquet", ".npz"))
+    )
+
+
+def _url(name: str, folder: Path) -> str:
+    return name if "://" in name else str(folder / Path(name).expanduser())
+
+
+def check_selection(filters: Mapping[str, str], subsets: Sequence[Subset], *, text_is_masked: bool) -> None:
+    """Refuse what cannot be parsed or made, and names that are there twice, when the settings are loaded.
+
+    Args:
+        filters: of the store's samples, by name.
+        subsets: the subsets.
+        text_is_masked: whether the store's images are scored with their text masked.
+
+    Raises:
+        PydanticCustomError: says which filter or subset, and what is wrong.
+    """
+    expressions = {f"filters.{name}": text for name, text in filters.items()}
+    expressions |= {f"subsets.{subset.name}": subset.expression for subset in subsets}
+    elsewhere = {f"subsets.{subset.name}" for subset in subsets if STORE not in subset.pools}
+    names = [subset.name for subset in subsets]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise PydanticCustomError("repeated", "subsets: the name '{name}' is there twice", {"name": repeated[0]})
+    if "uid" in filters:
+        raise PydanticCustomError("reserved", "filters: the name 'uid' is reserved", {})
+    for where, text in expressions.items():
+        try:
+            columns = parsed(text, filters).columns
+        except ExpressionError as error:
+            raise PydanticCustomError(
+                "expression", "{where}: {error}", {"where": where, "error": str(error)}
+            ) from error
+        if where not in elsewhere and MASKED_SIMILARITY in columns and not text_is_masked:
+            raise PydanticCustomError(
+                "masked",
+                "{where}: reads {column}, which is not made with image_text: null",
+                {"where": where, "column": MASKED_SIMILARITY},
+            )

@@ -1,0 +1,1 @@
+"""Better captions: judged, asked for again, and the best of each sample."""

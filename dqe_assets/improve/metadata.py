@@ -1,0 +1,123 @@
+"""What a person sees of these assets in the UI: figures, a preview, and a plot where it says more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dqe_assets.core.schema import REFINED
+from dqe_assets.improve import best_plots
+from dqe_assets.improve import judging_plots as judgement_plots
+from dqe_assets.improve.agreement import AGREEMENT_COLUMNS, MEASURES, agreement, means
+from dqe_assets.improve.refining_plots import similarity_before_and_after
+from dqe_assets.improve.refining_views import rounds_of
+
+if TYPE_CHECKING:
+    from dqe_assets.core.work import Work
+
+from dqe_assets.core.metadata import (
+    PREVIEW_ROWS,
+    Metadata,
+    markdown_table,
+    picture,
+    preview,
+    value_counts,
+    with_interval,
+)
+
+
+def best_captions(_: Work, table: pa.Table) -> Metadata:
+    """Which sources the best captions are from and why, and how well they fit, beside the originals."""
+    before, after = (
+        table[name].cast(pa.float64()).fill_null(np.nan).to_numpy() for name in ("original_similarity", "similarity")
+    )
+    gain = (after - before)[np.isfinite(after - before)]
+    reasons = Counter(zip(table["caption_source"].to_pylist(), table["reason"].to_pylist(), strict=True))
+    return {
+        "share_improved": round(float((gain > 0).mean()), 4) if gain.size else None,
+        "mean_gain": round(float(gain.mean()), 4) if gain.size else None,
+        "not_independent": pc.sum(pc.equal(table["independent"], False)).as_py() or 0,
+        "reasons": markdown_table(["caption source", "reason", "samples"], [[*k, n] for k, n in reasons.most_common()]),
+        "before_and_after": picture(
+            best_plots.before_and_after(before, after, pc.fill_null(table["independent"], True).to_numpy()),
+            "similarity of the original captions, and of the best",
+        ),
+        "preview": preview(table, ["caption_source", "caption", "similarity", "reason", "runner_up_source"]),
+    }
+
+
+def caption_judgements(work: Work, table: pa.Table) -> Metadata:
+    """The means of each source and place, agreement with the scorer, what it took, and what could not be judged."""
+    judged = table.filter(pc.is_valid(table["overall"]))
+    scores = work.read("caption_scores", ["uid", "caption_source", "similarity"])
+    scored = judged.select(["uid", "caption_source", "overall"]).join(scores, ["uid", "caption_source"])
+    by_source = means(judged, "caption_source")
+    requests = table.group_by("uid", use_threads=False).aggregate(
+        [(name, "first") for name in ("finish_reason", "prompt_tokens", "completion_tokens", "attempts", "cost")]
+    )
+    stored = work.store.get(work.asset, work.partition)
+    facts = stored.stamp.facts if stored else {}
+    reasons = value_counts(requests["finish_reason_first"])
+    cost = pc.sum(requests["cost_first"]).as_py()
+    return {
+        "judge": work.settings.judging.judge.model if work.settings.judging else None,
+        "samples_drawn": facts.get("drawn"),
+        "samples_judged": len(pc.unique(judged["uid"])),
+        "not_asked_for_the_cap": facts.get("not_asked"),
+        "unparsable": reasons.get("unparsable", 0),
+        "errors": markdown_table(["error", "samples"], _errors(table)),
+        "requests": pc.sum(requests["attempts_first"]).as_py() or 0,
+        "prompt_tokens": pc.sum(requests["prompt_tokens_first"]).as_py() or 0,
+        "completion_tokens": pc.sum(requests["completion_tokens_first"]).as_py() or 0,
+        "cost": None if cost is None else round(cost, 6),
+        "marks": picture(judgement_plots.marks_by_source(by_source), "mean marks of each caption source"),
+        "means": _judged_table(by_source, "caption_source"),
+        "by_place": _judged_table(means(judged, "place"), "place"),
+        "agreement": markdown_table(AGREEMENT_COLUMNS, [list(row.values()) for row in agreement(scored).to_pylist()]),
+        "preview": preview(judged, ["caption_source", *MEASURES]),
+    }
+
+
+def _errors(table: pa.Table) -> list[tuple[str, int]]:
+    failed = (
+        table.filter(pc.is_valid(table["error"])).group_by("uid", use_threads=False).aggregate([("error", "first")])
+    )
+    return list(value_counts(failed["error_first"]).items())[:PREVIEW_ROWS]
+
+
+def _judged_table(table: pa.Table, by: str) -> dg.MarkdownMetadataValue:
+    rows = [
+        [row[by], row["judged"], *(with_interval(row, measure) for measure in MEASURES)] for row in table.to_pylist()
+    ]
+    return markdown_table([by, "judged", *MEASURES], rows)
+
+
+def refined_captions(work: Work, table: pa.Table) -> Metadata:
+    """What each round brought and took, whether that proves anything, and answers beside what they were asked for."""
+    rounds = rounds_of(table)
+    independent = REFINED not in work.settings.judged_by_their_own
+    accepted = table.filter(table["accepted"])
+    return {
+        "asked": len(pc.unique(table["uid"])),
+        "refined": len(pc.unique(accepted["uid"])),
+        "independent": independent
+        or dg.MetadataValue.md(
+            "**no: the scorer shares a backbone with the captioner, or with the labels that the prompt says "
+            "(`labels: 0` leaves them out); a higher similarity then proves nothing**"
+        ),
+        "rounds": markdown_table(rounds.column_names[1:], [list(row.values())[1:] for row in rounds.to_pylist()]),
+        "similarity": picture(similarity_before_and_after(table), "similarity before the first round and after each"),
+        "reasons": markdown_table(
+            ["reason", "answers asked for"], list(value_counts(table["reason"]).items())[:PREVIEW_ROWS]
+        ),
+        "vetoes": markdown_table(["veto", "answers"], list(value_counts(table["veto"].drop_null()).items())),
+        "errors": markdown_table(
+            ["error", "answers"], list(value_counts(table["error"].drop_null()).items())[:PREVIEW_ROWS]
+        ),
+        "preview": preview(accepted, ["round", "reason", "previous_similarity", "similarity", "caption"]),
+    }

@@ -1,0 +1,127 @@
+"""The settings of asking again for captions that fit badly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from dqe_assets.caption.flags import FLAGS
+from dqe_assets.caption.prompts import Prompt, PromptError, load_prompt
+from dqe_assets.core.schema import ORIGINAL
+from dqe_resources.captioners.protocol import VisionCaptioner
+from dqe_resources.configurable import Strict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dqe_resources.captioners.protocol import Captioner
+
+
+def _known_flag(flag: str) -> str:
+    if flag not in FLAGS:
+        raise ValueError(f"there is no such flag; there are: {', '.join(FLAGS)}")
+    return flag
+
+
+_WITHOUT_EFFECT = {"captioner", "price_per_million_prompt_tokens", "price_per_million_completion_tokens"}
+
+
+class Refining(Strict):
+    """Which captions are asked for again, how, and when an answer takes the place of what was there."""
+
+    captioner: str
+    """Name of one of ``captioners``, which sees the image: who is asked."""
+    of: str | None = None
+    """Whose captions are refined: ``original``, or a captioner; by default the one that is asked."""
+    prompt: str = "refine"
+    """Name of the prompt."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    """Above 0 where there are several candidates, since all would be the same one."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Tokens after which a candidate is cut; by default the captioner's."""
+    below: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Captions whose similarity lies below are asked for again."""
+    below_original: bool = True
+    """Captions whose similarity lies below that of the caption that the image came with are asked for again."""
+    flags: tuple[Annotated[str, AfterValidator(_known_flag)], ...] = tuple(FLAGS)
+    """Captions with one of these flags are asked for again."""
+    candidates: Annotated[int, Field(ge=1, le=64)] = 3
+    """Answers for each caption in a round."""
+    rounds: Annotated[int, Field(ge=1, le=20)] = 2
+    """Rounds at most."""
+    min_gain: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """An answer is accepted if its similarity is higher by at least this; in any case it must be higher."""
+    max_words_ratio: Annotated[float, Field(gt=0)] = 2.0
+    """Words of an accepted answer for each word of the caption that there was first; 50 words are always allowed."""
+    labels: Annotated[int, Field(ge=0, le=20)] = 5
+    """Labels of ``image_features`` that the prompt says; 0 for none."""
+    price_per_million_prompt_tokens: Annotated[float, Field(ge=0)] | None = None
+    """For the accounting; without prices of tokens, the captioner's ``price_per_gpu_hour`` counts."""
+    price_per_million_completion_tokens: Annotated[float, Field(ge=0)] | None = None
+    """As ``price_per_million_prompt_tokens``."""
+
+    @model_validator(mode="after")
+    def _candidates_can_differ(self) -> Self:
+        if self.candidates > 1 and self.temperature == 0:
+            raise PydanticCustomError(
+                "candidates",
+                "{candidates} candidates at temperature 0 would all be the same: set temperature above 0, "
+                "or candidates: 1",
+                {"candidates": self.candidates},
+            )
+        return self
+
+    @property
+    def source(self) -> str:
+        """The caption source that is refined."""
+        return self.of or self.captioner
+
+    def loaded_prompt(self) -> Prompt:
+        """What is asked.
+
+        Raises:
+            PromptError: as ``load_prompt``.
+        """
+        return load_prompt(self.prompt)
+
+    def signature(self) -> dict[str, Any]:
+        """The settings that change what comes out, with the prompt's text by its hash."""
+        values = self.model_dump(mode="json", exclude=_WITHOUT_EFFECT | {"prompt"})
+        return {**values, "of": self.source, "prompt_hash": self.loaded_prompt().hash}
+
+    def asked(self, captioner: VisionCaptioner) -> VisionCaptioner:
+        """The captioner as it is asked: with the prompt, temperature and length of these settings."""
+        changes = {"prompt": self.prompt, "temperature": self.temperature}
+        return captioner.model_copy(
+            update=changes | ({"max_tokens": self.max_tokens} if self.max_tokens is not None else {})
+        )
+
+
+def check_refining(refining: Refining, captioners: Sequence[Captioner]) -> None:
+    """See that there is the captioner that is asked, the captions that are refined, and the prompt.
+
+    Raises:
+        PydanticCustomError: there is not; says which there are.
+    """
+    names = {
+        "captioner": (refining.captioner, [one.name for one in captioners if isinstance(one, VisionCaptioner)]),
+        "of": (refining.source, [ORIGINAL, *(one.name for one in captioners)]),
+    }
+    for key, (name, allowed) in names.items():
+        if name not in allowed:
+            raise PydanticCustomError(
+                "refining",
+                "refining: {key}: '{name}' is none of those that there are{who}: {allowed}",
+                {
+                    "key": key,
+                    "name": name,
+                    "who": " and see the image" if key == "captioner" else "",
+                    "allowed": ", ".join(allowed) or "none",
+                },
+            )
+    try:
+        refining.loaded_prompt()
+    except PromptError as error:
+        raise PydanticCustomError("prompt", "refining: {error}", {"error": str(error)}) from error

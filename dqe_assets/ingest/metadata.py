@@ -1,0 +1,50 @@
+"""What a person sees of these assets in the UI: figures, a preview, and a plot where it says more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dqe_assets.core import figures as plots
+from dqe_assets.ingest import plots as ingest_plots
+from dqe_assets.ingest.plots import status_bars
+from dqe_assets.ingest.tables import RAW_SAMPLES
+
+if TYPE_CHECKING:
+    from dqe_assets.core.work import Work
+
+from dqe_assets.core.metadata import SHEET_IMAGES, Metadata, picture, preview, value_counts
+
+
+def raw_samples(work: Work, table: pa.Table) -> Metadata:
+    """Rows by reason, and by host where they were fetched, a contact sheet of the first images, a preview."""
+    reasons = value_counts(table["reason"])
+    ok = reasons.get("ok", 0)
+    shown = np.flatnonzero(pc.equal(table["status"], "ok").to_numpy())[:SHEET_IMAGES].tolist()
+    sheet = work.store.read_rows("raw_samples", work.partition, RAW_SAMPLES, shown, ["image", "caption"]).to_pylist()
+    return {
+        "ok": ok,
+        "failed": table.num_rows - ok,
+        "success_rate": round(ok / table.num_rows, 4) if table.num_rows else None,
+        "reasons": picture(status_bars(reasons), "rows by reason"),
+        **_fetching(table),
+        "images": picture(
+            plots.contact_sheet([row["image"]["bytes"] for row in sheet], [row["caption"] or "" for row in sheet]),
+            "the first images of the shard",
+        ),
+        "preview": preview(table, ["image_name", "caption", "format", "width", "height", "reason"]),
+    }
+
+
+def _fetching(table: pa.Table) -> Metadata:
+    fetched = table.filter(pc.is_valid(table["attempts"]))
+    if not fetched.num_rows:
+        return {}
+    return {
+        "fetched": fetched.num_rows,
+        "requests": pc.sum(fetched["attempts"]).as_py(),
+        "outcomes": picture(ingest_plots.fetch_outcomes(fetched), "rows by host, and what became of them"),
+    }

@@ -1,0 +1,23 @@
+"""The settings of ingest."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from dqe_resources.configurable import Strict
+
+
+class ImageLimits(Strict):
+    """What is refused before it is decoded, and what is made smaller.
+
+    Attributes:
+        max_bytes: a larger file is not read.
+        max_pixels: an image of more pixels is not decoded.
+        longest_side: a larger image is resized to this on its longer side; by default all are kept as found.
+    """
+
+    max_bytes: Annotated[int, Field(ge=1)] = 50_000_000
+    max_pixels: Annotated[int, Field(ge=1, le=178_000_000)] = 100_000_000
+    longest_side: Annotated[int, Field(ge=16)] | None = None

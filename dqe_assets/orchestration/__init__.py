@@ -1,0 +1,1 @@
+"""The whole: settings, graph, jobs, sensors, runs."""

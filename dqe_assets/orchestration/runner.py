@@ -1,0 +1,183 @@
+"""Materialising from the command line: in this process, on the same Dagster instance that the UI shows."""
+
+from __future__ import annotations
+
+import gc
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from dqe_assets.core.partitions import registered_shards
+from dqe_assets.core.stage import FORCE_TAG, Stage
+from dqe_assets.orchestration import graph
+from dqe_assets.orchestration.dead_runs import end_dead_runs, process_tags
+from dqe_assets.orchestration.sensors import plan_sync
+from dqe_resources.cache import data_directory
+from dqe_resources.errors import DataQualityError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dqe_assets.orchestration.sensors import SyncPlan
+    from dqe_assets.orchestration.settings import Settings
+
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+class RunError(DataQualityError):
+    """What was asked for cannot be materialised, or failed: says what and why."""
+
+
+@dataclass
+class Outcome:
+    """What a command materialised.
+
+    Attributes:
+        made: asset and partition of all that ran.
+        current: how many partitions were left alone since they are current.
+        failures: a line for each thing that went wrong.
+    """
+
+    made: list[tuple[str, str | None]] = field(default_factory=list)
+    current: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def instance() -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of the data folder (or of DAGSTER_HOME), whose dead runs are ended first.
+
+    Raises:
+        RunError: its folder cannot be written.
+    """
+    home = Path(os.environ.setdefault("DAGSTER_HOME", str(data_directory() / "dagster_home")))
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        configuration = home / "dagster.yaml"
+        if not configuration.exists():
+            configuration.write_text("telemetry:\n  enabled: false\n")
+        opened = dg.DagsterInstance.get()
+    except OSError as error:
+        raise RunError(f"{home}: cannot be written ({error.strerror or error}); allow writing there") from error
+    with opened as current:
+        end_dead_runs(current)
+        yield current
+
+
+def sync(settings: Settings, current: dg.DagsterInstance) -> SyncPlan:
+    """Register the shards of every source; returns what was done."""
+    plan = plan_sync(settings, current)
+    plan.apply(current)
+    return plan
+
+
+def materialize(
+    settings: Settings,
+    current: dg.DagsterInstance,
+    *,
+    assets: Sequence[str] = (),
+    shards: Sequence[str] = (),
+    force: bool = False,
+) -> Outcome:
+    """Make what is missing or no longer current: for each shard, a run of its own, then what is over all shards.
+
+    Args:
+        settings: the settings.
+        current: the Dagster instance.
+        assets: names of assets; all by default.
+        shards: partition keys; all by default.
+        force: make again what is current.
+
+    Raises:
+        RunError: there is no such asset or shard.
+    """
+    selected = _selected(settings, assets)
+    registered = registered_shards(current)
+    unknown = sorted(set(shards) - set(registered))
+    if unknown:
+        raise RunError(f"no shard {unknown[0]}; there are: {_listed(registered)}")
+    settings.opened_store.sweep()
+    outcome = Outcome()
+    partitioned = [stage for stage in selected if stage.partitioned]
+    if partitioned:
+        for shard in shards or registered:
+            _run(settings, current, partitioned, shard, registered, outcome, force=force)
+    corpus = [stage for stage in selected if not stage.partitioned]
+    if corpus and not outcome.failures:
+        _run(settings, current, corpus, None, registered, outcome, force=force)
+    return outcome
+
+
+def state(settings: Settings, stage: Stage, partition: str | None, shards: Sequence[str]) -> str:
+    """Whether a partition is current, stale, missing or failed a check.
+
+    Raises:
+        StorageError: what is stored there is torn or foreign.
+    """
+    components = stage.components(graph.resources(settings))
+    work = stage.work(settings, partition, shards)
+    if stage.current(work, components) is not None:
+        return "current"
+    stored = settings.opened_store.get(stage.name, partition)
+    if stored is None:
+        return "missing"
+    return "failed" if stored.stamp.failed_checks else "stale"
+
+
+def _run(
+    settings: Settings,
+    current: dg.DagsterInstance,
+    selected: Sequence[Stage],
+    shard: str | None,
+    shards: Sequence[str],
+    outcome: Outcome,
+    *,
+    force: bool,
+) -> None:
+    if not force and all(state(settings, stage, shard, shards) == "current" for stage in selected):
+        outcome.current += len(selected)
+        return
+    # What Dagster has left of the run before holds itself, and stages, which freeze it, keep the collector from it.
+    gc.collect()
+    result = dg.materialize(
+        [stage.definition(settings) for stage in selected],
+        instance=current,
+        partition_key=shard,
+        resources=graph.resources(settings),
+        run_config=_QUIET,
+        raise_on_error=False,
+        tags={
+            **process_tags(),
+            **({FORCE_TAG: "true"} if force else {}),
+        },
+    )
+    outcome.made += [(stage.name, shard) for stage in selected]
+    for event in result.get_step_failure_events():
+        data = event.step_failure_data
+        error = data.error.cause if data.error and data.error.cause else data.error
+        if error and error.cls_name == "DagsterAssetCheckFailedError":
+            continue  # the check itself says more, below
+        name = (event.step_key or "").replace("__", "/")
+        message = " ".join((error.message if error else "failed").split())
+        outcome.failures.append(f"{name}{f', shard {shard}' if shard else ''}: {message}")
+    for evaluation in result.get_asset_check_evaluations():
+        if evaluation.blocking and not evaluation.passed:
+            where = f"{evaluation.asset_key.to_user_string()}{f', shard {shard}' if shard else ''}"
+            outcome.failures.append(f"{where}: check {evaluation.check_name}: {evaluation.description}")
+
+
+def _selected(settings: Settings, assets: Sequence[str]) -> list[Stage]:
+    every = graph.stages(settings)
+    names = [stage.name for stage in every]
+    unknown = sorted(set(assets) - set(names))
+    if unknown:
+        raise RunError(f"no asset {unknown[0]}; there are: {', '.join(names)}")
+    return [stage for stage in every if not assets or stage.name in assets]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" ... ({len(names)} in all)" if len(names) > 5 else "") or "none; run: dqe sync"

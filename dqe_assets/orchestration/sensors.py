@@ -1,0 +1,73 @@
+"""Keeping Dagster's partitions in step with the sources."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from dqe_assets.core.partitions import SHARDS
+from dqe_assets.orchestration.dead_runs import end_dead_runs
+
+if TYPE_CHECKING:
+    from dqe_assets.orchestration.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class SyncPlan:
+    """Which partitions to add and which to remove; what is stored for a removed one stays on disk, unused."""
+
+    add: list[str]
+    remove: list[str]
+    total: int
+
+    def requests(self) -> list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest]:
+        """What a sensor asks of Dagster."""
+        requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
+        if self.add:
+            requests.append(SHARDS.build_add_request(self.add))
+        if self.remove:
+            requests.append(SHARDS.build_delete_request(self.remove))
+        return requests
+
+    def apply(self, instance: dg.DagsterInstance) -> None:
+        """Do it at once."""
+        name = SHARDS.name or ""
+        if self.add:
+            instance.add_dynamic_partitions(name, self.add)
+        for key in self.remove:
+            instance.delete_dynamic_partition(name, key)
+
+
+def plan_sync(settings: Settings, instance: dg.DagsterInstance) -> SyncPlan:
+    """Compare the shards of every source with the registered partitions.
+
+    Raises:
+        SourceError: a source cannot be read; nothing is changed then.
+    """
+    wanted = [source.key(shard.index) for source in settings.sources for shard in source.shards()]
+    registered = set(instance.get_dynamic_partitions(SHARDS.name or ""))
+    return SyncPlan(
+        add=sorted(set(wanted) - registered), remove=sorted(registered - set(wanted)), total=len(set(wanted))
+    )
+
+
+def shard_sensor(settings: Settings) -> dg.SensorDefinition:
+    """The sensor ``shards``, which does what ``dqe sync`` does, and ends runs whose process was killed."""
+
+    @dg.sensor(
+        name="shards",
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Registers the shards of every source of data/dqe.yaml as partitions, and removes those that went.",
+    )
+    def shards(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        if dead := end_dead_runs(context.instance):
+            context.log.warning("Marked as failed, since their process is gone: %s", ", ".join(dead))
+        plan = plan_sync(settings, context.instance)
+        if not plan.add and not plan.remove:
+            return dg.SkipReason(f"All {plan.total} shards are registered.")
+        return dg.SensorResult(dynamic_partitions_requests=plan.requests())
+
+    return shards

@@ -1,0 +1,261 @@
+"""The settings: data/dqe.yaml, overridden by DQE_* variables of the environment, checked when they are loaded."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from dqe_assets.caption.prompts import PromptError, prompt_of
+from dqe_assets.concepts.settings import ConceptSettings
+from dqe_assets.core import schema as schemas
+from dqe_assets.dedup.settings import DuplicateRules
+from dqe_assets.filtering.settings import DEFAULT_FILTERS, DEFAULT_SUBSETS, FilterName, Subset, check_selection
+from dqe_assets.improve.best_settings import BestRule
+from dqe_assets.improve.judging_settings import Judging
+from dqe_assets.improve.refining_settings import Refining, check_refining
+from dqe_assets.ingest.fetch.settings import Fetching, Refetch
+from dqe_assets.scaling.curves import Scaling
+from dqe_assets.score.imported import PreferenceImport
+from dqe_assets.search.topics import MapSettings
+from dqe_resources.cache import data_directory
+from dqe_resources.captioners import AnyCaptioner
+from dqe_resources.captioners.served_engine import ServedEngine
+from dqe_resources.configurable import Strict
+from dqe_resources.errors import DataQualityError, one_line
+from dqe_resources.models.image_model import ImageModel
+from dqe_resources.models.text_detector import TextDetector
+from dqe_resources.scorers import AnyScorer
+from dqe_resources.scorers.label_space import LabelSpace
+from dqe_resources.sources import AnySource, Source
+from dqe_resources.store.storage import Store
+from dqe_resources.vectors import AnyVectors
+from dqe_resources.vectors.embedded import EmbeddedQdrant
+from dqe_resources.vectors.server import ServerQdrant
+from dqe_resources.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Self
+
+from dqe_assets.ingest.settings import ImageLimits
+
+CONFIGURATION_FILE = "dqe.yaml"
+
+
+class SettingsError(DataQualityError):
+    """The settings are wrong: says the file, the key and what is allowed, a line for each fault."""
+
+
+class Settings(Strict):
+    """Everything that data/dqe.yaml configures."""
+
+    sources: Annotated[list[AnySource], Field(min_length=1)]
+    captioners: list[AnyCaptioner] = Field(default_factory=list)
+    engines: list[ServedEngine] = Field(default_factory=list)
+    image_model: ImageModel = Field(default_factory=ImageModel)
+    scorer: AnyScorer = Field(default_factory=LabelSpace)
+    refining: Refining | None = None
+    image_text: TextDetector | None = Field(default_factory=TextDetector)
+    preference_imports: list[PreferenceImport] = Field(default_factory=list)
+    vectors: AnyVectors = Field(default_factory=EmbeddedQdrant)
+    warehouse: Warehouse = Field(default_factory=Warehouse)
+    store: str = "store"
+    images: ImageLimits = ImageLimits()
+    fetching: Fetching = Fetching()
+    refetch: Refetch = "transient"
+    best: BestRule = BestRule()
+    duplicates: DuplicateRules = DuplicateRules()
+    filters: dict[FilterName, str] = Field(default_factory=lambda: dict(DEFAULT_FILTERS))
+    subsets: list[Subset] = Field(default_factory=lambda: list(DEFAULT_SUBSETS))
+    concepts: ConceptSettings = Field(default_factory=ConceptSettings)
+    map: MapSettings = MapSettings()
+    judging: Judging | None = None
+    scaling: Scaling = Field(default_factory=Scaling)
+    shards_per_run: Annotated[int, Field(ge=1)] = 16
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        for what, names in (
+            ("sources", [source.name for source in self.sources]),
+            ("captioners", self.captioner_names),
+            ("engines", [engine.name for engine in self.engines]),
+        ):
+            repeated = sorted({name for name in names if names.count(name) > 1})
+            if repeated:
+                raise PydanticCustomError(
+                    "repeated", "{what}: the name '{name}' is there twice", {"what": what, "name": repeated[0]}
+                )
+        reserved = {schemas.ORIGINAL, schemas.IMAGE, schemas.REFINED} & set(self.captioner_names)
+        if reserved:
+            raise PydanticCustomError("reserved", "captioners: the name '{name}' is reserved", {"name": min(reserved)})
+        countable = [*self.caption_sources, schemas.IMAGE]
+        if self.concepts.count_by not in countable:
+            raise PydanticCustomError(
+                "count_by",
+                "concepts: there is nothing called '{name}' to count by; there are: {allowed}",
+                {"name": self.concepts.count_by, "allowed": ", ".join(countable)},
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _best_is_chosen_from_what_there_is(self) -> Self:
+        allowed = [*self.caption_sources, *([schemas.REFINED] if self.refining else [])]
+        unknown = [name for name in self.best.sources or () if name not in allowed]
+        if unknown:
+            raise PydanticCustomError(
+                "sources",
+                "best.sources: there are no captions of '{name}'; there are: {allowed}",
+                {"name": unknown[0], "allowed": ", ".join(allowed)},
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _imports_are_of_two_sources(self) -> Self:
+        seen: set[frozenset[str]] = set()
+        for one in self.preference_imports:
+            allowed = ", ".join(self.caption_sources)
+            if len(one.pair) != 2 or not one.pair <= {*self.caption_sources} or one.pair in seen:
+                raise PydanticCustomError(
+                    "preference_imports",
+                    "preference_imports: {a} and {b} must be two of {allowed}, each pair once",
+                    {"a": one.source_a, "b": one.source_b, "allowed": allowed},
+                )
+            seen.add(one.pair)
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_exist(self) -> Self:
+        for captioner in self.captioners:
+            try:
+                prompt_of(captioner)
+            except PromptError as error:
+                raise PydanticCustomError(
+                    "prompt", "captioner {name}: {error}", {"name": captioner.name, "error": str(error)}
+                ) from error
+        return self
+
+    @model_validator(mode="after")
+    def _refining_is_sound(self) -> Self:
+        if self.refining is not None:
+            check_refining(self.refining, self.captioners)
+        return self
+
+    @model_validator(mode="after")
+    def _selection_is_sound(self) -> Self:
+        check_selection(self.filters, self.subsets, text_is_masked=self.image_text is not None)
+        return self
+
+    @property
+    def captioner_names(self) -> list[str]:
+        """Names of the captioners, in the order of the file."""
+        return [captioner.name for captioner in self.captioners]
+
+    @property
+    def caption_sources(self) -> list[str]:
+        """``original`` and the captioners' names."""
+        return [schemas.ORIGINAL, *self.captioner_names]
+
+    @property
+    def judged_by_their_own(self) -> frozenset[str]:
+        """Caption sources that share an image backbone with the scorer, whose preference then proves nothing.
+
+        Captioners, by name; and ``refined``, where the captioner that was asked again shares one, or was told labels
+        by a classifier that does.
+        """
+        shared = set(self.sharing_backbones(self.scorer.backbones))
+        tells = (
+            self.refining is not None and self.refining.labels and self.image_model.backbone in self.scorer.backbones
+        )
+        if self.refining is not None and (tells or self.refining.captioner in shared):
+            shared.add(schemas.REFINED)
+        return frozenset(shared)
+
+    def sharing_backbones(self, backbones: frozenset[str]) -> frozenset[str]:
+        """Names of captioners that have one of these image backbones."""
+        return frozenset(one.name for one in self.captioners if one.backbones & backbones)
+
+    @cached_property
+    def opened_store(self) -> Store:
+        """The store: a path counts from the data folder, anything with a scheme is an fsspec URL."""
+        return Store(self.store if "://" in self.store else str(data_directory() / self.store))
+
+    def source_of(self, shard: str) -> Source:
+        """The source that a partition key belongs to.
+
+        Raises:
+            SettingsError: no source of that name is configured.
+        """
+        name = shard.rpartition("-")[0]
+        for source in self.sources:
+            if source.name == name:
+                return source
+        raise SettingsError(
+            f"{configuration_path()}: shard {shard} belongs to no configured source; "
+            f"there are: {', '.join(source.name for source in self.sources)}"
+        )
+
+
+def configuration_path() -> Path:
+    """Where the settings are read from: dqe.yaml in the data folder."""
+    return data_directory() / CONFIGURATION_FILE
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read and check the settings.
+
+    ``DQE_<KEY>`` overrides a top-level key, its value read as YAML (``DQE_STORE=s3://bucket/store``,
+    ``DQE_SCORER='{kind: label_space}'``); ``DQE_QDRANT_URL`` is short for a Qdrant server.
+
+    Raises:
+        SettingsError: a fault, with the file, the key and what is allowed.
+    """
+    path = configuration_path()
+    environment = os.environ if environment is None else environment
+    values = _read(path)
+    origins: dict[str, str] = {}
+    for key in Settings.model_fields:
+        variable = f"DQE_{key.upper()}"
+        if variable in environment:
+            values[key], origins[key] = yaml.safe_load(environment[variable]), variable
+    if url := environment.get("DQE_QDRANT_URL"):
+        values["vectors"], origins["vectors"] = {"kind": ServerQdrant.kind, "url": url}, "DQE_QDRANT_URL"
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        faults = []
+        for fault in error.errors():
+            location = [str(part) for part in fault["loc"]]
+            origin = origins.get(location[0], str(path)) if location else str(path)
+            key = ".".join(location)
+            faults.append(f"{origin}: {key + ': ' if key else ''}{_in_words(fault)}")
+        raise SettingsError("\n".join(faults)) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SettingsError(
+            f"{path}: not there; run in the project's folder, or set DQE_DATA to the folder that holds it"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not YAML: {one_line(error)}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(
+            f"{path}: expected keys and values; allowed keys: {', '.join(sorted(Settings.model_fields))}"
+        )
+    return values
+
+
+def _in_words(fault: Any) -> str:
+    value = "" if isinstance(fault["input"], dict | list) else f" (found {fault['input']!r})"
+    return f"{fault['msg'].removeprefix('Value error, ')}{value}"
+
+
+__all__ = ["Settings", "SettingsError", "configuration_path", "load_settings"]

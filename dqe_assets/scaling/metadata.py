@@ -1,0 +1,65 @@
+"""What a person sees of these assets in the UI: figures, a preview, and a plot where it says more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from dqe_assets.scaling import plots as scaling_plots
+from dqe_assets.scaling.recommend import amount, answer, fitted_pools
+from dqe_assets.scaling.tables import POOL_UTILITIES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from dqe_assets.core.work import Work
+
+from dqe_assets.core.metadata import Metadata, _cell, markdown_table, picture, with_interval
+
+
+def pool_utilities(work: Work, table: pa.Table) -> Metadata:
+    """The parameters with their intervals, what the data cannot say, and for each metric the curves and the decay."""
+    rows = [
+        [row["metric"], row["pool"], *(with_interval(row, name) for name in ("a", "b", "tau", "d")), row["points"]]
+        for row in table.to_pylist()
+    ]
+    warnings = list(dict.fromkeys(text for text in table["warning"].to_pylist() if text))
+    pictures: Metadata = {}
+    for fitted in fitted_pools(table):
+        curves = picture(scaling_plots.fitted_curves(fitted), f"{fitted.metric}: measured errors and fitted curves")
+        decay = picture(scaling_plots.utility_by_epoch(fitted), f"{fitted.metric}: utility of each pool by epoch")
+        pictures |= {f"curves_{fitted.metric}": curves, f"utility_{fitted.metric}": decay}
+    return {
+        "source": work.settings.scaling.source,
+        "parameters": markdown_table(["metric", "pool", "a", "b", "tau", "d", "points"], rows),
+        "warnings": dg.MetadataValue.md("\n".join(f"- {_cell(text)}" for text in warnings) or "none"),
+        **pictures,
+    }
+
+
+def filter_recommendation(work: Work, table: pa.Table) -> Metadata:
+    """The answer in words, the predicted errors, and for each metric a picture of them over compute."""
+    rows = [
+        [
+            row["metric"],
+            amount(row["samples_seen"]) + ("" if row["is_measured"] else " (outside the data)"),
+            f"**{row['keep']}**" if row["is_best"] else row["keep"],
+            amount(row["kept_samples"]),
+            f"{row['epochs']:.3g}",
+            with_interval(row, "error"),
+            f"{row['share_best']:.0%}",
+        ]
+        for row in table.to_pylist()
+    ]
+    metadata: Metadata = {"source": work.settings.scaling.source}
+    utilities = work.store.read("pool_utilities", None, POOL_UTILITIES)
+    budgets = work.settings.scaling.samples_seen
+    for fitted in fitted_pools(utilities):
+        words = [_cell(line) for line in answer(fitted, budgets)]
+        metadata[f"answer_{fitted.metric}"] = dg.MetadataValue.md("\n".join(f"- {line}" for line in words))
+        metadata[f"mixtures_{fitted.metric}"] = picture(
+            scaling_plots.mixtures_over_compute(fitted, budgets), f"{fitted.metric}: predicted error over compute"
+        )
+    header = ["metric", "samples seen", "pools kept", "samples kept", "passes", "error", "best in resampled fits"]
+    return metadata | {"predictions": markdown_table(header, rows)}

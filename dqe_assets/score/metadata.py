@@ -1,0 +1,225 @@
+"""What a person sees of these assets in the UI: figures, a preview, and a plot where it says more."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dqe_assets.core import figures as plots
+from dqe_assets.core.schema import ORIGINAL
+from dqe_assets.ingest.planted import text_figures
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.score.masked_similarity import masked_sample
+from dqe_assets.score.patterns import PATTERNS
+from dqe_assets.score.plots import Preference, original_vs_synthetic_scatter, preference_bars, similarity_histogram
+from dqe_assets.score.preference import PreferenceComparison, preference_report
+from dqe_assets.score.text_quality import ENGLISH
+
+if TYPE_CHECKING:
+    from dqe_assets.core.work import Work
+
+from dqe_assets.core.metadata import (
+    SHEET_IMAGES,
+    Metadata,
+    markdown_table,
+    percentage,
+    picture,
+    preview,
+    valid_values,
+    value_counts,
+)
+
+
+def joint_embeddings(work: Work, table: pa.Table) -> Metadata:
+    """How many images and captions have a vector, and how many captions were cut."""
+    rows = []
+    for item in pc.unique(table["item"]).to_pylist():
+        part = table.filter(pc.equal(table["item"], item))
+        tokens = valid_values(part["tokens"])
+        rows.append(
+            [
+                item,
+                len(part) - part["embedding"].null_count,
+                f"{tokens.mean():.1f}" if tokens.size else "",
+                pc.sum(part["truncated"]).as_py() or 0,
+            ]
+        )
+    return {
+        "scorer": work.settings.scorer.model,
+        "vectors": markdown_table(["item", "vectors", "mean tokens", "truncated"], rows),
+    }
+
+
+def caption_scores(work: Work, table: pa.Table) -> Metadata:
+    """The similarities of each caption source: their means, distributions, and each captioner's beside the originals.
+
+    Where long captions are scored sentence by sentence, also what each policy gives.
+    """
+    scores = {
+        source: valid_values(table.filter(pc.equal(table["caption_source"], source))["similarity"])
+        for source in work.settings.caption_sources
+    }
+    return {
+        "scorer": work.settings.scorer.model,
+        "similarity": markdown_table(
+            ["caption source", "captions", "mean", "median"],
+            [
+                [source, values.size, f"{values.mean():.3f}", f"{np.median(values):.3f}"]
+                for source, values in scores.items()
+                if values.size
+            ],
+        ),
+        "distribution": picture(similarity_histogram(scores), "similarity of caption and image by source"),
+        **_beside_originals(work, table),
+        **_long_captions(work, table),
+    }
+
+
+def _beside_originals(work: Work, table: pa.Table) -> Metadata:
+    """The similarity of each image's original caption against that of each captioner's."""
+    similarity = {
+        source: table.filter(pc.equal(table["caption_source"], source))["similarity"].to_numpy()
+        for source in work.settings.caption_sources
+    }
+    names = work.settings.captioner_names
+    return {
+        f"original_and_{name}": picture(
+            original_vs_synthetic_scatter(similarity[ORIGINAL], similarity[name], name, names),
+            f"similarity of the original caption and of {name}'s",
+        )
+        for name in names
+    }
+
+
+def _long_captions(work: Work, table: pa.Table) -> Metadata:
+    """Of captions too long for the encoder, the mean similarity under each policy."""
+    policies = {name: f"similarity_{name}" for name in ("truncated", "sentences_mean", "sentences_max")}
+    long = table.filter(pc.is_valid(table["similarity_truncated"]))
+    rows = []
+    for source in pc.unique(long["caption_source"]).to_pylist():
+        part = long.filter(pc.equal(long["caption_source"], source))
+        rows.append([source, len(part), *(pc.mean(part[column]).as_py() for column in policies.values())])
+    if not rows:
+        return {}
+    return {
+        "long_captions": work.settings.scorer.long_captions,
+        "too_long": markdown_table(["caption source", "too long", *policies], rows),
+    }
+
+
+def caption_preference(_: Work, table: pa.Table) -> Metadata:
+    """How often each caption of a pair is preferred above 70, 80 and 90 %, how sure that is, and if it proves anything.
+
+    Below stands how captioners compare by how often each beats the original.
+    """
+    groups: dict[str, dict[tuple[str, str], tuple[Any, Any]]] = {}
+    independent: dict[tuple[str, str], bool] = {}
+    keys = ["source_a", "source_b", "independent", "scorer"]
+    for pair in table.group_by(keys, use_threads=False).aggregate([]).to_pylist():
+        a, b = pair["source_a"], pair["source_b"]
+        part = table.filter(pc.and_(pc.equal(table["source_a"], a), pc.equal(table["source_b"], b)))
+        groups.setdefault(pair["scorer"], {})[a, b] = part["probability_a"].to_numpy(), part["probability_b"].to_numpy()
+        independent[a, b] = pair["independent"]
+    rows, drawn, ratios = [], [], []
+    for scorer, probabilities in groups.items():
+        report = preference_report(probabilities)
+        for (a, b, against), group in groupby(report, key=lambda one: (one.source_a, one.source_b, one.against)):
+            found = list(group)
+            if against is not None:
+                ratios.append([f"{b} against {a}", scorer, *map(_ratio, found)])
+                continue
+            drawn.append(Preference.of(found, independent=independent[a, b]))
+            cells = [f"{one.above_a} / {one.above_b}" for one in found]
+            proves = "yes" if independent[a, b] else "**no: this proves nothing**"
+            rows.append([f"{a} / {b}", *cells, _ratio(found[0]), scorer, proves])
+    above = ["above 70 %", "above 80 %", "above 90 %"]
+    return {
+        "preferred": markdown_table(["pair", *above, "times as often above 70 %", "scorer", "independent"], rows),
+        "beating_the_original": markdown_table(["times as often", "scorer", *above], ratios),
+        "counts": picture(preference_bars(drawn), "captions preferred above each threshold"),
+    }
+
+
+def _ratio(one: PreferenceComparison) -> str:
+    return f"{one.ratio:.2f} ({one.ratio_low:.2f} to {one.ratio_high:.2f})" if np.isfinite(one.ratio) else ""
+
+
+def text_quality(work: Work, table: pa.Table) -> Metadata:
+    """How long the captions of each source are, in which language, and what they are that is no description."""
+    rows, patterns = [], []
+    for source in work.settings.caption_sources:
+        part = table.filter(pc.equal(table["caption_source"], source))
+        there = part.filter(pc.is_valid(part["words"]))
+        means = [pc.mean(there[name]).as_py() for name in ("words", "special_ratio", "digit_ratio", "repetition")]
+        sure = pc.greater(there["language_probability"], 0.5)
+        foreign = pc.and_(sure, pc.not_equal(there["language"], ENGLISH))
+        rows.append([source, len(there), percentage(foreign), *means])
+        found = value_counts(pc.list_flatten(there["patterns"]))
+        patterns += [[source, name, count, PATTERNS[name].meaning] for name, count in found.items()]
+    header = ["caption source", "captions", "not English", "mean words", "special", "digits", "repetition"]
+    return {
+        "captions": markdown_table(header, rows),
+        "patterns": markdown_table(["caption source", "pattern", "captions", "meaning"], patterns),
+    }
+
+
+def image_text(_: Work, table: pa.Table) -> Metadata:
+    """How many images have text, how much of them it covers, and what those with the most text read."""
+    with_text = table.filter(pc.greater(table["text_area"], 0)).sort_by([("text_area", "descending")])
+    shown = pa.table(
+        {
+            "uid": with_text["uid"],
+            "text_area": with_text["text_area"],
+            "text": pc.utf8_slice_codeunits(with_text["text"], 0, 100),
+        }
+    )
+    return {
+        "images": len(table) - table["text_area"].null_count,
+        "with_text": len(with_text),
+        "regions": pc.sum(pc.list_value_length(with_text["regions"])).as_py() or 0,
+        "most_text": preview(shown, shown.column_names),
+    }
+
+
+def masked_similarity(work: Work, table: pa.Table) -> Metadata:
+    """How much the scores of images with text lose without it, and those that lose most: as they are, and masked."""
+    lost = pc.subtract(table["similarity"], table["masked_similarity"])
+    rows = np.flatnonzero(pc.fill_null(pc.greater(table["text_area"], 0), fill_value=False).to_numpy())
+    most = rows[np.argsort(-np.nan_to_num(lost.to_numpy()[rows]), kind="stable")][: SHEET_IMAGES // 2]
+    metadata: Metadata = {
+        "scorer": work.settings.scorer.model,
+        "masked": len(rows),
+        "mean_loss": pc.mean(lost.take(pa.array(rows))).as_py(),
+    }
+    if len(most) and (detector := work.settings.image_text):
+        shown = np.sort(most)
+        samples = work.store.read_rows(
+            "raw_samples", work.partition, RAW_SAMPLES, shown.tolist(), ["image"]
+        ).to_pylist()
+        regions = work.read("image_text", ["regions"])["regions"].take(pa.array(shown)).to_pylist()
+        scores = table.take(pa.array(shown)).to_pylist()
+        files, notes = [], []
+        for sample, found, score in zip(samples, regions, scores, strict=True):
+            files += [sample["image"]["bytes"], masked_sample(sample, found, detector.fill)["image"]["bytes"]]
+            notes += [f"as it is: {_rounded(score['similarity'])}", f"masked: {_rounded(score['masked_similarity'])}"]
+        metadata["images"] = picture(plots.contact_sheet(files, notes), "the images whose scores lose most, and masked")
+    metadata |= _planted_text(work)
+    return metadata
+
+
+def _planted_text(work: Work) -> Metadata:
+    """How well scores tell pictures with their caption drawn into them; nothing where nothing was planted."""
+    raw = work.read("raw_samples", ["uid", "status", "reason", "width", "height", "truth"])
+    if raw["truth"].null_count == len(raw):
+        return {}
+    figures = text_figures(raw, work.read("image_text", ["uid", "text_area"]), work.read(work.asset)).to_pylist()
+    rows = [[row[name] for name in ("what", "metric", "value", "positives", "negatives")] for row in figures]
+    return {"planted": markdown_table(["what", "metric", "value", "positives", "negatives"], rows)}
+
+
+def _rounded(score: float | None) -> str:
+    return "" if score is None else f"{score:.3f}"

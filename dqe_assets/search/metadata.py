@@ -1,0 +1,37 @@
+"""What a person sees of these assets in the UI: figures, a preview, and a plot where it says more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dqe_assets.search import plots as topic_plots
+from dqe_assets.search.plots import sample_map
+
+if TYPE_CHECKING:
+    from dqe_assets.core.work import Facts, Work
+
+from dqe_assets.core.metadata import Metadata, markdown_table, picture, valid_values
+
+
+def caption_collection(work: Work, output: Facts) -> Metadata:
+    """How many points, and in which collection."""
+    return {"points": output.rows, "collection": output.facts["collection"], "kind": work.settings.vectors.kind}
+
+
+def collection_map(_: Work, table: pa.Table) -> Metadata:
+    """The topics with their sizes and scores, and the map coloured by topic, source and score."""
+    rows = []
+    for topic in range((pc.max(table["topic"]).as_py() or 0) + 1 if table.num_rows else 0):
+        part = table.filter(pc.equal(table["topic"], topic))
+        scores = valid_values(part["similarity"])
+        rows.append([part["topic_name"][0].as_py(), len(part), f"{scores.mean():.3f}" if scores.size else ""])
+    shown = sample_map(table)
+    return {
+        "topics": markdown_table(["topic", "samples", "mean similarity"], rows),
+        "map_by_topic": picture(topic_plots.map_by_topic(shown), "the images by topic"),
+        "map_by_source": picture(topic_plots.map_by_source(shown), "the images by source"),
+        "map_by_score": picture(topic_plots.map_by_score(shown), "the images by similarity of their captions"),
+    }

@@ -1,0 +1,1 @@
+"""Models with their weights: image classifiers, text encoders, detectors."""

@@ -1,0 +1,194 @@
+"""Hugging Face datasets: what ``save_to_disk`` leaves, and repositories of Parquet files, local or on the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import model_validator
+
+from dqe_resources.configurable import ExistingPath
+from dqe_resources.sources.listing import Listing
+from dqe_resources.sources.parts import ParquetPart, Part, check_columns, file_state, is_text
+from dqe_resources.sources.protocol import Shard, Source, SourceError
+from dqe_resources.sources.tables import ImageTables
+from dqe_resources.sources.text import Columns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Self
+
+    import pyarrow as pa
+
+    from dqe_resources.sources.rows import SourceRow
+
+_BATCH_ROWS = 256
+
+
+class HfSource(Source):
+    """A dataset with an Image column, or with a column of URLs.
+
+    ``path`` is a folder that ``save_to_disk`` wrote, or a clone of a repository; ``repository`` is one on the hub, at
+    a ``revision``, which is best a commit: shards are then the same for ever. Of a repository's Parquet files only
+    the row groups in question are fetched, so that nothing has to be downloaded before. A repository of another
+    format: the hub keeps a copy of most in Parquet, at the revision ``refs/convert/parquet``.
+
+    Rows are named as with ``parquet``, or as with ``urls`` where there is no image column.
+    """
+
+    kind: ClassVar[str] = "hf"
+    path: ExistingPath | None = None
+    repository: str | None = None
+    revision: str = "main"
+    configuration: str | None = None
+    split: str = "train"
+    image_column: str | None = None
+    url_column: str | None = None
+    caption_column: str = "text"
+    key_column: str | None = None
+
+    @model_validator(mode="after")
+    def _names_what_to_read(self) -> Self:
+        if (self.path is None) == (self.repository is None):
+            msg = "give path (a local folder) or repository (owner/name on the hub), one of the two"
+            raise ValueError(msg)
+        if self.path is not None and not self.path.is_dir():
+            msg = f"path {self.path} is a file; the kind hf needs a folder (for a Parquet file: kind parquet)"
+            raise ValueError(msg)
+        if self.image_column is None and self.url_column is None:
+            msg = "give image_column, url_column, or both"
+            raise ValueError(msg)
+        return self
+
+    def shards(self, first: int = 0) -> Iterator[Shard]:
+        """As ``Source.shards``."""
+        return self._tables().shards(self.shard_size, first)
+
+    def rows(self, index: int) -> Iterator[SourceRow]:
+        """As ``Source.rows``."""
+        return self._tables().rows(index * self.shard_size, self.shard_size)
+
+    def _tables(self) -> ImageTables | Listing:
+        parts = self._parts()
+        if self.image_column is not None:
+            return ImageTables(
+                self.name, parts, self.image_column, self.caption_column, self.url_column, self.key_column
+            )
+        columns = Columns(self.url_column or "", self.caption_column, self.key_column)
+        for part in parts:
+            check_columns(part, dict.fromkeys(columns.names))
+            check_columns(part, dict.fromkeys((columns.url, columns.caption), is_text), "text")
+        return Listing(self.name, parts, columns)
+
+    def _parts(self) -> Sequence[Part]:
+        if self.path is None:
+            return _hub_parts(self.repository or "", self.revision, self.configuration, self.split)
+        if (self.path / "dataset_dict.json").is_file():
+            splits = json.loads((self.path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+            if self.split not in splits:
+                raise SourceError(f"{self.path}: no split '{self.split}'; there are: {', '.join(splits)}")
+            return [DatasetPart.of(self.path / self.split)]
+        if (self.path / "state.json").is_file():
+            return [DatasetPart.of(self.path)]
+        files = _data_files(str(self.path), None, self.configuration, self.split)
+        return [ParquetPart.of(Path(file), os.path.relpath(file, self.path)) for file in files]
+
+
+@dataclass(frozen=True)
+class DatasetPart:
+    """A dataset that ``save_to_disk`` wrote, mapped into memory."""
+
+    location: str
+    state: tuple[Any, ...]
+    name: str = ""
+
+    @classmethod
+    def of(cls, folder: Path) -> DatasetPart:
+        """The dataset in a folder."""
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        return cls(str(folder), tuple((path.name, *file_state(path)) for path in files))
+
+    @property
+    def rows(self) -> int:
+        """As ``Part.rows``."""
+        return len(_saved_dataset(self))
+
+    @property
+    def schema(self) -> pa.Schema:
+        """As ``Part.schema``."""
+        return _saved_dataset(self).features.arrow_schema
+
+    @property
+    def folder(self) -> Path:
+        """As ``Part.folder``."""
+        return Path(self.location)
+
+    def read(self, columns: Sequence[str], first: int, count: int) -> Iterator[pa.RecordBatch]:
+        """As ``Part.read``."""
+        selected = _saved_dataset(self).select_columns(list(columns)).with_format("arrow")
+        for start in range(first, first + count, _BATCH_ROWS):
+            table = selected[start : min(start + _BATCH_ROWS, first + count)]
+            yield from table.select(list(columns)).to_batches()
+
+
+@lru_cache(maxsize=8)
+def _saved_dataset(part: DatasetPart) -> Any:
+    try:
+        return _datasets().load_from_disk(part.location)
+    except Exception as error:
+        # The library raises whatever Arrow, JSON or the file system do.
+        raise SourceError(f"{part.location}: not what save_to_disk writes ({_first_line(error)})") from error
+
+
+@lru_cache(maxsize=8)
+def _hub_parts(repository: str, revision: str, configuration: str | None, split: str) -> Sequence[Part]:
+    """The Parquet files of a repository, at the commit that the revision is when it is first asked for."""
+    from huggingface_hub import HfFileSystem
+
+    filesystem = HfFileSystem()
+    files = _data_files(repository, revision, configuration, split)
+    return [ParquetPart(file.partition("@")[2].partition("/")[2], file, (file,), filesystem) for file in files]
+
+
+def _data_files(repository: str, revision: str | None, configuration: str | None, split: str) -> list[str]:
+    """The Parquet files of a split, as ``datasets`` finds them: paths, or URLs that name the commit."""
+    where = f"Hugging Face repository {repository}" + (f" at revision {revision}" if revision else "")
+    try:
+        builder = _datasets().load_dataset_builder(repository, configuration, revision=revision)
+    except (ConnectionError, FileNotFoundError) as error:
+        mend = ""
+        if revision is not None:
+            mend = (
+                f"; where there is a network, run: hf download {repository} --repo-type dataset --revision {revision} "
+                "--local-dir FOLDER, and give path: FOLDER in the place of repository"
+            )
+        raise SourceError(f"{where} is not to be had ({_first_line(error)}){mend}") from error
+    except (ValueError, OSError) as error:
+        raise SourceError(f"{where}: {_first_line(error)}") from error
+    files = builder.config.data_files or {}
+    if split not in files:
+        raise SourceError(f"{where}: no split '{split}'; there are: {', '.join(files)}")
+    found = [str(file) for file in files[split]]
+    other = next((file for file in found if not file.lower().endswith(".parquet")), None)
+    if other is not None:
+        raise SourceError(
+            f"{where}: {other} is no Parquet file; try the revision refs/convert/parquet, or "
+            "download the repository and use the kind webdataset, folder or urls"
+        )
+    return found
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise SourceError("the kind hf needs the package datasets: pip install 'datasets>=5'") from error
+    return datasets
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,42 @@
+"""Parquet files with images, or with paths of images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from dqe_resources.sources.parts import FilesPath, ParquetPart, find_files
+from dqe_resources.sources.protocol import Shard, Source
+from dqe_resources.sources.tables import ImageTables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dqe_resources.sources.rows import SourceRow
+
+
+class ParquetSource(Source):
+    """A Parquet file, or a folder of them, with an image column and a caption column of any name.
+
+    The image column holds the file's bytes, a Hugging Face Image (a struct of ``bytes`` and ``path``), or the path of
+    a local file (a relative one counts from the Parquet file's folder). ``key_column`` names a row for good; without
+    it, a row is named as ``ImageTables`` says.
+    """
+
+    kind: ClassVar[str] = "parquet"
+    path: FilesPath
+    image_column: str = "image"
+    caption_column: str = "caption"
+    url_column: str | None = None
+    key_column: str | None = None
+
+    def shards(self, first: int = 0) -> Iterator[Shard]:
+        """As ``Source.shards``, from the files' footers alone."""
+        return self._tables().shards(self.shard_size, first)
+
+    def rows(self, index: int) -> Iterator[SourceRow]:
+        """As ``Source.rows``, reading only the row groups that hold them."""
+        return self._tables().rows(index * self.shard_size, self.shard_size)
+
+    def _tables(self) -> ImageTables:
+        parts = [ParquetPart.of(path, name) for path, name in find_files(self.path, [".parquet"])]
+        return ImageTables(self.name, parts, self.image_column, self.caption_column, self.url_column, self.key_column)

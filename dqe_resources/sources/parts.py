@@ -1,0 +1,254 @@
+"""The tables that a source's rows stand in, end to end: read in batches, from any row on."""
+
+from __future__ import annotations
+
+import glob
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import AfterValidator
+
+from dqe_resources.cache import in_data_directory
+from dqe_resources.errors import one_line
+from dqe_resources.sources.protocol import Shard, SourceError
+from dqe_resources.store.storage import fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    import fsspec
+
+_BATCH_ROWS = 256
+
+
+class Part(Protocol):
+    """A table of a source."""
+
+    @property
+    def name(self) -> str:
+        """Its name within the source."""
+
+    @property
+    def location(self) -> str:
+        """Its path or URL, for messages."""
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """JSON-like; changes whenever the rows may have changed."""
+
+    @property
+    def rows(self) -> int:
+        """Its number of rows."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Its columns."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where paths in it count from; None if they mean nothing here."""
+
+    def read(self, columns: Sequence[str], first: int, count: int) -> Iterator[pa.RecordBatch]:
+        """Some columns of the rows from ``first`` on, in small batches.
+
+        Raises:
+            SourceError: it is damaged.
+        """
+
+
+@dataclass(frozen=True)
+class ParquetPart:
+    """A Parquet file, local or on an fsspec file system, of which no more is read than the row groups in question."""
+
+    name: str
+    location: str
+    state: tuple[Any, ...]
+    filesystem: fsspec.AbstractFileSystem | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, path: Path, name: str) -> ParquetPart:
+        """A local file."""
+        return cls(name, str(path), file_state(path))
+
+    @property
+    def rows(self) -> int:
+        """As ``Part.rows``."""
+        return _footer(self)[0]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """As ``Part.schema``."""
+        return _footer(self)[1]
+
+    @property
+    def folder(self) -> Path | None:
+        """As ``Part.folder``."""
+        return Path(self.location).parent if self.filesystem is None else None
+
+    def read(self, columns: Sequence[str], first: int, count: int) -> Iterator[pa.RecordBatch]:
+        """As ``Part.read``."""
+        with self.open() as file:
+            number, groups = 0, []
+            begin = None
+            for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                if number < first + count and number + rows > first:
+                    groups.append(group)
+                    begin = number if begin is None else begin
+                number += rows
+            at = begin or 0
+            try:
+                for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups, columns=list(columns)):
+                    start, stop = max(first - at, 0), min(first + count - at, batch.num_rows)
+                    if start < stop:
+                        yield batch.slice(start, stop - start)
+                    at += batch.num_rows
+            except (pa.ArrowException, OSError) as error:
+                raise SourceError(f"{self.location}, after row {at:,}: damaged ({one_line(error)})") from error
+
+    def open(self) -> pq.ParquetFile:
+        """The file.
+
+        Raises:
+            SourceError: it is not Parquet.
+        """
+        try:
+            if self.filesystem is None:
+                return pq.ParquetFile(self.location)
+            # Parquet knows exactly which bytes it wants: reading ahead would fetch the file's neighbouring images.
+            return pq.ParquetFile(self.filesystem.open(self.location, cache_type="none"))
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(f"{self.location}: not a Parquet file ({one_line(error)})") from error
+
+
+@lru_cache(maxsize=4096)
+def _footer(part: ParquetPart) -> tuple[int, pa.Schema]:
+    with part.open() as file:
+        return file.metadata.num_rows, file.schema_arrow
+
+
+def file_state(path: Path) -> tuple[int, int]:
+    """Size and time of a file: what is looked at to know whether it has changed."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def read_rows(
+    parts: Iterable[Part], columns: Callable[[Part], Sequence[str]], first: int, count: int
+) -> Iterator[tuple[Part, int, pa.RecordBatch]]:
+    """The rows from ``first`` on of tables laid end to end: part, number of a batch's first row in it, batch."""
+    offset = 0
+    for part in parts:
+        begin, end = max(first - offset, 0), min(first + count - offset, part.rows)
+        if begin < end:
+            number = begin
+            for batch in part.read(columns(part), begin, end - begin):
+                yield part, number, batch
+                number += batch.num_rows
+        offset += part.rows
+        if offset >= first + count:
+            return
+
+
+def values_of(column: pa.Array) -> list[Any]:
+    """A column's values; bytes in a text that are not UTF-8 become surrogates."""
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        values = column.cast(pa.large_binary()).to_pylist()
+        return [None if value is None else value.decode("utf-8", "surrogateescape") for value in values]
+
+
+def records_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    """A batch's rows, their values as ``values_of`` gives them."""
+    for values in zip(*map(values_of, batch.columns), strict=True):
+        yield dict(zip(batch.schema.names, values, strict=True))
+
+
+def shards_of(total: int, shard_size: int, first: int, digest: Callable[[int, int], str]) -> Iterator[Shard]:
+    """``Source.shards`` of a source of ``total`` rows, given the digest of the rows from one up to another."""
+    for index in range(first, -(-total // shard_size)):
+        start = index * shard_size
+        stop = min(start + shard_size, total)
+        yield Shard(index, stop - start, digest(start, stop))
+
+
+def parts_digest(parts: Sequence[Part], first: int, last: int) -> str:
+    """Digest of the rows from ``first`` up to ``last``: of the names and states of those tables that hold them."""
+    held, offset = [], 0
+    for part in parts:
+        begin, end = max(first - offset, 0), min(last - offset, part.rows)
+        if begin < end:
+            held.append((part.name, part.state, begin, end))
+        offset += part.rows
+    return fingerprint(held)
+
+
+def check_columns(part: Part, columns: Mapping[str, Callable[[pa.DataType], bool] | None], expected: str = "") -> None:
+    """Refuse a table that lacks a column, or where its type is not the one expected.
+
+    Raises:
+        SourceError: says the table, the column and what there is.
+    """
+    for column, accepts in columns.items():
+        if column not in part.schema.names:
+            msg = f"{part.location}: no column '{column}'; there are: {', '.join(part.schema.names)}"
+            raise SourceError(msg)
+        found = part.schema.field(column).type
+        if accepts is not None and not accepts(found):
+            raise SourceError(f"{part.location}: column '{column}' is {found}; expected {expected}")
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column holds text, or nothing at all."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    return any(check(kind) for check in checks)
+
+
+def _matching_path(path: Path) -> Path:
+    resolved = in_data_directory(path)
+    if not resolved.exists() and not glob.glob(str(resolved), recursive=True):  # noqa: PTH207
+        msg = f"there is nothing at {resolved}: give the path of an existing file or folder, or a pattern such as *.csv"
+        raise ValueError(msg)
+    return resolved
+
+
+FilesPath = Annotated[Path, AfterValidator(_matching_path)]
+"""A file, a folder, or a pattern (``*``, ``?``, ``[]``, ``**``); a relative one counts from the folder of dqe.yaml."""
+
+
+def find_files(path: Path, suffixes: Sequence[str]) -> list[tuple[Path, str]]:
+    """The files that a FilesPath means, each with its name within the source, in order of their names.
+
+    Of a folder, those below it with one of the suffixes (in lower case); a file or a pattern is taken at its word.
+
+    Raises:
+        SourceError: there is none.
+    """
+    if path.is_file():
+        return [(path, path.name)]
+    if path.is_dir():
+        found = sorted(one for one in path.rglob("*") if one.name.lower().endswith(tuple(suffixes)) and one.is_file())
+        if not found:
+            raise SourceError(f"{path}: no file in this folder ends in {', '.join(suffixes)}")
+        return [(one, one.relative_to(path).as_posix()) for one in found]
+    root = Path(*_before_pattern(path))
+    matches = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())  # noqa: PTH207
+    if not matches:
+        raise SourceError(f"{path}: no file is named like this")
+    return [(one, one.relative_to(root).as_posix()) for one in matches]
+
+
+def _before_pattern(path: Path) -> list[str]:
+    parts: list[str] = []
+    for part in path.parts[:-1]:
+        if any(character in part for character in "*?["):
+            break
+        parts.append(part)
+    return parts

@@ -1,0 +1,87 @@
+"""What a source is."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from dqe_resources.configurable import Configurable
+from dqe_resources.errors import DataQualityError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dqe_resources.sources.rows import SourceRow
+
+
+class SourceError(DataQualityError):
+    """A source cannot be read: says the file, the row or column, and what was expected."""
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+"""A name that is safe as a partition key, an asset key, a file name and a column name."""
+
+ShardSize = Annotated[int, Field(ge=1, le=1_000_000)]
+"""Rows in a shard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A run of consecutive rows of a source.
+
+    Attributes:
+        index: number of the shard in its source, from 0.
+        rows: rows in it.
+        digest: changes whenever the rows' content may have changed.
+    """
+
+    index: int
+    rows: int
+    digest: str
+
+
+class Source(Configurable):
+    """Image-caption pairs from one place, cut into shards of ``shard_size`` rows."""
+
+    name: Name
+    shard_size: ShardSize = 10_000
+    min_success_rate: Annotated[float, Field(ge=0, le=1)] = 0.5
+    license: Annotated[str | None, Field(exclude=True, description="of the samples; changes nothing made of them")] = (
+        None
+    )
+
+    @abstractmethod
+    def shards(self, first: int = 0) -> Iterator[Shard]:
+        """The shards from number ``first`` on, found without reading an image.
+
+        Raises:
+            SourceError: the source's own files cannot be read.
+        """
+
+    @abstractmethod
+    def rows(self, index: int) -> Iterator[SourceRow]:
+        """The rows of a shard, in order.
+
+        Raises:
+            SourceError: the source's own files cannot be read. An image that cannot be read is no error: it is a row.
+        """
+
+    def key(self, index: int) -> str:
+        """Partition key of a shard."""
+        return f"{self.name}-{index:05d}"
+
+    def shard(self, key: str) -> Shard:
+        """The shard with a partition key.
+
+        Raises:
+            SourceError: the source has no such shard (any more).
+        """
+        number = key.removeprefix(f"{self.name}-")
+        shard = next(self.shards(int(number)), None) if number.isascii() and number.isdecimal() else None
+        if shard is not None and self.key(shard.index) == key:
+            return shard
+        msg = f"source {self.name} has no shard {key}: it has become smaller; run: dqe sync"
+        raise SourceError(msg)

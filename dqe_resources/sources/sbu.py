@@ -1,0 +1,41 @@
+"""The SBU Captioned Photo Dataset (Ordonez, Kulkarni and Berg 2011), as its authors publish it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from dqe_resources.configurable import ExistingPath
+from dqe_resources.sources.listing import Listing, written_list
+from dqe_resources.sources.parts import file_state
+from dqe_resources.sources.protocol import Shard, Source
+from dqe_resources.sources.text import Columns, paired_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dqe_resources.sources.rows import SourceRow
+
+
+class SbuSource(Source):
+    """A file of URLs and a file of captions, in step, a line for each row.
+
+    They are published as ``SBU_captioned_photo_dataset_urls.txt`` and ``..._captions.txt``. Rows, shards and the cache
+    are as with the kind ``urls``.
+    """
+
+    kind: ClassVar[str] = "sbu"
+    urls: ExistingPath
+    captions: ExistingPath
+
+    def shards(self, first: int = 0) -> Iterator[Shard]:
+        """As ``Source.shards``."""
+        return self._listing().shards(self.shard_size, first)
+
+    def rows(self, index: int) -> Iterator[SourceRow]:
+        """As ``Source.rows``."""
+        return self._listing().rows(index * self.shard_size, self.shard_size)
+
+    def _listing(self) -> Listing:
+        state = tuple((str(path), *file_state(path)) for path in (self.urls, self.captions))
+        part = written_list(self.name, self.urls.name, state, lambda: paired_rows(self.urls, self.captions))
+        return Listing(self.name, [part], Columns("url", "caption"), frozenset([part]))

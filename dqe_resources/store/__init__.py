@@ -1,0 +1,1 @@
+"""The store: Parquet files and manifests, each with a stamp of how it was made."""

@@ -1,0 +1,127 @@
+"""What is made of a partition while the rest of it is still being made, so that a kill loses little."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import BinaryIO
+
+    from dqe_resources.store.storage import Store
+
+_SUFFIX = ".arrow"
+_IN_MEMORY_BYTES = 64 << 20
+
+
+class _Latest:
+    """The latest of a checkpoint's tables, by the paths of their files, as many as memory may hold."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, pa.Table] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def add(self, path: str, table: pa.Table) -> None:
+        """Add one in place of the oldest."""
+        with self._lock:
+            self.tables[path] = table
+            self._bytes += table.nbytes
+            while self._bytes > _IN_MEMORY_BYTES:
+                self._bytes -= self.tables.pop(next(iter(self.tables))).nbytes
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Finished rows of a partition, in files beside the asset's tables, until the partition itself is written.
+
+    They are Arrow files, which cost little to write and nothing to decode: they are soon read again and removed. The
+    latest rows are read from memory. Rows belong to one version, the fingerprint of what goes into the partition: those
+    of another version are never mixed in. Several writers may append at once.
+
+    Attributes:
+        store: the store that the partition belongs to.
+        asset: name of the asset.
+        partition: the shard.
+        version: fingerprint of everything that goes into the partition.
+    """
+
+    store: Store
+    asset: str
+    partition: str
+    version: str
+    _latest: _Latest = field(default_factory=_Latest, init=False, repr=False, compare=False)
+
+    def rows(self, schema: pa.Schema) -> pa.Table:
+        """All rows that were appended, in no particular order; a file that cannot be read is left out."""
+        tables = []
+        for path in self.files():
+            # A kill on a file system without atomic renames can leave a torn file; its rows are made again.
+            with contextlib.suppress(pa.ArrowException, OSError):
+                tables.append(self.read(path, schema))
+        return pa.concat_tables(tables) if tables else schema.empty_table()
+
+    def files(self) -> list[str]:
+        """The files that hold the rows, one for each time that some were appended."""
+        self.store.filesystem.invalidate_cache()
+        try:
+            paths = self.store.filesystem.ls(f"{self._folder}/{self.version}", detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(path for path in paths if path.endswith(_SUFFIX))
+
+    def read(self, path: str, schema: pa.Schema, rows: Sequence[int] | None = None) -> pa.Table:
+        """The rows of one file: all, or those at some ascending positions; and of them the schema's columns.
+
+        Raises:
+            ArrowException, OSError: it is torn, or not there.
+        """
+        table = self._latest.tables.get(path)
+        if table is None:
+            with self._opened(path) as source:
+                names = pa.ipc.open_file(source).schema.names
+                included = pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in schema.names])
+                table = pa.ipc.open_file(source, options=included).read_all()
+                table.validate(full=True)
+        found = table.select(schema.names)
+        return (found if rows is None else found.take(pa.array(rows, pa.int64()))).cast(schema)
+
+    def append(self, rows: pa.Table) -> None:
+        """Keep finished rows: once this returns, a kill does not lose them.
+
+        Raises:
+            StorageError: they cannot be written.
+        """
+
+        def write(target: BinaryIO) -> None:
+            with pa.ipc.new_file(target, rows.schema) as writer:
+                writer.write_table(rows)
+
+        path = f"{self._folder}/{self.version}/{uuid4().hex}{_SUFFIX}"
+        self.store.write_file(path, write)
+        self._latest.add(path, rows)
+        if self.store.is_local and hasattr(os, "posix_fadvise"):
+            # Hardly ever read but after a kill: memory has better uses than to cache the file.
+            with Path(path).open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def clear(self) -> None:
+        """Remove the rows of every version."""
+        with contextlib.suppress(FileNotFoundError):
+            self.store.filesystem.rm(self._folder, recursive=True)
+
+    def _opened(self, path: str) -> contextlib.AbstractContextManager[pa.NativeFile | BinaryIO]:
+        """A file; one of this machine is mapped, so that nothing is read of it but what is wanted."""
+        return pa.memory_map(path) if self.store.is_local else self.store.filesystem.open(path, "rb")
+
+    @property
+    def _folder(self) -> str:
+        return self.store.path(self.asset, f".unfinished/{self.partition}", suffix="")

@@ -1,0 +1,406 @@
+"""What holds for every stage, shown on the real ones."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from PIL import Image
+
+from dqe_assets.core.work import Facts, Work
+from dqe_assets.orchestration import graph, runner
+from dqe_assets.orchestration.runner import RunError
+from dqe_assets.orchestration.settings import Settings, load_settings
+from dqe_assets.orchestration.tables import schema_of
+from dqe_resources.store.storage import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dqe_assets.core.stage import Stage
+
+SHARD = "sample-00001"
+
+
+def stage_named(settings: Settings, name: str) -> Stage:
+    return next(stage for stage in graph.stages(settings) if stage.name == name)
+
+
+def stored(settings: Settings, name: str) -> tuple[Work, pa.Table | Facts]:
+    stage = stage_named(settings, name)
+    shards = [f"sample-{index:05d}" for index in range(4)]
+    work = stage.work(settings, SHARD if stage.partitioned else None, shards)
+    partition = settings.opened_store.get(name, work.partition)
+    assert partition is not None
+    return work, stage._stored_output(work, partition.stamp)
+
+
+def replaced(table: pa.Table, column: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    return table.set_column(table.column_names.index(column), table.schema.field(column), values)
+
+
+def twice(table: pa.Table) -> pa.Table:
+    return pa.concat_tables([table, table.slice(0, 1)])
+
+
+def fewer(table: pa.Table) -> pa.Table:
+    return table.slice(1)
+
+
+def without(column: str) -> Callable[[pa.Table], pa.Table]:
+    return lambda table: replaced(table, column, pa.nulls(len(table), table.schema.field(column).type))
+
+
+def filled(column: str, value: object) -> Callable[[pa.Table], pa.Table]:
+    return lambda table: replaced(table, column, pa.array([value] * len(table), table.schema.field(column).type))
+
+
+def turned(table: pa.Table) -> pa.Table:
+    return replaced(replaced(table, "uid_a", table["uid_b"]), "uid_b", table["uid_a"])
+
+
+def all_failed(table: pa.Table) -> pa.Table:
+    return filled("reason", "http_404")(filled("status", "failed")(table))
+
+
+def above_the_cap(rows: int) -> pa.Array:
+    """Draws that are as many as samples, half of them of one sample."""
+    return pa.array([rows / 2, *[rows / 2 / (rows - 1)] * (rows - 1)])
+
+
+def fewer_points(facts: Facts) -> Facts:
+    return Facts(facts.rows - 1, facts.facts)
+
+
+def saying(**facts: object) -> Callable[[Facts], Facts]:
+    return lambda output: Facts(output.rows, {**output.facts, **facts})
+
+
+def counted_anew(part: str, kept: int) -> Callable[[Facts], Facts]:
+    """The facts of filters, each of whose filters or leaves keeps so many."""
+    return lambda output: saying(**{part: [{**one, "kept": kept} for one in output.facts[part]]})(output)
+
+
+def without_one_name(table: pa.Table) -> pa.Table:
+    names = table["topic_name"].to_pylist()
+    return replaced(table, "topic_name", pa.array(["other", *names[1:]]))
+
+
+BREAKAGES = [
+    ("raw_samples", "keys_unique", twice),
+    ("raw_samples", "rows_complete", fewer),
+    ("raw_samples", "success_rate", all_failed),
+    ("image_features", "keys_unique", twice),
+    ("image_features", "rows_complete", fewer),
+    ("image_features", "coverage", without("embedding")),
+    ("image_features", "embedding_finite", filled("embedding", [1.0, np.nan])),
+    ("synthetic_captions/labels", "keys_unique", twice),
+    ("synthetic_captions/labels", "rows_complete", fewer),
+    ("synthetic_captions/labels", "coverage", without("caption")),
+    ("joint_embeddings", "keys_unique", twice),
+    ("joint_embeddings", "rows_complete", fewer),
+    ("joint_embeddings", "embedding_finite", filled("embedding", [0.1, 2.0])),
+    ("caption_scores", "keys_unique", twice),
+    ("caption_scores", "rows_complete", fewer),
+    ("caption_scores", "coverage", without("similarity")),
+    ("caption_scores", "similarity_finite", filled("similarity", 1.5)),
+    ("caption_scores", "similarity_finite", filled("similarity", float("nan"))),
+    ("text_quality", "keys_unique", twice),
+    ("text_quality", "rows_complete", fewer),
+    ("text_quality", "special_ratio_finite", filled("special_ratio", 1.5)),
+    ("text_quality", "repetition_finite", filled("repetition", -0.5)),
+    ("image_text", "keys_unique", twice),
+    ("image_text", "rows_complete", fewer),
+    ("image_text", "coverage", without("regions")),
+    ("image_text", "text_area_finite", filled("text_area", 1.5)),
+    ("masked_similarity", "keys_unique", twice),
+    ("masked_similarity", "rows_complete", fewer),
+    ("masked_similarity", "masked_similarity_finite", filled("masked_similarity", -1.5)),
+    ("masked_similarity", "kept_without_text", filled("masked_similarity", 0.25)),
+    ("masked_similarity", "kept_without_text", without("masked_similarity")),
+    ("caption_preference", "keys_unique", twice),
+    ("caption_preference", "rows_complete", fewer),
+    ("caption_preference", "probability_a_finite", filled("probability_a", 1.2)),
+    ("best_captions", "keys_unique", twice),
+    ("best_captions", "rows_complete", fewer),
+    ("best_captions", "similarity_finite", filled("similarity", 1.5)),
+    ("best_captions", "never_worse", filled("similarity", -1.0)),
+    ("duplicate_pairs", "keys_unique", twice),
+    ("duplicate_pairs", "within_rules", filled("similarity", 0.5)),
+    ("duplicate_pairs", "two_samples", filled("uid_a", "no sample's")),
+    ("duplicate_pairs", "two_samples", turned),
+    ("duplicate_clusters", "keys_unique", twice),
+    ("duplicate_clusters", "one_representative", filled("is_representative", False)),
+    ("duplicate_clusters", "one_representative", filled("size", 99)),
+    ("duplicate_clusters", "similarity_finite", filled("similarity", -1.5)),
+    ("collection_map", "keys_unique", twice),
+    ("collection_map", "x_finite", filled("x", float("nan"))),
+    ("collection_map", "y_finite", filled("y", float("inf"))),
+    ("collection_map", "rows_complete", fewer),
+    ("collection_map", "topics_numbered", filled("topic", 1)),
+    ("collection_map", "topics_numbered", without_one_name),
+    ("caption_duplicates", "keys_unique", twice),
+    ("caption_duplicates", "one_representative", filled("is_representative", True)),
+    ("caption_duplicates", "one_representative", filled("size", 99)),
+    ("caption_duplicates", "similarity_finite", filled("similarity", -0.5)),
+    ("pool_utilities", "keys_unique", twice),
+    ("pool_utilities", "b_finite", filled("b", 0.1)),
+    ("pool_utilities", "residual_finite", filled("residual", float("nan"))),
+    ("pool_utilities", "fits_well", filled("residual", 0.1)),
+    ("filter_recommendation", "keys_unique", twice),
+    ("filter_recommendation", "error_finite", filled("error", float("inf"))),
+    ("filter_recommendation", "one_best", filled("is_best", True)),
+    ("concept_hits", "keys_unique", twice),
+    ("concept_hits", "rows_complete", fewer),
+    ("concept_hits", "coverage", filled("concepts", None)),
+    ("concept_hits", "coverage", filled("concepts", [])),
+    ("concept_hits", "known_concepts", filled("concepts", ["tabby", "no such thing"])),
+    ("concept_frequency", "keys_unique", twice),
+    ("concept_frequency", "every_concept", fewer),
+    ("concept_frequency", "counts_add_up", filled("samples", 257)),
+    ("concept_frequency", "counts_add_up", filled("agreed", 200)),
+    ("misalignment", "keys_unique", twice),
+    ("misalignment", "misaligned_listed", filled("misaligned_uids", ["somebody"] * 64)),
+    ("misalignment", "misaligned_listed", filled("comparable", -1)),
+    ("concept_performance", "keys_unique", twice),
+    ("concept_performance", "slope_finite", filled("slope", float("nan"))),
+    ("concept_performance", "more_is_better", filled("slope", -0.01)),
+    ("concept_performance", "more_is_better", without("r")),
+    ("concept_plan", "keys_unique", twice),
+    ("concept_plan", "predicted_accuracy_finite", filled("predicted_accuracy", float("nan"))),
+    ("concept_plan", "bill_adds_up", filled("samples_needed", 0.0)),
+    ("concept_plan", "bill_adds_up", filled("predicted_accuracy", 0.99)),
+    ("rare_concept_retrieval", "keys_unique", twice),
+    ("rare_concept_retrieval", "score_finite", filled("score", 1.5)),
+    ("rebalanced_subset", "keys_unique", twice),
+    ("rebalanced_subset", "rows_complete", fewer),
+    ("rebalanced_subset", "weights_within_cap", filled("weight", 2.0)),
+    ("rebalanced_subset", "weights_within_cap", lambda table: replaced(table, "weight", above_the_cap(len(table)))),
+    ("curriculum", "keys_unique", twice),
+    ("curriculum", "rows_complete", fewer),
+    ("curriculum", "difficulty_finite", filled("difficulty", 1.2)),
+    ("curriculum", "ranks_an_order", filled("rank", 1)),
+    ("curriculum", "ranks_an_order", lambda table: replaced(table, "difficulty", pc.negate(table["difficulty"]))),
+    ("caption_collection", "count_matches", fewer_points),
+    ("filter_masks", "rows_complete", fewer_points),
+    ("filter_masks", "counts_agree", counted_anew("filters", 3)),
+    ("filter_masks", "fraction_kept", counted_anew("leaves", 3)),
+    ("filter_masks", "keeps_something", counted_anew("filters", 0)),
+    ("subsets/best", "not_empty", lambda facts: Facts(0, facts.facts)),
+    ("subsets/best", "uids_sorted", fewer_points),
+    ("subsets/best", "uids_sorted", saying(path="/nowhere/best.npy")),
+    ("subsets/best", "agrees_with_masks", saying(expression="~basic_filter()")),
+    ("warehouse", "rows_complete", fewer_points),
+]
+
+
+@pytest.mark.parametrize(("asset", "check", "damage"), BREAKAGES, ids=[f"{a}-{c}" for a, c, _ in BREAKAGES])
+def test_each_check_holds_and_can_fail(
+    opened: Settings, asset: str, check: str, damage: Callable[[pa.Table | Facts], pa.Table | Facts]
+) -> None:
+    work, output = stored(opened, asset)
+    run = next(one.run for one in stage_named(opened, asset).checks if one.name == check)
+    good, bad = run(work, output), run(work, damage(output))
+    assert good.passed, good.message
+    assert not bad.passed
+    assert bad.message != good.message or bad.values != good.values
+
+
+def test_every_check_is_shown_to_fail(opened: Settings) -> None:
+    checks = {(stage.name, check.name) for stage in graph.stages(opened) for check in stage.checks}
+    # That the gallery stands alone is shown to fail in tests/report/test_gallery_check.py.
+    assert checks - {("sample_gallery", "stands_alone")} == {(asset, check) for asset, check, _ in BREAKAGES}
+
+
+@pytest.fixture
+def folder(data: Path) -> Path:
+    """Six photos in two shards, and settings that name them."""
+    photos = data / "photos"
+    photos.mkdir()
+    rng = np.random.default_rng(7)
+    for index in range(6):
+        pixels = rng.integers(0, 255, (12, 16, 3), np.uint8)
+        Image.fromarray(pixels).resize((160, 120)).save(photos / f"{index}.jpg")
+        (photos / f"{index}.txt").write_text(f"a picture of noise, number {index}")
+    (data / "dqe.yaml").write_text(
+        "sources: [{kind: folder, name: noise, path: photos, shard_size: 3, min_success_rate: 0.9}]\n"
+        "captioners: [{kind: labels, name: labels}]\n"
+    )
+    return photos
+
+
+def materialized(**options: object) -> runner.Outcome:
+    settings = load_settings()
+    with runner.instance() as instance:
+        runner.sync(settings, instance)
+        return runner.materialize(settings, instance, **options)  # type: ignore[arg-type]
+
+
+def test_a_failing_blocking_check_stops_what_is_downstream_and_is_mended_by_running_again(folder: Path) -> None:
+    good = (folder / "4.jpg").read_bytes()
+    (folder / "4.jpg").write_bytes(b"<html>gone</html>")
+    outcome = materialized()
+    store = load_settings().opened_store
+    assert len(outcome.failures) == 1
+    assert "raw_samples, shard noise-00001: check success_rate: " in outcome.failures[0]
+    assert "2 of 3 rows have an image" in outcome.failures[0]
+    assert "not_an_image 1" in outcome.failures[0]
+    assert store.get("raw_samples", "noise-00001") is not None
+    assert store.get("image_features", "noise-00001") is None
+    assert store.get("caption_scores", "noise-00000") is not None, "the good shard goes on"
+    assert store.get("warehouse", None) is None
+
+    features = stage_named(load_settings(), "image_features")
+    work = features.work(load_settings(), "noise-00001", [])
+    with pytest.raises(StorageError, match="needs raw_samples, shard noise-00001, which failed success_rate"):
+        features.fingerprint(work, {})
+
+    (folder / "4.jpg").write_bytes(good)
+    assert materialized().failures == []
+    assert store.get("warehouse", None) is not None
+
+
+def test_what_is_current_is_left_alone_and_what_changed_is_made_again(folder: Path) -> None:
+    assert materialized().failures == []
+    assert materialized().made == []
+    before = {path: path.stat().st_mtime_ns for path in (folder.parent / "store").rglob("noise-*")}
+    (folder / "5.txt").write_text("another caption of the last photo")
+    outcome = materialized()
+    assert outcome.failures == []
+    changed = {p.relative_to(folder.parent / "store") for p, t in before.items() if p.stat().st_mtime_ns != t}
+    # What filters keep is decided over all shards, and stored for each.
+    assert {path.name.split(".")[0] for path in changed if path.parent.name != "filter_masks"} == {"noise-00001"}
+    assert Path("raw_samples/noise-00001.parquet") in changed
+
+
+def test_the_garbage_collector_is_given_back_what_was_kept_from_it(folder: Path) -> None:
+    before = gc.get_freeze_count()
+    assert materialized(assets=["raw_samples"]).failures == []
+    (folder / "4.jpg").write_bytes(b"<html>gone</html>")
+    assert materialized(assets=["raw_samples"]).failures != []
+    assert gc.get_freeze_count() == before
+
+
+def test_force_makes_again_what_is_current(folder: Path) -> None:
+    materialized()
+    path = folder.parent / "store" / "caption_scores" / "noise-00000.parquet"
+    before, content = path.stat().st_mtime_ns, path.read_bytes()
+    outcome = materialized(assets=["caption_scores"], shards=["noise-00000"], force=True)
+    assert outcome.made == [("caption_scores", "noise-00000")]
+    assert path.stat().st_mtime_ns > before
+    assert path.read_bytes() == content
+
+
+def test_a_smaller_source_loses_its_shards_and_the_report_its_rows(folder: Path) -> None:
+    materialized()
+    for index in (3, 4, 5):
+        (folder / f"{index}.jpg").unlink()
+    assert materialized().failures == []
+    with load_settings().warehouse.connect() as connection:
+        assert connection.sql("SELECT count(*) FROM samples").fetchall() == [(3,)]
+
+
+def test_an_added_captioner_makes_only_what_is_new(folder: Path) -> None:
+    materialized()
+    settings_file = folder.parent / "dqe.yaml"
+    settings_file.write_text(
+        settings_file.read_text().replace(
+            "[{kind: labels, name: labels}]", "[{kind: labels, name: labels}, {kind: labels, name: other}]"
+        )
+    )
+    features = folder.parent / "store" / "image_features" / "noise-00000.parquet"
+    before = features.stat().st_mtime_ns
+    assert materialized().failures == []
+    assert features.stat().st_mtime_ns == before
+    scores = load_settings().opened_store.read("caption_scores", "noise-00000", schema_of("caption_scores"))
+    assert pc.unique(scores["caption_source"]).to_pylist() == ["original", "labels", "other"]
+
+
+def test_without_a_captioner_everything_else_is_still_made(folder: Path) -> None:
+    settings_file = folder.parent / "dqe.yaml"
+    settings_file.write_text(settings_file.read_text().replace("[{kind: labels, name: labels}]", "[]"))
+    assert materialized().failures == []
+    with load_settings().warehouse.connect() as connection:
+        assert connection.sql("SELECT count(*), count(original_similarity) FROM samples").fetchall() == [(6, 6)]
+        assert connection.sql("SELECT count(*) FROM caption_preference").fetchall() == [(0,)]
+
+
+def test_what_changes_while_it_is_read_is_not_taken_for_what_was_read(folder: Path) -> None:
+    settings = load_settings()
+    raw = stage_named(settings, "raw_samples")
+    work = raw.work(settings, "noise-00000", [])
+
+    def reads_and_then_the_file_changes(work: Work) -> pa.Table:
+        table = raw.function(work)
+        (folder / "0.txt").write_text("another caption, written after the file was read")
+        return table
+
+    replace(raw, function=reads_and_then_the_file_changes).make(work, {})
+    assert raw.current(work, {}) is None
+
+
+def test_a_collection_that_was_deleted_is_made_again(folder: Path) -> None:
+    materialized()
+    shutil.rmtree(folder.parent / "qdrant")
+    outcome = materialized()
+    assert outcome.failures == []
+    settings = load_settings()
+    with settings.vectors.open() as collection:
+        assert [collection.count({"shard": f"noise-0000{index}"}) for index in (0, 1)] == [3, 3]
+    assert materialized().made == []
+
+
+def test_unknown_assets_and_shards_are_named(folder: Path) -> None:
+    with pytest.raises(RunError, match="no asset raw_sample; there are: raw_samples, image_features"):
+        materialized(assets=["raw_sample"])
+    with pytest.raises(RunError, match="no shard noise-9; there are: noise-00000, noise-00001"):
+        materialized(shards=["noise-9"])
+
+
+def test_a_torn_partition_is_named_and_kept_until_forced(folder: Path) -> None:
+    materialized()
+    path = folder.parent / "store" / "image_features" / "noise-00000.parquet"
+    torn = path.read_bytes()[:-9]
+    path.write_bytes(torn)
+    with pytest.raises(StorageError, match=r"noise-00000\.parquet: torn .* dqe materialize image_features --shard"):
+        materialized()
+    assert path.read_bytes() == torn
+    assert materialized(assets=["image_features"], shards=["noise-00000"], force=True).failures == []
+    assert materialized().failures == []
+
+
+def test_a_source_with_nothing_but_failures_still_gets_its_report(folder: Path) -> None:
+    for photo in folder.glob("*.jpg"):
+        photo.write_bytes(b"")
+    settings_file = folder.parent / "dqe.yaml"
+    settings_file.write_text(settings_file.read_text().replace("0.9", "0"))
+    assert materialized().failures == []
+    with load_settings().warehouse.connect() as connection:
+        assert connection.sql("SELECT reason, count(*) FROM failures GROUP BY ALL").fetchall() == [("empty", 6)]
+
+
+def test_the_store_can_be_an_object_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DQE_STORE", f"memory://{folder.parent.name}-{id(folder)}/store")
+    assert materialized().failures == []
+    assert materialized().made == []
+    assert not (folder.parent / "store").exists()
+    with load_settings().warehouse.connect() as connection:
+        assert connection.sql("SELECT count(*), count(original_similarity) FROM samples").fetchall() == [(6, 6)]
+
+
+def test_a_shard_opens_as_a_hugging_face_dataset(finished: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    path = finished / "store" / "raw_samples" / f"{SHARD}.parquet"
+    loaded = datasets.Dataset.from_parquet(str(path), cache_dir=str(finished / "hf")).cast_column(
+        "image", datasets.Image()
+    )
+    row = next(row for row in loaded if row["status"] == "ok")
+    assert isinstance(row["image"], Image.Image)
+    assert (row["image"].width, row["image"].height) == (row["width"], row["height"])

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from dqe_assets.orchestration.settings import SettingsError, load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SAMPLE = {"kind": "sample"}
+
+
+def write(data: Path, **values: object) -> None:
+    (data / "dqe.yaml").write_text(yaml.safe_dump({"sources": [SAMPLE], **values}))
+
+
+def test_the_settings_that_come_with_the_project_load(data: Path) -> None:
+    settings = load_settings({})
+    assert [source.name for source in settings.sources] == ["sample"]
+    assert settings.caption_sources == ["original", "labels"]
+    assert settings.opened_store.root == str(data / "store")
+    assert settings.source_of("sample-00003") is settings.sources[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"sorces": []}, r"dqe\.yaml: unknown key 'sorces'; allowed: best, captioners, .*, sources, store"),
+        ({"sources": []}, r"dqe\.yaml: sources: List should have at least 1 item"),
+        (
+            {"sources": [{"kind": "smaple"}]},
+            r"sources\.0: kind 'smaple' is not known; allowed: datacomp, folder, hf, parquet, sample, sbu",
+        ),
+        (
+            {"sources": [{"name": "x"}]},
+            r"sources\.0: needs the key 'kind', one of: datacomp, folder, hf, parquet, sample, sbu",
+        ),
+        ({"sources": [{"kind": "sample", "shards": 3}]}, r"sources\.0: unknown key 'shards'; allowed: .*shard_size"),
+        ({"sources": [{"kind": "sample", "shard_size": "many"}]}, r"sources\.0\.shard_size: .*integer.*'many'"),
+        ({"sources": [{"kind": "sample", "name": "My photos"}]}, r"sources\.0\.name: .*pattern"),
+        ({"sources": [{"kind": "folder", "name": "x", "path": "/no/such"}]}, r"sources\.0\.path: there is nothing at"),
+        ({"sources": [{"kind": "folder", "name": "x"}]}, r"sources\.0\.path: Field required"),
+        ({"sources": [SAMPLE, SAMPLE]}, "sources: the name 'sample' is there twice"),
+        ({"captioners": [{"kind": "labels", "name": "original"}]}, "captioners: the name 'original' is reserved"),
+        (
+            {"captioners": [{"kind": "blip", "name": "x"}]},
+            r"captioners\.0: kind 'blip' is not known; allowed: .*labels",
+        ),
+        ({"scorer": {"kind": "label_space", "device": "cuda"}}, "scorer: unknown key 'device'"),
+        ({"duplicates": {"min_cosine": 1.5}}, r"duplicates\.min_cosine: Input should be less than or equal to 1"),
+        ({"best": {"by": ["beauty"]}}, r"best\.by\.0: Input should be 'similarity' or 'judgement'"),
+        ({"best": {"by": ["similarity", "similarity"]}}, r"best\.by: 'similarity' is there twice"),
+        ({"best": {"avoid": ["ugly"]}}, r"best\.avoid: there is no flag 'ugly'; there are: cut_off, empty, .*"),
+        ({"best": {"sources": ["original", "vlm"]}}, r"best\.sources: there are no captions of 'vlm'; there are: ori"),
+        ({"best": {"min_words": 9, "max_words": 8}}, r"best: max_words \(8\) is less than min_words \(9\)"),
+        ({"shards_per_run": 0}, "shards_per_run: Input should be greater than or equal to 1"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_the_file_the_key_and_what_is_allowed(
+    data: Path, values: dict[str, object], message: str
+) -> None:
+    write(data, **values)
+    with pytest.raises(SettingsError, match=message) as caught:
+        load_settings({})
+    assert str(data / "dqe.yaml") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sources: [", r"dqe\.yaml: not YAML: .*line 1"),
+        ("- a\n- b\n", r"dqe\.yaml: expected keys and values; allowed keys: best, captioners"),
+        ("", "expected keys and values"),
+    ],
+)
+def test_a_file_that_is_no_mapping_is_refused(data: Path, text: str, message: str) -> None:
+    (data / "dqe.yaml").write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        load_settings({})
+
+
+def test_a_missing_file_says_where_it_was_looked_for(data: Path) -> None:
+    (data / "dqe.yaml").unlink()
+    with pytest.raises(SettingsError, match=r"dqe\.yaml: not there; .*DQE_DATA"):
+        load_settings({})
+
+
+def test_the_environment_overrides_and_is_named_when_wrong(data: Path) -> None:
+    assert load_settings({"DQE_STORE": "s3://bucket/x"}).opened_store.root == "s3://bucket/x"
+    server = load_settings({"DQE_QDRANT_URL": "http://localhost:6333"}).vectors
+    assert server.kind == "server"
+    with pytest.raises(SettingsError, match=r"^DQE_SHARDS_PER_RUN: shards_per_run: .*'few'"):
+        load_settings({"DQE_SHARDS_PER_RUN": "few"})
+
+
+def test_relative_paths_count_from_the_settings_file(data: Path) -> None:
+    (data / "mine").mkdir()
+    write(data, sources=[{"kind": "folder", "name": "mine", "path": "mine"}])
+    assert load_settings({}).sources[0].model_dump()["path"] == data / "mine"
+
+
+def test_a_shard_of_no_source_is_refused(data: Path) -> None:
+    with pytest.raises(SettingsError, match="shard web-00000 belongs to no configured source; there are: sample"):
+        load_settings({}).source_of("web-00000")
