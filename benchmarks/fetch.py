@@ -115,7 +115,7 @@ def dqe_command(folder: Path, connections: int, shard_size: int) -> list[str]:
     source = {"kind": "urls", "name": "web", "path": "list.csv", "shard_size": shard_size}
     fetching = {"connections": connections, "connections_per_host": connections, "allow": [f"{ADDRESS}/32"]}
     (folder / "dqe.yaml").write_text(yaml.safe_dump({"sources": [source], "fetching": fetching}), encoding="utf-8")
-    return [sys.executable, "-m", "dqe_assets.cli.app", "materialize", "raw_samples"]
+    return [sys.executable, "-m", "dqe_assets.cli", "materialize", "raw_samples"]
 
 
 def img2dataset_command(

@@ -234,7 +234,7 @@ def memory(folder: Path, shards: int, shard_size: int) -> dict[str, Any]:
 
 def _peak_mib(folder: Path, assets: list[str]) -> float:
     environment = {**os.environ, "DQE_DATA": str(folder), "DAGSTER_HOME": str(folder / "dagster_home")}
-    command = [sys.executable, "-m", "dqe_assets.cli.app", "materialize", *assets]
+    command = [sys.executable, "-m", "dqe_assets.cli", "materialize", *assets]
     measured = subprocess.run(  # noqa: S603
         [sys.executable, "-c", _SMALL_PARENT, *command], env=environment, stdout=subprocess.PIPE, check=True, text=True
     )

@@ -57,7 +57,7 @@ def fill(folder: Path, samples: int) -> None:
     configuration = yaml.safe_load((folder / "dqe.yaml").read_text(encoding="utf-8"))
     configuration["images"] = {"longest_side": LONGEST_SIDE}
     (folder / "dqe.yaml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
-    command = [sys.executable, "-m", "dqe_assets.cli.app", "materialize"]
+    command = [sys.executable, "-m", "dqe_assets.cli", "materialize"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
     settings = load_settings()
     every = graph.stages(settings)

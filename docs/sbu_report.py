@@ -50,7 +50,7 @@ def main() -> None:
 def dqe(data: Path, *arguments: str) -> None:
     """Run the command on a data folder."""
     environment = {**os.environ, "DQE_DATA": str(data), "DAGSTER_HOME": str(data / "dagster_home")}
-    subprocess.run([sys.executable, "-m", "dqe_assets.cli.app", *arguments], env=environment, check=True)  # noqa: S603
+    subprocess.run([sys.executable, "-m", "dqe_assets.cli", *arguments], env=environment, check=True)  # noqa: S603
 
 
 if __name__ == "__main__":

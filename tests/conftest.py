@@ -57,7 +57,7 @@ def make_data_folder(folder: Path, model_cache: Path) -> Path:
 def dqe(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The ``dqe`` command, as a person runs it, on a data folder."""
     return subprocess.run(
-        [sys.executable, "-m", "dqe_assets.cli.app", *arguments],
+        [sys.executable, "-m", "dqe_assets.cli", *arguments],
         env=environment(data),
         capture_output=True,
         text=True,

@@ -12,6 +12,7 @@ import numpy as np
 
 from dqe_resources.cache import cached_file
 from dqe_resources.models.image_model import ImageModel
+from dqe_resources.models.text_encoders import AnyTextEncoder  # noqa: TC001 - pydantic reads it
 from dqe_resources.models.text_encoders.minilm import MiniLM
 from dqe_resources.scorers.protocol import Scorer
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from dqe_resources.models.text_encoders import AnyTextEncoder
     from dqe_resources.models.text_encoders.protocol import TextEmbeddings
 
 _RECIPE = 1

@@ -123,7 +123,7 @@ def shard(data: Path, vlm_server) -> Path:
 def test_only_what_is_missing_is_asked_for_when_the_client_was_killed(shard, vlm_server):
     before = vlm_server.requests()
     client = subprocess.Popen(
-        [sys.executable, "-m", "dqe_assets.cli.app", "materialize", "raw_samples", "synthetic_captions/tiny"],
+        [sys.executable, "-m", "dqe_assets.cli", "materialize", "raw_samples", "synthetic_captions/tiny"],
         env=environment(shard),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

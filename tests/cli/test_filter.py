@@ -183,7 +183,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(nowhere: Path) -> 
     files = 0
     for _ in range(2):
         process = subprocess.Popen(
-            [sys.executable, "-m", "dqe_assets.cli.app", "reshard", *arguments, "--out", "killed"],
+            [sys.executable, "-m", "dqe_assets.cli", "reshard", *arguments, "--out", "killed"],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             start_new_session=True,
             stdout=subprocess.DEVNULL,

@@ -43,7 +43,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_store(
     files = []
     for _ in range(KILLS):
         process = subprocess.Popen(
-            [sys.executable, "-m", "dqe_assets.cli.app", "materialize"],
+            [sys.executable, "-m", "dqe_assets.cli", "materialize"],
             env=environment(data),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

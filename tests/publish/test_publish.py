@@ -306,7 +306,7 @@ def test_killed_it_goes_on_where_it_was(finished: Path, tmp_path: Path) -> None:
     assert whole.returncode == 0, whole.stderr
     out = tmp_path / "out"
     with subprocess.Popen(
-        [sys.executable, "-m", "dqe_assets.cli.app", "publish", str(out), *arguments],
+        [sys.executable, "-m", "dqe_assets.cli", "publish", str(out), *arguments],
         env=environment(finished), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     ) as run:  # fmt: skip
         while len(list(out.glob("data/*.tar"))) < 3:
