@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from dqe_assets.core.work import Verdict
+    from dqe_assets.core.work import CheckResult
 
 SHARD, ASSET, PHOTOS = "stripes-00000", "caption_judgements", 40
 SOURCES = ("original", "prosaic", "rich")
@@ -86,7 +86,7 @@ def configure(data: Path, url: str, model: str = "tiny-judge", **settings: Any) 
     (data / "dqe.yaml").write_text(yaml.safe_dump(configuration))
 
 
-def make(asset: str = ASSET, *, force: bool = False) -> dict[str, Verdict]:
+def make(asset: str = ASSET, *, force: bool = False) -> dict[str, CheckResult]:
     settings = load_settings()
     stage = next(stage for stage in graph.stages(settings) if stage.name == asset)
     work = stage.work(settings, SHARD, [SHARD])

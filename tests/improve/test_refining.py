@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from dqe_assets.core.work import Verdict
+    from dqe_assets.core.work import CheckResult
     from dqe_assets.improve.refining import Request
 
 SHARD = "sample-00000"
@@ -312,7 +312,7 @@ def configure(data: Path, url: str, refining: dict[str, Any] | None, **captioner
     (data / "dqe.yaml").write_text(yaml.safe_dump(settings | ({"refining": refining} if refining else {})))
 
 
-def make(asset: str, *, force: bool = False) -> tuple[dict[str, Verdict], dict[str, Any]]:
+def make(asset: str, *, force: bool = False) -> tuple[dict[str, CheckResult], dict[str, Any]]:
     settings = load_settings()
     stage = next(stage for stage in graph.stages(settings) if stage.name == asset)
     work = stage.work(settings, SHARD, [SHARD])
