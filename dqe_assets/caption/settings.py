@@ -23,6 +23,5 @@ class CaptionSources(Strict):
         """``original`` and the captioners' names."""
         return (ORIGINAL, *self.captioners)
 
-    def signature(self) -> list[str]:
-        """The names: who shares what matters only to who asks for it."""
-        return list(self.names)
+    def signature(self) -> None:
+        """Nothing: the captions that a stage reads are among its inputs, each by its name."""

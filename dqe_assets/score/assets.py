@@ -164,7 +164,7 @@ def joint_embeddings_of(caption_sources: Sequence[str], scorer: Scorer) -> Stage
         metadata=metadata.joint_embeddings,
         pool=MODEL_POOL,
         # Mean and highest are of the same vectors.
-        signature=lambda _, scorer: scorer.long_captions == alignment.TRUNCATE,
+        signature=lambda _, scorer, captions: [captions.names, scorer.long_captions == alignment.TRUNCATE],
     )
     def joint_embeddings(work: Work, scorer: Scorer, captions: CaptionSources) -> pa.Table:
         """Every image and every caption as a unit vector in the scorer's joint space.

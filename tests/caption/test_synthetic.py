@@ -57,8 +57,8 @@ def serve(data: Path, server: CaptionServer, **settings: Any) -> None:
 def make(asset: str = ASSET) -> dict[str, CheckResult]:
     settings = load_settings()
     stage = next(stage for stage in graph.stages(settings) if stage.name == asset)
-    work = stage.work(settings, SHARD, [SHARD])
-    return stage.make(work, stage.components(graph.resources(settings)))[2]
+    work = stage.work(settings.opened_store, SHARD, [SHARD])
+    return stage.make(work, stage.arguments(graph.resources(settings)))[2]
 
 
 def rows() -> list[dict[str, Any]]:

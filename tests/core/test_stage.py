@@ -36,7 +36,7 @@ def stage_named(settings: Settings, name: str) -> Stage:
 def stored(settings: Settings, name: str) -> tuple[Work, pa.Table | Manifest]:
     stage = stage_named(settings, name)
     shards = [f"sample-{index:05d}" for index in range(4)]
-    work = stage.work(settings, SHARD if stage.partitioned else None, shards)
+    work = stage.work(settings.opened_store, SHARD if stage.partitioned else None, shards)
     partition = settings.opened_store.get(name, work.partition)
     assert partition is not None
     return work, stage._stored_output(work, partition.stamp)
@@ -258,7 +258,7 @@ def test_a_failing_blocking_check_stops_what_is_downstream_and_is_mended_by_runn
     assert store.get("warehouse", None) is None
 
     features = stage_named(load_settings(), "image_features")
-    work = features.work(load_settings(), "noise-00001", [])
+    work = features.work(load_settings().opened_store, "noise-00001", [])
     with pytest.raises(StorageError, match="needs raw_samples, shard noise-00001, which failed success_rate"):
         features.fingerprint(work, {})
 
@@ -335,7 +335,7 @@ def test_without_a_captioner_everything_else_is_still_made(folder: Path) -> None
 def test_what_changes_while_it_is_read_is_not_taken_for_what_was_read(folder: Path) -> None:
     settings = load_settings()
     raw = stage_named(settings, "raw_samples")
-    work = raw.work(settings, "noise-00000", [])
+    work = raw.work(settings.opened_store, "noise-00000", [])
 
     def reads_and_then_the_file_changes(work: Work) -> pa.Table:
         table = raw.function(work)

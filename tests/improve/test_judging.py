@@ -89,8 +89,8 @@ def configure(data: Path, url: str, model: str = "tiny-judge", **settings: Any) 
 def make(asset: str = ASSET, *, force: bool = False) -> dict[str, CheckResult]:
     settings = load_settings()
     stage = next(stage for stage in graph.stages(settings) if stage.name == asset)
-    work = stage.work(settings, SHARD, [SHARD])
-    return stage.make(work, stage.components(graph.resources(settings)), force=force)[2]
+    work = stage.work(settings.opened_store, SHARD, [SHARD])
+    return stage.make(work, stage.arguments(graph.resources(settings)), force=force)[2]
 
 
 def state() -> str:
@@ -375,8 +375,8 @@ def test_each_check_can_fail_and_the_metadata_says_what_it_took(stripes: Path) -
         configure(stripes, server.url)
         settings = load_settings()
         stage = next(stage for stage in graph.stages(settings) if stage.name == ASSET)
-        work = stage.work(settings, SHARD, [SHARD])
-        _, metadata, verdicts = stage.make(work, stage.components(graph.resources(settings)))
+        work = stage.work(settings.opened_store, SHARD, [SHARD])
+        _, metadata, verdicts = stage.make(work, stage.arguments(graph.resources(settings)))
     assert set(verdicts) == {name for name, _ in DAMAGES}
     table = read(ASSET, CAPTION_JUDGEMENTS)
     for name, damage in DAMAGES:

@@ -315,8 +315,8 @@ def configure(data: Path, url: str, refining: dict[str, Any] | None, **captioner
 def make(asset: str, *, force: bool = False) -> tuple[dict[str, CheckResult], dict[str, Any]]:
     settings = load_settings()
     stage = next(stage for stage in graph.stages(settings) if stage.name == asset)
-    work = stage.work(settings, SHARD, [SHARD])
-    _, metadata, verdicts = stage.make(work, stage.components(graph.resources(settings)), force=force)
+    work = stage.work(settings.opened_store, SHARD, [SHARD])
+    _, metadata, verdicts = stage.make(work, stage.arguments(graph.resources(settings)), force=force)
     return verdicts, dict(metadata)
 
 
@@ -589,7 +589,7 @@ def test_each_check_can_fail(shard: Path) -> None:
         make("refined_captions")
     settings = load_settings()
     stage = next(stage for stage in graph.stages(settings) if stage.name == "refined_captions")
-    work = stage.work(settings, SHARD, [SHARD])
+    work = stage.work(settings.opened_store, SHARD, [SHARD])
     checks = {check.name: check.run for check in stage.checks}
     assert set(checks) == {name for name, _ in DAMAGES}
     for name, damage in DAMAGES:

@@ -47,7 +47,7 @@ def write_list(folder: Path, urls: Sequence[str], *, top: dict[str, Any] | None 
 def make(*, force: bool = False) -> dict[str, CheckResult]:
     """Make the shard, as a run does; returns the verdicts of its checks."""
     settings = load_settings()
-    return raw_samples.make(raw_samples.work(settings, SHARD, []), {}, force=force)[2]
+    return raw_samples.make(raw_samples.work(settings.opened_store, SHARD, []), {}, force=force)[2]
 
 
 def table() -> pa.Table:

@@ -130,7 +130,7 @@ def test_batches_are_made_while_others_are_fetched_and_closed_it_stops(
     monkeypatch.setattr(raw, "ROW_GROUP_BYTES", SMALL)
     server.delay = 0.02
     write_list(folder, [server.url("good", number) for number in range(200)], connections=2, checkpoint_rows=8)
-    batches = raw_samples.function(raw_samples.work(load_settings(), SHARD, []))
+    batches = raw_samples.function(raw_samples.work(load_settings().opened_store, SHARD, []))
     first = next(batches)
     assert first["row"].to_pylist() == list(range(first.num_rows))
     assert first.num_rows <= sum(server.asked.values()) < 150

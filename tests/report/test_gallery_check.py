@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def verdict(settings: Settings) -> tuple[bool, str]:
-    found = sample_gallery.checks[0].run(sample_gallery.work(settings, None, []), Manifest(0))
+    found = sample_gallery.checks[0].run(sample_gallery.work(settings.opened_store, None, []), Manifest(0))
     return found.passed, found.message
 
 

@@ -94,7 +94,7 @@ def test_killed_during_an_upsert_it_is_whole_again_after_the_next_run(copied: Pa
 def test_the_count_check_knows_of_a_point_too_few_or_too_many(opened: Settings, difference: int) -> None:
     (stage,) = (stage for stage in graph.stages(opened) if stage.name == "caption_collection")
     (check,) = stage.checks
-    work = stage.work(opened, "sample-00000", SHARDS)
+    work = stage.work(opened.opened_store, "sample-00000", SHARDS)
     statuses = work.read("raw_samples", ["status"])["status"].to_pylist()
     samples = statuses.count("ok")
     assert check.run(work, Manifest(samples, {"counted": samples})).passed
