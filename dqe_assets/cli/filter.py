@@ -118,7 +118,7 @@ def _finished_shards(settings: Settings) -> tuple[str, ...]:
 
     masks = next(one for one in stages(settings) if one.name == MASKS)
     with runner.instance() as current:
-        work = masks.work(settings, None, registered_shards(current))
+        work = masks.work(settings.opened_store, None, registered_shards(current))
     if not work.shards:
         fail(f"{settings.opened_store.root}: no shard is finished; run: dqe materialize")
     if work.left_out:

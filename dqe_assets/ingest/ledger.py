@@ -40,7 +40,7 @@ class _Place:
     bytes: int
 
 
-class Kept:
+class Ledger:
     """Outcomes by uid and URL. What is held in memory is where they are; the images stay in their files."""
 
     def __init__(self) -> None:

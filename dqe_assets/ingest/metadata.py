@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 from dqe_assets.core import figures as plots
 from dqe_assets.ingest import plots as ingest_plots
 from dqe_assets.ingest.plots import status_bars
-from dqe_assets.ingest.tables import RAW_SAMPLES
 
 if TYPE_CHECKING:
     from dqe_assets.core.work import Work
@@ -24,7 +23,7 @@ def raw_samples(work: Work, table: pa.Table) -> Metadata:
     reasons = value_counts(table["reason"])
     ok = reasons.get("ok", 0)
     shown = np.flatnonzero(pc.equal(table["status"], "ok").to_numpy())[:SHEET_IMAGES].tolist()
-    sheet = work.store.read_rows("raw_samples", work.partition, RAW_SAMPLES, shown, ["image", "caption"]).to_pylist()
+    sheet = work.read_rows("raw_samples", shown, ["image", "caption"]).to_pylist()
     return {
         "ok": ok,
         "failed": table.num_rows - ok,

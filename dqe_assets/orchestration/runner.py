@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from dqe_assets.core.asset import asset
 from dqe_assets.core.partitions import registered_shards
-from dqe_assets.core.stage import FORCE_TAG, Stage
 from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.dead_runs import end_dead_runs, process_tags
+from dqe_assets.orchestration.resources import dagster_resources
 from dqe_assets.orchestration.sensors import plan_sync
 from dqe_resources.cache import data_directory
 from dqe_resources.errors import DataQualityError
@@ -22,6 +23,7 @@ from dqe_resources.errors import DataQualityError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from dqe_assets.core.stage import Stage
     from dqe_assets.orchestration.sensors import SyncPlan
     from dqe_assets.orchestration.settings import Settings
 
@@ -118,9 +120,9 @@ def state(settings: Settings, stage: Stage, partition: str | None, shards: Seque
     Raises:
         StorageError: what is stored there is torn or foreign.
     """
-    components = stage.components(graph.resources(settings))
-    work = stage.work(settings, partition, shards)
-    if stage.current(work, components) is not None:
+    arguments = stage.arguments(graph.resources(settings))
+    work = stage.work(settings.opened_store, partition, shards)
+    if stage.current(work, arguments) is not None:
         return "current"
     stored = settings.opened_store.get(stage.name, partition)
     if stored is None:
@@ -144,16 +146,13 @@ def _run(
     # What Dagster has left of the run before holds itself, and stages, which freeze it, keep the collector from it.
     gc.collect()
     result = dg.materialize(
-        [stage.definition(settings) for stage in selected],
+        [asset(stage, shards_per_run=settings.shards_per_run) for stage in selected],
         instance=current,
         partition_key=shard,
-        resources=graph.resources(settings),
+        resources=dagster_resources(settings, force=force),
         run_config=_QUIET,
         raise_on_error=False,
-        tags={
-            **process_tags(),
-            **({FORCE_TAG: "true"} if force else {}),
-        },
+        tags=process_tags(),
     )
     outcome.made += [(stage.name, shard) for stage in selected]
     for event in result.get_step_failure_events():

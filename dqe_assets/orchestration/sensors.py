@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -51,6 +51,23 @@ def plan_sync(settings: Settings, instance: dg.DagsterInstance) -> SyncPlan:
     return SyncPlan(
         add=sorted(set(wanted) - registered), remove=sorted(registered - set(wanted)), total=len(set(wanted))
     )
+
+
+def automation(settings: Settings) -> dg.AutomationCondition[Any] | None:
+    """When Dagster makes an asset by itself: never, unless the settings say ``automation: eager``."""
+    return dg.AutomationCondition.eager() if settings.automation == "eager" else None
+
+
+def sensors(settings: Settings) -> list[dg.SensorDefinition]:
+    """The sensor of the shards, and that which launches what automation conditions ask for."""
+    conditions = dg.AutomationConditionSensorDefinition(
+        "automation",
+        target=dg.AssetSelection.all(),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+        description="Launches what is missing or out of date (automation: eager in data/dqe.yaml).",
+    )
+    return [shard_sensor(settings), *([conditions] if settings.automation == "eager" else [])]
 
 
 def shard_sensor(settings: Settings) -> dg.SensorDefinition:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -31,7 +31,7 @@ from dqe_resources.models.image_model import ImageModel
 from dqe_resources.models.text_detector import TextDetector
 from dqe_resources.scorers import AnyScorer
 from dqe_resources.scorers.label_space import LabelSpace
-from dqe_resources.sources import AnySource, Source
+from dqe_resources.sources import AnySource
 from dqe_resources.store.storage import Store
 from dqe_resources.vectors import AnyVectors
 from dqe_resources.vectors.embedded import EmbeddedQdrant
@@ -43,13 +43,29 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-from dqe_assets.ingest.settings import ImageLimits
+from dqe_assets.caption.settings import CaptionSources
+from dqe_assets.ingest.settings import ImageLimits, IngestSettings
 
 CONFIGURATION_FILE = "dqe.yaml"
 
 
 class SettingsError(DataQualityError):
     """The settings are wrong: says the file, the key and what is allowed, a line for each fault."""
+
+
+class Concurrency(Strict):
+    """How much of the work in Dagster is done side by side on this machine.
+
+    Attributes:
+        steps: steps of a run; by default as many as there are cores, at least 2.
+        runs: runs; by default 2.
+        pools: steps in each pool, over all runs: ``model`` (one that runs a model), ``collection`` (one that opens the
+            collection), ``judge``. What is not named has 1.
+    """
+
+    steps: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: max(2, os.cpu_count() or 1))
+    runs: Annotated[int, Field(ge=1)] = 2
+    pools: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
 
 
 class Settings(Strict):
@@ -78,6 +94,8 @@ class Settings(Strict):
     judging: Judging | None = None
     scaling: Scaling = Field(default_factory=Scaling)
     shards_per_run: Annotated[int, Field(ge=1)] = 16
+    automation: Literal["off", "eager"] = "off"
+    concurrency: Concurrency = Field(default_factory=Concurrency)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
@@ -185,19 +203,16 @@ class Settings(Strict):
         """The store: a path counts from the data folder, anything with a scheme is an fsspec URL."""
         return Store(self.store if "://" in self.store else str(data_directory() / self.store))
 
-    def source_of(self, shard: str) -> Source:
-        """The source that a partition key belongs to.
+    @property
+    def captions(self) -> CaptionSources:
+        """The caption sources, as stages are told of them."""
+        return CaptionSources(captioners=tuple(self.captioner_names), shared=tuple(sorted(self.judged_by_their_own)))
 
-        Raises:
-            SettingsError: no source of that name is configured.
-        """
-        name = shard.rpartition("-")[0]
-        for source in self.sources:
-            if source.name == name:
-                return source
-        raise SettingsError(
-            f"{configuration_path()}: shard {shard} belongs to no configured source; "
-            f"there are: {', '.join(source.name for source in self.sources)}"
+    @property
+    def ingest(self) -> IngestSettings:
+        """What raw samples are made by."""
+        return IngestSettings(
+            sources=list(self.sources), images=self.images, fetching=self.fetching, refetch=self.refetch
         )
 
 

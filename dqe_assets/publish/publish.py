@@ -104,7 +104,7 @@ def _about(settings: Settings, selection: Selection, request: Request) -> dict[s
     names = dict.fromkeys((IMAGE, *settings.caption_sources), settings.scorer.dimension)
     of_source: Counter[str] = Counter()
     for chosen in selection.shards:
-        of_source[settings.source_of(chosen.shard).name] += len(chosen.rows)
+        of_source[settings.ingest.source_of(chosen.shard).name] += len(chosen.rows)
     return {
         "format": request.format,
         "condition": request.condition,

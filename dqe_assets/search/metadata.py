@@ -11,14 +11,15 @@ from dqe_assets.search import plots as topic_plots
 from dqe_assets.search.plots import sample_map
 
 if TYPE_CHECKING:
-    from dqe_assets.core.work import Facts, Work
+    from dqe_assets.core.work import Manifest, Work
+    from dqe_resources.vectors.protocol import Vectors
 
 from dqe_assets.core.metadata import Metadata, markdown_table, picture, valid_values
 
 
-def caption_collection(work: Work, output: Facts) -> Metadata:
+def caption_collection(_: Work, output: Manifest, vectors: Vectors) -> Metadata:
     """How many points, and in which collection."""
-    return {"points": output.rows, "collection": output.facts["collection"], "kind": work.settings.vectors.kind}
+    return {"points": output.rows, "collection": output.facts["collection"], "kind": vectors.kind}
 
 
 def collection_map(_: Work, table: pa.Table) -> Metadata:

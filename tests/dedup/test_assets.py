@@ -62,7 +62,7 @@ def put(shard: str, *photos: int) -> None:
 def prepared(name: str, shards: str) -> tuple[Stage, Work]:
     settings = load_settings()
     stage = next(stage for stage in graph.stages(settings) if stage.name == name)
-    return stage, stage.work(settings, None, list(shards))
+    return stage, stage.work(settings.opened_store, None, list(shards))
 
 
 def make(shards: str, name: str = "duplicate_pairs", *, force: bool = False) -> pa.Table:

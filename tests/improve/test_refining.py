@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from dqe_assets.core.work import Verdict
+    from dqe_assets.core.work import CheckResult
     from dqe_assets.improve.refining import Request
 
 SHARD = "sample-00000"
@@ -312,11 +312,11 @@ def configure(data: Path, url: str, refining: dict[str, Any] | None, **captioner
     (data / "dqe.yaml").write_text(yaml.safe_dump(settings | ({"refining": refining} if refining else {})))
 
 
-def make(asset: str, *, force: bool = False) -> tuple[dict[str, Verdict], dict[str, Any]]:
+def make(asset: str, *, force: bool = False) -> tuple[dict[str, CheckResult], dict[str, Any]]:
     settings = load_settings()
     stage = next(stage for stage in graph.stages(settings) if stage.name == asset)
-    work = stage.work(settings, SHARD, [SHARD])
-    _, metadata, verdicts = stage.make(work, stage.components(graph.resources(settings)), force=force)
+    work = stage.work(settings.opened_store, SHARD, [SHARD])
+    _, metadata, verdicts = stage.make(work, stage.arguments(graph.resources(settings)), force=force)
     return verdicts, dict(metadata)
 
 
@@ -589,7 +589,7 @@ def test_each_check_can_fail(shard: Path) -> None:
         make("refined_captions")
     settings = load_settings()
     stage = next(stage for stage in graph.stages(settings) if stage.name == "refined_captions")
-    work = stage.work(settings, SHARD, [SHARD])
+    work = stage.work(settings.opened_store, SHARD, [SHARD])
     checks = {check.name: check.run for check in stage.checks}
     assert set(checks) == {name for name, _ in DAMAGES}
     for name, damage in DAMAGES:
