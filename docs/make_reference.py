@@ -74,14 +74,14 @@ def assets_page(settings: Settings) -> str:
             "`data/store/ASSET/SHARD.parquet`, and every column of it has a description in the UI too."
         ),
     ]
-    every = _assets(settings)
+    every = assets(settings)
     groups = list(dict.fromkeys(stage.group for stage in every.values()))
     for group in groups:
         parts.append(f"## {group}")
         for name, stage in every.items():
             if stage.group == group:
                 parts += [f"### `{name}`", _text(stage.description), _about(stage)]
-                parts += [_columns(stage)] if stage.is_table else []
+                parts += [_columns(stage.schema)] if stage.schema is not None else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -89,7 +89,7 @@ def assets_of(settings: Settings, group: str) -> str:
     """A table of the assets of a group, each in a sentence."""
     rows = [
         (f"[`{name}`](reference/assets.md#{_anchor(name)})", _made(stage), _text(stage.description.split("\n\n")[0]))
-        for name, stage in _assets(settings).items()
+        for name, stage in assets(settings).items()
         if stage.group == group
     ]
     if not rows:
@@ -167,7 +167,7 @@ def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
             yield f"{name} {child}", found
 
 
-def _assets(settings: Settings) -> dict[str, Stage]:
+def assets(settings: Settings) -> dict[str, Stage]:
     """The stages by asset; one stands for all captioners, one for all subsets."""
     from dqe_assets.orchestration.graph import stages
 
@@ -187,19 +187,16 @@ def _made(stage: Stage) -> str:
 
 
 def _about(stage: Stage) -> str:
-    reads = dict.fromkeys(_generic(name) for name in (*stage.inputs, *stage.corpus_inputs))
+    reads = dict.fromkeys(_generic(name) for name in (*stage.inputs, *stage.unpartitioned_inputs))
     parts = [f"Made {_made(stage)}", f"kinds: {', '.join(f'`{kind}`' for kind in sorted(stage.kinds))}"]
     parts += [f"reads: {', '.join(f'[`{name}`](#{_anchor(name)})' for name in reads)}"] if reads else []
     checks = ", ".join(f"`{check.name}`" for check in stage.checks)
     return "\n".join(f"- {part}" for part in (*parts, f"checks: {checks}"))
 
 
-def _columns(stage: Stage) -> str:
-    """The columns of a stage's table."""
-    from dqe_assets.orchestration.tables import schema_of
-
+def _columns(schema: pa.Schema) -> str:
     rows = []
-    for field in schema_of(stage.name):
+    for field in schema:
         metadata = {key.decode(): value.decode() for key, value in field.metadata.items()}
         rows.append((f"`{field.name}`", f"`{_type(field.type)}`", metadata.get("unit", ""), metadata["description"]))
     return _table(("column", "type", "unit", "meaning"), [(a, b, _text(c), _text(d)) for a, b, c, d in rows])
