@@ -32,7 +32,7 @@ NAME, OTHER = "chelsea_10.jpg", "labels"
 
 LAYERS = (
     (AROUND, [("cli", "the dqe command")]),
-    (AROUND, [("publish", "data sets and shards to train on"), ("definitions.py", "what Dagster loads")]),
+    (AROUND, [("publish", "datasets and shards to train on"), ("definitions.py", "what Dagster loads")]),
     (AROUND, [("orchestration", "settings, graph, jobs, sensors, runner")]),
     (STAGE, [("report", "warehouse, quality report, gallery: what joins several stages")]),
     (STAGE, [("concepts", "what the data shows"), ("filtering", "what to train on"), ("improve", "better captions")]),
@@ -116,7 +116,7 @@ def draw_journey() -> None:
         "improve": Card(MIDDLE, 3, "improve", f"best caption: {found['best']}\n({found['reason']})"),
         "search": Card(RIGHT, 3, "search", "a point: a vector for the image\nand one for each caption"),
         "report": Card(MIDDLE, 1.8, "report", "a row in the warehouse,\na card in the gallery"),
-        "publish": Card(MIDDLE, 0.8, "publish", "in a data set, if a\ncondition keeps it", AROUND),
+        "publish": Card(MIDDLE, 0.8, "publish", "in a dataset, if a\ncondition keeps it", AROUND),
     }
     figure = Figure(figsize=(8.9, 8.5), dpi=110)
     axes = _canvas(figure)

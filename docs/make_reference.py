@@ -8,7 +8,10 @@ that line and ``<!-- end -->`` is written here, and tests/docs/test_reference.py
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +30,9 @@ DOCS = Path(__file__).parent
 REFRESH = "make docs"
 
 _NOTE = f"<!-- Written by docs/make_reference.py. To refresh it: {REFRESH} -->"
-_GENERATED = re.compile(r"(<!-- assets: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_GENERATED = re.compile(r"(<!-- (assets|settings): (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_NO_BOUND = 10**9
+_KEY_HEADER = ("key", "value", "default", "what it is")
 _CODE = re.compile(r"(`+)(.+?)\1", re.DOTALL)
 
 
@@ -45,12 +50,19 @@ def pages() -> dict[Path, str]:
     found = {
         DOCS / "reference" / "assets.md": assets_page(settings),
         DOCS / "reference" / "warehouse.md": warehouse_page(settings),
+        DOCS / "reference" / "settings.md": settings_page(),
         DOCS / "reference" / "commands.md": commands_page(),
     }
     for path in sorted(DOCS.glob("*.md")):
         text = path.read_text(encoding="utf-8")
-        found[path] = _GENERATED.sub(lambda match: f"{match[1]}\n{assets_of(settings, match[2])}\n\n{match[3]}", text)
+        found[path] = _GENERATED.sub(lambda match: f"{match[1]}\n{_generated(match, settings)}\n\n{match[4]}", text)
     return found
+
+
+def _generated(match: re.Match[str], settings: Settings) -> str:
+    if match[2] == "assets":
+        return assets_of(settings, match[3])
+    return settings_of([name.strip() for name in match[3].split(",")], level=3)
 
 
 def everything_on() -> Settings:
@@ -131,6 +143,162 @@ def warehouse_page(settings: Settings) -> str:
                 rows = [(f"`{column}`", f"`{kind}`", _text(means)) for _, column, kind, means in columns[name]]
                 parts += [f"### `{name}`", _text(comment), _table(("column", "type", "meaning"), rows)]
     return "\n\n".join(parts) + "\n"
+
+
+def settings_page() -> str:
+    """Every key of data/dqe.yaml."""
+    properties = _settings_schema()["properties"]
+    rows = [(f"[`{name}`](#{_anchor(name)})", _text(one["description"])) for name, one in properties.items()]
+    parts = [
+        _NOTE,
+        "# Settings",
+        (
+            "Every key of `data/dqe.yaml`. Only `sources` is required. A wrong key, type or value is refused when the "
+            "file is loaded, with what is allowed. A relative path counts from the folder of dqe.yaml. Every top-level "
+            "key can be set in the environment too: `DQE_STORE=s3://bucket/store`, `DQE_SCORER='{kind: label_space}'`."
+        ),
+        _table(("key", "what it is"), rows),
+        settings_of(list(properties), level=2),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def settings_of(names: Sequence[str], level: int) -> str:
+    """The keys below these keys of data/dqe.yaml, each with a heading of a level."""
+    schema = _settings_schema()
+    unknown = {*names} - {*schema["properties"]}
+    if unknown:
+        raise ValueError(f"dqe.yaml has no key {min(unknown)}")
+    return "\n\n".join(
+        part for name in names for part in _Keys(schema["$defs"]).section(name, schema["properties"][name], level)
+    )
+
+
+@cache
+def _settings_schema() -> dict[str, Any]:
+    from dqe_assets.orchestration.settings import Settings
+
+    return Settings.model_json_schema()
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """Turns the JSON Schema of settings into Markdown.
+
+    Attributes:
+        defined: the schemas that others refer to.
+    """
+
+    defined: dict[str, Any]
+
+    def section(self, path: str, schema: dict[str, Any], level: int) -> Iterator[str]:
+        """A key of data/dqe.yaml: what it is, and what is below it."""
+        yield f"{'#' * level} `{path}`"
+        inner, kinds = self._inner(schema), self._kinds(schema)
+        if not kinds and not inner.get("properties"):
+            yield _table(_KEY_HEADER, [self._row(path, schema, required=False)])
+            return
+        yield f"{'A list. ' if self._is_list(schema) else ''}{_text(schema['description'])}"
+        if kinds:
+            yield from self._of_kinds(path, kinds)
+        else:
+            yield from self._table_of(path, inner["properties"], inner)
+
+    def _of_kinds(self, path: str, kinds: dict[str, dict[str, Any]]) -> Iterator[str]:
+        """Keys that all kinds have, and then for each kind those that are its own or have another meaning there."""
+        every = [found["properties"] for found in kinds.values()]
+        shared = [name for name in every[0] if name != "kind" and all(name in one for one in every)]
+        common = {name: max((one[name] for one in every), key=[one[name] for one in every].count) for name in shared}
+        if len(kinds) > 1 and common:
+            yield "Keys of every kind:"
+            yield from self._table_of(path, common, next(iter(kinds.values())))
+        for kind, found in kinds.items():
+            own = {name: one for name, one in found["properties"].items() if name != "kind"}
+            if len(kinds) > 1:
+                own = {name: one for name, one in own.items() if common.get(name) != one}
+            yield f"**`kind: {kind}`**: {_text(found['description']).splitlines()[0]}"
+            if own:
+                yield from self._table_of(path, own, found)
+
+    def _table_of(self, path: str, properties: dict[str, Any], owner: dict[str, Any]) -> Iterator[str]:
+        """A table of keys, and after it what has kinds of its own."""
+        flat = [*self._flat("", properties, owner)]
+        yield _table(_KEY_HEADER, [self._row(name, one, required=required) for name, one, required in flat])
+        for name, one, _ in flat:
+            if self._kinds(one):
+                yield f"The kinds of `{path}.{name}`:"
+                yield from self._of_kinds(f"{path}.{name}", self._kinds(one))
+
+    def _flat(
+        self, prefix: str, properties: dict[str, Any], owner: dict[str, Any]
+    ) -> Iterator[tuple[str, dict[str, Any], bool]]:
+        """The keys, those of a key that has keys itself with its name before theirs."""
+        for name, one in properties.items():
+            inner = self._inner(one)
+            if inner.get("properties") and not self._kinds(one) and not self._is_list(one):
+                yield from self._flat(f"{prefix}{name}.", inner["properties"], inner)
+            else:
+                yield f"{prefix}{name}", one, name in owner.get("required", ())
+
+    def _row(self, name: str, schema: dict[str, Any], *, required: bool) -> tuple[str, str, str, str]:
+        default = f"`{json.dumps(schema['default'], ensure_ascii=False)}`" if "default" in schema else ""
+        return f"`{name}`", self._type(schema), "required" if required else default, _text(schema["description"])
+
+    def _type(self, schema: dict[str, Any]) -> str:  # noqa: PLR0911 - one for each form of type
+        """What a value can be, in words."""
+        schema = self._followed(schema)
+        if "anyOf" in schema:
+            choices = dict.fromkeys(self._type(one) for one in schema["anyOf"])
+            return (", " if all(one.startswith("`") for one in choices) else "; or ").join(choices)
+        if "enum" in schema:
+            return ", ".join(f"`{one}`" for one in schema["enum"])
+        if "const" in schema:
+            return f"`{schema['const']}`"
+        if self._kinds(schema) or schema.get("properties"):
+            return "keys: see below"
+        match schema.get("type"):
+            case "array":
+                return f"list of {self._type(schema['items'])}"
+            case "object":
+                values = schema.get("additionalProperties") or next(
+                    iter(schema.get("patternProperties", {}).values()), {}
+                )
+                return f"names, each with {self._type(values)}" if isinstance(values, dict) and values else "any keys"
+            case "integer" | "number" as kind:
+                return ("whole number" if kind == "integer" else "number") + _bounds(schema)
+            case kind:
+                return {"boolean": "true or false", "null": "null", "string": "text"}.get(str(kind), "anything")
+
+    def _followed(self, schema: dict[str, Any]) -> dict[str, Any]:
+        return self.defined[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+
+    def _inner(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """What a key holds, without a list around it, and if it is there."""
+        schema = self._followed(schema)
+        for one in schema.get("anyOf", ()):
+            if one.get("type") != "null":
+                return self._inner(one)
+        return self._inner(schema["items"]) if self._is_list(schema) else schema
+
+    def _is_list(self, schema: dict[str, Any]) -> bool:
+        return self._followed(schema).get("type") == "array" and "items" in schema
+
+    def _kinds(self, schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """The kinds of component that a key can hold."""
+        found = self._inner(schema) if "oneOf" not in schema else schema
+        mapping = found.get("discriminator", {}).get("mapping", {})
+        return {kind: self._followed({"$ref": reference}) for kind, reference in mapping.items()}
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    low, high = schema.get("minimum"), schema.get("maximum")
+    high = None if high is not None and high >= _NO_BOUND else high
+    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    if low is not None and high is not None:
+        return f", {low:,} to {high:,}"
+    words = {"at least": low, "above": above, "at most": high, "below": below}
+    said = [f"{word} {bound:,}" for word, bound in words.items() if bound is not None]
+    return f", {' and '.join(said)}" if said else ""
 
 
 def commands_page() -> str:
