@@ -24,7 +24,8 @@ from dqe_assets.orchestration.settings import Settings
 from dqe_assets.orchestration.tables import schema_of
 from dqe_resources import progress
 from dqe_resources.configurable import Configurable
-from dqe_resources.store.storage import Stamp, StorageError, StoredPartition, fingerprint
+from dqe_resources.fingerprint import fingerprint
+from dqe_resources.store import Stamp, StorageError, StoredPartition
 
 FORCE_TAG = "dqe/force"
 """Run tag: ``true`` makes again what is current."""

@@ -12,8 +12,7 @@ from dqe_assets.core.schema import ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.orchestration.settings import Settings
 from dqe_assets.orchestration.tables import schema_of
 from dqe_resources import progress
-from dqe_resources.store.checkpoint import Checkpoint
-from dqe_resources.store.storage import UNPARTITIONED, StorageError, Store
+from dqe_resources.store import UNPARTITIONED, Checkpoint, StorageError, Store
 
 _FACTS = b"facts"
 

@@ -18,7 +18,7 @@ from dqe_assets.dedup.clusters import clusters_of_pairs, find_caption_duplicates
 from dqe_assets.dedup.pairs import find_pairs
 from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_resources.store.storage import fingerprint
+from dqe_resources.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -32,7 +32,7 @@ from dqe_assets.filtering.tables import filter_masks_schema
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_resources.cache import data_directory
 from dqe_resources.parallel import ordered_map
-from dqe_resources.store.storage import Stamp
+from dqe_resources.store import Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

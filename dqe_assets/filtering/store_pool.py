@@ -13,12 +13,12 @@ from dqe_assets.core.schema import IMAGE, ORIGINAL
 from dqe_assets.filtering.pool import BATCH_ROWS, HEIGHT, TEXT, WIDTH, InputFile, PoolError
 from dqe_assets.ingest.outcomes import host_of
 from dqe_assets.orchestration.tables import schema_of
-from dqe_resources.store.storage import UNPARTITIONED
+from dqe_resources.store import UNPARTITIONED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from dqe_resources.store.storage import Store
+    from dqe_resources.store import Store
 
 STORE = "store"
 """How our own store is called where pools are named."""

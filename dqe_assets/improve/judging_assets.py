@@ -17,14 +17,14 @@ from dqe_assets.improve import judging, metadata
 from dqe_assets.improve.tables import CAPTION_JUDGEMENTS
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_resources.captioners.judge import CRITERIA
-from dqe_resources.store.storage import StorageError
+from dqe_resources.store import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dqe_assets.improve.judging_settings import Judging
     from dqe_resources.captioners.judge import Judge
-    from dqe_resources.store.storage import Stamp
+    from dqe_resources.store import Stamp
 
 
 def caption_judgements_of(synthetic: Sequence[Stage], settings: Judging) -> Stage:

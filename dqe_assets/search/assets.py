@@ -16,7 +16,7 @@ from dqe_resources.vectors.protocol import VectorsBrokenError, VectorsMismatchEr
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from dqe_resources.store.storage import Stamp
+    from dqe_resources.store import Stamp
     from dqe_resources.vectors.protocol import Collection, Vectors
 
 

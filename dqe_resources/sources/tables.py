@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from dqe_resources.fingerprint import fingerprint
 from dqe_resources.sources.index import build_index, digest64
 from dqe_resources.sources.parts import (
     Part,
@@ -21,7 +22,6 @@ from dqe_resources.sources.parts import (
 )
 from dqe_resources.sources.rows import SourceRow
 from dqe_resources.sources.text import is_storable, readable
-from dqe_resources.store.storage import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
