@@ -28,7 +28,7 @@ from dqe_resources.sources.parts import (
 )
 from dqe_resources.sources.protocol import Shard, Source, SourceError
 from dqe_resources.sources.rows import SourceRow
-from dqe_resources.sources.text import as_json, is_storable, readable
+from dqe_resources.sources.text_lists import as_json, is_storable, readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,7 +21,7 @@ from dqe_resources.sources.parts import (
     values_of,
 )
 from dqe_resources.sources.rows import SourceRow
-from dqe_resources.sources.text import is_storable, readable
+from dqe_resources.sources.text_lists import is_storable, readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
