@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 
 from dqe_assets.core.schema import ORIGINAL
+from dqe_resources.images import ImageError, decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -128,20 +129,11 @@ def contact_sheet(
 def thumbnail(data: bytes, size: tuple[int, int]) -> Image.Image | None:
     """A picture within a size, upright, in RGB, what is transparent on white; None where it cannot be read."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MOST_PIXELS:
-                return None
-            image.draft("RGB", (2 * size[0], 2 * size[1]))
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode in ("RGBA", "LA", "PA", "P"):
-                upright = upright.convert("RGBA")
-                ground = Image.new("RGBA", upright.size, "white")
-                upright = Image.alpha_composite(ground, upright)
-            picture = upright.convert("RGB")
-            picture.thumbnail(size, Image.Resampling.LANCZOS)
-            return picture
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+        picture = decode(data, 2 * max(size), MOST_PIXELS)
+    except ImageError:
         return None
+    picture.thumbnail(size, Image.Resampling.LANCZOS)
+    return picture
 
 
 def jpeg(image: Image.Image, quality: int = 82) -> bytes:
