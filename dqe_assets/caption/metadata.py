@@ -12,7 +12,7 @@ from dqe_assets.caption.accounting import account
 from dqe_assets.caption.flags import FLAGS
 from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
 from dqe_assets.core.schema import SYNTHETIC_CAPTIONS_PREFIX
-from dqe_resources.store.storage import StorageError
+from dqe_resources.store import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

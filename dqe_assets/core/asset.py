@@ -15,7 +15,7 @@ from dqe_assets.core.partitions import SHARDS, registered_shards
 from dqe_assets.core.resources import RUN_OPTIONS
 from dqe_assets.core.stage import Stage
 from dqe_assets.core.work import Check, CheckResult
-from dqe_resources.store.storage import StoredPartition
+from dqe_resources.store import StoredPartition
 
 OWNER = "team:data-quality"
 

@@ -32,7 +32,7 @@ from dqe_resources.models.text_detector import TextDetector
 from dqe_resources.scorers import AnyScorer
 from dqe_resources.scorers.label_space import LabelSpace
 from dqe_resources.sources import AnySource
-from dqe_resources.store.storage import Store
+from dqe_resources.store import Store
 from dqe_resources.vectors import AnyVectors
 from dqe_resources.vectors.embedded import EmbeddedQdrant
 from dqe_resources.vectors.server import ServerQdrant

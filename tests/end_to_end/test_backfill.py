@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -39,10 +40,9 @@ def test_two_runs_of_a_backfill_make_progress_side_by_side(
         poll("shards", lambda: len(ui.shards()) == 2, 60)
         keys = json.dumps(ui.shards())
         selection = json.dumps(assets).replace('"path"', "path")
-        launched = ui.ask(
-            f"mutation {{launchPartitionBackfill(backfillParams: {{assetSelection: {selection}, partitionNames: {keys}}})"
-            " {__typename ... on PythonError {message}}}"
-        )
+        what = f"{{assetSelection: {selection}, partitionNames: {keys}}}"
+        answer = "{__typename ... on PythonError {message}}"
+        launched = ui.ask(f"mutation {{launchPartitionBackfill(backfillParams: {what}) {answer}}}")
         assert launched["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess", launched
         ended = poll("end", lambda: [one for one in ui.backfills() if one["status"] in FINISHED], BACKFILL_SECONDS)
         assert ended[0]["status"] == "COMPLETED_SUCCESS"
@@ -58,4 +58,4 @@ def test_two_runs_of_a_backfill_make_progress_side_by_side(
         (step["startTime"], step["endTime"]) for run in found for step in run["stepStats"] if step["stepKey"] in model
     ]
     ordered = sorted(spans)
-    assert all(a[1] <= b[0] for a, b in zip(ordered, ordered[1:], strict=False)), "one step in the pool model at a time"
+    assert all(a[1] <= b[0] for a, b in pairwise(ordered)), "one step in the pool model at a time"
