@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from dqe_assets.caption.accounting import account
 from dqe_assets.caption.flags import FLAGS
 from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
+from dqe_assets.core.metadata import PREVIEW_ROWS, Metadata, markdown_table, preview, value_counts
 from dqe_assets.core.schema import SYNTHETIC_CAPTIONS_PREFIX
 from dqe_resources.store import StorageError
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from dqe_assets.core.work import Work
     from dqe_resources.captioners.protocol import Captioner
-
-from dqe_assets.core.metadata import PREVIEW_ROWS, Metadata, markdown_table, preview, value_counts
 
 
 def synthetic_captions_of(captioners: Sequence[Captioner]) -> Callable[[Work, pa.Table, Captioner], Metadata]:
