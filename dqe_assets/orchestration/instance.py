@@ -15,7 +15,7 @@ from dqe_assets.orchestration.dead_runs import end_dead_runs
 from dqe_assets.orchestration.settings import Concurrency
 from dqe_resources.cache import data_directory
 from dqe_resources.errors import DataQualityError
-from dqe_resources.store.storage import replace_file
+from dqe_resources.store import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

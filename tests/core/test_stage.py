@@ -19,7 +19,7 @@ from dqe_assets.orchestration import graph, runner
 from dqe_assets.orchestration.runner import RunError
 from dqe_assets.orchestration.settings import Settings, load_settings
 from dqe_assets.orchestration.tables import schema_of
-from dqe_resources.store.storage import StorageError
+from dqe_resources.store import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.settings import load_settings
 from dqe_assets.orchestration.tables import schema_of
-from dqe_resources.store.storage import Stamp
+from dqe_resources.store import Stamp
 
 if TYPE_CHECKING:
     from pathlib import Path
