@@ -15,6 +15,8 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
 ]
+STAGES = sorted({path.parent.name for path in (ROOT / "dqe_assets").glob("*/*assets.py")} | {"publish"})
+SHAPE = ["What it answers", "How to switch it on", "An example", "Every setting", "What can go wrong"]
 LINK = re.compile(r"(?<!`)\]\(([^)\s]+)\)")
 NAMED_PAGE = re.compile(r"\bdocs/[\w/]+\.md\b")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -55,6 +57,13 @@ def test_code_and_settings_name_pages_that_exist():
 def test_commands_can_be_typed(page):
     for line in commands(page.read_text(encoding="utf-8")):
         assert_can_be_typed(shlex.split(line, comments=True)[1:], line)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_pages_of_stages_have_one_shape(stage):
+    headings = re.findall(r"^## (.+)$", (ROOT / "docs" / f"{stage}.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [heading for heading in headings if heading in SHAPE] == SHAPE
+    assert (headings[:3], headings[-2:]) == (SHAPE[:3], SHAPE[3:])
 
 
 def test_readme_is_short():
