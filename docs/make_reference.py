@@ -313,16 +313,14 @@ def commands_page() -> str:
         "`dqe COMMAND --help` says the same. In a checkout that `make` has installed, the command is `.venv/bin/dqe`.",
     ]
     command = typer.main.get_command(app)
-    for name, found in _commands(command, "dqe"):
-        usage = (
-            f"    {name} {' '.join(found.collect_usage_pieces(found.make_context(name, [], resilient_parsing=True)))}"
-        )
-        parts += [f"## `{name}`", _text(found.help or ""), usage]
-        records = [
-            param.get_help_record(found.make_context(name, [], resilient_parsing=True)) for param in found.params
-        ]
-        rows = [(f"`{record[0]}`", _text(record[1])) for record in records if record]
+    for name, found in [("dqe", command), *_commands(command, "dqe")]:
+        context = found.make_context(name, [], resilient_parsing=True)
+        usage = f"    {name} {' '.join(found.collect_usage_pieces(context))}"
+        parts += [f"## `{name}`", *filter(None, [_text(found.help or "")]), usage]
+        records = [record for param in found.get_params(context) if (record := param.get_help_record(context))]
+        rows = [(f"`{option}`", _text(meaning)) for option, meaning in records if not option.startswith("--help")]
         parts += [_table(("argument or option", "what it is"), rows)] if rows else []
+        parts += [_text(found.epilog)] if found.epilog else []
     return "\n\n".join(parts) + "\n"
 
 
