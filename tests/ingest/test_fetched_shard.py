@@ -28,6 +28,7 @@ from dqe_resources.store.checkpoint import Checkpoint
 from dqe_resources.store.storage import StorageError, Store
 from tests.hostile_server import HostileServer, photo
 from tests.ingest.fetching import SHARD, make, rows, table, write_list
+from tests.stages import output_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,7 +131,8 @@ def test_batches_are_made_while_others_are_fetched_and_closed_it_stops(
     monkeypatch.setattr(raw, "ROW_GROUP_BYTES", SMALL)
     server.delay = 0.02
     write_list(folder, [server.url("good", number) for number in range(200)], connections=2, checkpoint_rows=8)
-    batches = raw_samples.function(raw_samples.work(load_settings().opened_store, SHARD, []))
+    settings = load_settings()
+    batches = output_of(settings, raw_samples, raw_samples.work(settings.opened_store, SHARD, []))
     first = next(batches)
     assert first["row"].to_pylist() == list(range(first.num_rows))
     assert first.num_rows <= sum(server.asked.values()) < 150
@@ -185,8 +187,8 @@ def test_two_rows_of_one_uid_are_for_the_check_to_refuse(server: HostileServer, 
     pq.write_table(pa.table({"uid": ["0" * 32] * 3, "url": urls, "text": ["a", "b", "c"]}), folder / "meta.parquet")
     write_list(folder, [])
     change(folder, sources=[{"kind": "datacomp", "name": "web", "path": "meta.parquet"}])
-    verdicts = make()
-    assert not verdicts["keys_unique"].passed
+    results = make()
+    assert not results["keys_unique"].passed
     assert [row["image"]["bytes"] for row in rows()] == [photo(f"/good/{number}") for number in range(3)]
 
 
@@ -227,15 +229,15 @@ def test_a_source_that_fails_from_the_start_is_not_fetched_to_its_end(server: Ho
 
     settings["sources"][0]["min_success_rate"] = 0.2
     change(folder, sources=settings["sources"])
-    verdicts = make()
-    assert verdicts["success_rate"].passed
+    results = make()
+    assert results["success_rate"].passed
     assert len(rows()) == 200
     settings["sources"][0]["min_success_rate"] = 0.5
     change(folder, sources=settings["sources"])
-    verdict = make()["success_rate"]
-    assert not verdict.passed, "the first shard is there: it is for the check to say now"
+    result = make()["success_rate"]
+    assert not result.passed, "the first shard is there: it is for the check to say now"
     assert "50 of 200 rows have an image (25.0%, at least 50% required); the others: http_404 100 (127.0.0.2 100)" in (
-        verdict.message
+        result.description
     )
     assert set(server.times("good")) == {1}
 
@@ -326,7 +328,7 @@ def test_rows_with_an_image_of_their_own_and_rows_with_a_url_keep_their_order(
     write_list(folder, [])
     source = {"kind": "parquet", "name": "web", "path": "pairs.parquet", "url_column": "url", "min_success_rate": 0}
     change(folder, sources=[source])
-    assert all(verdict.passed for verdict in make().values())
+    assert all(result.passed for result in make().values())
     assert table()["caption"].to_pylist() == captions
     expected = ["own" if n % 3 else "good" if n % 2 else "missing" for n in range(20)]
     found = [
