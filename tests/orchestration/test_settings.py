@@ -29,7 +29,7 @@ def test_the_settings_that_come_with_the_project_load(data: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"sorces": []}, r"dqe\.yaml: unknown key 'sorces'; allowed: best, captioners, .*, sources, store"),
+        ({"sorces": []}, r"dqe\.yaml: unknown key 'sorces'; allowed: automation, best, captioners, .*, sources, store"),
         ({"sources": []}, r"dqe\.yaml: sources: List should have at least 1 item"),
         (
             {"sources": [{"kind": "smaple"}]},
@@ -73,7 +73,7 @@ def test_what_is_wrong_is_refused_with_the_file_the_key_and_what_is_allowed(
     ("text", "message"),
     [
         ("sources: [", r"dqe\.yaml: not YAML: .*line 1"),
-        ("- a\n- b\n", r"dqe\.yaml: expected keys and values; allowed keys: best, captioners"),
+        ("- a\n- b\n", r"dqe\.yaml: expected keys and values; allowed keys: automation, best, captioners"),
         ("", "expected keys and values"),
     ],
 )
