@@ -1,4 +1,4 @@
-"""Plots of the stages' results, small enough to travel inside metadata and pages.
+"""What the plots of all stages are made with: colours, axes, legends, pictures small enough for metadata and pages.
 
 Every function gives the same bytes for the same input. Colours are those of Okabe and Ito (2008), which people with
 any colour vision can tell apart; the original captions are grey throughout, each captioner has one colour.
@@ -31,6 +31,11 @@ WIDTH, DPI = 7.0, 120
 
 MOST_PIXELS = 100_000_000
 """A picture of more pixels than this is not drawn."""
+
+
+PLOTTED = 20_000
+"""Samples that a plot of the whole warehouse is drawn from: those with the lowest uids, which are digests, so a fair
+draw."""
 
 
 @dataclass(frozen=True, slots=True)

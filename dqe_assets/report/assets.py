@@ -9,14 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from dqe_assets.caption import views as caption
+from dqe_assets.concepts import views as concepts
 from dqe_assets.core.schema import REFINED
 from dqe_assets.core.stage import Stage, stage
 from dqe_assets.core.work import Check, Facts, Verdict, Work
-from dqe_assets.filtering.masks import pairs_table, steps_table
+from dqe_assets.dedup import views as dedup
+from dqe_assets.features import views as features
+from dqe_assets.filtering import views as filtering
+from dqe_assets.improve import best_views, judging_views, refining_views
+from dqe_assets.ingest import views as ingest
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_assets.report import metadata
-from dqe_assets.report.build_warehouse import MATERIALISATIONS, CaptionerInfo, WarehouseInputs, build_warehouse
+from dqe_assets.report import metadata, tables
+from dqe_assets.report.build_warehouse import CaptionerInfo, WarehouseInputs, build_warehouse
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
+from dqe_assets.report.tables import MATERIALISATIONS
+from dqe_assets.scaling import views as scaling
+from dqe_assets.score import signal_views
+from dqe_assets.score import views as score
+from dqe_assets.search import views as search
 from dqe_resources.cache import data_directory
 from dqe_resources.store.storage import replace_file
 
@@ -28,6 +39,24 @@ if TYPE_CHECKING:
 
     from dqe_resources.store.storage import Store
     from dqe_resources.warehouse import Warehouse
+
+RELATIONS = (
+    ingest.RELATIONS,
+    features.RELATIONS,
+    caption.RELATIONS,
+    score.RELATIONS,
+    signal_views.RELATIONS,
+    judging_views.RELATIONS,
+    refining_views.RELATIONS,
+    best_views.RELATIONS,
+    search.RELATIONS,
+    dedup.RELATIONS,
+    filtering.RELATIONS,
+    concepts.RELATIONS,
+    scaling.RELATIONS,
+    tables.RELATIONS,
+)
+"""What the stages contribute to what people read, and what joins them."""
 
 CORPUS_TABLES = (
     *("duplicate_clusters", "caption_duplicates", "collection_map", "pool_utilities", "filter_recommendation"),
@@ -49,15 +78,15 @@ def warehouse_of(configured: Sequence[Stage]) -> Stage:
     def inputs(work: Work) -> WarehouseInputs:
         files = {name: work.store.urls(name, work.shards) for name in names}
         files |= {name: work.store.urls(name, [None]) for name in CORPUS_TABLES}
-        masks = _facts(work, "filter_masks")
+        manifests = {name: _facts(work, name) for name in CORPUS_MANIFESTS}
+        files |= {name: work.store.urls(name, facts["shards"]) for name, facts in manifests.items()}
         return WarehouseInputs(
-            files | {"filter_masks": work.store.urls("filter_masks", masks["shards"])},
-            _materialisations(work, [*names, "caption_collection"]),
-            _captioners(work),
-            work.settings.scorer.model,
-            {one["filter"]: one["expression"] for one in masks["filters"]},
-            steps_table(masks),
-            pairs_table(masks),
+            relations=RELATIONS,
+            assets=files,
+            materialisations=_materialisations(work, [*names, "caption_collection"]),
+            captioners=_captioners(work),
+            scorer=work.settings.scorer.model,
+            manifests=manifests,
         )
 
     def every_sample_there(work: Work, output: Facts) -> Verdict:
@@ -158,7 +187,7 @@ def sample_gallery(work: Work, warehouse: Warehouse) -> Facts:
             shown.extend(uids)
             return stored_images(work.store, connection, uids)
 
-        page = render_gallery(GalleryInputs(connection, images))
+        page = render_gallery(GalleryInputs(connection, images), RELATIONS)
     replace_file(gallery_path(), lambda target: target.write(page.encode()))
     return Facts(len(shown), {"path": str(gallery_path())})
 

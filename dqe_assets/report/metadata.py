@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from dqe_assets.caption.views import CAPTIONERS_REPORT
+from dqe_assets.caption.views import COMPARISON
 from dqe_assets.filtering import plots as filter_plots
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ from dqe_assets.core.metadata import Metadata, markdown_table, picture
 def warehouse(work: Work, output: Facts) -> Metadata:
     """How many samples of how many shards, the captioners beside one another, what filters keep, and how to ask."""
     with work.settings.warehouse.connect() as connection:
-        captioners = connection.sql(CAPTIONERS_REPORT).to_arrow_table()
+        captioners = connection.sql(COMPARISON).to_arrow_table()
         planted = connection.sql("SELECT filter, planted, share FROM filter_planted").fetchall()
     metadata: Metadata = {
         "database": dg.MetadataValue.path(str(work.settings.warehouse.path)),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dqe_assets.report.assets import RELATIONS
 from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
 from dqe_resources.warehouse import Warehouse
@@ -43,7 +44,7 @@ def _render(store: Store, folder: Path, per_section: int = 12) -> tuple[str, lis
         return {uid: store.images[uid] for uid in uids if uid in store.images}
 
     with warehouse.connect() as connection:
-        return render_gallery(GalleryInputs(connection, images, per_section=per_section)), asked
+        return render_gallery(GalleryInputs(connection, images, per_section=per_section), RELATIONS), asked
 
 
 @pytest.fixture(scope="module")
