@@ -181,18 +181,6 @@ def finite_only(series: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
     return {name: values[np.isfinite(values)] for name, values in arrays.items()}
 
 
-def originals_first(sources: Iterable[str]) -> list[str]:
-    """Caption sources by name, the originals first."""
-    return sorted(sources, key=lambda name: (name != ORIGINAL, name))
-
-
-def limits(values: np.ndarray) -> tuple[float, float]:
-    """Ends of an axis that shows these values, with a margin."""
-    low, high = float(values.min()), float(values.max())
-    margin = 0.04 * (high - low) or 0.05
-    return low - margin, high + margin
-
-
 def bin_edges(values: np.ndarray, bins: int) -> np.ndarray:
     """Edges of equal bins over these values."""
     low, high = float(values.min()), float(values.max())

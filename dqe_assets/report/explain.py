@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 MASKS = "filter_masks"
 
-
 _RECORD = "SELECT * EXCLUDE (caption, best_source, best_similarity) FROM samples WHERE uid = ?"
 _AS_FOUND = """
 SELECT s.uid, s.source, s.shard, s."row", s.image_name, s.url, s.format, s.bytes, s.width, s.height, s.status,
