@@ -35,8 +35,9 @@ from dqe_resources.warehouse import Warehouse
 from tests.report.make_store import make_store
 
 if TYPE_CHECKING:
-    import duckdb
     from collections.abc import Iterator
+
+    import duckdb
 
     from tests.report.make_store import Store
 
