@@ -32,9 +32,9 @@ def make(settings: Settings) -> list[str]:
     measured |= {"duplicate_pairs", "duplicate_clusters", "image_text", "masked_similarity"}
     for stage in graph.stages(settings):
         if stage.name in measured:
-            components = stage.components(graph.resources(settings))
+            components = stage.arguments(graph.resources(settings))
             for shard in shards if stage.partitioned else [None]:
-                stage.make(stage.work(settings, shard, shards), components)
+                stage.make(stage.work(settings.opened_store, shard, shards), components)
     return shards
 
 

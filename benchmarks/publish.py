@@ -68,8 +68,8 @@ def fill(folder: Path, samples: int) -> None:
             if stage.partitioned:
                 copy_partition(settings, stage, shard, copy)
     (warehouse,) = (stage for stage in every if stage.name == "warehouse")
-    work = warehouse.work(settings, None, [shard, *copies])
-    warehouse.function(work, **warehouse.components(graph.resources(settings)))
+    work = warehouse.work(settings.opened_store, None, [shard, *copies])
+    warehouse.function(work, **warehouse.arguments(graph.resources(settings)))
 
 
 def copy_partition(settings: Settings, stage: Stage, shard: str, copy: str) -> None:

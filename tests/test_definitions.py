@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from dqe_assets.code_location import definitions
+from dqe_assets.definitions import definitions
 from dqe_assets.orchestration.settings import load_settings
 
 if TYPE_CHECKING:

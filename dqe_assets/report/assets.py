@@ -11,9 +11,8 @@ import pyarrow as pa
 
 from dqe_assets.caption import views as caption
 from dqe_assets.concepts import views as concepts
-from dqe_assets.core.schema import REFINED
 from dqe_assets.core.stage import Stage, stage
-from dqe_assets.core.work import Check, Facts, Verdict, Work
+from dqe_assets.core.work import Check, CheckResult, Manifest, Work
 from dqe_assets.dedup import views as dedup
 from dqe_assets.features import views as features
 from dqe_assets.filtering import views as filtering
@@ -29,7 +28,7 @@ from dqe_assets.score import signal_views
 from dqe_assets.score import views as score
 from dqe_assets.search import views as search
 from dqe_resources.cache import data_directory
-from dqe_resources.store.storage import replace_file
+from dqe_resources.store import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +36,8 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from dqe_resources.store.storage import Store
+    from dqe_resources.scorers.protocol import Scorer
+    from dqe_resources.store import Store
     from dqe_resources.warehouse import Warehouse
 
 RELATIONS = (
@@ -71,8 +71,14 @@ TABLES = (
 )
 
 
-def warehouse_of(configured: Sequence[Stage]) -> Stage:
-    """The asset ``warehouse``, over everything that is made for each shard, of it these that the settings ask for."""
+def warehouse_of(configured: Sequence[Stage], captioners: Sequence[CaptionerInfo], scorer: Scorer) -> Stage:
+    """The asset ``warehouse``, over everything that is made for each shard.
+
+    Args:
+        configured: of what is made for each shard, the stages that only the settings ask for.
+        captioners: who wrote the captions.
+        scorer: what scored them.
+    """
     names = [*TABLES, *(one.name for one in configured)]
 
     def inputs(work: Work) -> WarehouseInputs:
@@ -84,16 +90,16 @@ def warehouse_of(configured: Sequence[Stage]) -> Stage:
             relations=RELATIONS,
             assets=files,
             materialisations=_materialisations(work, [*names, "caption_collection"]),
-            captioners=_captioners(work),
-            scorer=work.settings.scorer.model,
+            captioners=captioners,
+            scorer=scorer.model,
             manifests=manifests,
         )
 
-    def every_sample_there(work: Work, output: Facts) -> Verdict:
+    def every_sample_there(work: Work, output: Manifest, warehouse: Warehouse) -> CheckResult:
         expected = sum(len(table) for table in work.scan("raw_samples", ["uid"]))
-        with work.settings.warehouse.connect() as connection:
+        with warehouse.connect() as connection:
             found = connection.execute("SELECT count(*), count(DISTINCT uid) FROM samples").fetchone() or (0, 0)
-        return Verdict(
+        return CheckResult(
             found == (expected, expected) and output.rows == expected,
             f"{expected:,} rows in the store, {output.rows:,} were counted, {found[0]:,} samples with "
             f"{found[1]:,} uids are in the warehouse",
@@ -102,19 +108,17 @@ def warehouse_of(configured: Sequence[Stage]) -> Stage:
 
     @stage(
         name="warehouse",
-        group="reports",
         kinds={"duckdb"},
         code_version="4",
         inputs=[*names, "caption_collection"],
-        corpus_inputs=(*CORPUS_TABLES, *CORPUS_MANIFESTS),
+        unpartitioned_inputs=(*CORPUS_TABLES, *CORPUS_MANIFESTS),
         partitioned=False,
-        is_table=False,
         checks=[Check("rows_complete", "Every sample of the store is in the warehouse, once.", every_sample_there)],
         metadata=metadata.warehouse,
-        signature=lambda work: [[info.name, info.model, info.price_per_hour] for info in _captioners(work)],
-        intact=lambda work, _: work.settings.warehouse.path.exists(),
+        signature=lambda _: [[info.name, info.model, info.price_per_hour] for info in captioners],
+        is_valid=lambda _, __, warehouse: warehouse.path.exists(),
     )
-    def build(work: Work, warehouse: Warehouse) -> Facts:
+    def build(work: Work, warehouse: Warehouse) -> Manifest:
         """The DuckDB file that people query: samples, captions, preferences, duplicates, failures, and views.
 
         It is built beside the live file and swapped in, so a reader is neither blocked nor broken.
@@ -128,7 +132,7 @@ def warehouse_of(configured: Sequence[Stage]) -> Stage:
         warehouse.rebuild(fill)
         with warehouse.connect() as connection:
             samples = connection.execute("SELECT count(*) FROM samples").fetchone() or (0,)
-        return Facts(samples[0], {"shards": list(work.shards)})
+        return Manifest(samples[0], {"shards": list(work.shards)})
 
     return build
 
@@ -156,10 +160,10 @@ class _Loads(HTMLParser):
                 self.found.append(name)
 
 
-def _page_stands_alone(_: Work, __: Facts) -> Verdict:
+def _page_stands_alone(_: Work, __: Manifest) -> CheckResult:
     loads = _Loads()
     loads.feed(gallery_path().read_text(encoding="utf-8"))
-    return Verdict(
+    return CheckResult(
         not loads.found,
         f"the page loads or runs {len(loads.found)} things{': ' + ', '.join(loads.found[:5]) if loads.found else ''}",
         {"found": len(loads.found)},
@@ -167,18 +171,16 @@ def _page_stands_alone(_: Work, __: Facts) -> Verdict:
 
 
 @stage(
-    group="reports",
     kinds={"html"},
     code_version="2",
     inputs=["raw_samples"],
-    corpus_inputs=["warehouse"],
+    unpartitioned_inputs=["warehouse"],
     partitioned=False,
-    is_table=False,
     checks=[Check("stands_alone", "The page loads nothing and runs no script.", _page_stands_alone)],
     metadata=metadata.sample_gallery,
-    intact=lambda _, __: gallery_path().exists(),
+    is_valid=lambda _, __: gallery_path().exists(),
 )
-def sample_gallery(work: Work, warehouse: Warehouse) -> Facts:
+def sample_gallery(work: Work, warehouse: Warehouse) -> Manifest:
     """One HTML page to look at: photos with their captions and scores, most improved, worst, duplicates, failures."""
     shown: list[str] = []
     with warehouse.connect() as connection:
@@ -189,7 +191,7 @@ def sample_gallery(work: Work, warehouse: Warehouse) -> Facts:
 
         page = render_gallery(GalleryInputs(connection, images), RELATIONS)
     replace_file(gallery_path(), lambda target: target.write(page.encode()))
-    return Facts(len(shown), {"path": str(gallery_path())})
+    return Manifest(len(shown), {"path": str(gallery_path())})
 
 
 def stored_images(store: Store, connection: duckdb.DuckDBPyConnection, uids: list[str]) -> dict[str, bytes]:
@@ -209,36 +211,6 @@ def _facts(work: Work, asset: str) -> Mapping[str, Any]:
     """What the manifest of an asset over all shards says; that it is there, the stage has made sure."""
     stored = work.store.get(asset, None)
     return stored.stamp.facts if stored else {}
-
-
-def _captioners(work: Work) -> list[CaptionerInfo]:
-    return [
-        CaptionerInfo(
-            captioner.name,
-            captioner.kind,
-            captioner.model_id,
-            tuple(sorted(captioner.backbones)),
-            captioner.name in work.settings.judged_by_their_own,
-            captioner.price_per_hour,
-        )
-        for captioner in work.settings.captioners
-    ] + _refiner(work)
-
-
-def _refiner(work: Work) -> list[CaptionerInfo]:
-    """Refined captions stand beside the captioners', as those of another one."""
-    rules = work.settings.refining
-    return [
-        CaptionerInfo(
-            REFINED,
-            "refining",
-            captioner.model_id,
-            tuple(sorted(captioner.backbones)),
-            REFINED in work.settings.judged_by_their_own,
-        )
-        for captioner in work.settings.captioners
-        if rules is not None and captioner.name == rules.captioner
-    ]
 
 
 def _materialisations(work: Work, assets: Sequence[str]) -> pa.Table:

@@ -13,7 +13,7 @@ from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
 from dqe_assets.orchestration import graph, runner
 from dqe_assets.orchestration.settings import load_settings
 from dqe_resources.captioners import lmdeploy
-from dqe_resources.captioners.lmdeploy import Answer
+from dqe_resources.captioners.lmdeploy_requests import Answer
 from tests.caption_server import caption_of, jpeg
 from tests.resources.captioners.test_lmdeploy_captioner import Engine
 

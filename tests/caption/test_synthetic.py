@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from dqe_assets.core.work import Verdict
+    from dqe_assets.core.work import CheckResult
 
 SHARD, ASSET, PHOTOS = "stripes-00000", "synthetic_captions/vlm", 60
 
@@ -54,11 +54,11 @@ def serve(data: Path, server: CaptionServer, **settings: Any) -> None:
     configure(data, {"kind": "openai", "name": "vlm", "url": server.url, "model": "tiny", **settings})
 
 
-def make(asset: str = ASSET) -> dict[str, Verdict]:
+def make(asset: str = ASSET) -> dict[str, CheckResult]:
     settings = load_settings()
     stage = next(stage for stage in graph.stages(settings) if stage.name == asset)
-    work = stage.work(settings, SHARD, [SHARD])
-    return stage.make(work, stage.components(graph.resources(settings)))[2]
+    work = stage.work(settings.opened_store, SHARD, [SHARD])
+    return stage.make(work, stage.arguments(graph.resources(settings)))[2]
 
 
 def rows() -> list[dict[str, Any]]:

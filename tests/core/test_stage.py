@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 import pytest
 from PIL import Image
 
-from dqe_assets.core.work import Facts, Work
+from dqe_assets.core.work import Manifest, Work
 from dqe_assets.orchestration import graph, runner
 from dqe_assets.orchestration.runner import RunError
 from dqe_assets.orchestration.settings import Settings, load_settings
 from dqe_assets.orchestration.tables import schema_of
-from dqe_resources.store.storage import StorageError
+from dqe_resources.store import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,10 +33,10 @@ def stage_named(settings: Settings, name: str) -> Stage:
     return next(stage for stage in graph.stages(settings) if stage.name == name)
 
 
-def stored(settings: Settings, name: str) -> tuple[Work, pa.Table | Facts]:
+def stored(settings: Settings, name: str) -> tuple[Work, pa.Table | Manifest]:
     stage = stage_named(settings, name)
     shards = [f"sample-{index:05d}" for index in range(4)]
-    work = stage.work(settings, SHARD if stage.partitioned else None, shards)
+    work = stage.work(settings.opened_store, SHARD if stage.partitioned else None, shards)
     partition = settings.opened_store.get(name, work.partition)
     assert partition is not None
     return work, stage._stored_output(work, partition.stamp)
@@ -75,15 +75,15 @@ def above_the_cap(rows: int) -> pa.Array:
     return pa.array([rows / 2, *[rows / 2 / (rows - 1)] * (rows - 1)])
 
 
-def fewer_points(facts: Facts) -> Facts:
-    return Facts(facts.rows - 1, facts.facts)
+def fewer_points(facts: Manifest) -> Manifest:
+    return Manifest(facts.rows - 1, facts.facts)
 
 
-def saying(**facts: object) -> Callable[[Facts], Facts]:
-    return lambda output: Facts(output.rows, {**output.facts, **facts})
+def saying(**facts: object) -> Callable[[Manifest], Manifest]:
+    return lambda output: Manifest(output.rows, {**output.facts, **facts})
 
 
-def counted_anew(part: str, kept: int) -> Callable[[Facts], Facts]:
+def counted_anew(part: str, kept: int) -> Callable[[Manifest], Manifest]:
     """The facts of filters, each of whose filters or leaves keeps so many."""
     return lambda output: saying(**{part: [{**one, "kept": kept} for one in output.facts[part]]})(output)
 
@@ -193,7 +193,7 @@ BREAKAGES = [
     ("filter_masks", "counts_agree", counted_anew("filters", 3)),
     ("filter_masks", "fraction_kept", counted_anew("leaves", 3)),
     ("filter_masks", "keeps_something", counted_anew("filters", 0)),
-    ("subsets/best", "not_empty", lambda facts: Facts(0, facts.facts)),
+    ("subsets/best", "not_empty", lambda facts: Manifest(0, facts.facts)),
     ("subsets/best", "uids_sorted", fewer_points),
     ("subsets/best", "uids_sorted", saying(path="/nowhere/best.npy")),
     ("subsets/best", "agrees_with_masks", saying(expression="~basic_filter()")),
@@ -203,7 +203,7 @@ BREAKAGES = [
 
 @pytest.mark.parametrize(("asset", "check", "damage"), BREAKAGES, ids=[f"{a}-{c}" for a, c, _ in BREAKAGES])
 def test_each_check_holds_and_can_fail(
-    opened: Settings, asset: str, check: str, damage: Callable[[pa.Table | Facts], pa.Table | Facts]
+    opened: Settings, asset: str, check: str, damage: Callable[[pa.Table | Manifest], pa.Table | Manifest]
 ) -> None:
     work, output = stored(opened, asset)
     run = next(one.run for one in stage_named(opened, asset).checks if one.name == check)
@@ -258,7 +258,7 @@ def test_a_failing_blocking_check_stops_what_is_downstream_and_is_mended_by_runn
     assert store.get("warehouse", None) is None
 
     features = stage_named(load_settings(), "image_features")
-    work = features.work(load_settings(), "noise-00001", [])
+    work = features.work(load_settings().opened_store, "noise-00001", [])
     with pytest.raises(StorageError, match="needs raw_samples, shard noise-00001, which failed success_rate"):
         features.fingerprint(work, {})
 
@@ -335,7 +335,7 @@ def test_without_a_captioner_everything_else_is_still_made(folder: Path) -> None
 def test_what_changes_while_it_is_read_is_not_taken_for_what_was_read(folder: Path) -> None:
     settings = load_settings()
     raw = stage_named(settings, "raw_samples")
-    work = raw.work(settings, "noise-00000", [])
+    work = raw.work(settings.opened_store, "noise-00000", [])
 
     def reads_and_then_the_file_changes(work: Work) -> pa.Table:
         table = raw.function(work)

@@ -14,7 +14,7 @@ from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.settings import load_settings
 from dqe_assets.orchestration.tables import schema_of
-from dqe_resources.store.storage import Stamp
+from dqe_resources.store import Stamp
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +62,7 @@ def put(shard: str, *photos: int) -> None:
 def prepared(name: str, shards: str) -> tuple[Stage, Work]:
     settings = load_settings()
     stage = next(stage for stage in graph.stages(settings) if stage.name == name)
-    return stage, stage.work(settings, None, list(shards))
+    return stage, stage.work(settings.opened_store, None, list(shards))
 
 
 def make(shards: str, name: str = "duplicate_pairs", *, force: bool = False) -> pa.Table:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from dqe_assets.core.work import Verdict
+    from dqe_assets.core.work import CheckResult
 
 ROWS = 300
 
@@ -29,10 +29,10 @@ def mirror(sbu: Path, data: Path) -> Iterator[dict[str, Any]]:
         yield sbu_mirror.settings(address)
 
 
-def make(data: Path, settings: dict[str, Any]) -> tuple[pa.Table, dict[str, Verdict]]:
+def make(data: Path, settings: dict[str, Any]) -> tuple[pa.Table, dict[str, CheckResult]]:
     (data / "dqe.yaml").write_text(yaml.safe_dump(settings))
     loaded = load_settings()
-    verdicts = raw_samples.make(raw_samples.work(loaded, "sbu-00000", []), {})[2]
+    verdicts = raw_samples.make(raw_samples.work(loaded.opened_store, "sbu-00000", []), {})[2]
     return loaded.opened_store.read("raw_samples", "sbu-00000", RAW_SAMPLES), verdicts
 
 

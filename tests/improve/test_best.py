@@ -284,8 +284,8 @@ def test_of_the_embedded_sample_the_scorers_own_captions_are_chosen_only_if_they
     assert pc.sum(pc.equal(table["independent"], False)).as_py() > 30
     careful = opened.model_copy(update={"best": BestRule()})
     stage = stage_named(careful, "best_captions")
-    assert stage.current(stage.work(careful, SHARD, []), {}) is None, "another rule makes another table"
-    again = stage.function(stage.work(careful, SHARD, []))
+    assert stage.current(stage.work(careful.opened_store, SHARD, []), {}) is None, "another rule makes another table"
+    again = stage.function(stage.work(careful.opened_store, SHARD, []))
     chosen = again.filter(pc.is_valid(again["original_similarity"]))
     assert pc.sum(pc.equal(chosen["caption_source"], "original")).as_py() > 50
     others = chosen.filter(pc.not_equal(chosen["caption_source"], "original"))["reason"].to_pylist()

@@ -25,7 +25,7 @@ from dqe_assets.orchestration.settings import SettingsError, load_settings
 from dqe_assets.score.tables import CAPTION_SCORES
 from dqe_resources.captioners.judge import CRITERIA
 from dqe_resources.captioners.protocol import CaptionerError
-from dqe_resources.store.storage import Stamp
+from dqe_resources.store import Stamp
 from tests.caption_server import CaptionServer, jpeg
 from tests.conftest import killed_run
 from tests.improve.judging import JudgeServer, answer_of, shown
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from dqe_assets.core.work import Verdict
+    from dqe_assets.core.work import CheckResult
 
 SHARD, ASSET, PHOTOS = "stripes-00000", "caption_judgements", 40
 SOURCES = ("original", "prosaic", "rich")
@@ -86,11 +86,11 @@ def configure(data: Path, url: str, model: str = "tiny-judge", **settings: Any) 
     (data / "dqe.yaml").write_text(yaml.safe_dump(configuration))
 
 
-def make(asset: str = ASSET, *, force: bool = False) -> dict[str, Verdict]:
+def make(asset: str = ASSET, *, force: bool = False) -> dict[str, CheckResult]:
     settings = load_settings()
     stage = next(stage for stage in graph.stages(settings) if stage.name == asset)
-    work = stage.work(settings, SHARD, [SHARD])
-    return stage.make(work, stage.components(graph.resources(settings)), force=force)[2]
+    work = stage.work(settings.opened_store, SHARD, [SHARD])
+    return stage.make(work, stage.arguments(graph.resources(settings)), force=force)[2]
 
 
 def state() -> str:
@@ -375,8 +375,8 @@ def test_each_check_can_fail_and_the_metadata_says_what_it_took(stripes: Path) -
         configure(stripes, server.url)
         settings = load_settings()
         stage = next(stage for stage in graph.stages(settings) if stage.name == ASSET)
-        work = stage.work(settings, SHARD, [SHARD])
-        _, metadata, verdicts = stage.make(work, stage.components(graph.resources(settings)))
+        work = stage.work(settings.opened_store, SHARD, [SHARD])
+        _, metadata, verdicts = stage.make(work, stage.arguments(graph.resources(settings)))
     assert set(verdicts) == {name for name, _ in DAMAGES}
     table = read(ASSET, CAPTION_JUDGEMENTS)
     for name, damage in DAMAGES:

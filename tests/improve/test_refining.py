@@ -17,19 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dqe_assets.caption.prompts import load_prompt
-from dqe_assets.improve.refining import (
-    ANSWERS,
-    Present,
-    Scores,
-    accept,
-    costs,
-    is_word_list,
-    reasons_for,
-    refine,
-    reusable,
-    veto,
-)
+from dqe_assets.improve.refining import Scores, refine
+from dqe_assets.improve.refining_candidates import ANSWERS, reusable
+from dqe_assets.improve.refining_costs import costs
 from dqe_assets.improve.refining_plots import similarity_by_round
+from dqe_assets.improve.refining_rules import Present, accept, is_word_list, reasons_for, veto
 from dqe_assets.improve.refining_settings import Refining
 from dqe_assets.improve.refining_views import rounds_of
 from dqe_assets.improve.tables import REFINED_CAPTIONS
@@ -45,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from dqe_assets.core.work import Verdict
+    from dqe_assets.core.work import CheckResult
     from dqe_assets.improve.refining import Request
 
 SHARD = "sample-00000"
@@ -312,11 +304,11 @@ def configure(data: Path, url: str, refining: dict[str, Any] | None, **captioner
     (data / "dqe.yaml").write_text(yaml.safe_dump(settings | ({"refining": refining} if refining else {})))
 
 
-def make(asset: str, *, force: bool = False) -> tuple[dict[str, Verdict], dict[str, Any]]:
+def make(asset: str, *, force: bool = False) -> tuple[dict[str, CheckResult], dict[str, Any]]:
     settings = load_settings()
     stage = next(stage for stage in graph.stages(settings) if stage.name == asset)
-    work = stage.work(settings, SHARD, [SHARD])
-    _, metadata, verdicts = stage.make(work, stage.components(graph.resources(settings)), force=force)
+    work = stage.work(settings.opened_store, SHARD, [SHARD])
+    _, metadata, verdicts = stage.make(work, stage.arguments(graph.resources(settings)), force=force)
     return verdicts, dict(metadata)
 
 
@@ -589,7 +581,7 @@ def test_each_check_can_fail(shard: Path) -> None:
         make("refined_captions")
     settings = load_settings()
     stage = next(stage for stage in graph.stages(settings) if stage.name == "refined_captions")
-    work = stage.work(settings, SHARD, [SHARD])
+    work = stage.work(settings.opened_store, SHARD, [SHARD])
     checks = {check.name: check.run for check in stage.checks}
     assert set(checks) == {name for name, _ in DAMAGES}
     for name, damage in DAMAGES:

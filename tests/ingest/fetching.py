@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from dqe_assets.core.work import Verdict
+    from dqe_assets.core.work import CheckResult
 
 QUICK = {
     "allow": [f"{ADDRESS}/32"],
@@ -44,10 +44,10 @@ def write_list(folder: Path, urls: Sequence[str], *, top: dict[str, Any] | None 
     (folder / "dqe.yaml").write_text(yaml.safe_dump(settings))
 
 
-def make(*, force: bool = False) -> dict[str, Verdict]:
+def make(*, force: bool = False) -> dict[str, CheckResult]:
     """Make the shard, as a run does; returns the verdicts of its checks."""
     settings = load_settings()
-    return raw_samples.make(raw_samples.work(settings, SHARD, []), {}, force=force)[2]
+    return raw_samples.make(raw_samples.work(settings.opened_store, SHARD, []), {}, force=force)[2]
 
 
 def table() -> pa.Table:

@@ -19,13 +19,12 @@ import yaml
 from dqe_assets.ingest import raw
 from dqe_assets.ingest.assets import raw_samples
 from dqe_assets.ingest.fetch.shard import CanaryError
-from dqe_assets.ingest.ledger import Kept
+from dqe_assets.ingest.ledger import Ledger
 from dqe_assets.ingest.outcomes import OUTCOMES, by_reason_and_host
 from dqe_assets.orchestration import runner
 from dqe_assets.orchestration.settings import load_settings
 from dqe_resources import progress
-from dqe_resources.store.checkpoint import Checkpoint
-from dqe_resources.store.storage import StorageError, Store
+from dqe_resources.store import Checkpoint, StorageError, Store
 from tests.hostile_server import HostileServer, photo
 from tests.ingest.fetching import SHARD, make, rows, table, write_list
 
@@ -130,7 +129,7 @@ def test_batches_are_made_while_others_are_fetched_and_closed_it_stops(
     monkeypatch.setattr(raw, "ROW_GROUP_BYTES", SMALL)
     server.delay = 0.02
     write_list(folder, [server.url("good", number) for number in range(200)], connections=2, checkpoint_rows=8)
-    batches = raw_samples.function(raw_samples.work(load_settings(), SHARD, []))
+    batches = raw_samples.function(raw_samples.work(load_settings().opened_store, SHARD, []))
     first = next(batches)
     assert first["row"].to_pylist() == list(range(first.num_rows))
     assert first.num_rows <= sum(server.asked.values()) < 150
@@ -376,7 +375,7 @@ def test_kept_rows_are_read_from_where_the_newest_is(tmp_path: Path) -> None:
     for start in range(0, 300, 70):
         part = [outcomes[n] for n in order[start : start + 70]]
         checkpoint.append(pa.Table.from_pylist(part, OUTCOMES))
-    kept = Kept()
+    kept = Ledger()
     kept.add_checkpoint(checkpoint)
     kept.add_checkpoint(checkpoint)
     assert len(kept) == 300
@@ -385,7 +384,7 @@ def test_kept_rows_are_read_from_where_the_newest_is(tmp_path: Path) -> None:
     wanted = [(f"{n:032x}", f"u{n}") for n in (299, 3, 150, 151)]
     assert [image["bytes"] for image in kept.read(wanted)["image"].to_pylist()] == [b"299", b"3", b"150", b"151"]
     assert kept.read([]).num_rows == 0
-    later = Kept()
+    later = Ledger()
     later.add_checkpoint(replace(checkpoint))
     assert later.read(wanted).equals(kept.read(wanted))
     for path in checkpoint.files():

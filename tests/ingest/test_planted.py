@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dqe_assets.ingest.planted import FIGURES, auc, pair_similarity, planted_figures, text_figures
 from dqe_assets.orchestration.tables import schema_of
-from dqe_resources.store.storage import Store
+from dqe_resources.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dqe_assets.core.work import Facts
+from dqe_assets.core.work import Manifest
 from dqe_assets.report.assets import gallery_path, sample_gallery
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def verdict(settings: Settings) -> tuple[bool, str]:
-    found = sample_gallery.checks[0].run(sample_gallery.work(settings, None, []), Facts(0))
+    found = sample_gallery.checks[0].run(sample_gallery.work(settings.opened_store, None, []), Manifest(0))
     return found.passed, found.message
 
 

@@ -132,7 +132,7 @@ def made() -> set[str]:
     anew = set()
     for stage in graph.stages(settings):
         if stage.name in NEEDED:
-            work, components = stage.work(settings, SHARD, [SHARD]), stage.components(resources)
+            work, components = stage.work(settings.opened_store, SHARD, [SHARD]), stage.arguments(resources)
             current = stage.current(work, components) is not None
             _, metadata, verdicts = stage.make(work, components)
             assert all(verdict.passed for verdict in verdicts.values())

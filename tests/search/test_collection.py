@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dqe_assets.core.work import Facts
+from dqe_assets.core.work import Manifest
 from dqe_assets.orchestration import graph, runner
 from dqe_assets.orchestration.settings import load_settings
 from dqe_assets.search.query import collection_vectors
@@ -94,8 +94,8 @@ def test_killed_during_an_upsert_it_is_whole_again_after_the_next_run(copied: Pa
 def test_the_count_check_knows_of_a_point_too_few_or_too_many(opened: Settings, difference: int) -> None:
     (stage,) = (stage for stage in graph.stages(opened) if stage.name == "caption_collection")
     (check,) = stage.checks
-    work = stage.work(opened, "sample-00000", SHARDS)
+    work = stage.work(opened.opened_store, "sample-00000", SHARDS)
     statuses = work.read("raw_samples", ["status"])["status"].to_pylist()
     samples = statuses.count("ok")
-    assert check.run(work, Facts(samples, {"counted": samples})).passed
-    assert not check.run(work, Facts(samples, {"counted": samples + difference})).passed
+    assert check.run(work, Manifest(samples, {"counted": samples})).passed
+    assert not check.run(work, Manifest(samples, {"counted": samples + difference})).passed
