@@ -1,10 +1,10 @@
-"""Errors that a person can mend."""
+"""Errors that a person can fix."""
 
 from __future__ import annotations
 
 
 class DataQualityError(Exception):
-    """Something that a person can mend: the message says what is wrong, where, and what to do."""
+    """Something that a person can fix: the message says what is wrong, where, and what to do."""
 
 
 def one_line(error: BaseException) -> str:

@@ -182,7 +182,7 @@ def hub() -> Iterator[str]:
 
 
 READ = """
-from dqe_assets.ingest.sources.hf import HfSource
+from dqe_resources.sources.hf import HfSource
 source = HfSource(name="hub", repository="org/set", url_column="link", image_column="image", shard_size=4)
 print([shard.rows for shard in source.shards()])
 for row in source.rows(4):
@@ -221,5 +221,5 @@ def test_of_a_repository_on_the_hub_only_what_a_shard_needs_is_fetched(hub: str,
 def test_without_a_network_it_says_how_to_download(tmp_path: Path) -> None:
     done = read_from("http://127.0.0.1:1", tmp_path, HF_HUB_OFFLINE="1")
     assert done.returncode == 1
-    assert "Hugging Face repository org/set at revision main is not to be had" in done.stderr
+    assert "Hugging Face repository org/set at revision main is not available" in done.stderr
     assert "hf download org/set --repo-type dataset --revision main --local-dir FOLDER" in done.stderr
