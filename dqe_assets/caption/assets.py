@@ -15,7 +15,7 @@ from dqe_assets.core.checks import complete, covered, unique
 from dqe_assets.core.schema import SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.stage import CAPTIONER_PREFIX, Stage, stage
 from dqe_resources.captioners.protocol import VisionCaptioner
-from dqe_resources.store.storage import StorageError
+from dqe_resources.store import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,16 +11,15 @@ import pyarrow.compute as pc
 from dqe_assets.caption.accounting import account
 from dqe_assets.caption.flags import FLAGS
 from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
+from dqe_assets.core.metadata import PREVIEW_ROWS, Metadata, markdown_table, preview, value_counts
 from dqe_assets.core.schema import SYNTHETIC_CAPTIONS_PREFIX
-from dqe_resources.store.storage import StorageError
+from dqe_resources.store import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dqe_assets.core.work import Work
     from dqe_resources.captioners.protocol import Captioner
-
-from dqe_assets.core.metadata import PREVIEW_ROWS, Metadata, markdown_table, preview, value_counts
 
 
 def synthetic_captions_of(captioners: Sequence[Captioner]) -> Callable[[Work, pa.Table, Captioner], Metadata]:

@@ -12,6 +12,7 @@ from dqe_assets.cli.publish import publish
 from dqe_assets.cli.recommend import recommend
 from dqe_assets.cli.report import explain, gallery, get, report, sql
 from dqe_assets.cli.search import search
+from dqe_assets.cli.ui import ui
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Know, improve and choose image-caption data.",
 )
-for _command in (demo, sync, materialize, status, report, sql, search, get, explain, gallery, recommend, concepts):
+for _command in (demo, sync, materialize, status, ui, report, sql, search, get, explain, gallery, recommend, concepts):
     app.command()(_command)
 app.command("filter")(filter_pool)
 app.command()(reshard)

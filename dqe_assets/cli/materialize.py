@@ -28,13 +28,14 @@ def demo() -> None:
     """Take the embedded sample through every stage and print its quality report."""
     with clear_errors():
         from dqe_assets.orchestration import runner
+        from dqe_assets.orchestration.instance import instance
         from dqe_assets.orchestration.settings import load_settings
 
         settings = load_settings()
         samples = [source for source in settings.sources if source.kind == "sample"]
         if not samples:
             fail("data/dqe.yaml lists no source of kind sample; add: - kind: sample")
-        with runner.instance() as current, progress_bars():
+        with instance(settings.concurrency) as current, progress_bars():
             runner.sync(settings, current)
             shards = [source.key(shard.index) for source in samples for shard in source.shards()]
             outcome = runner.materialize(settings, current, shards=shards)
@@ -48,10 +49,12 @@ def sync() -> None:
     """Register the shards of every source as partitions."""
     with clear_errors():
         from dqe_assets.orchestration import runner
+        from dqe_assets.orchestration.instance import instance
         from dqe_assets.orchestration.settings import load_settings
 
-        with runner.instance() as current, progress_bars():
-            plan = runner.sync(load_settings(), current)
+        settings = load_settings()
+        with instance(settings.concurrency) as current, progress_bars():
+            plan = runner.sync(settings, current)
         console.print(f"{plan.total} shards; {len(plan.add)} added, {len(plan.remove)} removed")
         say_next("dqe materialize")
 
@@ -60,10 +63,11 @@ def materialize(assets: AssetNames = None, shard: ShardKeys = None, *, force: Fo
     """Make what is missing or no longer current."""
     with clear_errors():
         from dqe_assets.orchestration import runner
+        from dqe_assets.orchestration.instance import instance
         from dqe_assets.orchestration.settings import load_settings
 
         settings = load_settings()
-        with runner.instance() as current, progress_bars():
+        with instance(settings.concurrency) as current, progress_bars():
             runner.sync(settings, current)
             outcome = runner.materialize(settings, current, assets=assets or (), shards=shard or (), force=force)
         _stop_if_failed(outcome)
@@ -78,10 +82,11 @@ def status() -> None:
 
         from dqe_assets.core.partitions import registered_shards
         from dqe_assets.orchestration import graph, runner
+        from dqe_assets.orchestration.instance import instance
         from dqe_assets.orchestration.settings import load_settings
 
         settings = load_settings()
-        with runner.instance() as current:
+        with instance(settings.concurrency) as current:
             shards = registered_shards(current)
         table = Table("asset", "current", "stale", "missing", "failed", title=f"{len(shards)} shards")
         stale = False

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dqe_assets.cli.terminal import clear_errors, console, say_next
-from dqe_resources.store.storage import replace_file
+from dqe_resources.store import replace_file
 
 if TYPE_CHECKING:
     import pyarrow as pa

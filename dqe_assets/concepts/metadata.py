@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.concepts import plots as concept_plots
+from dqe_assets.concepts import plots
 from dqe_assets.concepts.corpus import frequencies
 from dqe_assets.concepts.plan import fitted_models
 from dqe_assets.concepts.tail import LIMITS, gini, share_under
+from dqe_assets.core.metadata import PREVIEW_ROWS, Markdown, Metadata, markdown_table, picture, preview, with_interval
 from dqe_assets.core.schema import IMAGE, ORIGINAL
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from dqe_assets.concepts.settings import CurriculumWeights
     from dqe_assets.core.work import Work
     from dqe_resources.taggers.protocol import Tagger
-
-from dqe_assets.core.metadata import PREVIEW_ROWS, Markdown, Metadata, markdown_table, picture, preview, with_interval
 
 
 def concept_hits(_: Work, table: pa.Table, tagger: Tagger, captions: CaptionSources, threshold: float) -> Metadata:
@@ -47,7 +46,7 @@ def concept_frequency(_: Work, table: pa.Table, captions: CaptionSources) -> Met
     ]
     pictures: Metadata = {
         f"recaptioned_{name}": picture(
-            concept_plots.recaptioned(counts[ORIGINAL], counts[name], name, captions.names),
+            plots.recaptioned(counts[ORIGINAL], counts[name], name, captions.names),
             f"samples that show each concept: original captions against {name}",
         )
         for name in captions.captioners
@@ -55,8 +54,8 @@ def concept_frequency(_: Work, table: pa.Table, captions: CaptionSources) -> Met
     return {
         "concepts": len(counts[ORIGINAL]),
         "tail": markdown_table(["item", "shown", "Gini", *(f"under {limit:,}" for limit in LIMITS)], rows),
-        "rank_frequency": picture(concept_plots.rank_frequency(counts), "rank and frequency of concepts"),
-        "hardly_shown": picture(concept_plots.tail_shares(counts), "share of concepts that few samples show"),
+        "rank_frequency": picture(plots.rank_frequency(counts), "rank and frequency of concepts"),
+        "hardly_shown": picture(plots.tail_shares(counts), "share of concepts that few samples show"),
         **pictures,
     }
 
@@ -82,7 +81,7 @@ def concept_performance(_: Work, table: pa.Table, source: str) -> Metadata:
         for row in table.to_pylist()
     ]
     pictures: Metadata = {
-        f"accuracy_{fitted.model}": picture(concept_plots.log_linear(fitted), f"{fitted.model}: accuracy by frequency")
+        f"accuracy_{fitted.model}": picture(plots.log_linear(fitted), f"{fitted.model}: accuracy by frequency")
         for fitted in fitted_models(table)
     }
     header = ["model", "concepts", "r", "p", "accuracy for each e-fold", "r of single concepts"]

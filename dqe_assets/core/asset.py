@@ -15,7 +15,7 @@ from dqe_assets.core.partitions import SHARDS, registered_shards
 from dqe_assets.core.resources import RUN_OPTIONS
 from dqe_assets.core.stage import Stage
 from dqe_assets.core.work import Check, CheckResult
-from dqe_resources.store.storage import StoredPartition
+from dqe_resources.store import StoredPartition
 
 OWNER = "team:data-quality"
 
@@ -43,15 +43,18 @@ def asset(
         automation: when Dagster makes it by itself.
     """
     with warnings.catch_warnings():
-        # Backfill policies are beta: what changes in them, the test of a backfill will say.
+        # Backfill policies and code references are beta: what changes in them, the tests will say.
         warnings.simplefilter("ignore", dg.BetaWarning)
-        backfill_policy = dg.BackfillPolicy.multi_run(shards_per_run) if stage.partitioned else None
+        return _asset(stage, shards_per_run, automation)
+
+
+def _asset(stage: Stage, shards_per_run: int, automation: dg.AutomationCondition[Any] | None) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=asset_key(stage.name),
         deps=[asset_key(name) for name in (*stage.inputs, *stage.unpartitioned_inputs)],
         partitions_def=SHARDS if stage.partitioned else None,
-        backfill_policy=backfill_policy,
+        backfill_policy=dg.BackfillPolicy.multi_run(shards_per_run) if stage.partitioned else None,
         automation_condition=automation,
         group_name=stage.group,
         kinds=set(stage.kinds),

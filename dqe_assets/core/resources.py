@@ -11,7 +11,7 @@ import dagster as dg
 from pydantic import Field, create_model
 
 from dqe_resources.configurable import Strict
-from dqe_resources.store.storage import Store
+from dqe_resources.store import Store
 
 RUN_OPTIONS = "run_options"
 """Key of the resource with what holds for one run."""

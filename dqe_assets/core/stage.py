@@ -29,7 +29,8 @@ from dqe_assets.core.work import (
     input_fingerprint,
 )
 from dqe_resources import progress
-from dqe_resources.store.storage import Stamp, StorageError, Store, StoredPartition, fingerprint
+from dqe_resources.fingerprint import fingerprint
+from dqe_resources.store import Stamp, StorageError, Store, StoredPartition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

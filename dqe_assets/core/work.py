@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from dqe_resources import progress
-from dqe_resources.store.checkpoint import Checkpoint
-from dqe_resources.store.storage import UNPARTITIONED, StorageError
+from dqe_resources.store import UNPARTITIONED, Checkpoint, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from dqe_resources.store.storage import Store
+    from dqe_resources.store import Store
 
 _FACTS = b"facts"
 

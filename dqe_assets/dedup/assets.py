@@ -20,7 +20,7 @@ from dqe_assets.dedup.pairs import find_pairs
 from dqe_assets.dedup.tables import CAPTION_DUPLICATES, DUPLICATE_CLUSTERS, DUPLICATE_PAIRS
 from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_resources.store.storage import fingerprint
+from dqe_resources.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

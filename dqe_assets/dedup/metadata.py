@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dqe_assets.core.metadata import Metadata, markdown_table, picture, valid_values
 from dqe_assets.dedup.plots import cluster_sizes, duplicate_thresholds
 from dqe_assets.ingest.planted import pair_similarity
 
 if TYPE_CHECKING:
     from dqe_assets.core.work import Work
     from dqe_assets.dedup.settings import PairRules
-
-from dqe_assets.core.metadata import Metadata, markdown_table, picture, valid_values
 
 
 def duplicate_pairs(_: Work, table: pa.Table, rules: PairRules) -> Metadata:

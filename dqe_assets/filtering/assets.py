@@ -31,7 +31,7 @@ from dqe_assets.filtering.subset import (
 from dqe_assets.filtering.tables import filter_masks_schema
 from dqe_resources.cache import data_directory
 from dqe_resources.parallel import ordered_map
-from dqe_resources.store.storage import Stamp
+from dqe_resources.store import Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

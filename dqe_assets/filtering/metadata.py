@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from dqe_assets.filtering import plots as filter_plots
+from dqe_assets.core.metadata import Markdown, Metadata, markdown_table, picture
+from dqe_assets.filtering import plots
 from dqe_resources.cache import data_directory
 
 if TYPE_CHECKING:
     from dqe_assets.core.work import Manifest, Work
-
-from dqe_assets.core.metadata import Markdown, Metadata, markdown_table, picture
 
 
 def filter_masks(_: Work, output: Manifest) -> Metadata:
@@ -28,8 +27,8 @@ def filter_masks(_: Work, output: Manifest) -> Metadata:
         "samples": samples,
         "filters": markdown_table(["filter", "expression", "kept", "share"], rows),
         "fitted": markdown_table(["filter", "with what was found in this pool", "kept"], fitted),
-        "overlap": picture(filter_plots.overlap_matrix(names, output.facts["both"]), "what two filters both keep"),
-        "funnel": picture(filter_plots.funnels(steps, samples), "what each step of each filter leaves"),
+        "overlap": picture(plots.overlap_matrix(names, output.facts["both"]), "what two filters both keep"),
+        "funnel": picture(plots.funnels(steps, samples), "what each step of each filter leaves"),
     }
 
 
@@ -42,7 +41,7 @@ def subset(_: Work, output: Manifest) -> Metadata:
         "subset": str(data_directory() / facts["path"]),
         "samples": output.rows,
         "expression": facts["expression"],
-        "funnel": picture(filter_plots.funnels([("subset", steps)], facts["samples"]), "what each step leaves"),
+        "funnel": picture(plots.funnels([("subset", steps)], facts["samples"]), "what each step leaves"),
         "pools": markdown_table(["pool", "samples", "kept", "share of the subset"], pools),
         "in_several_pools": facts["collisions"],
         "next": Markdown(f"`dqe reshard {PurePath(facts['path']).stem} --out shards`"),

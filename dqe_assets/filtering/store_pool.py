@@ -17,12 +17,12 @@ from dqe_assets.improve.tables import BEST_CAPTIONS
 from dqe_assets.ingest.outcomes import host_of
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.score.tables import CAPTION_SCORES, JOINT_EMBEDDINGS, MASKED_SIMILARITY
-from dqe_resources.store.storage import UNPARTITIONED
+from dqe_resources.store import UNPARTITIONED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from dqe_resources.store.storage import Store
+    from dqe_resources.store import Store
 
 STORE = "store"
 """How our own store is called where pools are named."""

@@ -18,7 +18,7 @@ from dqe_assets.core.work import Check, CheckResult, Work, with_facts
 from dqe_assets.improve import judging, metadata
 from dqe_assets.improve.tables import CAPTION_JUDGEMENTS
 from dqe_resources.captioners.judge import CRITERIA
-from dqe_resources.store.storage import StorageError
+from dqe_resources.store import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dqe_assets.caption.settings import CaptionSources
     from dqe_assets.improve.judging_settings import Judging
     from dqe_resources.captioners.judge import Judge
-    from dqe_resources.store.storage import Stamp
+    from dqe_resources.store import Stamp
 
 
 def caption_judgements_of(captions: CaptionSources, settings: Judging) -> Stage:

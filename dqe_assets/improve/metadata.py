@@ -9,18 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.improve import best_plots
-from dqe_assets.improve import judging_plots as judgement_plots
-from dqe_assets.improve.agreement import AGREEMENT_COLUMNS, MEASURES, agreement, means
-from dqe_assets.improve.refining_plots import similarity_before_and_after
-from dqe_assets.improve.refining_views import rounds_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dqe_assets.core.work import Work
-    from dqe_resources.captioners.judge import Judge
-
 from dqe_assets.core.metadata import (
     PREVIEW_ROWS,
     Markdown,
@@ -31,6 +19,16 @@ from dqe_assets.core.metadata import (
     value_counts,
     with_interval,
 )
+from dqe_assets.improve import best_plots, judging_plots
+from dqe_assets.improve.agreement import AGREEMENT_COLUMNS, MEASURES, agreement, means
+from dqe_assets.improve.refining_plots import similarity_before_and_after
+from dqe_assets.improve.refining_views import rounds_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dqe_assets.core.work import Work
+    from dqe_resources.captioners.judge import Judge
 
 
 def best_captions(_: Work, table: pa.Table) -> Metadata:
@@ -77,7 +75,7 @@ def caption_judgements(work: Work, table: pa.Table, judge: Judge) -> Metadata:
         "prompt_tokens": pc.sum(requests["prompt_tokens_first"]).as_py() or 0,
         "completion_tokens": pc.sum(requests["completion_tokens_first"]).as_py() or 0,
         "cost": None if cost is None else round(cost, 6),
-        "marks": picture(judgement_plots.marks_by_source(by_source), "mean marks of each caption source"),
+        "marks": picture(judging_plots.marks_by_source(by_source), "mean marks of each caption source"),
         "means": _judged_table(by_source, "caption_source"),
         "by_place": _judged_table(means(judged, "place"), "place"),
         "agreement": markdown_table(AGREEMENT_COLUMNS, [list(row.values()) for row in agreement(scored).to_pylist()]),

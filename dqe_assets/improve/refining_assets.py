@@ -17,7 +17,9 @@ from dqe_assets.core.schema import IMAGE, ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.stage import CAPTIONER_PREFIX, Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Work
 from dqe_assets.improve import metadata
-from dqe_assets.improve.refining import ANSWERS, CandidateAsker, Scores, refine, reusable, with_settings
+from dqe_assets.improve.refining import Scores, refine
+from dqe_assets.improve.refining_candidates import ANSWERS, CandidateAsker, reusable
+from dqe_assets.improve.refining_costs import with_settings
 from dqe_assets.improve.tables import REFINED_CAPTIONS
 from dqe_assets.score.alignment import similarities_with
 from dqe_resources.models.image_model import ImageModel

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from dqe_assets.core.work import StartOverError
 from dqe_assets.ingest.ledger import Ledger
 from dqe_assets.ingest.outcomes import OUTCOMES, host_of
-from dqe_resources.store.storage import StorageError, fingerprint
+from dqe_resources.fingerprint import fingerprint
+from dqe_resources.store import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from dqe_assets.ingest.fetch.shard import Canary, Steps, Wanted
     from dqe_assets.ingest.ledger import Key
     from dqe_assets.ingest.settings import IngestSettings
-    from dqe_resources.store.checkpoint import Checkpoint
+    from dqe_resources.store import Checkpoint
 
 _END = object()
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -14,14 +11,13 @@ import dagster as dg
 from dqe_assets.core.asset import asset
 from dqe_assets.core.partitions import registered_shards
 from dqe_assets.orchestration import graph
-from dqe_assets.orchestration.dead_runs import end_dead_runs, process_tags
+from dqe_assets.orchestration.dead_runs import process_tags
 from dqe_assets.orchestration.resources import dagster_resources
 from dqe_assets.orchestration.sensors import plan_sync
-from dqe_resources.cache import data_directory
 from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from dqe_assets.core.stage import Stage
     from dqe_assets.orchestration.sensors import SyncPlan
@@ -47,27 +43,6 @@ class Outcome:
     made: list[tuple[str, str | None]] = field(default_factory=list)
     current: int = 0
     failures: list[str] = field(default_factory=list)
-
-
-@contextmanager
-def instance() -> Iterator[dg.DagsterInstance]:
-    """The Dagster instance of the data folder (or of DAGSTER_HOME), whose dead runs are ended first.
-
-    Raises:
-        RunError: its folder cannot be written.
-    """
-    home = Path(os.environ.setdefault("DAGSTER_HOME", str(data_directory() / "dagster_home")))
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        configuration = home / "dagster.yaml"
-        if not configuration.exists():
-            configuration.write_text("telemetry:\n  enabled: false\n")
-        opened = dg.DagsterInstance.get()
-    except OSError as error:
-        raise RunError(f"{home}: cannot be written ({error.strerror or error}); allow writing there") from error
-    with opened as current:
-        end_dead_runs(current)
-        yield current
 
 
 def sync(settings: Settings, current: dg.DagsterInstance) -> SyncPlan:

@@ -54,8 +54,18 @@ def plan_sync(settings: Settings, instance: dg.DagsterInstance) -> SyncPlan:
 
 
 def automation(settings: Settings) -> dg.AutomationCondition[Any] | None:
-    """When Dagster makes an asset by itself: never, unless the settings say ``automation: eager``."""
-    return dg.AutomationCondition.eager() if settings.automation == "eager" else None
+    """When Dagster makes an asset by itself: never, unless the settings say ``automation: eager``.
+
+    Unlike Dagster's own ``eager``, it also makes what was missing before it was switched on. What fails is asked for
+    again once something that it is made of has changed.
+    """
+    if settings.automation == "off":
+        return None
+    condition: Any = dg.AutomationCondition
+    due = condition.newly_missing() | condition.any_deps_updated() | condition.code_version_changed()
+    from_the_start = condition.missing() & condition.initial_evaluation()
+    ready = ~condition.any_deps_missing() & ~condition.any_deps_in_progress() & ~condition.in_progress()
+    return (due.since_last_handled() | from_the_start) & ready
 
 
 def sensors(settings: Settings) -> list[dg.SensorDefinition]:

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from dqe_assets.caption.prompts import PromptError, prompt_of
 from dqe_assets.concepts.settings import ConceptSettings
-from dqe_assets.core import schema as schemas
+from dqe_assets.core.schema import IMAGE, ORIGINAL, REFINED
 from dqe_assets.dedup.settings import DuplicateRules
 from dqe_assets.filtering.settings import DEFAULT_FILTERS, DEFAULT_SUBSETS, FilterName, Subset, check_selection
 from dqe_assets.improve.best_settings import BestRule
@@ -32,7 +32,7 @@ from dqe_resources.models.text_detector import TextDetector
 from dqe_resources.scorers import AnyScorer
 from dqe_resources.scorers.label_space import LabelSpace
 from dqe_resources.sources import AnySource
-from dqe_resources.store.storage import Store
+from dqe_resources.store import Store
 from dqe_resources.vectors import AnyVectors
 from dqe_resources.vectors.embedded import EmbeddedQdrant
 from dqe_resources.vectors.server import ServerQdrant
@@ -109,10 +109,10 @@ class Settings(Strict):
                 raise PydanticCustomError(
                     "repeated", "{what}: the name '{name}' is there twice", {"what": what, "name": repeated[0]}
                 )
-        reserved = {schemas.ORIGINAL, schemas.IMAGE, schemas.REFINED} & set(self.captioner_names)
+        reserved = {ORIGINAL, IMAGE, REFINED} & set(self.captioner_names)
         if reserved:
             raise PydanticCustomError("reserved", "captioners: the name '{name}' is reserved", {"name": min(reserved)})
-        countable = [*self.caption_sources, schemas.IMAGE]
+        countable = [*self.caption_sources, IMAGE]
         if self.concepts.count_by not in countable:
             raise PydanticCustomError(
                 "count_by",
@@ -123,7 +123,7 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _best_is_chosen_from_what_there_is(self) -> Self:
-        allowed = [*self.caption_sources, *([schemas.REFINED] if self.refining else [])]
+        allowed = [*self.caption_sources, *([REFINED] if self.refining else [])]
         unknown = [name for name in self.best.sources or () if name not in allowed]
         if unknown:
             raise PydanticCustomError(
@@ -177,7 +177,7 @@ class Settings(Strict):
     @property
     def caption_sources(self) -> list[str]:
         """``original`` and the captioners' names."""
-        return [schemas.ORIGINAL, *self.captioner_names]
+        return [ORIGINAL, *self.captioner_names]
 
     @property
     def judged_by_their_own(self) -> frozenset[str]:
@@ -191,7 +191,7 @@ class Settings(Strict):
             self.refining is not None and self.refining.labels and self.image_model.backbone in self.scorer.backbones
         )
         if self.refining is not None and (tells or self.refining.captioner in shared):
-            shared.add(schemas.REFINED)
+            shared.add(REFINED)
         return frozenset(shared)
 
     def sharing_backbones(self, backbones: frozenset[str]) -> frozenset[str]:

@@ -13,8 +13,8 @@ from dqe_assets.publish import card
 from dqe_assets.publish.formats import Shards
 from dqe_assets.publish.output_folder import File, write_folder
 from dqe_assets.publish.selection import select
+from dqe_resources.fingerprint import fingerprint
 from dqe_resources.models.packages import package_version
-from dqe_resources.store.storage import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -17,7 +17,7 @@ from dqe_assets.report import metadata
 from dqe_assets.report.build_warehouse import MATERIALISATIONS, CaptionerInfo, WarehouseInputs, build_warehouse
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
 from dqe_resources.cache import data_directory
-from dqe_resources.store.storage import replace_file
+from dqe_resources.store import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from dqe_resources.scorers.protocol import Scorer
-    from dqe_resources.store.storage import Store
+    from dqe_resources.store import Store
     from dqe_resources.warehouse import Warehouse
 
 CORPUS_TABLES = (

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dqe_assets.caption.views import CAPTIONERS_REPORT
+from dqe_assets.core.metadata import Markdown, Metadata, markdown_table, picture
 from dqe_assets.filtering import plots as filter_plots
 
 if TYPE_CHECKING:
     from dqe_assets.core.work import Manifest, Work
     from dqe_resources.warehouse import Warehouse
-
-from dqe_assets.core.metadata import Markdown, Metadata, markdown_table, picture
 
 
 def warehouse(_: Work, output: Manifest, warehouse: Warehouse) -> Metadata:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dqe_assets.scaling import plots as scaling_plots
+from dqe_assets.core.metadata import Markdown, Metadata, markdown_cell, markdown_table, picture, with_interval
+from dqe_assets.scaling import plots
 from dqe_assets.scaling.recommend import amount, answer, fitted_pools
 from dqe_assets.scaling.tables import POOL_UTILITIES
 
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
     from dqe_assets.core.work import Work
     from dqe_assets.scaling.curves import Scaling
-
-from dqe_assets.core.metadata import Markdown, Metadata, markdown_cell, markdown_table, picture, with_interval
 
 
 def pool_utilities(_: Work, table: pa.Table, scaling: Scaling) -> Metadata:
@@ -26,8 +25,8 @@ def pool_utilities(_: Work, table: pa.Table, scaling: Scaling) -> Metadata:
     warnings = list(dict.fromkeys(text for text in table["warning"].to_pylist() if text))
     pictures: Metadata = {}
     for fitted in fitted_pools(table):
-        curves = picture(scaling_plots.fitted_curves(fitted), f"{fitted.metric}: measured errors and fitted curves")
-        decay = picture(scaling_plots.utility_by_epoch(fitted), f"{fitted.metric}: utility of each pool by epoch")
+        curves = picture(plots.fitted_curves(fitted), f"{fitted.metric}: measured errors and fitted curves")
+        decay = picture(plots.utility_by_epoch(fitted), f"{fitted.metric}: utility of each pool by epoch")
         pictures |= {f"curves_{fitted.metric}": curves, f"utility_{fitted.metric}": decay}
     return {
         "source": scaling.source,
@@ -58,7 +57,7 @@ def filter_recommendation(work: Work, table: pa.Table, scaling: Scaling) -> Meta
         words = [markdown_cell(line) for line in answer(fitted, budgets)]
         metadata[f"answer_{fitted.metric}"] = Markdown("\n".join(f"- {line}" for line in words))
         metadata[f"mixtures_{fitted.metric}"] = picture(
-            scaling_plots.mixtures_over_compute(fitted, budgets), f"{fitted.metric}: predicted error over compute"
+            plots.mixtures_over_compute(fitted, budgets), f"{fitted.metric}: predicted error over compute"
         )
     header = ["metric", "samples seen", "pools kept", "samples kept", "passes", "error", "best in resampled fits"]
     return metadata | {"predictions": markdown_table(header, rows)}

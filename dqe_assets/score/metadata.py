@@ -9,7 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.core import figures as plots
+from dqe_assets.core.figures import contact_sheet
+from dqe_assets.core.metadata import (
+    SHEET_IMAGES,
+    Metadata,
+    markdown_table,
+    percentage,
+    picture,
+    preview,
+    valid_values,
+    value_counts,
+)
 from dqe_assets.core.schema import ORIGINAL
 from dqe_assets.ingest.planted import text_figures
 from dqe_assets.score.masked_similarity import masked_sample
@@ -23,17 +33,6 @@ if TYPE_CHECKING:
     from dqe_assets.core.work import Work
     from dqe_resources.models.text_detector import TextDetector
     from dqe_resources.scorers.protocol import Scorer
-
-from dqe_assets.core.metadata import (
-    SHEET_IMAGES,
-    Metadata,
-    markdown_table,
-    percentage,
-    picture,
-    preview,
-    valid_values,
-    value_counts,
-)
 
 
 def joint_embeddings(_: Work, table: pa.Table, scorer: Scorer) -> Metadata:
@@ -206,7 +205,7 @@ def masked_similarity(work: Work, table: pa.Table, scorer: Scorer, text_detector
         for sample, found, score in zip(samples, regions, scores, strict=True):
             files += [sample["image"]["bytes"], masked_sample(sample, found, text_detector.fill)["image"]["bytes"]]
             notes += [f"as it is: {_rounded(score['similarity'])}", f"masked: {_rounded(score['masked_similarity'])}"]
-        metadata["images"] = picture(plots.contact_sheet(files, notes), "the images whose scores lose most, and masked")
+        metadata["images"] = picture(contact_sheet(files, notes), "the images whose scores lose most, and masked")
     metadata |= _planted_text(work)
     return metadata
 

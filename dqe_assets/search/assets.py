@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dqe_assets.caption.settings import CaptionSources
     from dqe_resources.scorers.protocol import Scorer
-    from dqe_resources.store.storage import Stamp
+    from dqe_resources.store import Stamp
     from dqe_resources.vectors.protocol import Collection, Vectors
 
 

@@ -15,7 +15,7 @@ from dqe_assets.orchestration import runner
 from dqe_assets.orchestration.resources import dagster_resources
 from dqe_assets.orchestration.settings import load_settings
 from dqe_resources.captioners import lmdeploy
-from dqe_resources.captioners.lmdeploy import Answer
+from dqe_resources.captioners.lmdeploy_requests import Answer
 from tests.caption_server import caption_of, jpeg
 from tests.resources.captioners.test_lmdeploy_captioner import Engine
 from tests.stages import stage_named

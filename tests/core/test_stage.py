@@ -19,7 +19,7 @@ from dqe_assets.orchestration import graph, runner
 from dqe_assets.orchestration.runner import RunError
 from dqe_assets.orchestration.settings import Settings, load_settings
 from dqe_assets.score.tables import CAPTION_SCORES
-from dqe_resources.store.storage import StorageError
+from dqe_resources.store import StorageError
 from tests.stages import checked, handed, stage_named
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from dqe_assets.dedup import assets
 from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration.settings import load_settings
-from dqe_resources.store.storage import Stamp
+from dqe_resources.store import Stamp
 from tests.stages import handed, stage_named
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from dqe_assets.orchestration.settings import SettingsError, load_settings
 from dqe_assets.score.tables import CAPTION_SCORES
 from dqe_resources.captioners.judge import CRITERIA
 from dqe_resources.captioners.protocol import CaptionerError
-from dqe_resources.store.storage import Stamp
+from dqe_resources.store import Stamp
 from tests.caption_server import CaptionServer, jpeg
 from tests.conftest import killed_run
 from tests.improve.judging import JudgeServer, answer_of, shown

@@ -17,19 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dqe_assets.caption.prompts import load_prompt
-from dqe_assets.improve.refining import (
-    ANSWERS,
-    Present,
-    Scores,
-    accept,
-    costs,
-    is_word_list,
-    reasons_for,
-    refine,
-    reusable,
-    veto,
-)
+from dqe_assets.improve.refining import Scores, refine
+from dqe_assets.improve.refining_candidates import ANSWERS, reusable
+from dqe_assets.improve.refining_costs import costs
 from dqe_assets.improve.refining_plots import similarity_by_round
+from dqe_assets.improve.refining_rules import Present, accept, is_word_list, reasons_for, veto
 from dqe_assets.improve.refining_settings import Refining
 from dqe_assets.improve.refining_views import rounds_of
 from dqe_assets.improve.tables import REFINED_CAPTIONS

@@ -24,8 +24,7 @@ from dqe_assets.ingest.outcomes import OUTCOMES, by_reason_and_host
 from dqe_assets.orchestration import runner
 from dqe_assets.orchestration.settings import load_settings
 from dqe_resources import progress
-from dqe_resources.store.checkpoint import Checkpoint
-from dqe_resources.store.storage import StorageError, Store
+from dqe_resources.store import Checkpoint, StorageError, Store
 from tests.hostile_server import HostileServer, photo
 from tests.ingest.fetching import SHARD, make, rows, table, write_list
 from tests.stages import output_of

@@ -14,7 +14,7 @@ from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.ingest.planted import FIGURES, auc, pair_similarity, planted_figures, text_figures
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.score.tables import CAPTION_SCORES, IMAGE_TEXT, MASKED_SIMILARITY
-from dqe_resources.store.storage import Store
+from dqe_resources.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path

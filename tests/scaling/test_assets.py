@@ -24,9 +24,9 @@ from dqe_assets.scaling import plots as scaling_plots
 from dqe_assets.scaling.assets import filter_recommendation, pool_utilities
 from dqe_assets.scaling.curves import EXAMPLE_FILE, read_measurements
 from dqe_assets.scaling.example import POOLS
+from dqe_assets.scaling.law import PARAMETERS
 from dqe_assets.scaling.recommend import amount, answer, fit_measurements, fitted_pools, parse_budgets, recommend
 from dqe_assets.scaling.tables import FILTER_RECOMMENDATION, POOL_UTILITIES
-from dqe_assets.scaling.utility import PARAMETERS
 
 if TYPE_CHECKING:
     from pathlib import Path
