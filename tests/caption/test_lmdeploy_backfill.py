@@ -12,6 +12,7 @@ import yaml
 from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
 from dqe_assets.core.asset import asset
 from dqe_assets.orchestration import runner
+from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.resources import dagster_resources
 from dqe_assets.orchestration.settings import load_settings
 from dqe_resources.captioners import lmdeploy
@@ -70,9 +71,9 @@ def backfill(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
 def test_one_load_serves_a_backfill_and_finished_captions_outlive_the_engine(loads):
     settings = load_settings()
     store = settings.opened_store
-    with runner.instance() as instance:
-        runner.sync(settings, instance)
-        assert runner.materialize(settings, instance, assets=["raw_samples"]).failures == []
+    with instance() as current:
+        runner.sync(settings, current)
+        assert runner.materialize(settings, current, assets=["raw_samples"]).failures == []
         first = backfill(instance)
         assert not first.success
         (failure,) = first.get_step_failure_events()

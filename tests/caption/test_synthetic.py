@@ -16,6 +16,7 @@ from dqe_assets.caption.prompts import load_prompt
 from dqe_assets.caption.synthetic import synthetic_captions
 from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
 from dqe_assets.orchestration import runner
+from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.settings import load_settings
 from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import Caption, Captioner, CaptionerError, Sample
@@ -162,9 +163,9 @@ def test_a_shard_that_failed_its_check_is_asked_again_for_what_failed(stripes: P
 def test_a_run_of_dagster_ends_with_the_captioners_error(stripes: Path) -> None:
     configure(stripes, {"kind": "openai", "name": "vlm", "url": "http://127.0.0.1:9", "model": "m", "start_seconds": 0})
     settings = load_settings()
-    with runner.instance() as instance:
-        runner.sync(settings, instance)
-        outcome = runner.materialize(settings, instance, assets=[ASSET])
+    with instance() as current:
+        runner.sync(settings, current)
+        outcome = runner.materialize(settings, current, assets=[ASSET])
     assert len(outcome.failures) == 1
     assert "127.0.0.1:9: no server answered within 0 s" in outcome.failures[0]
     assert "0 of 60 captions are finished and kept" in outcome.failures[0]

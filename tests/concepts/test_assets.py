@@ -23,6 +23,7 @@ from dqe_assets.concepts.tables import CONCEPT_PERFORMANCE, CONCEPT_PLAN
 from dqe_assets.concepts.tail import gini, share_under
 from dqe_assets.core.measurements import EXAMPLE_SOURCE, MeasurementsError
 from dqe_assets.orchestration import runner
+from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.settings import Settings, SettingsError, load_settings
 from tests.conftest import dqe
 from tests.stages import table_of
@@ -203,7 +204,7 @@ def test_before_anything_is_made_the_command_says_what_to_do(data: Path) -> None
 
 def test_settings_and_measurements_make_stale_what_they_change(data: Path) -> None:
     write_settings(data, {})
-    with runner.instance() as current:
+    with instance() as current:
         settings = load_settings({})
         assert runner.materialize(settings, current, assets=["concept_performance"]).failures == []
         performance = next(s for s in _stages(settings) if s.name == "concept_performance")
@@ -240,7 +241,7 @@ def test_real_captions_run_through_the_platform(data: Path, sbu: Path) -> None:
     )
     settings = load_settings({})
     names = ["raw_samples", "image_features", "concept_hits", "concept_frequency", "misalignment"]
-    with runner.instance() as current:
+    with instance() as current:
         runner.sync(settings, current)
         assert runner.materialize(settings, current, assets=names).failures == []
     table = table_of(settings, "concept_frequency")

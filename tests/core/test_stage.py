@@ -16,6 +16,7 @@ from PIL import Image
 
 from dqe_assets.core.work import Manifest, Work
 from dqe_assets.orchestration import graph, runner
+from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.runner import RunError
 from dqe_assets.orchestration.settings import Settings, load_settings
 from dqe_assets.score.tables import CAPTION_SCORES
@@ -235,9 +236,9 @@ def folder(data: Path) -> Path:
 
 def materialized(**options: object) -> runner.Outcome:
     settings = load_settings()
-    with runner.instance() as instance:
-        runner.sync(settings, instance)
-        return runner.materialize(settings, instance, **options)  # type: ignore[arg-type]
+    with instance() as current:
+        runner.sync(settings, current)
+        return runner.materialize(settings, current, **options)  # type: ignore[arg-type]
 
 
 def test_a_failing_blocking_check_stops_what_is_downstream_and_is_mended_by_running_again(folder: Path) -> None:

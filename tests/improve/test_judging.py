@@ -21,6 +21,7 @@ from dqe_assets.improve.judging import Question, draw, load_rubric, mean_similar
 from dqe_assets.improve.tables import CAPTION_JUDGEMENTS
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration import graph, runner
+from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.settings import SettingsError, load_settings
 from dqe_assets.score.tables import CAPTION_SCORES
 from dqe_resources.captioners.judge import CRITERIA
@@ -395,9 +396,9 @@ def test_it_is_there_only_if_a_judge_is_configured_and_dagster_runs_it(stripes: 
     with JudgeServer() as server:
         configure(stripes, server.url, per_shard=3)
         settings = load_settings()
-        with runner.instance() as instance:
-            runner.sync(settings, instance)
-            outcome = runner.materialize(settings, instance, assets=[ASSET])
+        with instance() as current:
+            runner.sync(settings, current)
+            outcome = runner.materialize(settings, current, assets=[ASSET])
     assert outcome.failures == []
     assert len(rows()) == 9
     configuration = yaml.safe_load((stripes / "dqe.yaml").read_text())

@@ -22,6 +22,7 @@ from dqe_assets.ingest.fetch.shard import CanaryError
 from dqe_assets.ingest.ledger import Ledger
 from dqe_assets.ingest.outcomes import OUTCOMES, by_reason_and_host
 from dqe_assets.orchestration import runner
+from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.settings import load_settings
 from dqe_resources import progress
 from dqe_resources.store import Checkpoint, StorageError, Store
@@ -400,9 +401,9 @@ def test_the_command_says_why_and_what_to_do(server: HostileServer, folder: Path
     settings = yaml.safe_load((folder / "dqe.yaml").read_text())
     settings["sources"][0]["min_success_rate"] = 0.5
     change(folder, sources=settings["sources"])
-    with runner.instance() as instance:
-        runner.sync(load_settings(), instance)
-        outcome = runner.materialize(load_settings(), instance, assets=["raw_samples"])
+    with instance() as current:
+        runner.sync(load_settings(), current)
+        outcome = runner.materialize(load_settings(), current, assets=["raw_samples"])
     assert len(outcome.failures) == 1
     assert "of its first 10 rows 0 have an image" in outcome.failures[0]
     assert "http_404 10 (127.0.0.2 10)" in outcome.failures[0]

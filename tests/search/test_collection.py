@@ -10,6 +10,7 @@ import pytest
 
 from dqe_assets.core.work import Manifest
 from dqe_assets.orchestration import runner
+from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.settings import load_settings
 from dqe_assets.search.query import collection_vectors
 from tests.conftest import environment
@@ -54,8 +55,8 @@ def states(settings: Settings) -> list[str]:
 
 
 def materialize(settings: Settings) -> list[tuple[str, str | None]]:
-    with runner.instance() as instance:
-        outcome = runner.materialize(settings, instance, assets=["caption_collection"])
+    with instance() as current:
+        outcome = runner.materialize(settings, current, assets=["caption_collection"])
     assert outcome.failures == []
     return outcome.made
 
