@@ -217,8 +217,8 @@ def expect_entry(page: Page, key: str, value: str) -> None:
 def test_what_the_command_line_made_is_shown(ui: Dagster, page: Page) -> None:
     show(page, "raw_samples", SHARDS[0])
     page.get_by_text("Materialized", exact=True).wait_for()
-    expect_entry(page, "dagster/row_count", str(SHARD_SIZE))
-    expect_entry(page, "path", "raw_samples/photos-00000.parquet")
+    expect_entry(page, "dagster/partition_row_count", str(SHARD_SIZE))
+    expect_entry(page, "dagster/uri", "raw_samples/photos-00000.parquet")
     expect_entry(page, "reused", "false")
     show(page, "warehouse")
     expect_entry(page, "samples", str(SHARD_SIZE))
