@@ -17,7 +17,7 @@ from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.dead_runs import end_dead_runs, process_tags
 from dqe_assets.orchestration.sensors import plan_sync
 from dqe_resources.cache import data_directory
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import DataQualityError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -93,13 +93,13 @@ def materialize(
         force: make again what is current.
 
     Raises:
-        RunError: there is no such asset or shard.
+        UsageError: there is no such asset or shard.
     """
     selected = _selected(settings, assets)
     registered = registered_shards(current)
     unknown = sorted(set(shards) - set(registered))
     if unknown:
-        raise RunError(f"no shard {unknown[0]}; there are: {_listed(registered)}")
+        raise UsageError(f"no shard {unknown[0]}; there are: {_listed(registered)}")
     settings.opened_store.sweep()
     outcome = Outcome()
     partitioned = [stage for stage in selected if stage.partitioned]
@@ -175,7 +175,7 @@ def _selected(settings: Settings, assets: Sequence[str]) -> list[Stage]:
     names = [stage.name for stage in every]
     unknown = sorted(set(assets) - set(names))
     if unknown:
-        raise RunError(f"no asset {unknown[0]}; there are: {', '.join(names)}")
+        raise UsageError(f"no asset {unknown[0]}; there are: {', '.join(names)}")
     return [stage for stage in every if not assets or stage.name in assets]
 
 

@@ -122,11 +122,19 @@ class WarehouseInputs:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One table of the quality report."""
+    """A table for people.
+
+    Attributes:
+        title: its heading.
+        description: what it says.
+        table: its rows.
+        upright: whether a row is shown as a field in each line, those that are null left out.
+    """
 
     title: str
     description: str
     table: pa.Table
+    upright: bool = False
 
 
 _UID = columns(RAW_SAMPLES, uid="VARCHAR")

@@ -38,6 +38,17 @@ class HfSource(Source):
     format: the hub keeps a copy of most in Parquet, at the revision ``refs/convert/parquet``.
 
     Rows are named as with ``parquet``, or as with ``urls`` where there is no image column.
+
+    Attributes:
+        path: Local folder: written by ``save_to_disk``, or a clone of a repository.
+        repository: Repository on the hub, owner/name, in place of path.
+        revision: Branch, tag or commit of the repository.
+        configuration: Configuration (subset) of the dataset; by default its default one.
+        split: Split of the dataset.
+        image_column: Column of the image. Give this, url_column, or both.
+        url_column: Column of the image's URL.
+        caption_column: Column of the caption.
+        key_column: Column that names a row for good; by default a row is named by its content.
     """
 
     kind: ClassVar[str] = "hf"

@@ -26,21 +26,26 @@ class UrlsSource(Source):
     a Parquet file in data/cache; from then on each shard is read for itself, and a file that was only added to, or
     written anew with the same rows, leaves the shards that are done as they are. A line that cannot be read is a row
     with that reason.
+
+    Attributes:
+        path: A file, a folder, or a pattern such as lists/*.csv.gz.
+        url_column: Column of the image's URL.
+        caption_column: Column of the caption.
+        key_column: Column that names a row for good; by default a row is named by its URL and caption.
+        metadata_columns: Further columns to keep, as ``source_metadata``.
+        column_names: Names of the columns, for CSV and TSV files whose first line is already a row (Conceptual
+            Captions).
+        quoted: Whether fields can stand in double quotes. By default they can in CSV and cannot in TSV.
     """
 
     kind: ClassVar[str] = "urls"
     path: FilesPath
-    """A file, a folder or a pattern."""
     url_column: str = "url"
     caption_column: str = "caption"
     key_column: str | None = None
-    """A column that names a row for good; by default a row is named by its URL and caption."""
     metadata_columns: tuple[str, ...] = ()
-    """Columns to keep as ``source_metadata``."""
     column_names: tuple[str, ...] | None = None
-    """Names of the columns, for CSV and TSV files whose first line is a row (Conceptual Captions)."""
     quoted: bool | None = None
-    """Whether fields can stand in double quotes; by default in CSV they can and in TSV not."""
 
     def shards(self, first: int = 0) -> Iterator[Shard]:
         """As ``Source.shards``."""
