@@ -9,6 +9,7 @@ import typer
 from dqe_assets.cli.concepts import concepts
 from dqe_assets.cli.engine import engine
 from dqe_assets.cli.filter import filter_pool, reshard
+from dqe_assets.cli.init import init
 from dqe_assets.cli.materialize import demo, materialize, status, sync
 from dqe_assets.cli.publish import publish
 from dqe_assets.cli.recommend import recommend
@@ -47,7 +48,21 @@ def main(
     """Options of ``dqe`` itself."""
 
 
-for _command in (demo, sync, materialize, status, report, sql, search, get, explain, gallery, recommend, concepts):
+for _command in (
+    demo,
+    init,
+    sync,
+    materialize,
+    status,
+    report,
+    sql,
+    search,
+    get,
+    explain,
+    gallery,
+    recommend,
+    concepts,
+):
     app.command()(_command)
 app.command("filter")(filter_pool)
 app.command()(reshard)

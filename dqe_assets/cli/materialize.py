@@ -20,6 +20,7 @@ from dqe_assets.cli.terminal import (
     print_table,
     progress_bars,
     say_next,
+    ui_command,
 )
 
 if TYPE_CHECKING:
@@ -37,15 +38,23 @@ STATES = ("current", "stale", "missing", "failed")
 
 
 def demo() -> None:
-    """Take the embedded sample through every stage and print its quality report."""
-    with clear_errors():
-        from dqe_assets.orchestration import runner
-        from dqe_assets.orchestration.settings import load_settings
+    """Take the embedded sample through every stage and print its quality report.
 
+    Where there is no dqe.yaml yet, the one that comes with the platform is written first.
+    """
+    with clear_errors():
+        from dqe_assets.cli.data_folder import default_settings, write_settings
+        from dqe_assets.orchestration import runner
+        from dqe_assets.orchestration.settings import configuration_path, load_settings
+        from dqe_resources.sources.sample_images import require_packages
+
+        if not configuration_path().exists():
+            write_settings(configuration_path(), default_settings())
         settings = load_settings()
         samples = [source for source in settings.sources if source.kind == "sample"]
         if not samples:
-            fail("data/dqe.yaml lists no source of kind sample; add: - kind: sample")
+            fail(f"{configuration_path()} lists no source of kind sample; add: - kind: sample")
+        require_packages()
         with runner.instance() as current, progress_bars():
             runner.sync(settings, current)
             shards = [source.key(shard.index) for source in samples for shard in source.shards()]
@@ -53,7 +62,7 @@ def demo() -> None:
         _stop_if_failed(outcome)
         print_report(settings)
         _print_outcome(outcome)
-        say_next("make ui", "dqe gallery", 'dqe search "a cat"', 'dqe sql "SELECT * FROM worst_captions LIMIT 10"')
+        say_next(ui_command(), "dqe gallery", 'dqe search "a cat"', 'dqe sql "SELECT * FROM worst_captions LIMIT 10"')
 
 
 def sync() -> None:

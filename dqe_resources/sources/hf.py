@@ -84,7 +84,7 @@ class HfSource(Source):
         return self._tables().rows(index * self.shard_size, self.shard_size)
 
     def _tables(self) -> ImageTables | Listing:
-        parts = self._parts()
+        parts = self.parts()
         if self.image_column is not None:
             return ImageTables(
                 self.name, parts, self.image_column, self.caption_column, self.url_column, self.key_column
@@ -95,7 +95,12 @@ class HfSource(Source):
             check_columns(part, dict.fromkeys((columns.url, columns.caption), is_text), "text")
         return Listing(self.name, parts, columns)
 
-    def _parts(self) -> Sequence[Part]:
+    def parts(self) -> Sequence[Part]:
+        """The tables of the split.
+
+        Raises:
+            SourceError: they cannot be found, or are no Parquet files.
+        """
         if self.path is None:
             return _hub_parts(self.repository or "", self.revision, self.configuration, self.split)
         if (self.path / "dataset_dict.json").is_file():

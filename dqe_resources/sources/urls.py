@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from dqe_resources.sources.rows import SourceRow
 
-_TEXT_SUFFIXES = tuple(f"{kind}{end}" for kind in (".csv", ".tsv", ".jsonl", ".ndjson") for end in ("", *COMPRESSIONS))
-SUFFIXES = (".parquet", *_TEXT_SUFFIXES)
+TEXT_SUFFIXES = tuple(f"{kind}{end}" for kind in (".csv", ".tsv", ".jsonl", ".ndjson") for end in ("", *COMPRESSIONS))
+SUFFIXES = (".parquet", *TEXT_SUFFIXES)
 
 
 class UrlsSource(Source):
@@ -76,7 +76,7 @@ class UrlsSource(Source):
         return written_list(self.name, name, state, lambda: self._text_rows(path, columns))
 
     def _text_rows(self, path: Path, columns: Columns) -> Iterator[ListRow]:
-        kind = next(end for end in _TEXT_SUFFIXES if path.name.lower().endswith(end))
+        kind = next(end for end in TEXT_SUFFIXES if path.name.lower().endswith(end))
         if kind.startswith((".jsonl", ".ndjson")):
             return jsonl_rows(path, columns)
         is_csv = kind.startswith(".csv")

