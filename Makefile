@@ -12,7 +12,7 @@ demo: $(VENV)/.demo
 	@$(BIN)/dqe demo
 
 ui: $(VENV)/.demo
-	@DAGSTER_HOME="$(CURDIR)/data/dagster_home" $(BIN)/dagster dev --workspace workspace.yaml
+	@$(BIN)/dqe ui
 
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
@@ -21,6 +21,7 @@ lint: $(VENV)/.lint
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@PYTHONPATH=. $(BIN)/lint-imports --no-logo
 
 $(VENV)/.demo: $(INPUTS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -44,8 +44,7 @@ from dqe_assets.core.schema import IMAGE_TYPE
 from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import Sample
 from dqe_resources.sources.sample_images import BROKEN, sample_rows
-from dqe_resources.store.checkpoint import Checkpoint
-from dqe_resources.store.storage import Store
+from dqe_resources.store import Checkpoint, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -40,7 +40,7 @@ from benchmarks.common import data_folder, publish
 from benchmarks.random_vlm import SHAPES
 from dqe_assets.caption.prompts import prompt_of
 from dqe_resources.captioners import served_process as engine
-from dqe_resources.captioners.lmdeploy import LmdeployCaptioner, captions, load
+from dqe_resources.captioners.lmdeploy import LmdeployCaptioner, load
 from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import Caption, Sample, VisionCaptioner
 from dqe_resources.captioners.served_engine import ServedEngine
@@ -174,7 +174,9 @@ def in_process(shape: str, settings: LmdeployCaptioner, samples: list[Sample], w
     loaded = load(settings)
     seconds = time.perf_counter() - started
     try:
-        ours = measure(lambda some: [c for _, c in captions(iter(some), loaded, settings)], samples, warm_up, our_cpu)
+        ours = measure(
+            lambda some: [c for _, c in settings.caption_with(loaded, iter(some))], samples, warm_up, our_cpu
+        )
         alone = measure(lambda some: _alone(loaded.pipeline, settings, some), samples, warm_up, None)
     finally:
         loaded.close()

@@ -18,7 +18,7 @@ from typing import Any
 
 import uvloop
 
-from dqe_resources.sources.sample_images.photos import PHOTOS, base_image
+from dqe_resources.sources.sample_images.photos import PHOTOS
 
 ADDRESS = "127.0.0.1"
 
@@ -27,7 +27,7 @@ _JPEG = b"\xff\xd8"
 
 def photos() -> list[bytes]:
     """The sample's photos that are JPEG files, of at most 640 pixels a side: about as large as those of SBU."""
-    return [data for data in map(base_image, PHOTOS) if data.startswith(_JPEG)]
+    return [data for photo in PHOTOS.values() if (data := photo.base_image()).startswith(_JPEG)]
 
 
 class Statistics:

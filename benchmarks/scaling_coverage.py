@@ -13,7 +13,8 @@ import time
 import numpy as np
 
 from benchmarks.common import publish
-from dqe_assets.scaling.utility import PARAMETERS, PoolUtility, fit_pools, predict_error
+from dqe_assets.scaling.fitting import fit_pools
+from dqe_assets.scaling.law import PARAMETERS, PoolUtility, predict_error
 
 NOISE = 0.01
 SIZE = 12_800_000

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.common import publish
-from dqe_assets.scaling.utility import PoolUtility, fit_pool, mixture_errors, predict_error
+from dqe_assets.scaling.fitting import fit_pool
+from dqe_assets.scaling.law import PoolUtility, mixture_errors, predict_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dqe_assets.scaling.utility import Array
+    from dqe_assets.scaling.law import Array
 
 SIZE = 12_800_000
 SEEN = np.array([0.125, 0.25, 0.5, 1, 2, 3, 4, 6, 8, 10]) * SIZE

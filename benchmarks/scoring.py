@@ -30,13 +30,15 @@ from benchmarks.common import data_folder, publish
 from dqe_assets.core.schema import IMAGE_TYPE
 from dqe_assets.score.alignment import caption_scores, joint_embeddings
 from dqe_assets.score.assets import ROWS_AT_ONCE
-from dqe_resources.models.open_clip_models import OpenClipNetwork, import_open_clip
+from dqe_resources.models.open_clip_loading import import_open_clip
 from dqe_resources.scorers.open_clip import OpenClipScorer
 from dqe_resources.sources.sample_images import BROKEN, sample_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from dqe_resources.models.open_clip_network import OpenClipNetwork
 
 MODEL, BATCH = "ViT-B-32", 32
 SYNTHETIC = (

@@ -36,7 +36,7 @@ from dqe_resources.models.text_encoders.protocol import TextEmbeddings
 from dqe_resources.scorers.label_space import LabelSpace
 from dqe_resources.scorers.protocol import Scorer
 from dqe_resources.sources.sample_images import LETTERED, photos
-from dqe_resources.sources.sample_images.photos import base_image
+from dqe_resources.sources.sample_images.photos import PHOTOS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -55,7 +55,7 @@ DIMENSION, TEMPERATURE = 64, 0.05
 
 def varied(key: str, chance: random.Random) -> Image.Image:
     """A part of a photo, in other light."""
-    photo = images.decode(base_image(key))
+    photo = images.decode(PHOTOS[key].base_image())
     width, height = (round(side * chance.uniform(0.7, 1)) for side in photo.size)
     left, top = chance.randint(0, photo.width - width), chance.randint(0, photo.height - height)
     part = photo.resize(SIZE, Image.Resampling.BILINEAR, (left, top, left + width, top + height))
@@ -227,7 +227,7 @@ def masking() -> None:
 
 def detection() -> None:
     """What text is found at each size of the picture, and the processor's time for it."""
-    chosen = [images.decode(base_image(key)) for key in KEYS]
+    chosen = [images.decode(PHOTOS[key].base_image()) for key in KEYS]
     chosen = [image for image in chosen if max(image.size) >= 512]
     figures = []
     for side in SIDES:

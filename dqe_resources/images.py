@@ -63,10 +63,8 @@ def inspect(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageInfo:
         raise ImageError("empty", "the file has no bytes")
     if len(data) > max_bytes:
         raise ImageError("too_large", f"{len(data):,} bytes, at most {max_bytes:,} are allowed")
-    with opened(data) as image:
+    with opened(data, max_pixels) as image:
         width, height = image.size
-        if width * height > max_pixels:
-            raise ImageError("bomb", f"{width} x {height} pixels, at most {max_pixels:,} are allowed")
         orientation = _orientation(image)
         # A JPEG is read to its end at an eighth of its size too, for a fraction of the time.
         image.draft("L", (max(width // 8, 1), max(height // 8, 1)))
@@ -76,18 +74,19 @@ def inspect(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageInfo:
         return ImageInfo("jpeg" if image.format == "MPO" else str(image.format).lower(), width, height, orientation)
 
 
-def decode(data: bytes, longest_side: int | None = None) -> Image.Image:
+def decode(data: bytes, longest_side: int | None = None, max_pixels: int | None = None) -> Image.Image:
     """The image upright, in RGB, transparency on white; the first frame of an animation.
 
     Args:
         data: the image file.
         longest_side: what is wanted of it, in pixels: a JPEG may be decoded at a half, a quarter or an eighth of its
             size, in a fraction of the time, but no smaller than this. By default all of it.
+        max_pixels: pixels that it may have; None where it was looked at before.
 
     Raises:
-        ImageError: the bytes give no image.
+        ImageError: the bytes give no image, or one that is larger than allowed, which is then not decoded.
     """
-    with opened(data) as image:
+    with opened(data, max_pixels) as image:
         if longest_side is not None:
             scale = min(longest_side / max(image.size), 1)
             image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
@@ -113,15 +112,19 @@ def has_transparency(image: Image.Image) -> bool:
 
 
 @contextmanager
-def opened(data: bytes) -> Iterator[Image.Image]:
+def opened(data: bytes, max_pixels: int | None = None) -> Iterator[Image.Image]:
     """An image file with its header read.
 
+    Args:
+        data: the image file.
+        max_pixels: pixels that it may have; None where it was looked at before.
+
     Raises:
-        ImageError: it is none, or whatever Pillow raises while it is used.
+        ImageError: it is none, larger than allowed, or whatever Pillow raises while it is used.
     """
     try:
         with warnings.catch_warnings():
-            # The limit on pixels is checked by the caller, before anything is decoded.
+            # The limit is our own, and checked before anything is decoded.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
@@ -132,6 +135,8 @@ def opened(data: bytes) -> Iterator[Image.Image]:
         # Pillow's plugins raise errors of many kinds on hostile headers, and each of them is this row's outcome.
         raise ImageError("damaged", f"{type(error).__name__}: {error}") from error
     with image:
+        if max_pixels is not None and image.width * image.height > max_pixels:
+            raise ImageError("bomb", f"{image.width} x {image.height} pixels, at most {max_pixels:,} are allowed")
         try:
             yield image
         except ImageError:

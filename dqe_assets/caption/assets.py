@@ -14,11 +14,12 @@ from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
 from dqe_assets.core.checks import complete, covered, unique
 from dqe_assets.core.schema import SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.stage import CAPTIONER_PREFIX, Stage, stage
-from dqe_assets.orchestration.tables import schema_of
 from dqe_resources.captioners.protocol import VisionCaptioner
-from dqe_resources.store.storage import StorageError
+from dqe_resources.store import StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dqe_assets.core.work import Work
     from dqe_resources.captioners.protocol import Captioner
 
@@ -26,8 +27,8 @@ ROWS_AT_ONCE = 16
 """Rows of an input that are read at once, beside the row group that they are in."""
 
 
-def captions_of(captioner: Captioner) -> Stage:
-    """The asset ``synthetic_captions/<name>``."""
+def captions_of(captioner: Captioner, captioners: Sequence[Captioner]) -> Stage:
+    """The asset ``synthetic_captions/<name>`` of one of these captioners."""
 
     def prompt_hash(_: Work) -> str | None:
         prompt = prompt_of(captioner)
@@ -35,13 +36,13 @@ def captions_of(captioner: Captioner) -> Stage:
 
     @stage(
         name=f"{SYNTHETIC_CAPTIONS_PREFIX}{captioner.name}",
-        group="captions",
         kinds={"parquet", captioner.kind},
         code_version="2",
+        schema=SYNTHETIC_CAPTIONS,
         inputs=dict.fromkeys(("raw_samples", captioner.asset)),
         resources={"captioner": f"{CAPTIONER_PREFIX}{captioner.name}"},
         checks=[unique("uid"), complete(), covered(["caption"], "a caption", minimum=captioner.min_coverage)],
-        metadata=metadata.synthetic_captions,
+        metadata=metadata.synthetic_captions_of(captioners),
         pool=captioner.pool,
         signature=prompt_hash,
     )
@@ -52,11 +53,10 @@ def captions_of(captioner: Captioner) -> Stage:
         goes on with the captions that are missing.
         """
         raw = work.read("raw_samples", ["uid", "status"])
-        schema = schema_of(captioner.asset)
         return synthetic_captions(
             raw["uid"].combine_chunks(),
             raw["status"].to_numpy() == "ok",
-            work.store.batches(captioner.asset, work.partition, schema, captioner.columns, ROWS_AT_ONCE),
+            work.batches(captioner.asset, captioner.columns, ROWS_AT_ONCE),
             captioner,
             prompt=prompt_of(captioner),
             known=known_rows(work, SYNTHETIC_CAPTIONS) if isinstance(captioner, VisionCaptioner) else None,

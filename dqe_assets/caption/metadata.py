@@ -11,20 +11,30 @@ import pyarrow.compute as pc
 from dqe_assets.caption.accounting import account
 from dqe_assets.caption.flags import FLAGS
 from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
+from dqe_assets.core.metadata import PREVIEW_ROWS, Metadata, markdown_table, preview, value_counts
 from dqe_assets.core.schema import SYNTHETIC_CAPTIONS_PREFIX
-from dqe_resources.store.storage import StorageError
+from dqe_resources.store import StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from dqe_assets.core.work import Work
+    from dqe_resources.captioners.protocol import Captioner
 
-from dqe_assets.core.metadata import PREVIEW_ROWS, Metadata, markdown_table, preview, value_counts
+
+def synthetic_captions_of(captioners: Sequence[Captioner]) -> Callable[[Work, pa.Table, Captioner], Metadata]:
+    """What is shown of captions, beside what is stored of these captioners."""
+
+    def synthetic_captions(work: Work, table: pa.Table, captioner: Captioner) -> Metadata:
+        return {**_one(table, captioner), "captioners": markdown_table(*_captioners_beside(work, captioners))}
+
+    return synthetic_captions
 
 
-def synthetic_captions(work: Work, table: pa.Table) -> Metadata:
-    """How each caption ended, what is wrong with some, what they took, the other captioners beside, a preview."""
+def _one(table: pa.Table, captioner: Captioner) -> Metadata:
+    """How each caption ended, what is wrong with some, what they took, a preview."""
     words = [len(caption.split()) for caption in table["caption"].to_pylist() if caption]
     taken = account(table)
-    captioner = next(one for one in work.settings.captioners if work.asset.endswith(f"/{one.name}"))
     cost = taken.cost(captioner.price_per_hour)
     return {
         "captions": len(words),
@@ -42,16 +52,15 @@ def synthetic_captions(work: Work, table: pa.Table) -> Metadata:
         "errors": markdown_table(
             ["error", "samples"], list(value_counts(table["error"].drop_null()).items())[:PREVIEW_ROWS]
         ),
-        "captioners": markdown_table(*_captioners_beside(work)),
         "preview": preview(table.filter(pc.is_valid(table["caption"])), ["caption", "finish_reason", "flags"]),
     }
 
 
-def _captioners_beside(work: Work) -> tuple[list[str], list[list[Any]]]:
+def _captioners_beside(work: Work, captioners: Sequence[Captioner]) -> tuple[list[str], list[list[Any]]]:
     """What is stored of every captioner for the same shard; how well their captions fit is measured later."""
     rows = []
     columns = ["caption", "finish_reason", "flags", "prompt_tokens", "completion_tokens", "seconds", "finished_at"]
-    for captioner in work.settings.captioners:
+    for captioner in captioners:
         asset = f"{SYNTHETIC_CAPTIONS_PREFIX}{captioner.name}"
         try:
             taken = account(work.store.read(asset, work.partition, SYNTHETIC_CAPTIONS, columns))

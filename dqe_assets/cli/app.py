@@ -16,6 +16,7 @@ from dqe_assets.cli.recommend import recommend
 from dqe_assets.cli.report import explain, gallery, get, report, sql
 from dqe_assets.cli.schema import schema
 from dqe_assets.cli.search import search
+from dqe_assets.cli.ui import ui
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 something failed, or is not there yet; 2 the command line or dqe.yaml is wrong; "
@@ -54,6 +55,7 @@ for _command in (
     sync,
     materialize,
     status,
+    ui,
     report,
     sql,
     search,

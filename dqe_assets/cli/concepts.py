@@ -162,7 +162,7 @@ def _write_page(
     """The examples with their pictures and all their captions, as cards of the gallery."""
     from dqe_assets.report.assets import stored_images
     from dqe_assets.report.gallery import GalleryInputs, render_samples
-    from dqe_resources.store.storage import replace_file
+    from dqe_resources.store import replace_file
 
     sections = [
         (f"{answer.concept}: {kind}", description, table["uid"].to_pylist())

@@ -51,7 +51,7 @@ def source_lines(source: Source, settings: dict[str, Any]) -> str:
 def write_settings(path: Path, text: str) -> None:
     """Write dqe.yaml, and the schema that its first line names beside it, and say so."""
     from dqe_assets.cli.settings_schema import SCHEMA_FILE, settings_schema_text
-    from dqe_resources.store.storage import replace_file
+    from dqe_resources.store import replace_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path.with_name(SCHEMA_FILE), lambda target: target.write(settings_schema_text().encode()))

@@ -130,12 +130,12 @@ def _store_pool(settings: Settings | None) -> StorePool | None:
 def _finished_shards(settings: Settings) -> tuple[str, ...]:
     from dqe_assets.core.partitions import registered_shards
     from dqe_assets.filtering.assets import MASKS
-    from dqe_assets.orchestration import runner
     from dqe_assets.orchestration.graph import stages
+    from dqe_assets.orchestration.instance import instance
 
     masks = next(one for one in stages(settings) if one.name == MASKS)
-    with runner.instance() as current:
-        work = masks.work(settings, None, registered_shards(current))
+    with instance(settings.concurrency) as current:
+        work = masks.work(settings.opened_store, None, registered_shards(current))
     if not work.shards:
         fail(f"{settings.opened_store.root}: no shard is finished; run: dqe materialize", ExitCode.FAILED)
     if work.left_out:

@@ -20,7 +20,6 @@ from dqe_assets.cli.terminal import (
     print_table,
     progress_bars,
     say_next,
-    ui_command,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ def demo() -> None:
     with clear_errors():
         from dqe_assets.cli.data_folder import default_settings, write_settings
         from dqe_assets.orchestration import runner
+        from dqe_assets.orchestration.instance import instance
         from dqe_assets.orchestration.settings import configuration_path, load_settings
         from dqe_resources.sources.sample_images import require_packages
 
@@ -55,24 +55,26 @@ def demo() -> None:
         if not samples:
             fail(f"{configuration_path()} lists no source of kind sample; add: - kind: sample")
         require_packages()
-        with runner.instance() as current, progress_bars():
+        with instance(settings.concurrency) as current, progress_bars():
             runner.sync(settings, current)
             shards = [source.key(shard.index) for source in samples for shard in source.shards()]
             outcome = runner.materialize(settings, current, shards=shards)
         _stop_if_failed(outcome)
         print_report(settings)
         _print_outcome(outcome)
-        say_next(ui_command(), "dqe gallery", 'dqe search "a cat"', 'dqe sql "SELECT * FROM worst_captions LIMIT 10"')
+        say_next("dqe ui", "dqe gallery", 'dqe search "a cat"', 'dqe sql "SELECT * FROM worst_captions LIMIT 10"')
 
 
 def sync() -> None:
     """Register the shards of every source as partitions."""
     with clear_errors():
         from dqe_assets.orchestration import runner
+        from dqe_assets.orchestration.instance import instance
         from dqe_assets.orchestration.settings import load_settings
 
-        with runner.instance() as current, progress_bars():
-            plan = runner.sync(load_settings(), current)
+        settings = load_settings()
+        with instance(settings.concurrency) as current, progress_bars():
+            plan = runner.sync(settings, current)
         console.print(f"{plan.total} shards; {len(plan.add)} added, {len(plan.remove)} removed")
         say_next("dqe materialize")
 
@@ -81,10 +83,11 @@ def materialize(assets: AssetNames = None, shard: ShardKeys = None, *, force: Fo
     """Make what is missing or no longer current."""
     with clear_errors():
         from dqe_assets.orchestration import runner
+        from dqe_assets.orchestration.instance import instance
         from dqe_assets.orchestration.settings import load_settings
 
         settings = load_settings()
-        with runner.instance() as current, progress_bars():
+        with instance(settings.concurrency) as current, progress_bars():
             runner.sync(settings, current)
             outcome = runner.materialize(settings, current, assets=assets or (), shards=shard or (), force=force)
         _stop_if_failed(outcome)
@@ -109,10 +112,11 @@ def status(
 
         from dqe_assets.core.partitions import registered_shards
         from dqe_assets.orchestration import graph, runner
+        from dqe_assets.orchestration.instance import instance
         from dqe_assets.orchestration.settings import load_settings
 
         settings = load_settings()
-        with runner.instance() as current:
+        with instance(settings.concurrency) as current:
             shards = registered_shards(current)
         rows = []
         for stage in graph.stages(settings):

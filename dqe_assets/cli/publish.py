@@ -55,8 +55,9 @@ def _require_current(settings: Settings) -> None:
     """Refuse a warehouse that speaks of other data than the store holds now."""
     from dqe_assets.core.partitions import registered_shards
     from dqe_assets.orchestration import graph, runner
+    from dqe_assets.orchestration.instance import instance
 
-    with runner.instance() as current:
+    with instance(settings.concurrency) as current:
         shards = registered_shards(current)
     (warehouse,) = (stage for stage in graph.stages(settings) if stage.name == "warehouse")
     if runner.state(settings, warehouse, None, shards) != "current":

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from dqe_assets.cli.terminal import clear_errors, console, errors, json_option, print_json, say_next, ui_command
+from dqe_assets.cli.terminal import clear_errors, console, errors, json_option, print_json, say_next
 
 
 def recommend(
@@ -65,4 +65,4 @@ def recommend(
                 "data/dqe.yaml (docs/scaling.md)",
                 highlight=False,
             )
-        say_next(ui_command(), 'dqe sql "FROM best_filters"')
+        say_next("dqe ui", 'dqe sql "FROM best_filters"')

@@ -16,7 +16,7 @@ def schema(
     """Print the JSON Schema of dqe.yaml: every key, what it means, and what it may be."""
     with clear_errors():
         from dqe_assets.cli.settings_schema import settings_schema_text
-        from dqe_resources.store.storage import replace_file
+        from dqe_resources.store import replace_file
 
         text = settings_schema_text()
         if out is None:

@@ -92,6 +92,6 @@ def snippet(text: str | None) -> str:
 def _save(found: pa.Table, path: Path) -> None:
     import pyarrow.parquet as pq
 
-    from dqe_resources.store.storage import replace_file
+    from dqe_resources.store import replace_file
 
     replace_file(path, lambda target: pq.write_table(found, target))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import sys
 import time
@@ -19,8 +18,6 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-
-from dqe_resources.cache import data_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -155,14 +152,6 @@ def say_next(*commands: str) -> None:
     console.print(
         "Next: " + ", ".join(f"[b]{command.replace('dqe', typed, 1)}[/b]" for command in commands), soft_wrap=True
     )
-
-
-def ui_command() -> str:
-    """How the UI is started here: by make in the project's folder, else by Dagster."""
-    if Path("Makefile").exists() and Path("workspace.yaml").exists():
-        return "make ui"
-    home = os.environ.get("DAGSTER_HOME") or str(data_directory() / "dagster_home")
-    return f"DAGSTER_HOME={shlex.quote(home)} dagster dev -m dqe_assets.definitions"
 
 
 def say_written(path: Path, what: str = "") -> None:

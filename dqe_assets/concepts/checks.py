@@ -8,85 +8,89 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dqe_assets.concepts.settings import caption_source_of
 from dqe_assets.core.schema import IMAGE
-from dqe_assets.core.work import Check, Verdict, Work
+from dqe_assets.core.work import Check, CheckResult, Work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dqe_assets.caption.settings import CaptionSources
+    from dqe_assets.concepts.settings import ConceptLists
 
-def _every_image_tagged(work: Work, table: pa.Table) -> Verdict:
+
+def _every_image_tagged(work: Work, table: pa.Table) -> CheckResult:
     raw = work.read("raw_samples", ["uid", "status"])
     pictured = raw.filter(pc.equal(raw["status"], "ok"))["uid"]
     tagged = table.filter(pc.and_(pc.equal(table["item"], IMAGE), pc.is_valid(table["concepts"])))["uid"]
     missing = pc.sum(pc.invert(pc.is_in(pictured, value_set=tagged))).as_py() or 0
     surplus = len(tagged) + missing - len(pictured)
-    return Verdict(
+    return CheckResult(
         missing == surplus == 0,
         f"{len(pictured):,} samples with an image, {missing} of them without tags, {surplus} others with tags",
         {"images": len(pictured), "untagged": missing, "surplus": surplus},
     )
 
 
-def _known_concepts(work: Work, table: pa.Table) -> Verdict:
-    known = pa.array(work.settings.concepts.counting().concepts.names)
+def _known_concepts(_: Work, table: pa.Table, lists: ConceptLists) -> CheckResult:
+    known = pa.array(lists.counting().concepts.names)
     found = pc.unique(table["concepts"].combine_chunks().flatten())
     unknown = found.filter(pc.invert(pc.is_in(found, value_set=known))).to_pylist()
     first = f", first {unknown[0]}" if unknown else ""
-    return Verdict(
+    return CheckResult(
         not unknown,
         f"{len(found):,} of {len(known):,} concepts are shown, and {len(unknown)} that are no concept{first}",
         {"shown": len(found), "unknown": len(unknown)},
     )
 
 
-def _every_concept(work: Work, table: pa.Table) -> Verdict:
-    expected = len(work.settings.concepts.counting().concepts.names)
+def _every_concept(_: Work, table: pa.Table, lists: ConceptLists, captions: CaptionSources) -> CheckResult:
+    expected = len(lists.counting().concepts.names)
     counts: Mapping[str, int] = {row["values"]: row["counts"] for row in pc.value_counts(table["item"]).to_pylist()}
-    wrong = [item for item in (*work.settings.caption_sources, IMAGE) if counts.get(item) != expected]
-    return Verdict(
+    wrong = [item for item in (*captions.names, IMAGE) if counts.get(item) != expected]
+    return CheckResult(
         not wrong,
         f"{expected:,} concepts; of another number: {', '.join(wrong) or 'none'}",
         {"concepts": expected, "wrong": ", ".join(wrong)},
     )
 
 
-def _counts_add_up(_: Work, table: pa.Table) -> Verdict:
+def _counts_add_up(_: Work, table: pa.Table) -> CheckResult:
     samples, searched = table["samples"].to_numpy(), table["searched"].to_numpy()
     agreed = table["agreed"].fill_null(0).to_numpy()
     wrong = int(((samples < 0) | (samples > searched) | (agreed < 0) | (agreed > samples)).sum())
-    return Verdict(
+    return CheckResult(
         wrong == 0,
         f"{len(samples):,} counts, {wrong} with more samples than were searched, or that agree more often than shown",
         {"counts": len(samples), "wrong": wrong},
     )
 
 
-def _misaligned_are_listed(_: Work, table: pa.Table) -> Verdict:
+def _misaligned_are_listed(_: Work, table: pa.Table) -> CheckResult:
     samples, compared, misaligned = (table[name].to_numpy() for name in ("samples", "comparable", "misaligned"))
     listed = pc.list_value_length(table["misaligned_uids"]).to_numpy()
     wrong = int(((misaligned != listed) | (misaligned > compared) | (compared > samples)).sum())
-    return Verdict(
+    return CheckResult(
         wrong == 0,
         f"{misaligned.sum():,} of {samples.sum():,} captions are misaligned, {wrong} shards list another number",
         {"misaligned": int(misaligned.sum()), "wrong": wrong},
     )
 
 
-def _more_is_better(_: Work, table: pa.Table) -> Verdict:
+def _more_is_better(_: Work, table: pa.Table) -> CheckResult:
     worst = table.sort_by("slope").slice(0, 1).to_pylist()[0]
-    return Verdict(
+    return CheckResult(
         worst["slope"] > 0 and (worst["r"] or 0) > 0,
         f"the flattest line, of {worst['model']}: slope {worst['slope']:.4f}, r {worst['r'] or float('nan'):.3f}",
         {"model": worst["model"], "slope": worst["slope"], "r": worst["r"]},
     )
 
 
-def _bill_adds_up(_: Work, table: pa.Table) -> Verdict:
+def _bill_adds_up(_: Work, table: pa.Table) -> CheckResult:
     reached = table["predicted_accuracy"].to_numpy() >= table["target_accuracy"].to_numpy()
     needed = table["samples_needed"].to_numpy()
     wrong = int(((needed > 0) == reached).sum()) + int(np.isnan(needed).sum())
-    return Verdict(
+    return CheckResult(
         wrong == 0,
         f"{int(reached.sum()):,} of {len(reached):,} concepts reach the target, {wrong} need samples and reach it, or "
         "need none and do not",
@@ -94,37 +98,37 @@ def _bill_adds_up(_: Work, table: pa.Table) -> Verdict:
     )
 
 
-def _samples_with_image_and_caption(work: Work, table: pa.Table) -> Verdict:
-    wanted = [IMAGE, work.settings.concepts.caption_source]
+def _samples_with_image_and_caption(work: Work, table: pa.Table, count_by: str) -> CheckResult:
+    wanted = [IMAGE, caption_source_of(count_by)]
     expected = 0
     for hits in work.scan("concept_hits", ["item", "uid", "concepts"]):
         valid = hits.filter(pc.is_valid(hits["concepts"]))
         first, second = (valid.filter(pc.equal(valid["item"], item))["uid"] for item in wanted)
         expected += pc.sum(pc.is_in(first, value_set=second)).as_py() or 0
-    return Verdict(
+    return CheckResult(
         expected == table.num_rows,
         f"{expected:,} samples have an image and a caption, {table.num_rows:,} are here",
         {"expected": expected, "found": table.num_rows},
     )
 
 
-def _weights_within_cap(work: Work, table: pa.Table) -> Verdict:
-    weights, cap = table["weight"].to_numpy(), work.settings.concepts.cap
+def _weights_within_cap(_: Work, table: pa.Table, cap: float) -> CheckResult:
+    weights = table["weight"].to_numpy()
     total, most = float(weights.sum()), float(weights.max(initial=0))
     passed = bool(np.isclose(total, len(weights)) and (weights > 0).all() and most <= cap * (1 + 1e-9))
-    return Verdict(
+    return CheckResult(
         passed,
         f"{total:,.1f} draws of {len(weights):,} samples, {most:.2f} of one at most, {cap:g} allowed",
         {"draws": total, "most": most, "cap": cap},
     )
 
 
-def _ranks_are_an_order(_: Work, table: pa.Table) -> Verdict:
+def _ranks_are_an_order(_: Work, table: pa.Table) -> CheckResult:
     ordered = table.sort_by("rank")
     ranks, difficulty = ordered["rank"].to_numpy(), ordered["difficulty"].to_numpy()
     whole = np.array_equal(ranks, np.arange(1, len(ranks) + 1))
     easier = int((np.diff(difficulty) < 0).sum())
-    return Verdict(
+    return CheckResult(
         whole and easier == 0,
         f"the ranks {'are' if whole else 'are not'} 1 to {len(ranks):,}, {easier} are easier than the one before",
         {"whole": whole, "easier": easier},

@@ -65,7 +65,57 @@ class CurriculumWeights(Strict):
     length: Annotated[float, Field(ge=0)] = 1.0
 
 
-class ConceptSettings(MeasurementSettings):
+class ConceptLists(Strict):
+    """Which concepts are looked for, and how.
+
+    Attributes:
+        vocabulary: ``imagenet``, ``open_clip`` (its names of the same classes), or files of names from the settings'
+            folder.
+        names: further concepts.
+        method: whether words are compared by their lemmas, or only in lower case.
+        absent_words: a concept with a word that no caption has is counted 0, or by its other words (the paper's way).
+    """
+
+    vocabulary: tuple[str, ...] = ("imagenet",)
+    names: tuple[str, ...] = ()
+    method: Method = "lemmatized"
+    absent_words: AbsentWords = "zero"
+
+    @field_validator("vocabulary")
+    @classmethod
+    def _files_are_there(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in LISTS and not (path := in_data_directory(name)).is_file():
+                raise PydanticCustomError(
+                    "missing",
+                    "there is no file {path}; allowed: {lists}, or a file in {suffixes}",
+                    {"path": str(path), "lists": ", ".join(LISTS), "suffixes": ", ".join(SUFFIXES)},
+                )
+        return value
+
+    def counting(self) -> Counting:
+        """The concepts of all lists, each once, and how they are counted.
+
+        Raises:
+            ConceptsError: a list cannot be read, or there are no concepts.
+        """
+        lists = {
+            name: LISTS[name]() if name in LISTS else read_concepts(in_data_directory(name)) for name in self.vocabulary
+        }
+        concepts = gather_concepts(lists | ({OWN: list(self.names)} if self.names else {}))
+        return Counting(concepts, self.method, self.absent_words)
+
+    def signature(self) -> list[Any]:
+        """What decides the counts, without reading the lists: for fingerprints, which are taken often.
+
+        Raises:
+            MeasurementsError: a file cannot be read.
+        """
+        lists = [name if name in LISTS else _digest(file_bytes(in_data_directory(name))) for name in self.vocabulary]
+        return [lists, self.names, self.method, self.absent_words]
+
+
+class ConceptSettings(ConceptLists, MeasurementSettings):
     """Which concepts are looked for, how, and what is made of their frequencies.
 
     Attributes:
@@ -89,10 +139,6 @@ class ConceptSettings(MeasurementSettings):
 
     example: ClassVar[Path] = EXAMPLE_FILE
 
-    vocabulary: tuple[str, ...] = ("imagenet",)
-    names: tuple[str, ...] = ()
-    method: Method = "lemmatized"
-    absent_words: AbsentWords = "zero"
     tagger: AnyTagger = Field(default_factory=LabelsTagger)
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     count_by: str = ORIGINAL
@@ -103,43 +149,15 @@ class ConceptSettings(MeasurementSettings):
     cap: Annotated[float, Field(gt=1)] = 5.0
     curriculum: CurriculumWeights = CurriculumWeights()
 
-    @field_validator("vocabulary")
-    @classmethod
-    def _files_are_there(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name not in LISTS and not (path := in_data_directory(name)).is_file():
-                raise PydanticCustomError(
-                    "missing",
-                    "there is no file {path}; allowed: {lists}, or a file in {suffixes}",
-                    {"path": str(path), "lists": ", ".join(LISTS), "suffixes": ", ".join(SUFFIXES)},
-                )
-        return value
-
     @property
-    def caption_source(self) -> str:
-        """Whose captions the subset and the curriculum are made of."""
-        return ORIGINAL if self.count_by == IMAGE else self.count_by
+    def lists(self) -> ConceptLists:
+        """What decides the counts alone."""
+        return ConceptLists(**{name: getattr(self, name) for name in ConceptLists.model_fields})
 
-    def counting(self) -> Counting:
-        """The concepts of all lists, each once, and how they are counted.
 
-        Raises:
-            ConceptsError: a list cannot be read, or there are no concepts.
-        """
-        lists = {
-            name: LISTS[name]() if name in LISTS else read_concepts(in_data_directory(name)) for name in self.vocabulary
-        }
-        concepts = gather_concepts(lists | ({OWN: list(self.names)} if self.names else {}))
-        return Counting(concepts, self.method, self.absent_words)
-
-    def counting_signature(self) -> list[Any]:
-        """What decides the counts, without reading the lists: for fingerprints, which are taken often.
-
-        Raises:
-            MeasurementsError: a file cannot be read.
-        """
-        lists = [name if name in LISTS else _digest(file_bytes(in_data_directory(name))) for name in self.vocabulary]
-        return [lists, self.names, self.method, self.absent_words]
+def caption_source_of(count_by: str) -> str:
+    """Whose captions the subset and the curriculum are made of, by what they count."""
+    return ORIGINAL if count_by == IMAGE else count_by
 
 
 def _digest(content: str | bytes) -> str:

@@ -126,7 +126,7 @@ def open_clip_concepts() -> list[str]:
     Raises:
         PackageError: open_clip is not installed.
     """
-    from dqe_resources.models.open_clip_models import import_open_clip
+    from dqe_resources.models.open_clip_loading import import_open_clip
 
     return list(import_open_clip().IMAGENET_CLASSNAMES)
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.core.arrow import to_matrix
-from dqe_assets.core.work import Check, Verdict, Work
+from dqe_assets.core.work import Check, CheckResult, Work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,13 +22,13 @@ FINITE = "finite"
 def unique(*columns: str) -> Check:
     """No two rows have the same values of these columns."""
 
-    def run(_: Work, table: pa.Table) -> Verdict:
+    def run(_: Work, table: pa.Table) -> CheckResult:
         counts = table.select(columns).group_by(list(columns)).aggregate([([], "count_all")])
         repeated = counts.filter(pc.greater(counts["count_all"], 1))
         if not repeated.num_rows:
-            return Verdict(True, f"{table.num_rows:,} rows, no two with the same {' and '.join(columns)}")
+            return CheckResult(True, f"{table.num_rows:,} rows, no two with the same {' and '.join(columns)}")
         first = ", ".join(str(repeated[column][0]) for column in columns)
-        return Verdict(
+        return CheckResult(
             False,
             f"{repeated.num_rows:,} keys occur more than once, first {first}",
             {"repeated": repeated.num_rows, "first": first},
@@ -40,14 +40,14 @@ def unique(*columns: str) -> Check:
 def complete(rows_each: int = 1, *, of: str = "raw_samples") -> Check:
     """Rows in = rows out: every uid of an input has its rows, and no other uid has any."""
 
-    def run(work: Work, table: pa.Table) -> Verdict:
+    def run(work: Work, table: pa.Table) -> CheckResult:
         # With no rows for each (no pairs, where there is no captioner) no sample is expected at all.
         expected = pc.unique(work.read(of, ["uid"])["uid"]).slice(0, None if rows_each else 0)
         missing = pc.sum(pc.invert(pc.is_in(expected, value_set=table["uid"]))).as_py() or 0
         foreign = pc.sum(pc.invert(pc.is_in(table["uid"], value_set=expected))).as_py() or 0
         passed = missing == foreign == 0 and table.num_rows == rows_each * len(expected)
         values = {"rows_in": len(expected), "rows_out": table.num_rows, "missing": missing, "foreign": foreign}
-        return Verdict(
+        return CheckResult(
             passed,
             f"{len(expected):,} samples in, {table.num_rows:,} rows out, {missing} missing, {foreign} foreign",
             values,
@@ -59,15 +59,15 @@ def complete(rows_each: int = 1, *, of: str = "raw_samples") -> Check:
 def finite(column: str, lowest: float = -np.inf, highest: float = np.inf, *, tolerance: float = 1e-3) -> Check:
     """What is not null in a column of numbers, or of lists of numbers, is finite and within bounds."""
 
-    def run(_: Work, table: pa.Table) -> Verdict:
+    def run(_: Work, table: pa.Table) -> CheckResult:
         values = _numbers(table[column])
         if not values.size:
-            return Verdict(True, f"{column}: no values")
+            return CheckResult(True, f"{column}: no values")
         bad = int((~np.isfinite(values)).sum())
         low, high = (float(np.nanmin(values)), float(np.nanmax(values))) if bad < values.size else (np.nan, np.nan)
         passed = bad == 0 and low >= lowest - tolerance and high <= highest + tolerance
         bounds = f", allowed {lowest:g} to {highest:g}" if np.isfinite([lowest, highest]).any() else ""
-        return Verdict(
+        return CheckResult(
             passed,
             f"{column}: {bad} not finite, from {low:.4g} to {high:.4g}{bounds}",
             {"not_finite": bad, "lowest": str(low), "highest": str(high)},
@@ -80,7 +80,7 @@ def finite(column: str, lowest: float = -np.inf, highest: float = np.inf, *, tol
 def covered(columns: Sequence[str], of: str, minimum: float = 1.0) -> Check:
     """Every sample that has an image has values in these columns."""
 
-    def run(work: Work, table: pa.Table) -> Verdict:
+    def run(work: Work, table: pa.Table) -> CheckResult:
         statuses = work.read("raw_samples", ["uid", "status"])
         wanted = statuses.filter(pc.equal(statuses["status"], "ok"))["uid"]
         filled = table
@@ -88,7 +88,7 @@ def covered(columns: Sequence[str], of: str, minimum: float = 1.0) -> Check:
             filled = filled.filter(pc.is_valid(filled[column]))
         have = pc.sum(pc.is_in(wanted, value_set=filled["uid"])).as_py() or 0
         share = have / len(wanted) if len(wanted) else 1.0
-        return Verdict(
+        return CheckResult(
             share >= minimum,
             f"{have:,} of {len(wanted):,} samples with an image have {of} ({share:.1%}, required: {minimum:.0%})",
             {"covered": have, "of": len(wanted), "share": round(share, 4), "required": minimum},

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 
 from dqe_assets.core.schema import ORIGINAL
+from dqe_resources.images import ImageError, decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
@@ -128,20 +130,11 @@ def contact_sheet(
 def thumbnail(data: bytes, size: tuple[int, int]) -> Image.Image | None:
     """A picture within a size, upright, in RGB, what is transparent on white; None where it cannot be read."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MOST_PIXELS:
-                return None
-            image.draft("RGB", (2 * size[0], 2 * size[1]))
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode in ("RGBA", "LA", "PA", "P"):
-                upright = upright.convert("RGBA")
-                ground = Image.new("RGBA", upright.size, "white")
-                upright = Image.alpha_composite(ground, upright)
-            picture = upright.convert("RGB")
-            picture.thumbnail(size, Image.Resampling.LANCZOS)
-            return picture
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+        picture = decode(data, 2 * max(size), MOST_PIXELS)
+    except ImageError:
         return None
+    picture.thumbnail(size, Image.Resampling.LANCZOS)
+    return picture
 
 
 def jpeg(image: Image.Image, quality: int = 82) -> bytes:
@@ -273,12 +266,13 @@ def placeholder(message: str, theme: Theme) -> bytes:
 
 def to_png(figure: Figure) -> bytes:
     """A figure as PNG, in few colours: the same figure gives the same bytes."""
+    canvas: FigureCanvasAgg = figure.canvas
+    canvas.draw()
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     out = io.BytesIO()
-    figure.savefig(out, format="png", facecolor=figure.get_facecolor(), metadata={"Software": None})
-    image = Image.open(out).convert("RGB").quantize(96, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    small = io.BytesIO()
-    image.save(small, "PNG", optimize=True)
-    return small.getvalue()
+    few = drawn.quantize(96, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few.save(out, "PNG", optimize=True)
+    return out.getvalue()
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:

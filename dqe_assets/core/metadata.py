@@ -5,24 +5,31 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.core import figures as plots
+from dqe_assets.core.figures import image_markdown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 PREVIEW_ROWS = 8
-
+"""Rows of a preview."""
 
 SHEET_IMAGES = 12
+"""Images of a contact sheet."""
 
 
 Metadata = dict[str, Any]
+"""Metadata of an asset by name: numbers, texts, dictionaries, Markdown."""
+
+
+class Markdown(str):
+    """A text that is shown as Markdown."""
+
+    __slots__ = ()
 
 
 def percentage(found: pa.ChunkedArray) -> str:
@@ -38,9 +45,9 @@ def with_interval(row: dict[str, Any], name: str) -> str:
     return f"{row[name]:.3g} ({row[f'{name}_low']:.3g} to {row[f'{name}_high']:.3g})"
 
 
-def picture(image: bytes, alt: str) -> dg.MarkdownMetadataValue:
+def picture(image: bytes, alt: str) -> Markdown:
     """A PNG inside Markdown."""
-    return dg.MetadataValue.md(plots.image_markdown(image, alt))
+    return Markdown(image_markdown(image, alt))
 
 
 def value_counts(column: pa.ChunkedArray) -> dict[str, int]:
@@ -53,25 +60,25 @@ def valid_values(column: pa.ChunkedArray) -> np.ndarray:
     return column.drop_null().to_numpy().astype(np.float64)
 
 
-def ranking(column: pa.ChunkedArray, name: str) -> dg.MarkdownMetadataValue:
+def ranking(column: pa.ChunkedArray, name: str) -> Markdown:
     """A table of the most frequent values of a column."""
     counts = Counter(column.drop_null().to_pylist())
     return markdown_table([name, "images"], sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:PREVIEW_ROWS])
 
 
-def preview(table: pa.Table, columns: Sequence[str]) -> dg.MarkdownMetadataValue:
+def preview(table: pa.Table, columns: Sequence[str]) -> Markdown:
     """A table of the first rows."""
     rows = table.select(columns).slice(0, PREVIEW_ROWS).to_pylist()
     return markdown_table(columns, [[row[column] for column in columns] for row in rows])
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> dg.MarkdownMetadataValue:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Markdown:
     """A table in Markdown. Text from the web can neither break it nor bring markup of its own."""
-    lines = [header, ["---"] * len(header), *[[_cell(value) for value in row] for row in rows]]
-    return dg.MetadataValue.md("\n".join("| " + " | ".join(line) + " |" for line in lines))
+    lines = [header, ["---"] * len(header), *[[markdown_cell(value) for value in row] for row in rows]]
+    return Markdown("\n".join("| " + " | ".join(line) + " |" for line in lines))
 
 
-def _cell(value: Any) -> str:
+def markdown_cell(value: Any) -> str:
     """Text for a Markdown table: captions from the web can neither break it nor bring markup of their own."""
     if value is None:
         return ""

@@ -34,6 +34,11 @@ class View:
     """Meaning of the columns that no table has under the same name."""
 
 
+@dataclass(frozen=True, slots=True)
+class Relations:
+    """What a stage adds to the warehouse."""
+
+
 def meaning(schema: pa.Schema, name: str) -> str:
     """What a column of the store means, with its unit."""
     metadata: dict[bytes, bytes] = schema.field(name).metadata

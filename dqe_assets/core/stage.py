@@ -1,187 +1,200 @@
-"""A stage: a pure function that makes one partition of an asset, and what turns it into a Dagster asset.
+"""A stage: a pure function that makes one partition of an asset, and what every asset needs around it.
 
-What every asset needs is here once: which inputs it reads, what makes its output current, its checks, its metadata,
-progress, and one load of a model for all partitions of a run.
+Which inputs it reads, what makes its output current, its checks, its metadata, progress, and storing it. Dagster is not
+known here: ``core/asset.py`` makes a Dagster asset of a stage.
 """
+
+from __future__ import annotations
 
 import gc
 import inspect
 import resource
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import dagster as dg
 import pyarrow as pa
+from pydantic import BaseModel
 
-from dqe_assets.core.partitions import SHARDS, registered_shards
-from dqe_assets.core.work import Batches, Check, Facts, StartOverError, Verdict, Work, facts_of, input_fingerprint
-from dqe_assets.orchestration.settings import Settings
-from dqe_assets.orchestration.tables import schema_of
+from dqe_assets.core.work import (
+    Batches,
+    Check,
+    CheckResult,
+    Manifest,
+    StartOverError,
+    Work,
+    facts_of,
+    input_fingerprint,
+)
 from dqe_resources import progress
-from dqe_resources.configurable import Configurable
-from dqe_resources.store.storage import Stamp, StorageError, StoredPartition, fingerprint
+from dqe_resources.fingerprint import fingerprint
+from dqe_resources.store import Stamp, StorageError, Store, StoredPartition
 
-FORCE_TAG = "dqe/force"
-"""Run tag: ``true`` makes again what is current."""
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from dqe_assets.core.relations import Relations
 
 MODEL_POOL = "model"
-"""Dagster pool of the steps that run a model."""
-
+"""Pool of the steps that run a model."""
 
 COLLECTION_POOL = "collection"
-"""Dagster pool of the steps that open the collection: the embedded one takes one process at a time."""
-
+"""Pool of the steps that open the collection: the embedded one takes one process at a time."""
 
 CAPTIONER_PREFIX = "captioner_"
 
-
 _COLLECTED_EVERY = 20_000
+
+Output: TypeAlias = "pa.Table | Manifest"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """An asset of the platform. See ``stage`` for what the attributes mean."""
+    """An asset of the platform. See ``stage`` for what the attributes mean.
+
+    ``tables`` has the schema of every asset that is a table: the graph sets it, once it knows all stages.
+    """
 
     name: str
-    function: Callable[..., pa.Table | Batches | Facts]
-    inputs: tuple[str, ...]
+    function: Callable[..., pa.Table | Batches | Manifest]
     group: str
     kinds: frozenset[str]
     code_version: str
     description: str
+    inputs: tuple[str, ...]
+    unpartitioned_inputs: tuple[str, ...]
     partitioned: bool
-    is_table: bool
+    schema: pa.Schema | None
     checks: tuple[Check, ...]
     resources: Mapping[str, str]
-    corpus_inputs: tuple[str, ...]
-    metadata: Callable[[Work, Any], Mapping[str, Any]] | None
+    metadata: Callable[..., Mapping[str, Any]] | None
     pool: str | None
-    signature: Callable[[Work], Any] | None
-    intact: Callable[[Work, Stamp], bool] | None
+    signature: Callable[..., Any] | None
+    is_valid: Callable[..., bool] | None
     content: Callable[[pa.Table], Any] | None
+    relations: Relations | None
+    tables: Mapping[str, pa.Schema] = field(default_factory=dict)
 
-    @property
-    def key(self) -> dg.AssetKey:
-        """The Dagster asset key."""
-        return dg.AssetKey(self.name.split("/"))
+    def arguments(self, resources: Mapping[str, Any]) -> dict[str, Any]:
+        """What its function, checks and metadata take of the resources, by parameter.
 
-    def work(self, settings: Settings, partition: str | None, shards: Sequence[str], log: Any = None) -> Work:
+        A stage that needs one setting alone names it (``"duplicates.min_jaccard"``), so that another one changes
+        nothing for it.
+        """
+        return {parameter: _at(resources, path) for parameter, path in self.resources.items()}
+
+    def work(self, store: Store, partition: str | None, shards: Sequence[str], log: Any = None) -> Work:
         """The work of making a partition; for an asset over all shards, of those shards whose inputs are there.
 
         An asset that reads nothing of any shard has none, and stays current when shards come and go.
         """
+        tables = {**self.tables, **({self.name: self.schema} if self.schema is not None else {})}
         if partition is not None:
-            work = Work(self.name, partition, (partition,), settings)
+            work = Work(self.name, partition, (partition,), store, tables)
         else:
             read = shards if self.inputs else ()
-            usable = tuple(shard for shard in read if self._has_inputs(settings, shard))
-            work = Work(self.name, None, usable, settings, left_out=tuple(sorted(set(read) - set(usable))))
+            usable = tuple(shard for shard in read if self._has_inputs(store, shard))
+            left_out = tuple(sorted(set(read) - set(usable)))
+            work = Work(self.name, None, usable, store, tables, left_out)
         return replace(work, log=log) if log else work
 
-    def _has_inputs(self, settings: Settings, shard: str) -> bool:
-        stored = (settings.opened_store.get(asset, shard) for asset in self.inputs)
+    def _has_inputs(self, store: Store, shard: str) -> bool:
+        stored = (store.get(asset, shard) for asset in self.inputs)
         return all(partition is not None and not partition.stamp.failed_checks for partition in stored)
 
-    def fingerprint(self, work: Work, components: Mapping[str, Configurable]) -> str:
+    def fingerprint(self, work: Work, arguments: Mapping[str, Any]) -> str:
         """Hex digest of everything that goes into a partition.
 
         Raises:
             StorageError: an input is not there, or failed a check.
         """
+        injected = {name: _signature_of(arguments[name]) for name in _parameters(self.function, 1)}
         return fingerprint(
             self.name,
             self.code_version,
-            schema_of(self.name).to_string() if self.is_table else None,
-            {parameter: component.signature() for parameter, component in components.items()},
-            self.signature(work) if self.signature else None,
+            self.schema.to_string() if self.schema is not None else None,
+            {name: found for name, found in injected.items() if found is not None},
+            _call(self.signature, arguments, work) if self.signature else None,
             [[shard, *(input_fingerprint(work, asset, shard) for asset in self.inputs)] for shard in work.shards],
-            [input_fingerprint(work, asset, None) for asset in self.corpus_inputs],
+            [input_fingerprint(work, asset, None) for asset in self.unpartitioned_inputs],
         )
 
-    def current(self, work: Work, components: Mapping[str, Configurable]) -> StoredPartition | None:
+    def current(self, work: Work, arguments: Mapping[str, Any]) -> StoredPartition | None:
         """What is stored for the partition, if it is what making it again would give."""
         stored = work.store.get(self.name, work.partition)
         if stored is None or stored.stamp.failed_checks:
             return None
-        if self.intact is not None and not self.intact(work, stored.stamp):
+        if self.is_valid is not None and not _call(self.is_valid, arguments, work, stored.stamp):
             return None
         try:
-            expected = self.fingerprint(work, components)
+            expected = self.fingerprint(work, arguments)
         except StorageError:
             return None
         return stored if stored.stamp.fingerprint == expected else None
 
-    def components(self, resources: Mapping[str, Any]) -> dict[str, Configurable]:
-        """The resources that its function takes, by parameter."""
-        return {parameter: resources[key] for parameter, key in self.resources.items()}
-
     def make(
-        self, work: Work, components: Mapping[str, Configurable], *, force: bool = False
-    ) -> tuple[StoredPartition, Mapping[str, Any], dict[str, Verdict]]:
-        """Make a partition, or find it current; returns what is stored, its metadata and its checks' verdicts."""
+        self, work: Work, arguments: Mapping[str, Any], *, force: bool = False
+    ) -> tuple[StoredPartition, Mapping[str, Any], dict[str, CheckResult]]:
+        """Make a partition, or find it current; returns what is stored, its metadata and the results of its checks."""
         started = time.monotonic()
-        stored = None if force else self.current(work, components)
+        stored = None if force else self.current(work, arguments)
         reused = stored is not None
         progress.report(progress.Step(self.name, work.partition, 0, 0))
         if stored is None:
             # Before the inputs are read: what changes meanwhile must not count as what went in.
-            version = self.fingerprint(work, components)
+            version = self.fingerprint(work, arguments)
             with _uncollected():
-                stored, output, verdicts = self._made(replace(work, version=version, force=force), components)
+                stored, output, results = self._made(replace(work, version=version, force=force), arguments)
             work.checkpoint.clear()
         else:
             output = self._stored_output(work, stored.stamp)
-            verdicts = self._verdicts(work, output)
+            results = self._check(work, output, arguments)
         seconds = time.monotonic() - started
-        metadata = self._metadata(work, stored, output, seconds=seconds, reused=reused)
+        metadata = self._metadata(work, stored, output, arguments, seconds=seconds, reused=reused)
         outcome = "current" if reused else f"{stored.stamp.rows:,} rows, {seconds:.1f} s"
         if work.left_out:
             outcome += f"; left out, as their inputs are missing or failed: {', '.join(work.left_out)}"
-        failed_now = [name for name, verdict in verdicts.items() if not verdict.passed]
+        failed_now = [name for name, result in results.items() if not result.passed]
         progress.report(
             progress.Step(
                 self.name, work.partition, 1, 1, f"failed: {', '.join(failed_now)}" if failed_now else outcome
             )
         )
-        return stored, metadata, verdicts
+        return stored, metadata, results
 
-    def _made(
-        self, work: Work, components: Mapping[str, Configurable]
-    ) -> tuple[StoredPartition, pa.Table | Facts, dict[str, Verdict]]:
-        """Make, check and store; returns the output without images, if it came in batches, and the verdicts."""
+    def _made(self, work: Work, arguments: Mapping[str, Any]) -> tuple[StoredPartition, Output, dict[str, CheckResult]]:
+        """Make, check and store; returns the output without images, if it came in batches, and the results."""
         while True:
             with suppress(StartOverError):
-                return self._store(work, self.function(work, **components), work.version)
+                return self._store(work, _call(self.function, arguments, work), arguments)
 
     def _store(
-        self, work: Work, made: pa.Table | Batches | Facts, version: str
-    ) -> tuple[StoredPartition, pa.Table | Facts, dict[str, Verdict]]:
-        if isinstance(made, Facts):
-            stamp, verdicts = self._checked(work, made, version)
+        self, work: Work, made: pa.Table | Batches | Manifest, arguments: Mapping[str, Any]
+    ) -> tuple[StoredPartition, Output, dict[str, CheckResult]]:
+        if isinstance(made, Manifest):
+            stamp, results = self._stamped(work, made, arguments)
             work.store.write_manifest(self.name, work.partition, stamp)
-            output: pa.Table | Facts = made
+            output: Output = made
         elif isinstance(made, pa.Table):
-            stamp, verdicts = self._checked(work, made, version)
-            work.store.write_table(self.name, work.partition, made, schema_of(self.name), stamp)
+            stamp, results = self._stamped(work, made, arguments)
+            work.store.write_table(self.name, work.partition, made, work.tables[self.name], stamp)
             output = made
         else:
-            output, verdicts = self._store_batches(work, made, version)
+            output, results = self._store_batches(work, made, arguments)
         stored = work.store.get(self.name, work.partition)
         if stored is None:
             raise StorageError(f"{work.store.path(self.name, work.partition)}: vanished as soon as it was written")
-        return stored, output, verdicts
+        return stored, output, results
 
-    def _store_batches(self, work: Work, batches: Batches, version: str) -> tuple[pa.Table, dict[str, Verdict]]:
+    def _store_batches(
+        self, work: Work, batches: Batches, arguments: Mapping[str, Any]
+    ) -> tuple[pa.Table, dict[str, CheckResult]]:
         """Write batches as they come: only what is looked at afterwards, which is not the images, stays in memory."""
-        schema = schema_of(self.name)
+        schema = work.tables[self.name]
         small: list[pa.RecordBatch] = []
-        verdicts: dict[str, Verdict] = {}
+        results: dict[str, CheckResult] = {}
 
         def passing() -> Iterator[pa.RecordBatch]:
             for batch in batches:
@@ -189,8 +202,8 @@ class Stage:
                 yield batch
 
         def stamp() -> Stamp:
-            made, found = self._checked(work, table(), version)
-            verdicts.update(found)
+            made, found = self._stamped(work, table(), arguments)
+            results.update(found)
             return made
 
         def table() -> pa.Table:
@@ -200,37 +213,44 @@ class Stage:
             work.store.write_batches(self.name, work.partition, passing(), schema, stamp)
         # Arrow holds on to what it has freed, in each thread: the next partition would begin with it.
         pa.default_memory_pool().release_unused()
-        return table(), verdicts
+        return table(), results
 
-    def _checked(self, work: Work, output: pa.Table | Facts, version: str) -> tuple[Stamp, dict[str, Verdict]]:
-        verdicts = self._verdicts(work, output)
-        failed = tuple(check.name for check in self.checks if check.blocking and not verdicts[check.name].passed)
-        if isinstance(output, Facts):
-            return Stamp(version, self.code_version, output.rows, failed, output.facts), verdicts
+    def _stamped(
+        self, work: Work, output: Output, arguments: Mapping[str, Any]
+    ) -> tuple[Stamp, dict[str, CheckResult]]:
+        results = self._check(work, output, arguments)
+        failed = tuple(check.name for check in self.checks if check.blocking and not results[check.name].passed)
+        if isinstance(output, Manifest):
+            return Stamp(work.version, self.code_version, output.rows, failed, output.facts), results
         content = fingerprint(self.content(output)) if self.content else ""
-        return Stamp(version, self.code_version, output.num_rows, failed, facts_of(output), content), verdicts
+        return Stamp(work.version, self.code_version, output.num_rows, failed, facts_of(output), content), results
 
-    def _stored_output(self, work: Work, stamp: Stamp) -> pa.Table | Facts:
-        if not self.is_table:
-            return Facts(stamp.rows, stamp.facts)
-        return work.read(self.name, self._looked_at)
+    def _stored_output(self, work: Work, stamp: Stamp) -> Output:
+        return Manifest(stamp.rows, stamp.facts) if self.schema is None else work.read(self.name, self._looked_at)
 
     @property
     def _looked_at(self) -> list[str]:
         """The columns that checks and metadata are made of."""
-        return [name for name in schema_of(self.name).names if name != "image"]
+        return [name for name in self.schema.names if name != "image"] if self.schema is not None else []
 
-    def _verdicts(self, work: Work, output: pa.Table | Facts) -> dict[str, Verdict]:
-        return {check.name: check.run(work, output) for check in self.checks}
+    def _check(self, work: Work, output: Output, arguments: Mapping[str, Any]) -> dict[str, CheckResult]:
+        return {check.name: _call(check.run, arguments, work, output) for check in self.checks}
 
     def _metadata(
-        self, work: Work, stored: StoredPartition, output: pa.Table | Facts, *, seconds: float, reused: bool
+        self,
+        work: Work,
+        stored: StoredPartition,
+        output: Output,
+        arguments: Mapping[str, Any],
+        *,
+        seconds: float,
+        reused: bool,
     ) -> Mapping[str, Any]:
         return {
-            **(self.metadata(work, output) if self.metadata else {}),
+            **(_call(self.metadata, arguments, work, output) if self.metadata else {}),
             **({"shards_left_out": list(work.left_out)} if work.left_out else {}),
-            "dagster/row_count": stored.stamp.rows,
-            "path": dg.MetadataValue.path(stored.path),
+            f"dagster/{'partition_' if self.partitioned else ''}row_count": stored.stamp.rows,
+            "dagster/uri": stored.path,
             "bytes": stored.bytes,
             "seconds": round(seconds, 3),
             "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
@@ -239,130 +259,107 @@ class Stage:
             "fingerprint": stored.stamp.fingerprint,
         }
 
-    def definition(self, settings: Settings) -> dg.AssetsDefinition:
-        """The Dagster asset, with its checks."""
-        with warnings.catch_warnings():
-            # Backfill policies are beta: what changes in them, the test of a backfill will say.
-            warnings.simplefilter("ignore", dg.BetaWarning)
-            return self._definition(settings)
-
-    def _definition(self, settings: Settings) -> dg.AssetsDefinition:
-        @dg.asset(
-            key=self.key,
-            deps=[dg.AssetKey(name.split("/")) for name in (*self.inputs, *self.corpus_inputs)],
-            partitions_def=SHARDS if self.partitioned else None,
-            backfill_policy=(
-                dg.BackfillPolicy.multi_run(max_partitions_per_run=settings.shards_per_run)
-                if self.partitioned
-                else None
-            ),
-            group_name=self.group,
-            kinds=set(self.kinds),
-            code_version=self.code_version,
-            description=self.description,
-            pool=self.pool,
-            metadata={"dagster/column_schema": _column_schema(self.name)} if self.is_table else None,
-            required_resource_keys={"settings", *self.resources.values()},
-            check_specs=[
-                dg.AssetCheckSpec(check.name, asset=self.key, description=check.description, blocking=check.blocking)
-                for check in self.checks
-            ],
-        )
-        def compute(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
-            return self._execute(context)
-
-        return compute
-
-    def _execute(self, context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        # A plain pass over the keys, and not a run for each: one load of a model then serves all of them, and each
-        # partition is in the store before the next one begins.
-        settings: Settings = context.resources.settings
-        components = self.components({key: getattr(context.resources, key) for key in self.resources.values()})
-        force = context.run.tags.get(FORCE_TAG) == "true"
-        shards = registered_shards(context.instance)
-        keys: list[str | None] = sorted(context.partition_keys) if self.partitioned else [None]
-        verdicts: dict[str | None, dict[str, Verdict]] = {}
-        metadata: Mapping[str, Any] = {}
-        version = ""
-        for key in keys:
-            work = self.work(settings, key, shards, context.log.info)
-            stored, metadata, verdicts[key] = self.make(work, components, force=force)
-            version = stored.stamp.identity
-            if key is not None:
-                context.add_asset_metadata(metadata, asset_key=self.key, partition_key=key)
-        return dg.MaterializeResult(
-            metadata=None if self.partitioned else metadata,
-            data_version=dg.DataVersion(version) if len(keys) == 1 else None,
-            check_results=[
-                _check_result(self.key, check, {key: found[check.name] for key, found in verdicts.items()})
-                for check in self.checks
-                if dg.AssetCheckKey(self.key, check.name) in context.selected_asset_check_keys
-            ],
-        )
-
 
 def stage(  # noqa: PLR0913
     *,
-    group: str,
     kinds: Iterable[str],
     code_version: str,
+    schema: pa.Schema | None = None,
     inputs: Iterable[str] = (),
-    corpus_inputs: Iterable[str] = (),
+    unpartitioned_inputs: Iterable[str] = (),
     name: str | None = None,
     partitioned: bool = True,
-    is_table: bool = True,
     checks: Iterable[Check] = (),
     resources: Mapping[str, str] | None = None,
-    metadata: Callable[[Work, Any], Mapping[str, Any]] | None = None,
+    metadata: Callable[..., Mapping[str, Any]] | None = None,
     pool: str | None = None,
-    signature: Callable[[Work], Any] | None = None,
-    intact: Callable[[Work, Stamp], bool] | None = None,
+    signature: Callable[..., Any] | None = None,
+    is_valid: Callable[..., bool] | None = None,
     content: Callable[[pa.Table], Any] | None = None,
-) -> Callable[[Callable[..., pa.Table | Batches | Facts]], Stage]:
-    """Make a stage of a function ``(work, **resources) -> table, batches of a large table, or Facts``.
+    relations: Relations | None = None,
+) -> Callable[[Callable[..., pa.Table | Batches | Manifest]], Stage]:
+    """Make a stage of a function ``(work, **resources) -> table, batches of a large table, or Manifest``.
+
+    The group is called as the folder that the function is in. What the function takes after ``work`` are resources
+    (models, the collection, slices of the settings); they are part of the fingerprint. Checks, metadata, ``signature``
+    and ``is_valid`` may take resources too, after their own parameters.
 
     Args:
-        group: asset group.
         kinds: what it is made with, shown in the UI (at most three).
         code_version: to be raised when the function would give another output for the same inputs.
+        schema: of the table; None where the function returns a Manifest.
         inputs: per-shard assets that it reads.
-        corpus_inputs: assets over all shards that it reads.
+        unpartitioned_inputs: assets over all shards that it reads.
         name: of the asset; by default the function's.
         partitioned: made for each shard, or once over all of them.
-        is_table: whether the function returns a table (of the schema in ``schemas``) or Facts.
         checks: what must hold for each partition.
-        resources: resource key for a parameter of the function; by default the parameter's own name.
-        metadata: metadata for people, from the output without images.
+        resources: for a parameter the resource's key, or ``key.attribute`` for a part of one; by default the
+            parameter's own name.
+        metadata: ``(work, output without images) -> metadata for people``.
         pool: Dagster pool.
-        signature: whatever else goes into a partition: settings, the state of a source.
-        intact: whether what a manifest speaks of is still there.
+        signature: ``(work) -> whatever else goes into a partition``: the state of a source, what shaped the graph.
+        is_valid: ``(work, stamp) -> whether what was made is still there and still holds``.
         content: what else of a table, without images, what is downstream depends on: where the same inputs can give
             another output.
+        relations: what it adds to the warehouse.
     """
 
-    def decorate(function: Callable[..., pa.Table | Batches | Facts]) -> Stage:
-        parameters = list(inspect.signature(function).parameters)[1:]
+    def decorate(function: Callable[..., pa.Table | Batches | Manifest]) -> Stage:
+        called = [(function, 1), (metadata, 2), (signature, 1), (is_valid, 2), *((check.run, 2) for check in checked)]
+        parameters = dict.fromkeys(name for one, given in called if one for name in _parameters(one, given))
         return Stage(
             name=name or function.__name__,
             function=function,
-            inputs=tuple(inputs),
-            group=group,
+            group=function.__module__.split(".")[1],
             kinds=frozenset(kinds),
             code_version=code_version,
             description=inspect.getdoc(function) or "",
+            inputs=tuple(inputs),
+            unpartitioned_inputs=tuple(unpartitioned_inputs),
             partitioned=partitioned,
-            is_table=is_table,
-            checks=tuple(checks),
+            schema=schema,
+            checks=checked,
             resources={parameter: (resources or {}).get(parameter, parameter) for parameter in parameters},
-            corpus_inputs=tuple(corpus_inputs),
             metadata=metadata,
             pool=pool,
             signature=signature,
-            intact=intact,
+            is_valid=is_valid,
             content=content,
+            relations=relations,
         )
 
+    checked = tuple(checks)
     return decorate
+
+
+def connected(stages: Sequence[Stage]) -> list[Stage]:
+    """The stages, each knowing the tables of all: so that it can read them by name."""
+    tables = {one.name: one.schema for one in stages if one.schema is not None}
+    return [replace(one, tables=tables) for one in stages]
+
+
+def _parameters(function: Callable[..., Any], given: int) -> list[str]:
+    """The names of a function's parameters, but for the first ones."""
+    return list(inspect.signature(function).parameters)[given:]
+
+
+def _call(function: Callable[..., Any], arguments: Mapping[str, Any], *given: Any) -> Any:
+    return function(*given, **{name: arguments[name] for name in _parameters(function, len(given))})
+
+
+def _at(resources: Mapping[str, Any], path: str) -> Any:
+    key, *attributes = path.split(".")
+    value = resources[key]
+    for attribute in attributes:
+        value = getattr(value, attribute)
+    return value
+
+
+def _signature_of(value: Any) -> Any:
+    """What of a resource or setting changes what is made with it; None where nothing does."""
+    if hasattr(value, "signature"):
+        return value.signature()
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
 @contextmanager
@@ -388,37 +385,3 @@ def _peak_gpu_memory() -> dict[str, int]:
     torch = sys.modules.get("torch")
     used = torch.cuda.max_memory_allocated() if torch is not None and torch.cuda.is_initialized() else 0
     return {"peak_gpu_memory_mib": round(used / 2**20)} if used else {}
-
-
-def _check_result(asset: dg.AssetKey, check: Check, verdicts: Mapping[str | None, Verdict]) -> dg.AssetCheckResult:
-    """One result for the run; a run of many partitions says which of them failed."""
-    failed = {key: verdict for key, verdict in verdicts.items() if not verdict.passed}
-    shown = failed or dict(list(verdicts.items())[:1])
-    message = "; ".join(f"{key}: {verdict.message}" if key else verdict.message for key, verdict in shown.items())
-    values = dict(next(iter(shown.values())).values)
-    if not failed and len(verdicts) > 1:
-        message, values = f"holds for all {len(verdicts)} shards", {"shards": len(verdicts)}
-    return dg.AssetCheckResult(
-        asset_key=asset,
-        check_name=check.name,
-        passed=not failed,
-        severity=dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN,
-        description=message,
-        metadata=values,
-    )
-
-
-def _column_schema(asset: str) -> dg.TableSchema:
-    columns = []
-    for column in schema_of(asset):
-        metadata = {key.decode(): value.decode() for key, value in (column.metadata or {}).items()}
-        unit = f" [{metadata['unit']}]" if "unit" in metadata else ""
-        columns.append(
-            dg.TableColumn(
-                column.name,
-                str(column.type),
-                description=metadata["description"] + unit,
-                constraints=dg.TableColumnConstraints(nullable=column.nullable),
-            )
-        )
-    return dg.TableSchema(columns=columns)

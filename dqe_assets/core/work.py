@@ -1,32 +1,35 @@
-"""What a stage is given and gives back: its work, its checks and their results."""
+"""What a stage is given and gives back: its work, its checks and their results, its output."""
+
+from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dqe_assets.caption.normalise import normalise_captions
-from dqe_assets.core.schema import ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX
-from dqe_assets.orchestration.settings import Settings
-from dqe_assets.orchestration.tables import schema_of
 from dqe_resources import progress
-from dqe_resources.store.checkpoint import Checkpoint
-from dqe_resources.store.storage import UNPARTITIONED, StorageError, Store
+from dqe_resources.store import UNPARTITIONED, Checkpoint, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from dqe_resources.store import Store
 
 _FACTS = b"facts"
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage's function is given: the partition to make, and the inputs to make it from.
+    """What a stage's function is given first: the partition to make, and the inputs to make it from.
 
     Attributes:
         asset: name of the asset.
         partition: the shard; None for an asset over all shards.
         shards: that shard, or all shards whose inputs are there and passed their checks.
-        settings: the settings.
+        store: where the inputs are.
+        tables: the schema of every asset that is a table, by name.
         left_out: shards whose inputs are not there, or failed a check.
         version: fingerprint of everything that goes into the partition.
         force: whether it is made again though it may be current: from the beginning, without what was made before.
@@ -36,42 +39,45 @@ class Work:
     asset: str
     partition: str | None
     shards: tuple[str, ...]
-    settings: Settings
+    store: Store
+    tables: Mapping[str, pa.Schema]
     left_out: tuple[str, ...] = ()
     version: str = ""
     force: bool = False
     log: Callable[[str], None] = field(default=lambda _: None)
 
-    @property
-    def store(self) -> Store:
-        """The store."""
-        return self.settings.opened_store
-
-    def of_shard(self, shard: str) -> "Work":
+    def of_shard(self, shard: str) -> Work:
         """The same work, reading from one shard: for an asset over all of them."""
         return replace(self, partition=shard)
 
     def read(self, asset: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """This shard's table of an input."""
-        return self.store.read(asset, self.partition, schema_of(asset), columns)
+        """This partition's table of an input.
+
+        Raises:
+            StorageError: it is not there, torn, or of another schema.
+        """
+        return self.store.read(asset, self.partition, self.tables[asset], columns)
+
+    def read_unpartitioned(self, asset: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """The table of an input over all shards; raises as ``read`` does."""
+        return self.store.read(asset, None, self.tables[asset], columns)
+
+    def batches(self, asset: str, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
+        """This shard's table of an input, so many rows at a time; raises as ``read`` does."""
+        return self.store.batches(asset, self.partition, self.tables[asset], columns, rows)
+
+    def read_rows(self, asset: str, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
+        """These rows of this shard's table of an input; raises as ``read`` does."""
+        return self.store.read_rows(asset, self.partition, self.tables[asset], rows, columns)
+
+    def scan(self, asset: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The tables of an input, one shard at a time; raises as ``read`` does."""
+        for shard in self.shards:
+            yield self.store.read(asset, shard, self.tables[asset], columns)
 
     def version_of(self, asset: str) -> str:
         """Fingerprint of this shard's table of an input: another table has another one."""
         return input_fingerprint(self, asset, self.partition)
-
-    def captions(self) -> dict[str, pa.Array]:
-        """This shard's captions by caption source, in the order of the samples: what is embedded and searched."""
-        original = self.read("raw_samples", ["caption"])["caption"].combine_chunks()
-        synthetic = {
-            name: self.read(SYNTHETIC_CAPTIONS_PREFIX + name, ["caption"])["caption"].combine_chunks()
-            for name in self.settings.captioner_names
-        }
-        return {ORIGINAL: normalise_captions(original), **synthetic}
-
-    def scan(self, asset: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The tables of an input, one shard at a time."""
-        for shard in self.shards:
-            yield self.store.read(asset, shard, schema_of(asset), columns)
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -96,31 +102,31 @@ class StartOverError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class CheckResult:
     """What a check found: whether it holds, in words, with the values that say so."""
 
     passed: bool
-    message: str
-    values: Mapping[str, Any] = field(default_factory=dict)
+    description: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Something that must hold for a partition: ``run(work, output)`` gives the verdict.
+    """Something that must hold for a partition: ``run(work, output)`` says whether it does.
 
-    ``output`` is the table without images (or the facts of a manifest). A blocking check that fails stops what is
-    downstream.
+    ``output`` is the table without images (or a ``Manifest``). After these two, ``run`` may take what the stage's
+    function takes, by the same names. A blocking check that fails stops what is downstream.
     """
 
     name: str
     description: str
-    run: Callable[[Work, Any], Verdict]
+    run: Callable[..., CheckResult]
     blocking: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """The output of a stage that is not a table: what was made, and how many of it."""
+class Manifest:
+    """The output of a stage that is not a table: what was made, and how many rows of it."""
 
     rows: int
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -150,6 +156,6 @@ def input_fingerprint(work: Work, asset: str, partition: str | None) -> str:
     if stored.stamp.failed_checks:
         raise StorageError(
             f"{work.asset} needs {where}, which failed {', '.join(stored.stamp.failed_checks)}: "
-            "mend what the check names and materialise it again"
+            "fix what the check names and materialise it again"
         )
     return stored.stamp.identity

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dqe_assets.caption.texts import shard_captions
 from dqe_assets.core.arrow import to_matrix
 from dqe_assets.core.checks import finite, unique
 from dqe_assets.core.stage import Stage, stage
-from dqe_assets.core.work import Check, Verdict, Work, with_facts
+from dqe_assets.core.work import Check, CheckResult, Work, with_facts
 from dqe_assets.dedup import metadata
 from dqe_assets.dedup.clusters import clusters_of_pairs, find_caption_duplicates
 from dqe_assets.dedup.pairs import find_pairs
+from dqe_assets.dedup.tables import CAPTION_DUPLICATES, DUPLICATE_CLUSTERS, DUPLICATE_PAIRS
 from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_resources.store.storage import fingerprint
+from dqe_resources.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dqe_assets.dedup.settings import DuplicateRules
+    from dqe_assets.caption.settings import CaptionSources
+    from dqe_assets.dedup.settings import DuplicateRules, PairRules, Representative
 
 RAW_COLUMNS = ["uid", "shard", "sha256"]
 FEATURE_COLUMNS = ["pixel_digest", "perceptual_hash", "contrast"]
@@ -32,7 +35,7 @@ _PAIRS_VERSION = "1"
 
 
 def _one_representative(*cluster: str) -> Check:
-    def one_each(_: Work, table: pa.Table) -> Verdict:
+    def one_each(_: Work, table: pa.Table) -> CheckResult:
         clusters = table.group_by(list(cluster)).aggregate(
             [("is_representative", "sum"), ("uid", "count"), ("size", "max"), ("size", "min")]
         )
@@ -41,7 +44,7 @@ def _one_representative(*cluster: str) -> Check:
             pc.equal(clusters["uid_count"], clusters["size_max"]), pc.equal(clusters["size_max"], clusters["size_min"])
         )
         wrong = clusters.num_rows - (pc.sum(pc.and_(kept, sized)).as_py() or 0)
-        return Verdict(
+        return CheckResult(
             wrong == 0,
             f"{clusters.num_rows:,} clusters, {wrong} without exactly one representative or of another size than said",
             {"clusters": clusters.num_rows, "wrong": wrong},
@@ -50,25 +53,24 @@ def _one_representative(*cluster: str) -> Check:
     return Check("one_representative", "Each cluster has one sample to keep, and the size it states.", one_each)
 
 
-def _within_rules(work: Work, pairs: pa.Table) -> Verdict:
-    rules = work.settings.duplicates
+def _within_rules(_: Work, pairs: pa.Table, rules: PairRules) -> CheckResult:
     least = {"exact": 1.0, "perceptual": 1 - rules.max_distance / 64, "semantic": rules.min_cosine}
     far = sum(
         pc.sum(pc.and_(pc.equal(pairs["kind"], kind), pc.less(pairs["similarity"], np.float32(bound)))).as_py() or 0
         for kind, bound in least.items()
     )
-    return Verdict(
+    return CheckResult(
         far == 0,
         f"{pairs.num_rows:,} pairs, {far:,} less alike than the settings ask for",
         {"pairs": pairs.num_rows, "less_alike": far},
     )
 
 
-def _in_order(work: Work, pairs: pa.Table) -> Verdict:
+def _in_order(work: Work, pairs: pa.Table) -> CheckResult:
     uids = _joined([table["uid"] for table in work.scan("raw_samples", ["uid"])])
     foreign = sum(pc.sum(pc.invert(pc.is_in(pairs[end], value_set=uids))).as_py() or 0 for end in ("uid_a", "uid_b"))
     turned = pc.sum(pc.greater_equal(pairs["uid_a"], pairs["uid_b"])).as_py() or 0
-    return Verdict(
+    return CheckResult(
         foreign == turned == 0,
         f"{pairs.num_rows:,} pairs, {foreign:,} uids of no sample, {turned:,} pairs the wrong way round",
         {"pairs": pairs.num_rows, "foreign": foreign, "turned": turned},
@@ -76,9 +78,10 @@ def _in_order(work: Work, pairs: pa.Table) -> Verdict:
 
 
 @stage(
-    group="duplicates",
     kinds={"parquet", "faiss"},
     code_version=_PAIRS_VERSION,
+    schema=DUPLICATE_PAIRS,
+    resources={"rules": "duplicates.pairs"},
     inputs=["raw_samples", "image_features"],
     partitioned=False,
     checks=[
@@ -87,16 +90,14 @@ def _in_order(work: Work, pairs: pa.Table) -> Verdict:
         Check("two_samples", "Each pair is of two samples that are there, the smaller uid first.", _in_order),
     ],
     metadata=metadata.duplicate_pairs,
-    signature=lambda work: _pair_rules(work.settings.duplicates),
 )
-def duplicate_pairs(work: Work) -> pa.Table:
+def duplicate_pairs(work: Work, rules: PairRules) -> pa.Table:
     """Pairs of images that are the same file or picture, look the same, or show the same, and how alike they are.
 
     Pairs within and between shards that have not changed since it was last made are kept and not looked for again.
     """
     # Before they are read: what changes meanwhile is not what was looked at.
     versions = {shard: _shard_version(work, shard) for shard in work.shards}
-    rules = fingerprint(_pair_rules(work.settings.duplicates))
     earlier, unchanged = _earlier(work, rules, versions)
     new = [shard for shard in work.shards if shard not in unchanged]
     work.log(f"{len(unchanged):,} shards unchanged, {len(new):,} new or changed")
@@ -105,15 +106,11 @@ def duplicate_pairs(work: Work) -> pa.Table:
         pairs = find_pairs(
             samples,
             _vectors(work, file, samples["uid"]),
-            work.settings.duplicates,
+            rules,
             earlier=earlier,
             unchanged=pc.is_in(samples["shard"], value_set=pa.array(sorted(unchanged), pa.string())).to_numpy(),
         )
-    return with_facts(pairs, {"rules": rules, "shards": versions})
-
-
-def _pair_rules(rules: DuplicateRules) -> dict[str, Any]:
-    return rules.model_dump(exclude={"min_jaccard", "representative"})
+    return with_facts(pairs, {"rules": fingerprint(rules.model_dump()), "shards": versions})
 
 
 def _shard_version(work: Work, shard: str) -> str:
@@ -121,12 +118,12 @@ def _shard_version(work: Work, shard: str) -> str:
     return fingerprint(*(of_shard.version_of(asset) for asset in ("raw_samples", "image_features")))
 
 
-def _earlier(work: Work, rules: str, versions: Mapping[str, str]) -> tuple[pa.Table | None, set[str]]:
+def _earlier(work: Work, rules: PairRules, versions: Mapping[str, str]) -> tuple[pa.Table | None, set[str]]:
     """The pairs found last time, and the shards among which they were found that are still the same."""
     stored = None if work.force else work.store.get(work.asset, None)
     if stored is None or stored.stamp.failed_checks or stored.stamp.code_version != _PAIRS_VERSION:
         return None, set()
-    if stored.stamp.facts["rules"] != rules:
+    if stored.stamp.facts["rules"] != fingerprint(rules.model_dump()):
         return None, set()
     before = stored.stamp.facts["shards"]
     return work.read(work.asset), {shard for shard, version in versions.items() if before.get(shard) == version}
@@ -137,21 +134,21 @@ def duplicate_clusters_of(rules: DuplicateRules) -> Stage:
     scores = ["best_captions"] if rules.representative == "best_caption" else []
 
     @stage(
-        group="duplicates",
         kinds={"parquet", "python"},
         code_version="3",
+        schema=DUPLICATE_CLUSTERS,
+        resources={"representative": "duplicates.representative", "rules": "duplicates.pairs"},
         inputs=["raw_samples", "image_features", *scores],
-        corpus_inputs=["duplicate_pairs"],
+        unpartitioned_inputs=["duplicate_pairs"],
         partitioned=False,
         checks=[unique("uid", "kind"), _one_representative("kind", "cluster"), finite("similarity", -1, 1)],
         metadata=metadata.duplicate_clusters,
-        signature=lambda work: work.settings.duplicates.representative,
     )
-    def duplicate_clusters(work: Work) -> pa.Table:
+    def duplicate_clusters(work: Work, representative: Representative) -> pa.Table:
         """Clusters of duplicate images, everything that is connected by pairs, and which of each to keep."""
-        pairs = work.read("duplicate_pairs")
+        pairs = work.read_unpartitioned("duplicate_pairs")
         uids = pc.unique(pa.chunked_array([*pairs["uid_a"].chunks, *pairs["uid_b"].chunks], pa.string()))
-        preferences = _preferences(work)
+        preferences = _preferences(work, representative)
         # A sample of a shard that is left out here keeps the others together, but is not preferred.
         preference = preferences["preference"].take(pc.index_in(uids, preferences["uid"])).to_numpy()
         with TemporaryFile() as file:
@@ -164,9 +161,10 @@ def caption_duplicates_of(synthetic: Sequence[Stage]) -> Stage:
     """The asset ``caption_duplicates``, over the captions of these stages."""
 
     @stage(
-        group="duplicates",
         kinds={"parquet", "python"},
         code_version="1",
+        schema=CAPTION_DUPLICATES,
+        resources={"min_jaccard": "duplicates.min_jaccard"},
         inputs=["raw_samples", *(captions.name for captions in synthetic)],
         partitioned=False,
         checks=[
@@ -175,17 +173,16 @@ def caption_duplicates_of(synthetic: Sequence[Stage]) -> Stage:
             finite("similarity", 0, 1),
         ],
         metadata=metadata.caption_duplicates,
-        signature=lambda work: work.settings.duplicates.min_jaccard,
     )
-    def caption_duplicates(work: Work) -> pa.Table:
+    def caption_duplicates(work: Work, captions: CaptionSources, min_jaccard: float) -> pa.Table:
         """Captions that are given to several images in the same words, or nearly: what says little of any of them."""
         shards = [work.of_shard(shard) for shard in work.shards]
         uids = [shard.read("raw_samples", ["uid"])["uid"] for shard in shards]
-        captions = [shard.captions() for shard in shards]
+        by_shard = [shard_captions(shard, captions) for shard in shards]
         return find_caption_duplicates(
             _joined(uids),
-            {source: _joined([of_shard[source] for of_shard in captions]) for source in work.settings.caption_sources},
-            work.settings.duplicates.min_jaccard,
+            {source: _joined([of_shard[source] for of_shard in by_shard]) for source in captions.names},
+            min_jaccard,
         )
 
     return caption_duplicates
@@ -225,20 +222,20 @@ def _vectors(work: Work, file: IO[bytes], uids: pa.Array | pa.ChunkedArray) -> n
     return vectors
 
 
-def _preferences(work: Work) -> pa.Table:
+def _preferences(work: Work, representative: Representative) -> pa.Table:
     """Which samples are rather to be kept: those with the greater number."""
     tables, before = [pa.table({"uid": pa.array([], pa.string()), "preference": pa.array([], pa.float64())})], 0
     for shard in work.shards:
         of_shard = work.of_shard(shard)
         raw = of_shard.read("raw_samples", ["uid", "width", "height"])
-        tables.append(pa.table({"uid": raw["uid"], "preference": _preference(of_shard, raw, before)}))
+        tables.append(pa.table({"uid": raw["uid"], "preference": _preference(of_shard, raw, before, representative)}))
         before += raw.num_rows
     return pa.concat_tables(tables)
 
 
-def _preference(work: Work, raw: pa.Table, before: int) -> pa.ChunkedArray | pa.Array:
+def _preference(work: Work, raw: pa.Table, before: int, representative: Representative) -> pa.ChunkedArray | pa.Array:
     """Of the rows of a shard, with so many rows before it."""
-    match work.settings.duplicates.representative:
+    match representative:
         case "largest":
             return pc.multiply(raw["width"].cast(pa.float64()), raw["height"].cast(pa.float64()))
         case "best_caption":

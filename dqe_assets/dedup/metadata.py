@@ -7,22 +7,21 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dqe_assets.core.metadata import Metadata, markdown_table, picture, valid_values
 from dqe_assets.dedup.plots import cluster_sizes, duplicate_thresholds
 from dqe_assets.ingest.planted import pair_similarity
 
 if TYPE_CHECKING:
     from dqe_assets.core.work import Work
+    from dqe_assets.dedup.settings import PairRules
 
-from dqe_assets.core.metadata import Metadata, markdown_table, picture, valid_values
 
-
-def duplicate_pairs(work: Work, table: pa.Table) -> Metadata:
+def duplicate_pairs(_: Work, table: pa.Table, rules: PairRules) -> Metadata:
     """Pairs of each kind: of equal images, and of those that are nearly so."""
     rows = []
     for kind in pc.unique(table["kind"]).to_pylist():
         similarity = valid_values(table.filter(pc.equal(table["kind"], kind))["similarity"])
         rows.append([kind, int((similarity == 1).sum()), int((similarity < 1).sum())])
-    rules = work.settings.duplicates
     return {
         "pairs": markdown_table(["kind", "equal", "near"], rows),
         "max_distance": rules.max_distance,
@@ -30,7 +29,7 @@ def duplicate_pairs(work: Work, table: pa.Table) -> Metadata:
     }
 
 
-def duplicate_clusters(work: Work, table: pa.Table) -> Metadata:
+def duplicate_clusters(work: Work, table: pa.Table, rules: PairRules) -> Metadata:
     """Clusters and redundant samples of each kind, how large the clusters are, and what was planted, if any was."""
     rows, sizes = [], {}
     for kind in pc.unique(table["kind"]).to_pylist():
@@ -40,11 +39,11 @@ def duplicate_clusters(work: Work, table: pa.Table) -> Metadata:
     return {
         "clusters": markdown_table(["kind", "clusters", "redundant samples", "largest"], rows),
         "sizes": picture(cluster_sizes(sizes), "sizes of clusters"),
-        **_planted_duplicates(work),
+        **_planted_duplicates(work, rules),
     }
 
 
-def _planted_duplicates(work: Work) -> Metadata:
+def _planted_duplicates(work: Work, rules: PairRules) -> Metadata:
     """How alike planted copies are, and the thresholds; nothing where nothing was planted."""
     raws, features = [], []
     for shard in work.shards:
@@ -55,7 +54,6 @@ def _planted_duplicates(work: Work) -> Metadata:
             features.append(of_shard.read("image_features", ["uid", "embedding", "perceptual_hash"]))
     if not raws:
         return {}
-    rules = work.settings.duplicates
     alike = pair_similarity(pa.concat_tables(raws), pa.concat_tables(features))
     drawn = duplicate_thresholds(alike, rules.min_cosine, rules.max_distance)
     return {"thresholds": picture(drawn, "similarity of planted copies, of other photos, and the thresholds")}

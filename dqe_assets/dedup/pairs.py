@@ -16,7 +16,7 @@ from dqe_assets.dedup.tables import DUPLICATE_PAIRS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dqe_assets.dedup.settings import DuplicateRules
+    from dqe_assets.dedup.settings import PairRules
 
 KINDS = ("exact", "perceptual", "semantic")
 
@@ -26,7 +26,7 @@ _HASH_BITS = 64
 def find_pairs(
     samples: pa.Table,
     embeddings: NDArray[np.floating],
-    rules: DuplicateRules,
+    rules: PairRules,
     *,
     earlier: pa.Table | None = None,
     unchanged: NDArray[np.bool_] | None = None,

@@ -8,6 +8,7 @@ from dqe_assets.core.checks import complete, covered, finite, unique
 from dqe_assets.core.stage import MODEL_POOL, stage
 from dqe_assets.features import metadata
 from dqe_assets.features.extract import image_features as extract
+from dqe_assets.features.tables import IMAGE_FEATURES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 
 @stage(
-    group="features",
     kinds={"parquet", "onnx"},
     code_version="1",
+    schema=IMAGE_FEATURES,
     inputs=["raw_samples"],
     checks=[unique("uid"), complete(), covered(["embedding", "perceptual_hash"], "features"), finite("embedding")],
     metadata=metadata.image_features,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dqe_assets.core.metadata import Metadata, picture, preview, ranking, valid_values
 from dqe_assets.features.plots import feature_histograms
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from dqe_assets.core.work import Work
-
-from dqe_assets.core.metadata import Metadata, picture, preview, ranking, valid_values
 
 
 def image_features(_: Work, table: pa.Table) -> Metadata:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.core.stage import Stage, stage
-from dqe_assets.core.work import Check, Facts, Verdict, Work
+from dqe_assets.core.work import Check, CheckResult, Manifest, Work
 from dqe_assets.filtering import metadata
 from dqe_assets.filtering.build_subset import make_subset
 from dqe_assets.filtering.expression import parse
@@ -29,10 +29,9 @@ from dqe_assets.filtering.subset import (
     write_subset,
 )
 from dqe_assets.filtering.tables import filter_masks_schema
-from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_resources.cache import data_directory
 from dqe_resources.parallel import ordered_map
-from dqe_resources.store.storage import Stamp
+from dqe_resources.store import Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,21 +56,21 @@ def _read_masks(work: Work, shard: str, facts: Mapping[str, Any]) -> pa.Table:
     return work.store.read(MASKS, shard, schema)
 
 
-def _every_sample_has_a_row(work: Work, output: Facts) -> Verdict:
+def _every_sample_has_a_row(work: Work, output: Manifest) -> CheckResult:
     rows = wrong = 0
     for shard in work.shards:
-        uids = work.store.read("raw_samples", shard, RAW_SAMPLES, ["uid"])["uid"]
+        uids = work.of_shard(shard).read("raw_samples", ["uid"])["uid"]
         masks = _read_masks(work, shard, output.facts)["uid"]
         rows += len(masks)
         wrong += not uids.equals(masks)
-    return Verdict(
+    return CheckResult(
         wrong == 0 and rows == output.rows,
         f"{output.rows:,} rows were counted, {rows:,} are there; {wrong} shards have other samples than raw_samples",
         {"counted": output.rows, "rows": rows, "shards_wrong": wrong},
     )
 
 
-def _counts_agree(work: Work, output: Facts) -> Verdict:
+def _counts_agree(work: Work, output: Manifest) -> CheckResult:
     counted = {one["filter"]: one["kept"] for one in output.facts["filters"]}
     found = dict.fromkeys(counted, 0)
     for shard in work.shards:
@@ -79,10 +78,10 @@ def _counts_agree(work: Work, output: Facts) -> Verdict:
         for name in found:
             found[name] += pc.sum(table[name]).as_py() or 0
     said = ", ".join(f"{name} keeps {kept:,} (counted: {counted[name]:,})" for name, kept in found.items())
-    return Verdict(found == counted, said or "no filters", found)
+    return CheckResult(found == counted, said or "no filters", found)
 
 
-def _fractions_kept(_: Work, output: Facts) -> Verdict:
+def _fractions_kept(_: Work, output: Manifest) -> CheckResult:
     samples = output.facts["samples"]
     by_fraction = [one for one in output.facts["leaves"] if "fraction" in one]
     shares = {one["leaf"]: (one["kept"] / max(samples, 1), one["fraction"]) for one in by_fraction}
@@ -92,12 +91,14 @@ def _fractions_kept(_: Work, output: Facts) -> Verdict:
         if samples and abs(share - fraction) > _SHARE_TOLERANCE + 1 / samples
     }
     said = ", ".join(f"{leaf} keeps {share:.2%}" for leaf, (share, _) in shares.items())
-    return Verdict(not off, said or "no filter goes by a fraction", off)
+    return CheckResult(not off, said or "no filter goes by a fraction", off)
 
 
-def _something_kept(_: Work, output: Facts) -> Verdict:
+def _something_kept(_: Work, output: Manifest) -> CheckResult:
     empty = [one["filter"] for one in output.facts["filters"] if output.facts["samples"] and not one["kept"]]
-    return Verdict(not empty, f"filters that keep nothing: {', '.join(empty) or 'none'}", {"keep_nothing": len(empty)})
+    return CheckResult(
+        not empty, f"filters that keep nothing: {', '.join(empty) or 'none'}", {"keep_nothing": len(empty)}
+    )
 
 
 def _state(expression: Expression) -> list[Any]:
@@ -105,26 +106,25 @@ def _state(expression: Expression) -> list[Any]:
     return [expression.text, {leaf.text: leaf.versions for leaf in expression.leaves}]
 
 
-def _masks_intact(work: Work, stamp: Stamp) -> bool:
+def _masks_are_there(work: Work, stamp: Stamp) -> bool:
     stored = [work.store.get(MASKS, shard) for shard in stamp.facts["shards"]]
     return all(one is not None and one.stamp.fingerprint == stamp.fingerprint for one in stored)
 
 
-def filter_masks_of(signals: Sequence[str]) -> Stage:
+def filter_masks_of(named: Mapping[str, str], signals: Sequence[str]) -> Stage:
     """The asset ``filter_masks``.
 
     Args:
+        named: the filters, by name.
         signals: assets that filters may read beside those that are always there.
     """
 
     @stage(
-        group="selection",
         kinds={"parquet", "numpy"},
         code_version=_MASKS_VERSION,
         inputs=[*INPUTS, *signals],
-        corpus_inputs=CORPUS_INPUTS,
+        unpartitioned_inputs=CORPUS_INPUTS,
         partitioned=False,
-        is_table=False,
         checks=[
             Check(
                 "rows_complete",
@@ -136,18 +136,16 @@ def filter_masks_of(signals: Sequence[str]) -> Stage:
             Check("keeps_something", "No filter keeps nothing.", _something_kept, blocking=False),
         ],
         metadata=metadata.filter_masks,
-        signature=lambda work: [
-            [name, *_state(parsed(text, work.settings.filters))] for name, text in work.settings.filters.items()
-        ],
-        intact=_masks_intact,
+        signature=lambda _: [[name, *_state(parsed(text, named))] for name, text in named.items()],
+        is_valid=_masks_are_there,
     )
-    def filter_masks(work: Work) -> Facts:
+    def filter_masks(work: Work) -> Manifest:
         """What each filter of data/dqe.yaml keeps: a table for each shard, with a column for each filter.
 
         Made over all shards at once: a fraction, a duplicate or a cluster is one of the whole corpus, so that a new
         shard can change what is kept of every other. A sample without an image is kept by none.
         """
-        pool, named = StorePool(work.store, work.shards), work.settings.filters
+        pool = StorePool(work.store, work.shards)
         filters = FilterSet.fitted_to({name: parsed(text, named) for name, text in named.items()}, [pool])
         schema = filter_masks_schema({name: one.text for name, one in filters.expressions.items()})
         columns = ("uid", *filters.columns)
@@ -168,22 +166,22 @@ def filter_masks_of(signals: Sequence[str]) -> Stage:
                 table = table.append_column(name, pa.array(column))
             work.store.write_table(MASKS, part.name, table, schema, Stamp(work.version, _MASKS_VERSION, table.num_rows))
             rows += table.num_rows
-        return Facts(rows, {"shards": list(work.shards), **tally.facts()})
+        return Manifest(rows, {"shards": list(work.shards), **tally.facts()})
 
     return filter_masks
 
 
-def subset_of(subset: Subset, signals: Sequence[str]) -> Stage:
+def subset_of(subset: Subset, named: Mapping[str, str], signals: Sequence[str]) -> Stage:
     """The asset ``subsets/<name>``, of filters that read what ``filter_masks_of`` says."""
     path = subset_path(subset.name)
     folders = [name for name in subset.pools if name != STORE]
     of_store = len(folders) < len(subset.pools)
 
-    def signature(work: Work) -> Any:
-        expression = parsed(subset.expression, work.settings.filters)
+    def signature(_: Work) -> Any:
+        expression = parsed(subset.expression, named)
         return [_state(expression), [[name, pool_state(name, data_directory())] for name in folders]]
 
-    def intact(_: Work, stamp: Stamp) -> bool:
+    def is_there(_: Work, stamp: Stamp) -> bool:
         try:
             written = json.loads(manifest_path(path).read_bytes())["subset"]["sha256"]
             return bool(written == stamp.facts["sha256"] and path.stat().st_size == stamp.facts["bytes"])
@@ -192,13 +190,11 @@ def subset_of(subset: Subset, signals: Sequence[str]) -> Stage:
 
     @stage(
         name=f"subsets/{subset.name}",
-        group="selection",
         kinds={"numpy"},
         code_version="1",
         inputs=[*INPUTS, *signals] if of_store else (),
-        corpus_inputs=(*CORPUS_INPUTS, MASKS) if of_store else (),
+        unpartitioned_inputs=(*CORPUS_INPUTS, MASKS) if of_store else (),
         partitioned=False,
-        is_table=False,
         checks=[
             Check("not_empty", "The subset has samples.", _not_empty, blocking=False),
             Check("uids_sorted", "The file holds as many uids as were counted, sorted.", _uids_sorted),
@@ -206,16 +202,16 @@ def subset_of(subset: Subset, signals: Sequence[str]) -> Stage:
         ],
         metadata=metadata.subset,
         signature=signature,
-        intact=intact,
+        is_valid=is_there,
     )
-    def make(work: Work) -> Facts:
+    def make(work: Work) -> Manifest:
         """A subset to train on: uids as DataComp's resharder takes them, and a manifest of how it came to be."""
-        expression = parsed(subset.expression, work.settings.filters)
+        expression = parsed(subset.expression, named)
         pools = open_pools(subset.pools, StorePool(work.store, work.shards) if of_store else None, data_directory())
         made = make_subset(expression, pools)
         write_subset(path, made.uids, made.manifest)
         written = json.loads(manifest_path(path).read_bytes())
-        return Facts(
+        return Manifest(
             len(made.uids),
             {
                 "path": str(path.relative_to(data_directory())),
@@ -232,19 +228,19 @@ def subset_of(subset: Subset, signals: Sequence[str]) -> Stage:
     return make
 
 
-def _not_empty(_: Work, output: Facts) -> Verdict:
-    return Verdict(output.rows > 0, f"{output.rows:,} samples", {"samples": output.rows})
+def _not_empty(_: Work, output: Manifest) -> CheckResult:
+    return CheckResult(output.rows > 0, f"{output.rows:,} samples", {"samples": output.rows})
 
 
-def _uids_sorted(_: Work, output: Facts) -> Verdict:
+def _uids_sorted(_: Work, output: Manifest) -> CheckResult:
     try:
         found = len(read_subset(data_directory() / output.facts["path"]))
     except SubsetError as error:
-        return Verdict(False, str(error))
-    return Verdict(found == output.rows, f"{output.rows:,} uids were counted, {found:,} are in the file, sorted")
+        return CheckResult(False, str(error))
+    return CheckResult(found == output.rows, f"{output.rows:,} uids were counted, {found:,} are in the file, sorted")
 
 
-def _agrees_with_masks(work: Work, output: Facts) -> Verdict:
+def _agrees_with_masks(work: Work, output: Manifest) -> CheckResult:
     masks = work.store.get(MASKS, None)
     expression = parse(output.facts["expression"])
     filters = {one["expression"]: one["filter"] for one in masks.stamp.facts["filters"]} if masks else {}
@@ -254,16 +250,16 @@ def _agrees_with_masks(work: Work, output: Facts) -> Verdict:
         or [pool["name"] for pool in output.facts["pools"]] != [STORE]
         or len(names) < len(expression.leaves)
     ):
-        return Verdict(True, "nothing to compare: it is not made of the store by filters of data/dqe.yaml alone")
+        return CheckResult(True, "nothing to compare: it is not made of the store by filters of data/dqe.yaml alone")
     kept = [np.empty(0, UID_TYPE)]
     for shard in masks.stamp.facts["shards"]:
         table = _read_masks(work, shard, masks.stamp.facts)
         # What has no image is in no pool, whatever an expression says of it.
-        statuses = work.store.read("raw_samples", shard, RAW_SAMPLES, ["status"])["status"]
+        statuses = work.of_shard(shard).read("raw_samples", ["status"])["status"]
         mask = expression.mask({text: table[name].to_numpy() for text, name in names.items()})
         kept.append(parse_uids(table["uid"].filter(pa.array(mask & (statuses.to_numpy() == "ok")))))
     expected, found = union(kept)[0], read_subset(data_directory() / output.facts["path"])
-    return Verdict(
+    return CheckResult(
         bool(np.array_equal(expected, found)),
         f"{len(found):,} uids, {len(expected):,} by the stored masks",
         {"uids": len(found), "by_masks": len(expected)},

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dqe_assets.filtering.expression import Expression
     from dqe_assets.filtering.filters import Filter
-    from dqe_resources.store.storage import Store
+    from dqe_resources.store import Store
 
 
 def filter_steps(store: Store, shard: str, uid: str, facts: Mapping[str, Any]) -> pa.Table:

@@ -10,21 +10,35 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.core.schema import IMAGE, ORIGINAL
+from dqe_assets.dedup.tables import DUPLICATE_CLUSTERS
+from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.filtering.pool import BATCH_ROWS, HEIGHT, TEXT, WIDTH, InputFile, PoolError
+from dqe_assets.improve.tables import BEST_CAPTIONS
 from dqe_assets.ingest.outcomes import host_of
-from dqe_assets.orchestration.tables import schema_of
-from dqe_resources.store.storage import UNPARTITIONED
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.score.tables import CAPTION_SCORES, JOINT_EMBEDDINGS, MASKED_SIMILARITY
+from dqe_resources.store import UNPARTITIONED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from dqe_resources.store.storage import Store
+    from dqe_resources.store import Store
 
 STORE = "store"
 """How our own store is called where pools are named."""
 
 INPUTS = ("raw_samples", "image_features", "joint_embeddings", "caption_scores", "best_captions")
 CORPUS_INPUTS = ("duplicate_clusters",)
+
+TABLES = {
+    "raw_samples": RAW_SAMPLES,
+    "image_features": IMAGE_FEATURES,
+    "joint_embeddings": JOINT_EMBEDDINGS,
+    "caption_scores": CAPTION_SCORES,
+    "masked_similarity": MASKED_SIMILARITY,
+    "best_captions": BEST_CAPTIONS,
+}
+"""The per-shard tables that columns come from."""
 
 CLUSTER_KINDS = ("exact", "perceptual", "semantic", "any")
 
@@ -60,7 +74,7 @@ class StorePool:
     def clusters(self) -> pa.Table:
         """The duplicate clusters over all shards."""
         columns = ["uid", "kind", "cluster", "is_representative"]
-        return self.store.read("duplicate_clusters", None, schema_of("duplicate_clusters"), columns)
+        return self.store.read("duplicate_clusters", None, DUPLICATE_CLUSTERS, columns)
 
 
 @dataclass(frozen=True)
@@ -82,7 +96,7 @@ class StoreShard:
 
     def table(self, asset: str, columns: Sequence[str]) -> pa.Table:
         """The shard's columns of a stage, for all rows."""
-        return self.pool.store.read(asset, self.name, schema_of(asset), columns)
+        return self.pool.store.read(asset, self.name, TABLES[asset], columns)
 
     def batches(self, columns: Sequence[str], batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """The columns, for the samples that have an image.

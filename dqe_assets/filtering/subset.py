@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from dqe_resources.errors import DataQualityError
-from dqe_resources.store.storage import replace_file
+from dqe_resources.store import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

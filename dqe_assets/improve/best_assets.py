@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dqe_assets.core.checks import complete, finite, unique
 from dqe_assets.core.schema import SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.stage import Stage, stage
-from dqe_assets.core.work import Check, Verdict, Work
+from dqe_assets.core.work import Check, CheckResult, Work
 from dqe_assets.improve import best, metadata
+from dqe_assets.improve.tables import BEST_CAPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pyarrow as pa
+
+    from dqe_assets.improve.best_settings import BestRule
 
 
 _SIGNALS = {
@@ -24,9 +27,9 @@ _SIGNALS = {
 """Assets that are taken into account where there are such: the argument, and the columns that are read."""
 
 
-def _never_worse(work: Work, table: pa.Table) -> Verdict:
-    worse = best.below_runner_up(table, work.settings.best)
-    return Verdict(
+def _never_worse(_: Work, table: pa.Table, rule: BestRule) -> CheckResult:
+    worse = best.below_runner_up(table, rule)
+    return CheckResult(
         worse == 0, f"{worse:,} of {table.num_rows:,} captions are worse than the next best", {"worse": worse}
     )
 
@@ -39,13 +42,11 @@ def best_captions_of(synthetic: Sequence[Stage], signals: Sequence[str]) -> Stag
         signals: which of ``text_quality``, ``caption_judgements`` and ``refined_captions`` there are.
     """
 
-    def signature(work: Work) -> Any:
-        return [work.settings.best.model_dump(mode="json"), sorted(work.settings.judged_by_their_own)]
-
     @stage(
-        group="scores",
         kinds={"parquet", "numpy"},
         code_version="1",
+        schema=BEST_CAPTIONS,
+        resources={"rule": "best", "shared": "captions.shared"},
         inputs=["raw_samples", *(captions.name for captions in synthetic), "caption_scores", *signals],
         checks=[
             unique("uid"),
@@ -54,9 +55,8 @@ def best_captions_of(synthetic: Sequence[Stage], signals: Sequence[str]) -> Stag
             Check("never_worse", "No caption is worse than the next best, by what is said to decide.", _never_worse),
         ],
         metadata=metadata.best_captions,
-        signature=signature,
     )
-    def best_captions(work: Work) -> pa.Table:
+    def best_captions(work: Work, rule: BestRule, shared: Sequence[str]) -> pa.Table:
         """One caption for each sample, by the rule ``best`` of data/dqe.yaml, with the reason and the next best.
 
         Where ``independent`` is false, the scorer shares a backbone with the captioner, and its choice proves nothing.
@@ -68,8 +68,8 @@ def best_captions_of(synthetic: Sequence[Stage], signals: Sequence[str]) -> Stag
                 for captions in synthetic
             },
             work.read("caption_scores", ["uid", "caption_source", "similarity"]),
-            work.settings.best,
-            shared=work.settings.judged_by_their_own,
+            rule,
+            shared=frozenset(shared),
             **{_SIGNALS[name][0]: work.read(name, _SIGNALS[name][1]) for name in signals},
         )
 

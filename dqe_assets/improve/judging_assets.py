@@ -10,35 +10,38 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dqe_assets.caption.texts import shard_captions
 from dqe_assets.core.checks import unique
+from dqe_assets.core.schema import SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.stage import Stage, stage
-from dqe_assets.core.work import Check, Verdict, Work, with_facts
+from dqe_assets.core.work import Check, CheckResult, Work, with_facts
 from dqe_assets.improve import judging, metadata
 from dqe_assets.improve.tables import CAPTION_JUDGEMENTS
-from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_resources.captioners.judge import CRITERIA
-from dqe_resources.store.storage import StorageError
+from dqe_resources.store import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dqe_assets.caption.settings import CaptionSources
     from dqe_assets.improve.judging_settings import Judging
     from dqe_resources.captioners.judge import Judge
-    from dqe_resources.store.storage import Stamp
+    from dqe_resources.store import Stamp
 
 
-def caption_judgements_of(synthetic: Sequence[Stage], settings: Judging) -> Stage:
-    """The asset ``caption_judgements``, over the originals and the captions of these stages."""
+def caption_judgements_of(captions: CaptionSources, settings: Judging) -> Stage:
+    """The asset ``caption_judgements``, over the captions of these sources."""
     rubric = judging.load_rubric()
 
     def nothing_more_can_be_judged(_: Work, stamp: Stamp) -> bool:
         return not stamp.facts["not_asked"] or stamp.facts["cap"] == asdict(settings.cap)
 
     @stage(
-        group="captions",
         kinds={"parquet", "openai"},
         code_version="1",
-        inputs=["raw_samples", *(captions.name for captions in synthetic), "caption_scores"],
+        schema=CAPTION_JUDGEMENTS,
+        resources={"judge": "judging.judge"},
+        inputs=["raw_samples", *(SYNTHETIC_CAPTIONS_PREFIX + name for name in captions.captioners), "caption_scores"],
         checks=[
             unique("uid", "caption_source"),
             Check("marks_on_scale", "A judged caption has all four marks, each from 1 to 5.", _marks_on_scale),
@@ -47,7 +50,7 @@ def caption_judgements_of(synthetic: Sequence[Stage], settings: Judging) -> Stag
         metadata=metadata.caption_judgements,
         pool="judge",
         signature=lambda _: [rubric.hash, settings.draw],
-        intact=nothing_more_can_be_judged,
+        is_valid=nothing_more_can_be_judged,
     )
     def caption_judgements(work: Work, judge: Judge) -> pa.Table:
         """What a model says of the captions of some samples: how true, complete and clear, and what is invented.
@@ -56,13 +59,13 @@ def caption_judgements_of(synthetic: Sequence[Stage], settings: Judging) -> Stag
         shard that was interrupted, or that the cap cut short before it was raised, goes on with what is missing.
         """
         uids = work.read("raw_samples", ["uid"])["uid"].to_pylist()
-        captions = {source: texts.to_pylist() for source, texts in work.captions().items()}
-        drawn = judging.draw(uids, judging.mean_similarity(_scores(work, uids)), **settings.draw)
-        asked = judging.questions(uids, drawn, captions, settings.seed)
+        texts = {source: texts.to_pylist() for source, texts in shard_captions(work, captions).items()}
+        drawn = judging.draw(uids, judging.mean_similarity(_scores(work, uids, captions)), **settings.draw)
+        asked = judging.questions(uids, drawn, texts, settings.seed)
         known, failed = _known(work)
 
         def image(row: int) -> bytes:
-            stored = work.store.read_rows("raw_samples", work.partition, RAW_SAMPLES, [row], ["image"])
+            stored = work.read_rows("raw_samples", [row], ["image"])
             found: bytes = stored["image"][0]["bytes"].as_py()
             return found
 
@@ -82,12 +85,12 @@ def caption_judgements_of(synthetic: Sequence[Stage], settings: Judging) -> Stag
     return caption_judgements
 
 
-def _scores(work: Work, uids: Sequence[str]) -> dict[str, np.ndarray]:
+def _scores(work: Work, uids: Sequence[str], captions: CaptionSources) -> dict[str, np.ndarray]:
     """Similarity of each caption source, in the order of the samples, NaN where there is no image or caption."""
     table = work.read("caption_scores", ["uid", "caption_source", "similarity"])
     order = pa.array(uids)
     scores = {}
-    for source in work.settings.caption_sources:
+    for source in captions.names:
         part = table.filter(pc.equal(table["caption_source"], source))
         found = part["similarity"].take(pc.index_in(order, value_set=part["uid"].combine_chunks()))
         scores[source] = found.to_numpy().astype(np.float64)
@@ -105,14 +108,14 @@ def _known(work: Work) -> tuple[pa.Table, bool]:
     return pa.concat_tables(known), failed
 
 
-def _marks_on_scale(_: Work, table: pa.Table) -> Verdict:
+def _marks_on_scale(_: Work, table: pa.Table) -> CheckResult:
     judged = pc.is_valid(table["overall"])
     wrong = np.zeros(table.num_rows, bool)
     for name in CRITERIA:
         within = pc.fill_null(pc.and_(pc.greater_equal(table[name], 1), pc.less_equal(table[name], 5)), False)
         wrong |= pc.not_equal(within, judged).to_numpy()
     bad = int(wrong.sum())
-    return Verdict(
+    return CheckResult(
         not bad,
         f"{pc.sum(judged).as_py() or 0:,} captions judged, {bad} with a mark that is missing or off the scale",
         {"off_scale": bad},
@@ -120,11 +123,11 @@ def _marks_on_scale(_: Work, table: pa.Table) -> Verdict:
 
 
 def _parsed(minimum: float) -> Check:
-    def run(_: Work, table: pa.Table) -> Verdict:
+    def run(_: Work, table: pa.Table) -> CheckResult:
         asked = len(pc.unique(table["uid"]))
         usable = len(pc.unique(table.filter(pc.is_valid(table["overall"]))["uid"]))
         share = usable / asked if asked else 1.0
-        return Verdict(
+        return CheckResult(
             share >= minimum,
             f"{usable:,} of {asked:,} samples asked about have a judgement ({share:.1%}, required: {minimum:.0%})",
             {"asked": asked, "judged": usable, "share": round(share, 4), "required": minimum},

@@ -5,23 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import dagster as dg
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.core.schema import REFINED
-from dqe_assets.improve import best_plots
-from dqe_assets.improve import judging_plots as judgement_plots
-from dqe_assets.improve.agreement import AGREEMENT_COLUMNS, MEASURES, agreement, means
-from dqe_assets.improve.refining_plots import similarity_before_and_after
-from dqe_assets.improve.refining_views import rounds_of
-
-if TYPE_CHECKING:
-    from dqe_assets.core.work import Work
-
 from dqe_assets.core.metadata import (
     PREVIEW_ROWS,
+    Markdown,
     Metadata,
     markdown_table,
     picture,
@@ -29,6 +19,16 @@ from dqe_assets.core.metadata import (
     value_counts,
     with_interval,
 )
+from dqe_assets.improve import best_plots, judging_plots
+from dqe_assets.improve.agreement import AGREEMENT_COLUMNS, MEASURES, agreement, means
+from dqe_assets.improve.refining_plots import similarity_before_and_after
+from dqe_assets.improve.refining_views import rounds_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dqe_assets.core.work import Work
+    from dqe_resources.captioners.judge import Judge
 
 
 def best_captions(_: Work, table: pa.Table) -> Metadata:
@@ -51,7 +51,7 @@ def best_captions(_: Work, table: pa.Table) -> Metadata:
     }
 
 
-def caption_judgements(work: Work, table: pa.Table) -> Metadata:
+def caption_judgements(work: Work, table: pa.Table, judge: Judge) -> Metadata:
     """The means of each source and place, agreement with the scorer, what it took, and what could not be judged."""
     judged = table.filter(pc.is_valid(table["overall"]))
     scores = work.read("caption_scores", ["uid", "caption_source", "similarity"])
@@ -65,7 +65,7 @@ def caption_judgements(work: Work, table: pa.Table) -> Metadata:
     reasons = value_counts(requests["finish_reason_first"])
     cost = pc.sum(requests["cost_first"]).as_py()
     return {
-        "judge": work.settings.judging.judge.model if work.settings.judging else None,
+        "judge": judge.model,
         "samples_drawn": facts.get("drawn"),
         "samples_judged": len(pc.unique(judged["uid"])),
         "not_asked_for_the_cap": facts.get("not_asked"),
@@ -75,7 +75,7 @@ def caption_judgements(work: Work, table: pa.Table) -> Metadata:
         "prompt_tokens": pc.sum(requests["prompt_tokens_first"]).as_py() or 0,
         "completion_tokens": pc.sum(requests["completion_tokens_first"]).as_py() or 0,
         "cost": None if cost is None else round(cost, 6),
-        "marks": picture(judgement_plots.marks_by_source(by_source), "mean marks of each caption source"),
+        "marks": picture(judging_plots.marks_by_source(by_source), "mean marks of each caption source"),
         "means": _judged_table(by_source, "caption_source"),
         "by_place": _judged_table(means(judged, "place"), "place"),
         "agreement": markdown_table(AGREEMENT_COLUMNS, [list(row.values()) for row in agreement(scored).to_pylist()]),
@@ -90,23 +90,27 @@ def _errors(table: pa.Table) -> list[tuple[str, int]]:
     return list(value_counts(failed["error_first"]).items())[:PREVIEW_ROWS]
 
 
-def _judged_table(table: pa.Table, by: str) -> dg.MarkdownMetadataValue:
+def _judged_table(table: pa.Table, by: str) -> Markdown:
     rows = [
         [row[by], row["judged"], *(with_interval(row, measure) for measure in MEASURES)] for row in table.to_pylist()
     ]
     return markdown_table([by, "judged", *MEASURES], rows)
 
 
-def refined_captions(work: Work, table: pa.Table) -> Metadata:
+def refined_captions_of(*, independent: bool) -> Callable[[Work, pa.Table], Metadata]:
+    """What is shown of captions that were asked for again; a gain that is not independent proves nothing."""
+    return lambda _, table: _refined_captions(table, independent=independent)
+
+
+def _refined_captions(table: pa.Table, *, independent: bool) -> Metadata:
     """What each round brought and took, whether that proves anything, and answers beside what they were asked for."""
     rounds = rounds_of(table)
-    independent = REFINED not in work.settings.judged_by_their_own
     accepted = table.filter(table["accepted"])
     return {
         "asked": len(pc.unique(table["uid"])),
         "refined": len(pc.unique(accepted["uid"])),
         "independent": independent
-        or dg.MetadataValue.md(
+        or Markdown(
             "**no: the scorer shares a backbone with the captioner, or with the labels that the prompt says "
             "(`labels: 0` leaves them out); a higher similarity then proves nothing**"
         ),

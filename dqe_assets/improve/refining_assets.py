@@ -13,12 +13,14 @@ from dqe_assets.caption.flags import caption_flags
 from dqe_assets.caption.normalise import normalise_captions
 from dqe_assets.core.arrow import to_matrix
 from dqe_assets.core.checks import finite, unique
-from dqe_assets.core.schema import IMAGE, ORIGINAL, REFINED, SYNTHETIC_CAPTIONS_PREFIX
+from dqe_assets.core.schema import IMAGE, ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.stage import CAPTIONER_PREFIX, Stage, stage
-from dqe_assets.core.work import Check, Verdict, Work
+from dqe_assets.core.work import Check, CheckResult, Work
 from dqe_assets.improve import metadata
-from dqe_assets.improve.refining import ANSWERS, CandidateAsker, Scores, refine, reusable, with_settings
-from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.improve.refining import Scores, refine
+from dqe_assets.improve.refining_candidates import ANSWERS, CandidateAsker, reusable
+from dqe_assets.improve.refining_costs import with_settings
+from dqe_assets.improve.tables import REFINED_CAPTIONS
 from dqe_assets.score.alignment import similarities_with
 from dqe_resources.models.image_model import ImageModel
 
@@ -35,37 +37,46 @@ IMAGES_AT_ONCE = 32
 _LEAST_PROBABLE = 0.01
 
 
-def refined_captions_of(rules: Refining, captioner: VisionCaptioner, text: Sequence[str]) -> Stage:
+def refined_captions_of(
+    rules: Refining, captioner: VisionCaptioner, text: Sequence[str], *, independent: bool
+) -> Stage:
     """The asset ``refined_captions``.
 
     Args:
         rules: the settings.
         captioner: the captioner that they name.
         text: the asset that says what images read, if there is one.
+        independent: whether the scorer shares no backbone with who is asked, nor with what the prompt tells.
     """
     refined = () if rules.source == ORIGINAL else (SYNTHETIC_CAPTIONS_PREFIX + rules.source,)
     labels = ("image_features",) if rules.labels else ()
 
     @stage(
-        group="captions",
         kinds={"parquet", captioner.kind},
         code_version="1",
+        schema=REFINED_CAPTIONS,
         inputs=["raw_samples", *refined, "joint_embeddings", "caption_scores", *labels, *text],
         resources={"captioner": f"{CAPTIONER_PREFIX}{captioner.name}"},
         checks=[
             unique("uid", "round", "candidate"),
             finite("similarity", -1, 1),
-            Check("accepted_fit_better", "An answer is accepted only where it fits better.", _accepted_fit_better),
-            Check("none_lowered", "No sample has a caption that fits less than the one that was there.", _none_lowered),
+            Check(
+                "accepted_fit_better", "An answer is accepted only where it fits better.", _accepted_fit_better(rules)
+            ),
+            Check(
+                "none_lowered",
+                "No sample has a caption that fits less than the one that was there.",
+                _none_lowered(rules),
+            ),
             Check(
                 "answered",
                 f"At least {captioner.min_coverage:.0%} of the captions asked for again were answered.",
                 _answered(captioner.min_coverage),
             ),
         ],
-        metadata=metadata.refined_captions,
+        metadata=metadata.refined_captions_of(independent=independent),
         pool=captioner.pool,
-        signature=lambda work: [rules.signature(), REFINED in work.settings.judged_by_their_own],
+        signature=lambda _: [rules.signature(), not independent],
     )
     def refined_captions(work: Work, captioner: VisionCaptioner, scorer: Scorer) -> pa.Table:
         """Captions that fit badly asked for again, round after round: every answer, and which were accepted.
@@ -74,7 +85,7 @@ def refined_captions_of(rules: Refining, captioner: VisionCaptioner, text: Seque
         with the answers that are missing.
         """
         rows, vectors = _image_vectors(work)
-        samples = _samples(work, rules).take(pa.array(rows))
+        samples = _samples(work, rules, text).take(pa.array(rows))
         asked = rules.asked(captioner)
         ask = CandidateAsker(
             asked,
@@ -90,7 +101,6 @@ def refined_captions_of(rules: Refining, captioner: VisionCaptioner, text: Seque
             similarity, embedded = similarities_with(vectors[places], texts, scorer)
             return Scores(similarity, embedded.tokens, embedded.truncated)
 
-        independent = REFINED not in work.settings.judged_by_their_own
         return with_settings(refine(samples, rules, ask, score), rules, asked, independent=independent)
 
     return refined_captions
@@ -102,7 +112,7 @@ def _image_vectors(work: Work) -> tuple[np.ndarray, np.ndarray]:
     return to_matrix(embeddings.filter(pc.equal(embeddings["item"], IMAGE))["embedding"])
 
 
-def _samples(work: Work, rules: Refining) -> pa.Table:
+def _samples(work: Work, rules: Refining, text: Sequence[str]) -> pa.Table:
     """What ``refine`` reads, of every row of the shard."""
     raw = work.read("raw_samples", ["uid", "caption"])
     scores = work.read("caption_scores", ["caption_source", "similarity"])
@@ -125,9 +135,7 @@ def _samples(work: Work, rules: Refining) -> pa.Table:
             "original_caption": original,
             "original_similarity": original_similarity,
             "labels": _labels(work, rules.labels, raw.num_rows),
-            "image_text": work.read("image_text", ["text"])["text"]
-            if work.settings.image_text
-            else pa.nulls(raw.num_rows),
+            "image_text": work.read("image_text", ["text"])["text"] if text else pa.nulls(raw.num_rows),
         }
     )
 
@@ -156,50 +164,56 @@ def _labels(work: Work, count: int, rows: int) -> pa.Array:
 def _images(work: Work, rows: Sequence[int]) -> Iterator[bytes]:
     for first in range(0, len(rows), IMAGES_AT_ONCE):
         some = rows[first : first + IMAGES_AT_ONCE]
-        table = work.store.read_rows("raw_samples", work.partition, RAW_SAMPLES, some, ["image"])
+        table = work.read_rows("raw_samples", some, ["image"])
         for image in table["image"]:
             yield image["bytes"].as_py()
 
 
-def _accepted_fit_better(work: Work, table: pa.Table) -> Verdict:
-    accepted = table.filter(table["accepted"])
-    rules = work.settings.refining
-    least = rules.min_gain if rules else 0.0
-    gain = pc.subtract(accepted["similarity"].cast(pa.float64()), accepted["previous_similarity"].cast(pa.float64()))
-    better = pc.and_(pc.greater(gain, 0), pc.greater_equal(gain, least))
-    fine = pc.and_(pc.fill_null(better, pc.is_null(accepted["previous_similarity"])), pc.is_null(accepted["veto"]))
-    fine = pc.and_(fine, pc.is_valid(accepted["similarity"]))
-    wrong = accepted.num_rows - (pc.sum(fine).as_py() or 0)
-    once = accepted.num_rows == accepted.group_by(["uid", "round"]).aggregate([]).num_rows
-    return Verdict(
-        wrong == 0 and once,
-        f"{accepted.num_rows:,} of {table.num_rows:,} answers are accepted, {wrong} of them without fitting better; "
-        f"{'one' if once else 'more than one'} of a sample and round at most",
-        {"accepted": accepted.num_rows, "wrong": wrong},
-    )
+def _accepted_fit_better(rules: Refining) -> Callable[[Work, pa.Table], CheckResult]:
+    def run(_: Work, table: pa.Table) -> CheckResult:
+        accepted = table.filter(table["accepted"])
+        least = rules.min_gain
+        gain = pc.subtract(
+            accepted["similarity"].cast(pa.float64()), accepted["previous_similarity"].cast(pa.float64())
+        )
+        better = pc.and_(pc.greater(gain, 0), pc.greater_equal(gain, least))
+        fine = pc.and_(pc.fill_null(better, pc.is_null(accepted["previous_similarity"])), pc.is_null(accepted["veto"]))
+        fine = pc.and_(fine, pc.is_valid(accepted["similarity"]))
+        wrong = accepted.num_rows - (pc.sum(fine).as_py() or 0)
+        once = accepted.num_rows == accepted.group_by(["uid", "round"]).aggregate([]).num_rows
+        return CheckResult(
+            wrong == 0 and once,
+            f"{accepted.num_rows:,} of {table.num_rows:,} answers are accepted, {wrong} of them without a better fit; "
+            f"{'one' if once else 'more than one'} of a sample and round at most",
+            {"accepted": accepted.num_rows, "wrong": wrong},
+        )
+
+    return run
 
 
-def _none_lowered(work: Work, table: pa.Table) -> Verdict:
-    scores = work.read("caption_scores", ["uid", "caption_source", "similarity"])
-    source = work.settings.refining.source if work.settings.refining else ORIGINAL
-    before = scores.filter(pc.equal(scores["caption_source"], source))
-    accepted = table.filter(table["accepted"]).sort_by("round")
-    last = accepted.group_by("uid", use_threads=False).aggregate([("similarity", "last")])
-    first = before["similarity"].take(pc.index_in(last["uid"], value_set=before["uid"].combine_chunks()))
-    lowered = pc.sum(pc.less(last["similarity_last"], first)).as_py() or 0
-    return Verdict(
-        lowered == 0,
-        f"{last.num_rows:,} samples have another caption, {lowered} of them one that fits less than before",
-        {"refined": last.num_rows, "lowered": lowered},
-    )
+def _none_lowered(rules: Refining) -> Callable[[Work, pa.Table], CheckResult]:
+    def run(work: Work, table: pa.Table) -> CheckResult:
+        scores = work.read("caption_scores", ["uid", "caption_source", "similarity"])
+        before = scores.filter(pc.equal(scores["caption_source"], rules.source))
+        accepted = table.filter(table["accepted"]).sort_by("round")
+        last = accepted.group_by("uid", use_threads=False).aggregate([("similarity", "last")])
+        first = before["similarity"].take(pc.index_in(last["uid"], value_set=before["uid"].combine_chunks()))
+        lowered = pc.sum(pc.less(last["similarity_last"], first)).as_py() or 0
+        return CheckResult(
+            lowered == 0,
+            f"{last.num_rows:,} samples have another caption, {lowered} of them one that fits less than before",
+            {"refined": last.num_rows, "lowered": lowered},
+        )
+
+    return run
 
 
-def _answered(minimum: float) -> Callable[[Work, pa.Table], Verdict]:
-    def run(_: Work, table: pa.Table) -> Verdict:
+def _answered(minimum: float) -> Callable[[Work, pa.Table], CheckResult]:
+    def run(_: Work, table: pa.Table) -> CheckResult:
         asked = table.group_by(["uid", "round"]).aggregate([("caption", "count")])
         answered = pc.sum(pc.greater(asked["caption_count"], 0)).as_py() or 0
         share = answered / asked.num_rows if asked.num_rows else 1.0
-        return Verdict(
+        return CheckResult(
             share >= minimum,
             f"{answered:,} of {asked.num_rows:,} questions have an answer ({share:.1%}, required: {minimum:.0%})",
             {"answered": answered, "of": asked.num_rows, "share": round(share, 4), "required": minimum},

@@ -6,23 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 from dqe_assets.core.stage import stage
 from dqe_assets.ingest import metadata
-from dqe_assets.ingest.checks import RAW_SAMPLES_CHECKS, shard_source
+from dqe_assets.ingest.checks import RAW_SAMPLES_CHECKS
 from dqe_assets.ingest.raw import raw_samples as make_raw_samples
 from dqe_assets.ingest.remote import Fetches
+from dqe_assets.ingest.tables import RAW_SAMPLES
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from dqe_assets.core.work import Batches, Work
+    from dqe_assets.ingest.settings import IngestSettings
 
 
-def _source_state(work: Work) -> Any:
-    source, settings = shard_source(work), work.settings
+def _source_state(work: Work, ingest: IngestSettings) -> Any:
+    source = ingest.source_of(work.partition or "")
     return [
         source.signature(),
         source.shard(work.partition or "").digest,
-        settings.images.model_dump(),
-        settings.fetching.placeholders.model_dump(),
+        ingest.images.model_dump(),
+        ingest.fetching.placeholders.model_dump(),
     ]
 
 
@@ -32,23 +34,23 @@ def _found(table: pa.Table) -> Any:
 
 
 @stage(
-    group="ingest",
     kinds={"parquet", "python"},
     code_version="2",
+    schema=RAW_SAMPLES,
     checks=RAW_SAMPLES_CHECKS,
     metadata=metadata.raw_samples,
     signature=_source_state,
     content=_found,
 )
-def raw_samples(work: Work) -> Batches:
+def raw_samples(work: Work, ingest: IngestSettings) -> Batches:
     """Every row of the source's shard with its image, or with the reason why it has none."""
-    source = shard_source(work)
+    source = ingest.source_of(work.partition or "")
     shard = source.shard(work.partition or "")
     return make_raw_samples(
         lambda: source.rows(shard.index),
         source=source.name,
         shard=source.key(shard.index),
-        limits=work.settings.images,
-        fetch=lambda wanted: Fetches(work, wanted, shard.rows),
+        limits=ingest.images,
+        fetch=lambda wanted: Fetches(work, ingest, wanted, shard.rows),
         track=lambda rows: work.track(rows, shard.rows),
     )

@@ -8,27 +8,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.core.checks import COMPLETE, unique
-from dqe_assets.core.work import Check, Verdict, Work
+from dqe_assets.core.work import Check, CheckResult, Work
 from dqe_assets.ingest.outcomes import by_reason_and_host, host_of
 
 if TYPE_CHECKING:
-    from dqe_resources.sources import Source
+    from dqe_assets.ingest.settings import IngestSettings
 
 
-def rows_complete(work: Work, table: pa.Table) -> Verdict:
+def rows_complete(work: Work, table: pa.Table, ingest: IngestSettings) -> CheckResult:
     """Rows in = rows out: as many as the source counts in the shard, at consecutive positions."""
-    expected = shard_source(work).shard(work.partition or "").rows
+    expected = ingest.source_of(work.partition or "").shard(work.partition or "").rows
     consecutive = table["row"].to_pylist() == list(range(expected))
-    return Verdict(
+    return CheckResult(
         consecutive,
         f"{expected:,} rows in the source, {table.num_rows:,} rows out",
         {"rows_in": expected, "rows_out": table.num_rows},
     )
 
 
-def success_rate(work: Work, table: pa.Table) -> Verdict:
+def success_rate(work: Work, table: pa.Table, ingest: IngestSettings) -> CheckResult:
     """Enough rows have an image; says what became of the others, by reason and host."""
-    minimum = shard_source(work).min_success_rate
+    minimum = ingest.source_of(work.partition or "").min_success_rate
     ok = pc.sum(pc.equal(table["status"], "ok")).as_py() or 0
     share = ok / table.num_rows if table.num_rows else 1.0
     reasons = {
@@ -37,17 +37,12 @@ def success_rate(work: Work, table: pa.Table) -> Verdict:
         if item["values"] != "ok"
     }
     listed = by_reason_and_host(zip(table["reason"].to_pylist(), map(host_of, table["url"].to_pylist()), strict=True))
-    return Verdict(
+    return CheckResult(
         share >= minimum,
         f"{ok:,} of {table.num_rows:,} rows have an image ({share:.1%}, at least {minimum:.0%} required)"
         + (f"; the others: {listed}" if listed else ""),
         {"success_rate": round(share, 4), "required": minimum, **{f"reason_{key}": n for key, n in reasons.items()}},
     )
-
-
-def shard_source(work: Work) -> Source:
-    """The source of the shard at hand."""
-    return work.settings.source_of(work.partition or "")
 
 
 RAW_SAMPLES_CHECKS = (

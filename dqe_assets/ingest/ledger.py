@@ -13,14 +13,13 @@ import pyarrow as pa
 from dqe_assets.ingest.fetch.reasons import OK, PLACEHOLDER, is_transient
 from dqe_assets.ingest.outcomes import OUTCOMES
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_resources.store.storage import StorageError
+from dqe_resources.store import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from dqe_assets.ingest.fetch.settings import Refetch
-    from dqe_resources.store.checkpoint import Checkpoint
-    from dqe_resources.store.storage import Store
+    from dqe_resources.store import Checkpoint, Store
 
 Key = tuple[str, str | None]
 """The uid and the URL of a row."""
@@ -40,7 +39,7 @@ class _Place:
     bytes: int
 
 
-class Kept:
+class Ledger:
     """Outcomes by uid and URL. What is held in memory is where they are; the images stay in their files."""
 
     def __init__(self) -> None:

@@ -8,15 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.core import figures as plots
-from dqe_assets.ingest import plots as ingest_plots
-from dqe_assets.ingest.plots import status_bars
-from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.core.figures import contact_sheet
+from dqe_assets.core.metadata import SHEET_IMAGES, Metadata, picture, preview, value_counts
+from dqe_assets.ingest.plots import fetch_outcomes, status_bars
 
 if TYPE_CHECKING:
     from dqe_assets.core.work import Work
-
-from dqe_assets.core.metadata import SHEET_IMAGES, Metadata, picture, preview, value_counts
 
 
 def raw_samples(work: Work, table: pa.Table) -> Metadata:
@@ -24,7 +21,7 @@ def raw_samples(work: Work, table: pa.Table) -> Metadata:
     reasons = value_counts(table["reason"])
     ok = reasons.get("ok", 0)
     shown = np.flatnonzero(pc.equal(table["status"], "ok").to_numpy())[:SHEET_IMAGES].tolist()
-    sheet = work.store.read_rows("raw_samples", work.partition, RAW_SAMPLES, shown, ["image", "caption"]).to_pylist()
+    sheet = work.read_rows("raw_samples", shown, ["image", "caption"]).to_pylist()
     return {
         "ok": ok,
         "failed": table.num_rows - ok,
@@ -32,7 +29,7 @@ def raw_samples(work: Work, table: pa.Table) -> Metadata:
         "reasons": picture(status_bars(reasons), "rows by reason"),
         **_fetching(table),
         "images": picture(
-            plots.contact_sheet([row["image"]["bytes"] for row in sheet], [row["caption"] or "" for row in sheet]),
+            contact_sheet([row["image"]["bytes"] for row in sheet], [row["caption"] or "" for row in sheet]),
             "the first images of the shard",
         ),
         "preview": preview(table, ["image_name", "caption", "format", "width", "height", "reason"]),
@@ -46,5 +43,5 @@ def _fetching(table: pa.Table) -> Metadata:
     return {
         "fetched": fetched.num_rows,
         "requests": pc.sum(fetched["attempts"]).as_py(),
-        "outcomes": picture(ingest_plots.fetch_outcomes(fetched), "rows by host, and what became of them"),
+        "outcomes": picture(fetch_outcomes(fetched), "rows by host, and what became of them"),
     }

@@ -16,7 +16,7 @@ from dqe_assets.ingest.outcomes import LEDGER, OUTCOMES, failed, of_row
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_resources.errors import DataQualityError
 from dqe_resources.parallel import ordered_map
-from dqe_resources.store.storage import ROW_GROUP_BYTES
+from dqe_resources.store import ROW_GROUP_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -9,9 +9,10 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from dqe_assets.core.work import StartOverError
-from dqe_assets.ingest.ledger import Kept
+from dqe_assets.ingest.ledger import Ledger
 from dqe_assets.ingest.outcomes import OUTCOMES, host_of
-from dqe_resources.store.storage import StorageError, fingerprint
+from dqe_resources.fingerprint import fingerprint
+from dqe_resources.store import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from dqe_assets.core.work import Work
     from dqe_assets.ingest.fetch.shard import Canary, Steps, Wanted
     from dqe_assets.ingest.ledger import Key
-    from dqe_resources.store.checkpoint import Checkpoint
+    from dqe_assets.ingest.settings import IngestSettings
+    from dqe_resources.store import Checkpoint
 
 _END = object()
 
@@ -33,6 +35,7 @@ class Fetches:
 
     Args:
         work: the shard.
+        ingest: the settings.
         wanted: the rows to be fetched, with their uids.
         shard_rows: rows in the shard.
 
@@ -40,19 +43,19 @@ class Fetches:
         placeholders: the digests of what is known to be a placeholder: without those that this run may yet find.
     """
 
-    def __init__(self, work: Work, wanted: Iterator[Wanted], shard_rows: int) -> None:
-        self._work = work
+    def __init__(self, work: Work, ingest: IngestSettings, wanted: Iterator[Wanted], shard_rows: int) -> None:
+        self._work, self._ingest = work, ingest
         self._steps: Steps
         # What was fetched stays good when the list or a setting has changed meanwhile: rows are known by uid and URL.
         self._checkpoint = replace(work.checkpoint, version=fingerprint(OUTCOMES.to_string()))
-        self._kept = _kept_before(work, self._checkpoint)
+        self._kept = _kept_before(work, ingest, self._checkpoint)
         self._captions: dict[Key, str | None] = {}
-        canary = self._canary(wanted) if _has_canary(work, shard_rows) else None
+        canary = self._canary(wanted) if _has_canary(work, ingest, shard_rows) else None
         rest = self._missing(wanted)
         first = list(islice(rest, 1))
         if first or (canary and canary.wanted):
             self._steps = self._fetched(chain(first, rest), canary, shard_rows)
-            self.placeholders = frozenset(work.settings.fetching.placeholders.sha256)
+            self.placeholders = frozenset(ingest.fetching.placeholders.sha256)
         else:
             self._steps = (False for _ in ())
             self.placeholders = self._all_placeholders()
@@ -101,7 +104,7 @@ class Fetches:
         # Only a shard with something to fetch has to load what fetches it.
         from dqe_assets.ingest.fetch.shard import fetch_rows
 
-        settings, kept = self._work.settings, self._kept
+        settings, kept = self._ingest, self._kept
         meter, before = self._work.meter(shard_rows), len(kept)
 
         def watch(reasons: Counter[str]) -> None:
@@ -123,31 +126,31 @@ class Fetches:
     def _canary(self, wanted: Iterator[Wanted]) -> Canary:
         from dqe_assets.ingest.fetch.shard import Canary
 
-        settings, kept = self._work.settings, self._kept
+        settings, kept = self._ingest, self._kept
         source = settings.source_of(self._work.partition or "")
         head = list(islice(wanted, settings.fetching.canary_rows))
         known = Counter((kept.reason((uid, row.url)), host_of(row.url)) for uid, row in head if (uid, row.url) in kept)
         return Canary(source.name, source.min_success_rate, list(self._missing(head)), known)
 
     def _all_placeholders(self) -> frozenset[str]:
-        rules = self._work.settings.fetching.placeholders
+        rules = self._ingest.fetching.placeholders
         return self._kept.placeholders(self._captions, rules.same_bytes) | frozenset(rules.sha256)
 
 
-def _kept_before(work: Work, checkpoint: Checkpoint) -> Kept:
-    kept = Kept()
+def _kept_before(work: Work, ingest: IngestSettings, checkpoint: Checkpoint) -> Ledger:
+    kept = Ledger()
     try:
         if work.store.get(work.asset, work.partition) is not None:
-            kept.add_stored(work.store, work.asset, work.partition or "", work.settings.refetch)
+            kept.add_stored(work.store, work.asset, work.partition or "", ingest.refetch)
     except StorageError as error:
         work.log(f"{error}: all rows of the shard are fetched again")
     kept.add_checkpoint(checkpoint)
     return kept
 
 
-def _has_canary(work: Work, shard_rows: int) -> bool:
+def _has_canary(work: Work, ingest: IngestSettings, shard_rows: int) -> bool:
     """Whether it is a source's first shard; one that is no larger than the canary needs only its check."""
-    source, rows = work.settings.source_of(work.partition or ""), work.settings.fetching.canary_rows
+    source, rows = ingest.source_of(work.partition or ""), ingest.fetching.canary_rows
     return 0 < rows < shard_rows and not work.store.has_any(work.asset, f"{source.name}-")
 
 

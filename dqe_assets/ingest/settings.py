@@ -6,7 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from dqe_assets.ingest.fetch.settings import Fetching, Refetch
 from dqe_resources.configurable import Strict
+from dqe_resources.sources import AnySource, Source
+from dqe_resources.sources.protocol import SourceError
 
 
 class ImageLimits(Strict):
@@ -21,3 +24,36 @@ class ImageLimits(Strict):
     max_bytes: Annotated[int, Field(ge=1)] = 50_000_000
     max_pixels: Annotated[int, Field(ge=1, le=178_000_000)] = 100_000_000
     longest_side: Annotated[int, Field(ge=16)] | None = None
+
+
+class IngestSettings(Strict):
+    """What ``raw_samples`` is made by.
+
+    Attributes:
+        sources: where image-caption pairs come from.
+        images: what is refused before it is decoded, and what is made smaller.
+        fetching: how images are fetched from the web.
+        refetch: what of a shard is fetched again when it is made again.
+    """
+
+    sources: list[AnySource]
+    images: ImageLimits = ImageLimits()
+    fetching: Fetching = Fetching()
+    refetch: Refetch = "transient"
+
+    def signature(self) -> None:
+        """Nothing: a shard depends on its own source alone, and on how that is now."""
+
+    def source_of(self, shard: str) -> Source:
+        """The source that a partition key belongs to.
+
+        Raises:
+            SourceError: no source of that name is configured.
+        """
+        name = shard.rpartition("-")[0]
+        for source in self.sources:
+            if source.name == name:
+                return source
+        names = ", ".join(source.name for source in self.sources)
+        msg = f"data/dqe.yaml: shard {shard} belongs to no configured source; there are: {names}"
+        raise SourceError(msg)

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import gc
-import os
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from dqe_assets.core.asset import asset
 from dqe_assets.core.partitions import registered_shards
-from dqe_assets.core.stage import FORCE_TAG, Stage
 from dqe_assets.orchestration import graph
-from dqe_assets.orchestration.dead_runs import end_dead_runs, process_tags
+from dqe_assets.orchestration.dead_runs import process_tags
+from dqe_assets.orchestration.resources import dagster_resources
 from dqe_assets.orchestration.sensors import plan_sync
-from dqe_resources.cache import data_directory
-from dqe_resources.errors import DataQualityError, UsageError
+from dqe_resources.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
+    from dqe_assets.core.stage import Stage
     from dqe_assets.orchestration.sensors import SyncPlan
     from dqe_assets.orchestration.settings import Settings
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-
-
-class RunError(DataQualityError):
-    """What was asked for cannot be materialised, or failed: says what and why."""
 
 
 @dataclass
@@ -45,27 +39,6 @@ class Outcome:
     made: list[tuple[str, str | None]] = field(default_factory=list)
     current: int = 0
     failures: list[str] = field(default_factory=list)
-
-
-@contextmanager
-def instance() -> Iterator[dg.DagsterInstance]:
-    """The Dagster instance of the data folder (or of DAGSTER_HOME), whose dead runs are ended first.
-
-    Raises:
-        RunError: its folder cannot be written.
-    """
-    home = Path(os.environ.setdefault("DAGSTER_HOME", str(data_directory() / "dagster_home")))
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        configuration = home / "dagster.yaml"
-        if not configuration.exists():
-            configuration.write_text("telemetry:\n  enabled: false\n")
-        opened = dg.DagsterInstance.get()
-    except OSError as error:
-        raise RunError(f"{home}: cannot be written ({error.strerror or error}); allow writing there") from error
-    with opened as current:
-        end_dead_runs(current)
-        yield current
 
 
 def sync(settings: Settings, current: dg.DagsterInstance) -> SyncPlan:
@@ -118,9 +91,9 @@ def state(settings: Settings, stage: Stage, partition: str | None, shards: Seque
     Raises:
         StorageError: what is stored there is torn or foreign.
     """
-    components = stage.components(graph.resources(settings))
-    work = stage.work(settings, partition, shards)
-    if stage.current(work, components) is not None:
+    arguments = stage.arguments(graph.resources(settings))
+    work = stage.work(settings.opened_store, partition, shards)
+    if stage.current(work, arguments) is not None:
         return "current"
     stored = settings.opened_store.get(stage.name, partition)
     if stored is None:
@@ -144,16 +117,13 @@ def _run(
     # What Dagster has left of the run before holds itself, and stages, which freeze it, keep the collector from it.
     gc.collect()
     result = dg.materialize(
-        [stage.definition(settings) for stage in selected],
+        [asset(stage, shards_per_run=settings.shards_per_run) for stage in selected],
         instance=current,
         partition_key=shard,
-        resources=graph.resources(settings),
+        resources=dagster_resources(settings, force=force),
         run_config=_QUIET,
         raise_on_error=False,
-        tags={
-            **process_tags(),
-            **({FORCE_TAG: "true"} if force else {}),
-        },
+        tags=process_tags(),
     )
     outcome.made += [(stage.name, shard) for stage in selected]
     for event in result.get_step_failure_events():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -51,6 +51,33 @@ def plan_sync(settings: Settings, instance: dg.DagsterInstance) -> SyncPlan:
     return SyncPlan(
         add=sorted(set(wanted) - registered), remove=sorted(registered - set(wanted)), total=len(set(wanted))
     )
+
+
+def automation(settings: Settings) -> dg.AutomationCondition[Any] | None:
+    """When Dagster makes an asset by itself: never, unless the settings say ``automation: eager``.
+
+    Unlike Dagster's own ``eager``, it also makes what was missing before it was switched on. What fails is asked for
+    again once something that it is made of has changed.
+    """
+    if settings.automation == "off":
+        return None
+    condition: Any = dg.AutomationCondition
+    due = condition.newly_missing() | condition.any_deps_updated() | condition.code_version_changed()
+    from_the_start = condition.missing() & condition.initial_evaluation()
+    ready = ~condition.any_deps_missing() & ~condition.any_deps_in_progress() & ~condition.in_progress()
+    return (due.since_last_handled() | from_the_start) & ready
+
+
+def sensors(settings: Settings) -> list[dg.SensorDefinition]:
+    """The sensor of the shards, and that which launches what automation conditions ask for."""
+    conditions = dg.AutomationConditionSensorDefinition(
+        "automation",
+        target=dg.AssetSelection.all(),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+        description="Launches what is missing or out of date (automation: eager in data/dqe.yaml).",
+    )
+    return [shard_sensor(settings), *([conditions] if settings.automation == "eager" else [])]
 
 
 def shard_sensor(settings: Settings) -> dg.SensorDefinition:

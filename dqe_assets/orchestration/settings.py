@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from dqe_assets.caption.prompts import PromptError, prompt_of
 from dqe_assets.concepts.settings import ConceptSettings
-from dqe_assets.core import schema as schemas
+from dqe_assets.core.schema import IMAGE, ORIGINAL, REFINED
 from dqe_assets.dedup.settings import DuplicateRules
 from dqe_assets.filtering.settings import DEFAULT_FILTERS, DEFAULT_SUBSETS, FilterName, Subset, check_selection
 from dqe_assets.improve.best_settings import BestRule
@@ -31,8 +31,8 @@ from dqe_resources.models.image_model import ImageModel
 from dqe_resources.models.text_detector import TextDetector
 from dqe_resources.scorers import AnyScorer
 from dqe_resources.scorers.label_space import LabelSpace
-from dqe_resources.sources import AnySource, Source
-from dqe_resources.store.storage import Store
+from dqe_resources.sources import AnySource
+from dqe_resources.store import Store
 from dqe_resources.vectors import AnyVectors
 from dqe_resources.vectors.embedded import EmbeddedQdrant
 from dqe_resources.vectors.server import ServerQdrant
@@ -43,13 +43,29 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-from dqe_assets.ingest.settings import ImageLimits
+from dqe_assets.caption.settings import CaptionSources
+from dqe_assets.ingest.settings import ImageLimits, IngestSettings
 
 CONFIGURATION_FILE = "dqe.yaml"
 
 
 class SettingsError(UsageError):
     """The settings are wrong: says the file, the key and what is allowed, a line for each fault."""
+
+
+class Concurrency(Strict):
+    """How much of the work in Dagster is done side by side on this machine.
+
+    Attributes:
+        steps: Steps of a run; by default as many as there are cores, at least 2.
+        runs: Runs.
+        pools: Steps in each pool, over all runs: ``model`` (one that runs a model), ``collection`` (one that opens the
+            collection), ``judge``. What is not named has 1.
+    """
+
+    steps: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: max(2, os.cpu_count() or 1))
+    runs: Annotated[int, Field(ge=1)] = 2
+    pools: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
 
 
 class Settings(Strict):
@@ -82,6 +98,9 @@ class Settings(Strict):
         judging: A model that marks the captions of a few samples of each shard. Off by default.
         scaling: Measured training curves, and the compute to recommend data for.
         shards_per_run: Shards of one run that the sensor starts.
+        automation: ``eager`` materialises each asset by itself as soon as what it is made of is new; ``off`` waits for
+            a person.
+        concurrency: How many steps and runs Dagster does at once.
     """
 
     sources: Annotated[list[AnySource], Field(min_length=1)]
@@ -107,6 +126,8 @@ class Settings(Strict):
     judging: Judging | None = None
     scaling: Scaling = Field(default_factory=Scaling)
     shards_per_run: Annotated[int, Field(ge=1)] = 16
+    automation: Literal["off", "eager"] = "off"
+    concurrency: Concurrency = Field(default_factory=Concurrency)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
@@ -120,10 +141,10 @@ class Settings(Strict):
                 raise PydanticCustomError(
                     "repeated", "{what}: the name '{name}' is there twice", {"what": what, "name": repeated[0]}
                 )
-        reserved = {schemas.ORIGINAL, schemas.IMAGE, schemas.REFINED} & set(self.captioner_names)
+        reserved = {ORIGINAL, IMAGE, REFINED} & set(self.captioner_names)
         if reserved:
             raise PydanticCustomError("reserved", "captioners: the name '{name}' is reserved", {"name": min(reserved)})
-        countable = [*self.caption_sources, schemas.IMAGE]
+        countable = [*self.caption_sources, IMAGE]
         if self.concepts.count_by not in countable:
             raise PydanticCustomError(
                 "count_by",
@@ -134,7 +155,7 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _best_is_chosen_from_what_there_is(self) -> Self:
-        allowed = [*self.caption_sources, *([schemas.REFINED] if self.refining else [])]
+        allowed = [*self.caption_sources, *([REFINED] if self.refining else [])]
         unknown = [name for name in self.best.sources or () if name not in allowed]
         if unknown:
             raise PydanticCustomError(
@@ -188,7 +209,7 @@ class Settings(Strict):
     @property
     def caption_sources(self) -> list[str]:
         """``original`` and the captioners' names."""
-        return [schemas.ORIGINAL, *self.captioner_names]
+        return [ORIGINAL, *self.captioner_names]
 
     @property
     def judged_by_their_own(self) -> frozenset[str]:
@@ -202,7 +223,7 @@ class Settings(Strict):
             self.refining is not None and self.refining.labels and self.image_model.backbone in self.scorer.backbones
         )
         if self.refining is not None and (tells or self.refining.captioner in shared):
-            shared.add(schemas.REFINED)
+            shared.add(REFINED)
         return frozenset(shared)
 
     def sharing_backbones(self, backbones: frozenset[str]) -> frozenset[str]:
@@ -214,19 +235,16 @@ class Settings(Strict):
         """The store: a path counts from the data folder, anything with a scheme is an fsspec URL."""
         return Store(self.store if "://" in self.store else str(data_directory() / self.store))
 
-    def source_of(self, shard: str) -> Source:
-        """The source that a partition key belongs to.
+    @property
+    def captions(self) -> CaptionSources:
+        """The caption sources, as stages are told of them."""
+        return CaptionSources(captioners=tuple(self.captioner_names), shared=tuple(sorted(self.judged_by_their_own)))
 
-        Raises:
-            SettingsError: no source of that name is configured.
-        """
-        name = shard.rpartition("-")[0]
-        for source in self.sources:
-            if source.name == name:
-                return source
-        raise SettingsError(
-            f"{configuration_path()}: shard {shard} belongs to no configured source; "
-            f"there are: {', '.join(source.name for source in self.sources)}"
+    @property
+    def ingest(self) -> IngestSettings:
+        """What raw samples are made by."""
+        return IngestSettings(
+            sources=list(self.sources), images=self.images, fetching=self.fetching, refetch=self.refetch
         )
 
 

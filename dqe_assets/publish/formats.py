@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from dqe_assets.publish.selection import Query
-    from dqe_resources.store.storage import Store
+    from dqe_resources.store import Store
 
 VECTOR = "vector_"
 """What the columns of named vectors begin with."""

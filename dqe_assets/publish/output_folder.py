@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from dqe_assets.publish.reshard import MANIFEST, UNFINISHED, read_record, write_record
 from dqe_assets.publish.selection import PublishError
-from dqe_resources.store.storage import fingerprint, replace_file
+from dqe_resources.fingerprint import fingerprint
+from dqe_resources.store import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

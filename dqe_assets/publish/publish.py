@@ -13,8 +13,8 @@ from dqe_assets.publish import card
 from dqe_assets.publish.formats import Shards
 from dqe_assets.publish.output_folder import File, write_folder
 from dqe_assets.publish.selection import select
+from dqe_resources.fingerprint import fingerprint
 from dqe_resources.models.packages import package_version
-from dqe_resources.store.storage import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -103,7 +103,7 @@ def _about(settings: Settings, selection: Selection, request: Request) -> dict[s
     names = dict.fromkeys((IMAGE, *settings.caption_sources), settings.scorer.dimension)
     of_source: Counter[str] = Counter()
     for chosen in selection.shards:
-        of_source[settings.source_of(chosen.shard).name] += len(chosen.rows)
+        of_source[settings.ingest.source_of(chosen.shard).name] += len(chosen.rows)
     return {
         "format": request.format,
         "condition": request.condition,

@@ -22,7 +22,8 @@ import pyarrow as pa
 from dqe_assets.filtering.subset import format_uids, parse_uids
 from dqe_assets.publish.options import SAMPLES_PER_SHARD
 from dqe_resources.errors import DataQualityError
-from dqe_resources.store.storage import fingerprint, replace_file
+from dqe_resources.fingerprint import fingerprint
+from dqe_resources.store import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import fsspec
     import pyarrow as pa
 
-    from dqe_resources.store.storage import Store
+    from dqe_resources.store import Store
 
 _COPIED = {"jpeg": "jpg", "png": "png", "webp": "webp"}
 """Formats that training reads as they are, and their extensions."""

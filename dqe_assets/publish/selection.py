@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from dqe_assets.core import schema as schemas
 from dqe_assets.core.relations import literal, meaning
-from dqe_assets.core.schema import Column, table_schema
+from dqe_assets.core.schema import UID, Column, table_schema
 from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.filtering.filters.sql import nodes, syntax
 from dqe_assets.improve.tables import BEST_CAPTIONS
@@ -67,7 +66,7 @@ _FACTS: dict[str, Column] = {
 }
 """What is published of a sample besides its image, by the SQL that gives it."""
 
-FACTS = table_schema([schemas.UID, *_FACTS.values()])
+FACTS = table_schema([UID, *_FACTS.values()])
 
 _BEST = """
     SELECT b.uid, b.caption, b.caption_source, b.similarity, c.tokens

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dqe_assets.core.schema import REFINED
 from dqe_assets.core.stage import Stage, stage
-from dqe_assets.core.work import Check, Facts, Verdict, Work
+from dqe_assets.core.work import Check, CheckResult, Manifest, Work
 from dqe_assets.filtering.masks import pairs_table, steps_table
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.report import metadata
 from dqe_assets.report.build_warehouse import MATERIALISATIONS, CaptionerInfo, WarehouseInputs, build_warehouse
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
 from dqe_resources.cache import data_directory
-from dqe_resources.store.storage import replace_file
+from dqe_resources.store import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from dqe_resources.store.storage import Store
+    from dqe_resources.scorers.protocol import Scorer
+    from dqe_resources.store import Store
     from dqe_resources.warehouse import Warehouse
 
 CORPUS_TABLES = (
@@ -42,8 +42,14 @@ TABLES = (
 )
 
 
-def warehouse_of(configured: Sequence[Stage]) -> Stage:
-    """The asset ``warehouse``, over everything that is made for each shard, of it these that the settings ask for."""
+def warehouse_of(configured: Sequence[Stage], captioners: Sequence[CaptionerInfo], scorer: Scorer) -> Stage:
+    """The asset ``warehouse``, over everything that is made for each shard.
+
+    Args:
+        configured: of what is made for each shard, the stages that only the settings ask for.
+        captioners: who wrote the captions.
+        scorer: what scored them.
+    """
     names = [*TABLES, *(one.name for one in configured)]
 
     def inputs(work: Work) -> WarehouseInputs:
@@ -53,18 +59,18 @@ def warehouse_of(configured: Sequence[Stage]) -> Stage:
         return WarehouseInputs(
             files | {"filter_masks": work.store.urls("filter_masks", masks["shards"])},
             _materialisations(work, [*names, "caption_collection"]),
-            _captioners(work),
-            work.settings.scorer.model,
+            captioners,
+            scorer.model,
             {one["filter"]: one["expression"] for one in masks["filters"]},
             steps_table(masks),
             pairs_table(masks),
         )
 
-    def every_sample_there(work: Work, output: Facts) -> Verdict:
+    def every_sample_there(work: Work, output: Manifest, warehouse: Warehouse) -> CheckResult:
         expected = sum(len(table) for table in work.scan("raw_samples", ["uid"]))
-        with work.settings.warehouse.connect() as connection:
+        with warehouse.connect() as connection:
             found = connection.execute("SELECT count(*), count(DISTINCT uid) FROM samples").fetchone() or (0, 0)
-        return Verdict(
+        return CheckResult(
             found == (expected, expected) and output.rows == expected,
             f"{expected:,} rows in the store, {output.rows:,} were counted, {found[0]:,} samples with "
             f"{found[1]:,} uids are in the warehouse",
@@ -73,19 +79,17 @@ def warehouse_of(configured: Sequence[Stage]) -> Stage:
 
     @stage(
         name="warehouse",
-        group="reports",
         kinds={"duckdb"},
         code_version="4",
         inputs=[*names, "caption_collection"],
-        corpus_inputs=(*CORPUS_TABLES, *CORPUS_MANIFESTS),
+        unpartitioned_inputs=(*CORPUS_TABLES, *CORPUS_MANIFESTS),
         partitioned=False,
-        is_table=False,
         checks=[Check("rows_complete", "Every sample of the store is in the warehouse, once.", every_sample_there)],
         metadata=metadata.warehouse,
-        signature=lambda work: [[info.name, info.model, info.price_per_hour] for info in _captioners(work)],
-        intact=lambda work, _: work.settings.warehouse.path.exists(),
+        signature=lambda _: [[info.name, info.model, info.price_per_hour] for info in captioners],
+        is_valid=lambda _, __, warehouse: warehouse.path.exists(),
     )
-    def build(work: Work, warehouse: Warehouse) -> Facts:
+    def build(work: Work, warehouse: Warehouse) -> Manifest:
         """The DuckDB file that people query: samples, captions, preferences, duplicates, failures, and views.
 
         It is built beside the live file and swapped in, so a reader is neither blocked nor broken.
@@ -99,7 +103,7 @@ def warehouse_of(configured: Sequence[Stage]) -> Stage:
         warehouse.rebuild(fill)
         with warehouse.connect() as connection:
             samples = connection.execute("SELECT count(*) FROM samples").fetchone() or (0,)
-        return Facts(samples[0], {"shards": list(work.shards)})
+        return Manifest(samples[0], {"shards": list(work.shards)})
 
     return build
 
@@ -127,10 +131,10 @@ class _Loads(HTMLParser):
                 self.found.append(name)
 
 
-def _page_stands_alone(_: Work, __: Facts) -> Verdict:
+def _page_stands_alone(_: Work, __: Manifest) -> CheckResult:
     loads = _Loads()
     loads.feed(gallery_path().read_text(encoding="utf-8"))
-    return Verdict(
+    return CheckResult(
         not loads.found,
         f"the page loads or runs {len(loads.found)} things{': ' + ', '.join(loads.found[:5]) if loads.found else ''}",
         {"found": len(loads.found)},
@@ -138,18 +142,16 @@ def _page_stands_alone(_: Work, __: Facts) -> Verdict:
 
 
 @stage(
-    group="reports",
     kinds={"html"},
     code_version="2",
     inputs=["raw_samples"],
-    corpus_inputs=["warehouse"],
+    unpartitioned_inputs=["warehouse"],
     partitioned=False,
-    is_table=False,
     checks=[Check("stands_alone", "The page loads nothing and runs no script.", _page_stands_alone)],
     metadata=metadata.sample_gallery,
-    intact=lambda _, __: gallery_path().exists(),
+    is_valid=lambda _, __: gallery_path().exists(),
 )
-def sample_gallery(work: Work, warehouse: Warehouse) -> Facts:
+def sample_gallery(work: Work, warehouse: Warehouse) -> Manifest:
     """One HTML page to look at: photos with their captions and scores, most improved, worst, duplicates, failures."""
     shown: list[str] = []
     with warehouse.connect() as connection:
@@ -160,7 +162,7 @@ def sample_gallery(work: Work, warehouse: Warehouse) -> Facts:
 
         page = render_gallery(GalleryInputs(connection, images))
     replace_file(gallery_path(), lambda target: target.write(page.encode()))
-    return Facts(len(shown), {"path": str(gallery_path())})
+    return Manifest(len(shown), {"path": str(gallery_path())})
 
 
 def stored_images(store: Store, connection: duckdb.DuckDBPyConnection, uids: list[str]) -> dict[str, bytes]:
@@ -180,36 +182,6 @@ def _facts(work: Work, asset: str) -> Mapping[str, Any]:
     """What the manifest of an asset over all shards says; that it is there, the stage has made sure."""
     stored = work.store.get(asset, None)
     return stored.stamp.facts if stored else {}
-
-
-def _captioners(work: Work) -> list[CaptionerInfo]:
-    return [
-        CaptionerInfo(
-            captioner.name,
-            captioner.kind,
-            captioner.model_id,
-            tuple(sorted(captioner.backbones)),
-            captioner.name in work.settings.judged_by_their_own,
-            captioner.price_per_hour,
-        )
-        for captioner in work.settings.captioners
-    ] + _refiner(work)
-
-
-def _refiner(work: Work) -> list[CaptionerInfo]:
-    """Refined captions stand beside the captioners', as those of another one."""
-    rules = work.settings.refining
-    return [
-        CaptionerInfo(
-            REFINED,
-            "refining",
-            captioner.model_id,
-            tuple(sorted(captioner.backbones)),
-            REFINED in work.settings.judged_by_their_own,
-        )
-        for captioner in work.settings.captioners
-        if rules is not None and captioner.name == rules.captioner
-    ]
 
 
 def _materialisations(work: Work, assets: Sequence[str]) -> pa.Table:

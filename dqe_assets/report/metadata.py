@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import dagster as dg
-
 from dqe_assets.caption.views import CAPTIONERS_REPORT
+from dqe_assets.core.metadata import Markdown, Metadata, markdown_table, picture
 from dqe_assets.filtering import plots as filter_plots
 
 if TYPE_CHECKING:
-    from dqe_assets.core.work import Facts, Work
+    from dqe_assets.core.work import Manifest, Work
+    from dqe_resources.warehouse import Warehouse
 
-from dqe_assets.core.metadata import Metadata, markdown_table, picture
 
-
-def warehouse(work: Work, output: Facts) -> Metadata:
-    """How many samples of how many shards, the captioners beside one another, what filters keep, and how to ask."""
-    with work.settings.warehouse.connect() as connection:
+def warehouse(_: Work, output: Manifest, warehouse: Warehouse) -> Metadata:
+    """How many samples of how many shards, the captioners side by side, what filters keep, and how to ask."""
+    with warehouse.connect() as connection:
         captioners = connection.sql(CAPTIONERS_REPORT).to_arrow_table()
         planted = connection.sql("SELECT filter, planted, share FROM filter_planted").fetchall()
     metadata: Metadata = {
-        "database": dg.MetadataValue.path(str(work.settings.warehouse.path)),
+        "database": str(warehouse.path),
         "samples": output.rows,
         "shards": len(output.facts["shards"]),
         "captioners": markdown_table(captioners.column_names, [list(row.values()) for row in captioners.to_pylist()]),
-        "ask": dg.MetadataValue.md('`dqe report`, or `dqe sql "SELECT * FROM worst_captions LIMIT 10"`'),
+        "ask": Markdown('`dqe report`, or `dqe sql "SELECT * FROM worst_captions LIMIT 10"`'),
     }
     if planted:
         metadata["planted"] = picture(
@@ -34,6 +32,6 @@ def warehouse(work: Work, output: Facts) -> Metadata:
     return metadata
 
 
-def sample_gallery(_: Work, output: Facts) -> Metadata:
+def sample_gallery(_: Work, output: Manifest) -> Metadata:
     """Where the page is, and what it looks like at its beginning."""
-    return {"page": dg.MetadataValue.path(output.facts["path"]), "samples_shown": output.rows}
+    return {"page": output.facts["path"], "samples_shown": output.rows}

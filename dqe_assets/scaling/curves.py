@@ -100,6 +100,14 @@ class Scaling(MeasurementSettings):
     scale: Annotated[float, Field(gt=0)] | None = None
     irreducible: Annotated[float, Field(ge=0, lt=1)] | None = None
 
+    def signature(self) -> list[Any]:
+        """What decides the fits: all but the compute that is asked about, and the content of the files.
+
+        Raises:
+            MeasurementsError: the table cannot be read.
+        """
+        return [self.model_dump(mode="json", exclude={"samples_seen"}), content_digest(self.path)]
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:

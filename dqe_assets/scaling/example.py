@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from dqe_assets.scaling.curves import EXAMPLE_FILE
-from dqe_assets.scaling.utility import PoolUtility, predict_error
+from dqe_assets.scaling.law import PoolUtility, predict_error
 
 POOL_SIZE = 12_800_000
 POOLS = {

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import dagster as dg
-
-from dqe_assets.scaling import plots as scaling_plots
+from dqe_assets.core.metadata import Markdown, Metadata, markdown_cell, markdown_table, picture, with_interval
+from dqe_assets.scaling import plots
 from dqe_assets.scaling.recommend import amount, answer, fitted_pools
 from dqe_assets.scaling.tables import POOL_UTILITIES
 
@@ -14,11 +13,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dqe_assets.core.work import Work
+    from dqe_assets.scaling.curves import Scaling
 
-from dqe_assets.core.metadata import Metadata, _cell, markdown_table, picture, with_interval
 
-
-def pool_utilities(work: Work, table: pa.Table) -> Metadata:
+def pool_utilities(_: Work, table: pa.Table, scaling: Scaling) -> Metadata:
     """The parameters with their intervals, what the data cannot say, and for each metric the curves and the decay."""
     rows = [
         [row["metric"], row["pool"], *(with_interval(row, name) for name in ("a", "b", "tau", "d")), row["points"]]
@@ -27,18 +25,18 @@ def pool_utilities(work: Work, table: pa.Table) -> Metadata:
     warnings = list(dict.fromkeys(text for text in table["warning"].to_pylist() if text))
     pictures: Metadata = {}
     for fitted in fitted_pools(table):
-        curves = picture(scaling_plots.fitted_curves(fitted), f"{fitted.metric}: measured errors and fitted curves")
-        decay = picture(scaling_plots.utility_by_epoch(fitted), f"{fitted.metric}: utility of each pool by epoch")
+        curves = picture(plots.fitted_curves(fitted), f"{fitted.metric}: measured errors and fitted curves")
+        decay = picture(plots.utility_by_epoch(fitted), f"{fitted.metric}: utility of each pool by epoch")
         pictures |= {f"curves_{fitted.metric}": curves, f"utility_{fitted.metric}": decay}
     return {
-        "source": work.settings.scaling.source,
+        "source": scaling.source,
         "parameters": markdown_table(["metric", "pool", "a", "b", "tau", "d", "points"], rows),
-        "warnings": dg.MetadataValue.md("\n".join(f"- {_cell(text)}" for text in warnings) or "none"),
+        "warnings": Markdown("\n".join(f"- {markdown_cell(text)}" for text in warnings) or "none"),
         **pictures,
     }
 
 
-def filter_recommendation(work: Work, table: pa.Table) -> Metadata:
+def filter_recommendation(work: Work, table: pa.Table, scaling: Scaling) -> Metadata:
     """The answer in words, the predicted errors, and for each metric a picture of them over compute."""
     rows = [
         [
@@ -52,14 +50,14 @@ def filter_recommendation(work: Work, table: pa.Table) -> Metadata:
         ]
         for row in table.to_pylist()
     ]
-    metadata: Metadata = {"source": work.settings.scaling.source}
+    metadata: Metadata = {"source": scaling.source}
     utilities = work.store.read("pool_utilities", None, POOL_UTILITIES)
-    budgets = work.settings.scaling.samples_seen
+    budgets = scaling.samples_seen
     for fitted in fitted_pools(utilities):
-        words = [_cell(line) for line in answer(fitted, budgets)]
-        metadata[f"answer_{fitted.metric}"] = dg.MetadataValue.md("\n".join(f"- {line}" for line in words))
+        words = [markdown_cell(line) for line in answer(fitted, budgets)]
+        metadata[f"answer_{fitted.metric}"] = Markdown("\n".join(f"- {line}" for line in words))
         metadata[f"mixtures_{fitted.metric}"] = picture(
-            scaling_plots.mixtures_over_compute(fitted, budgets), f"{fitted.metric}: predicted error over compute"
+            plots.mixtures_over_compute(fitted, budgets), f"{fitted.metric}: predicted error over compute"
         )
     header = ["metric", "samples seen", "pools kept", "samples kept", "passes", "error", "best in resampled fits"]
     return metadata | {"predictions": markdown_table(header, rows)}

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from dqe_assets.core.figures import Theme
+    from dqe_assets.scaling.law import Array
     from dqe_assets.scaling.recommend import FittedPools
-    from dqe_assets.scaling.utility import Array
 
 _POINTS = 240
 _BAND = 0.16

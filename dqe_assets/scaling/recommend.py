@@ -10,24 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.core.measurements import EXAMPLE_SOURCE, MeasurementsError
+from dqe_assets.scaling.best_pools import BestPools, best_pools
 from dqe_assets.scaling.curves import Measured, parse_count
+from dqe_assets.scaling.fitting import LEVEL, fit_pools
+from dqe_assets.scaling.law import PARAMETERS, PoolUtility, mixture_errors
 from dqe_assets.scaling.tables import FILTER_RECOMMENDATION, POOL_UTILITIES
-from dqe_assets.scaling.utility import (
-    LEVEL,
-    PARAMETERS,
-    BestPools,
-    PoolUtility,
-    best_pools,
-    fit_pools,
-    mixture_errors,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from dqe_assets.scaling.utility import Array
+    from dqe_assets.scaling.law import Array
 
 _CLEAR = 0.95
 _TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)

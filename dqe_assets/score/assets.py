@@ -9,37 +9,45 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dqe_assets.caption.texts import shard_captions
 from dqe_assets.core.checks import complete, covered, finite, unique
 from dqe_assets.core.schema import IMAGE, ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.stage import MODEL_POOL, Stage, stage
-from dqe_assets.core.work import Check, Verdict, Work
-from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_assets.orchestration.tables import schema_of
+from dqe_assets.core.work import Check, CheckResult, Work
 from dqe_assets.score import alignment, metadata
 from dqe_assets.score.image_text import image_text as text_in_images
 from dqe_assets.score.masked_similarity import AT_ONCE
 from dqe_assets.score.masked_similarity import masked_similarity as scores_without_text
+from dqe_assets.score.tables import (
+    CAPTION_PREFERENCE,
+    CAPTION_SCORES,
+    IMAGE_TEXT,
+    JOINT_EMBEDDINGS,
+    MASKED_SIMILARITY,
+    TEXT_QUALITY,
+)
 from dqe_assets.score.text_quality import text_quality as measured_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from dqe_assets.caption.settings import CaptionSources
     from dqe_assets.score.imported import PreferenceImport
     from dqe_resources.models.image_model import ImageModel
     from dqe_resources.models.text_detector import TextDetector
-    from dqe_resources.scorers.protocol import Scorer
+    from dqe_resources.scorers.protocol import LongCaptions, Scorer
 
 
 ROWS_AT_ONCE = 64
 """Rows read at once, with their images."""
 
 
-def _every_caption_scored(work: Work, table: pa.Table) -> Verdict:
+def _every_caption_scored(work: Work, table: pa.Table) -> CheckResult:
     embeddings = work.read("joint_embeddings", ["uid", "item", "embedding"])
     embedded = embeddings.filter(pc.and_(pc.equal(embeddings["item"], IMAGE), pc.is_valid(embeddings["embedding"])))
     due = table.filter(pc.and_(pc.is_in(table["uid"], value_set=embedded["uid"]), pc.is_valid(table["tokens"])))
     unscored = due["similarity"].null_count
-    return Verdict(
+    return CheckResult(
         unscored == 0,
         f"{due.num_rows - unscored:,} of {due.num_rows:,} captions of samples with an image have a score",
         {"captions": due.num_rows, "unscored": unscored},
@@ -47,11 +55,11 @@ def _every_caption_scored(work: Work, table: pa.Table) -> Verdict:
 
 
 @stage(
-    group="scores",
     kinds={"parquet", "onnx"},
     code_version="1",
+    schema=IMAGE_TEXT,
     inputs=["raw_samples", "image_features"],
-    resources={"detector": "text_detector"},
+    resources={"detector": "image_text"},
     checks=[unique("uid"), complete(), covered(["regions"], "been looked at for text"), finite("text_area", 0, 1)],
     metadata=metadata.image_text,
     pool=MODEL_POOL,
@@ -59,7 +67,7 @@ def _every_caption_scored(work: Work, table: pa.Table) -> Verdict:
 def image_text(work: Work, detector: TextDetector) -> pa.Table:
     """Where there is text in each image, and what it reads: the first step of T-MARS. Each picture is read once."""
     features = work.read("image_features", ["uid", "pixel_digest"])
-    raw = work.store.batches("raw_samples", work.partition, RAW_SAMPLES, ["image"], AT_ONCE)
+    raw = work.batches("raw_samples", ["image"], AT_ONCE)
     return text_in_images(features, raw, detector, work.track)
 
 
@@ -68,9 +76,9 @@ def text_quality_of(caption_sources: Sequence[str]) -> Stage:
     synthetic = {source: SYNTHETIC_CAPTIONS_PREFIX + source for source in caption_sources if source != ORIGINAL}
 
     @stage(
-        group="scores",
         kinds={"parquet", "numpy"},
         code_version="1",
+        schema=TEXT_QUALITY,
         inputs=["raw_samples", *synthetic.values()],
         checks=[
             unique("uid", "caption_source"),
@@ -79,17 +87,16 @@ def text_quality_of(caption_sources: Sequence[str]) -> Stage:
             finite("repetition", 0, 1),
         ],
         metadata=metadata.text_quality,
-        signature=lambda work: work.settings.caption_sources,
     )
-    def text_quality(work: Work) -> pa.Table:
+    def text_quality(work: Work, captions: CaptionSources) -> pa.Table:
         """What can be said of every caption by its text alone: language, length, signs, repetition, patterns.
 
         The originals are measured as they were found.
         """
         raw = work.read("raw_samples", ["uid", "caption"])
-        tables = {source: work.read(asset, ["caption"]) for source, asset in synthetic.items()}
-        captions = {source: table["caption"].combine_chunks() for source, table in {ORIGINAL: raw, **tables}.items()}
-        return measured_texts(raw["uid"], captions)
+        tables = {name: work.read(SYNTHETIC_CAPTIONS_PREFIX + name, ["caption"]) for name in captions.captioners}
+        texts = {source: table["caption"].combine_chunks() for source, table in {ORIGINAL: raw, **tables}.items()}
+        return measured_texts(raw["uid"], texts)
 
     return text_quality
 
@@ -98,9 +105,10 @@ def masked_similarity_of(scorer: Scorer) -> Stage:
     """The asset ``masked_similarity``, by this scorer."""
 
     @stage(
-        group="scores",
         kinds={"parquet", scorer.kind},
         code_version="1",
+        schema=MASKED_SIMILARITY,
+        resources={"text_detector": "image_text"},
         inputs=dict.fromkeys(("raw_samples", scorer.asset, "image_text", "joint_embeddings", "caption_scores")),
         checks=[
             unique("uid"),
@@ -110,7 +118,6 @@ def masked_similarity_of(scorer: Scorer) -> Stage:
         ],
         metadata=metadata.masked_similarity,
         pool=MODEL_POOL,
-        signature=lambda work: work.settings.image_text and work.settings.image_text.fill,
     )
     def masked_similarity(work: Work, scorer: Scorer, image_model: ImageModel, text_detector: TextDetector) -> pa.Table:
         """T-MARS: how well the original caption fits the image once the text in it is painted over.
@@ -122,18 +129,18 @@ def masked_similarity_of(scorer: Scorer) -> Stage:
         original = embeddings.filter(pc.equal(embeddings["item"], ORIGINAL)).append_column(
             "similarity", scores.filter(pc.equal(scores["caption_source"], ORIGINAL))["similarity"]
         )
-        raw = work.store.batches("raw_samples", work.partition, RAW_SAMPLES, ["uid", "image"], AT_ONCE)
+        raw = work.batches("raw_samples", ["uid", "image"], AT_ONCE)
         text = work.read("image_text")
         return scores_without_text(text, original, raw, scorer, image_model, fill=text_detector.fill, track=work.track)
 
     return masked_similarity
 
 
-def _kept_without_text(_: Work, table: pa.Table) -> Verdict:
+def _kept_without_text(_: Work, table: pa.Table) -> CheckResult:
     bare = table.filter(pc.or_(pc.is_null(table["text_area"]), pc.equal(table["text_area"], 0)))
     changed = pc.sum(pc.not_equal(bare["masked_similarity"], bare["similarity"])).as_py() or 0
     unscored = bare["similarity"].null_count - bare["masked_similarity"].null_count
-    return Verdict(
+    return CheckResult(
         changed == unscored == 0,
         f"{len(bare):,} images have no text; {changed:,} of them have another similarity, {unscored:,} lack one",
         {"images": len(bare), "changed": changed},
@@ -145,9 +152,9 @@ def joint_embeddings_of(caption_sources: Sequence[str], scorer: Scorer) -> Stage
     synthetic = [SYNTHETIC_CAPTIONS_PREFIX + source for source in caption_sources if source != ORIGINAL]
 
     @stage(
-        group="scores",
         kinds={"parquet", scorer.kind},
         code_version="2",
+        schema=JOINT_EMBEDDINGS,
         inputs=dict.fromkeys(("raw_samples", scorer.asset, *synthetic)),
         checks=[
             unique("uid", "item"),
@@ -157,12 +164,9 @@ def joint_embeddings_of(caption_sources: Sequence[str], scorer: Scorer) -> Stage
         metadata=metadata.joint_embeddings,
         pool=MODEL_POOL,
         # Mean and highest are of the same vectors.
-        signature=lambda work: [
-            work.settings.caption_sources,
-            work.settings.scorer.long_captions == alignment.TRUNCATE,
-        ],
+        signature=lambda _, scorer, captions: [captions.names, scorer.long_captions == alignment.TRUNCATE],
     )
-    def joint_embeddings(work: Work, scorer: Scorer) -> pa.Table:
+    def joint_embeddings(work: Work, scorer: Scorer, captions: CaptionSources) -> pa.Table:
         """Every image and every caption as a unit vector in the scorer's joint space.
 
         Of a caption longer than the text encoder reads it is that of the beginning; where the scorer's policy is to
@@ -170,12 +174,11 @@ def joint_embeddings_of(caption_sources: Sequence[str], scorer: Scorer) -> Stage
         """
         raw = work.read("raw_samples", ["uid", "status"])
         has_image = raw["status"].to_numpy() == "ok"
-        captions = work.captions()
-        schema = schema_of(scorer.asset)
-        samples = work.store.batches(scorer.asset, work.partition, schema, scorer.columns, ROWS_AT_ONCE)
-        total = has_image.sum() + sum(len(texts) - texts.null_count for texts in captions.values())
+        texts = shard_captions(work, captions)
+        samples = work.batches(scorer.asset, scorer.columns, ROWS_AT_ONCE)
+        total = has_image.sum() + sum(len(one) - one.null_count for one in texts.values())
         progress = work.meter(int(total)).advance
-        return alignment.joint_embeddings(raw["uid"], samples, has_image, captions, scorer, progress)
+        return alignment.joint_embeddings(raw["uid"], samples, has_image, texts, scorer, progress)
 
     return joint_embeddings
 
@@ -184,9 +187,10 @@ def caption_scores_of(caption_sources: Sequence[str]) -> Stage:
     """The asset ``caption_scores``, over these caption sources."""
 
     @stage(
-        group="scores",
         kinds={"parquet", "numpy"},
         code_version="2",
+        schema=CAPTION_SCORES,
+        resources={"long_captions": "scorer.long_captions"},
         inputs=["joint_embeddings"],
         checks=[
             unique("uid", "caption_source"),
@@ -195,51 +199,58 @@ def caption_scores_of(caption_sources: Sequence[str]) -> Stage:
             finite("similarity", -1, 1),
         ],
         metadata=metadata.caption_scores,
-        signature=lambda work: work.settings.scorer.long_captions,
     )
-    def caption_scores(work: Work) -> pa.Table:
+    def caption_scores(work: Work, captions: CaptionSources, long_captions: LongCaptions) -> pa.Table:
         """The similarity of every caption with its image, with its tokens and whether it was cut.
 
         A caption that is too long for the encoder is scored by ``scorer.long_captions``; what each policy would give
         stands beside it.
         """
-        policy = work.settings.scorer.long_captions
-        return alignment.caption_scores(work.read("joint_embeddings"), caption_sources, policy)
+        return alignment.caption_scores(work.read("joint_embeddings"), captions.names, long_captions)
 
     return caption_scores
 
 
-def caption_preference_of(caption_sources: Sequence[str], imports: Sequence[PreferenceImport]) -> Stage:
-    """The asset ``caption_preference``, over all pairs of these caption sources; some pairs' rows are imported."""
-    pairs = list(combinations(caption_sources, 2))
+def caption_preference_of(
+    captions: CaptionSources,
+    scorer: Scorer,
+    imports: Sequence[PreferenceImport],
+    sharing: Callable[[frozenset[str]], frozenset[str]],
+) -> Stage:
+    """The asset ``caption_preference``, over all pairs of these caption sources; some pairs' rows are imported.
+
+    Args:
+        captions: the caption sources.
+        scorer: what prefers, where nothing is imported.
+        imports: preferences from elsewhere, by pair.
+        sharing: the captioners that have one of some image backbones.
+    """
+    pairs = list(combinations(captions.names, 2))
     stored = {one.pair: one for one in imports}
 
-    def preferring(work: Work) -> list[alignment.Preferring]:
+    def preferring() -> list[alignment.Preferring]:
         found = []
         for pair in pairs:
-            scorer = stored.get(frozenset(pair))
-            if scorer:
-                name, sharing = scorer.scorer, work.settings.sharing_backbones(frozenset(scorer.image_backbones))
-            else:
-                name, sharing = work.settings.scorer.model, work.settings.judged_by_their_own
-            found.append(alignment.Preferring(*pair, name, sharing.isdisjoint(pair)))
+            one = stored.get(frozenset(pair))
+            shared = sharing(frozenset(one.image_backbones)) if one else frozenset(captions.shared)
+            found.append(alignment.Preferring(*pair, one.scorer if one else scorer.model, shared.isdisjoint(pair)))
         return found
 
     def imported(work: Work) -> dict[tuple[str, str], tuple[pa.Array, pa.Array]]:
         found = {}
         for a, b in pairs:
-            if scorer := stored.get(frozenset((a, b))):
-                first, second = scorer.probabilities(work.read("raw_samples", [scorer.key])[scorer.key].to_pylist())
-                found[a, b] = (first, second) if scorer.source_a == a else (second, first)
+            if one := stored.get(frozenset((a, b))):
+                first, second = one.probabilities(work.read("raw_samples", [one.key])[one.key].to_pylist())
+                found[a, b] = (first, second) if one.source_a == a else (second, first)
         return found
 
-    def signature(work: Work) -> Any:
-        return [[astuple(pair) for pair in preferring(work)], [one.signature() for one in imports]]
+    def signature(_: Work) -> Any:
+        return [[astuple(pair) for pair in preferring()], [one.signature() for one in imports]]
 
     @stage(
-        group="scores",
         kinds={"parquet", "numpy"},
         code_version="2",
+        schema=CAPTION_PREFERENCE,
         inputs=["caption_scores", *(["raw_samples"] if imports else [])],
         checks=[
             unique("uid", "source_a", "source_b"),
@@ -256,7 +267,7 @@ def caption_preference_of(caption_sources: Sequence[str], imports: Sequence[Pref
         captioner wrote down, and its preference proves nothing. Probabilities of ``preference_imports`` take the place
         of the scorer's.
         """
-        scale = scorer.logit_scale
-        return alignment.caption_preference(work.read("caption_scores"), preferring(work), scale, imported(work))
+        scores = work.read("caption_scores")
+        return alignment.caption_preference(scores, preferring(), scorer.logit_scale, imported(work))
 
     return caption_preference

@@ -9,19 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.core import figures as plots
-from dqe_assets.core.schema import ORIGINAL
-from dqe_assets.ingest.planted import text_figures
-from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_assets.score.masked_similarity import masked_sample
-from dqe_assets.score.patterns import PATTERNS
-from dqe_assets.score.plots import Preference, original_vs_synthetic_scatter, preference_bars, similarity_histogram
-from dqe_assets.score.preference import PreferenceComparison, preference_report
-from dqe_assets.score.text_quality import ENGLISH
-
-if TYPE_CHECKING:
-    from dqe_assets.core.work import Work
-
+from dqe_assets.core.figures import contact_sheet
 from dqe_assets.core.metadata import (
     SHEET_IMAGES,
     Metadata,
@@ -32,9 +20,22 @@ from dqe_assets.core.metadata import (
     valid_values,
     value_counts,
 )
+from dqe_assets.core.schema import ORIGINAL
+from dqe_assets.ingest.planted import text_figures
+from dqe_assets.score.masked_similarity import masked_sample
+from dqe_assets.score.patterns import PATTERNS
+from dqe_assets.score.plots import Preference, original_vs_synthetic_scatter, preference_bars, similarity_histogram
+from dqe_assets.score.preference import PreferenceComparison, preference_report
+from dqe_assets.score.text_quality import ENGLISH
+
+if TYPE_CHECKING:
+    from dqe_assets.caption.settings import CaptionSources
+    from dqe_assets.core.work import Work
+    from dqe_resources.models.text_detector import TextDetector
+    from dqe_resources.scorers.protocol import Scorer
 
 
-def joint_embeddings(work: Work, table: pa.Table) -> Metadata:
+def joint_embeddings(_: Work, table: pa.Table, scorer: Scorer) -> Metadata:
     """How many images and captions have a vector, and how many captions were cut."""
     rows = []
     for item in pc.unique(table["item"]).to_pylist():
@@ -49,22 +50,22 @@ def joint_embeddings(work: Work, table: pa.Table) -> Metadata:
             ]
         )
     return {
-        "scorer": work.settings.scorer.model,
+        "scorer": scorer.model,
         "vectors": markdown_table(["item", "vectors", "mean tokens", "truncated"], rows),
     }
 
 
-def caption_scores(work: Work, table: pa.Table) -> Metadata:
+def caption_scores(_: Work, table: pa.Table, scorer: Scorer, captions: CaptionSources, long_captions: str) -> Metadata:
     """The similarities of each caption source: their means, distributions, and each captioner's beside the originals.
 
     Where long captions are scored sentence by sentence, also what each policy gives.
     """
     scores = {
         source: valid_values(table.filter(pc.equal(table["caption_source"], source))["similarity"])
-        for source in work.settings.caption_sources
+        for source in captions.names
     }
     return {
-        "scorer": work.settings.scorer.model,
+        "scorer": scorer.model,
         "similarity": markdown_table(
             ["caption source", "captions", "mean", "median"],
             [
@@ -74,18 +75,18 @@ def caption_scores(work: Work, table: pa.Table) -> Metadata:
             ],
         ),
         "distribution": picture(similarity_histogram(scores), "similarity of caption and image by source"),
-        **_beside_originals(work, table),
-        **_long_captions(work, table),
+        **_beside_originals(table, captions),
+        **_long_captions(table, long_captions),
     }
 
 
-def _beside_originals(work: Work, table: pa.Table) -> Metadata:
+def _beside_originals(table: pa.Table, captions: CaptionSources) -> Metadata:
     """The similarity of each image's original caption against that of each captioner's."""
     similarity = {
         source: table.filter(pc.equal(table["caption_source"], source))["similarity"].to_numpy()
-        for source in work.settings.caption_sources
+        for source in captions.names
     }
-    names = work.settings.captioner_names
+    names = captions.captioners
     return {
         f"original_and_{name}": picture(
             original_vs_synthetic_scatter(similarity[ORIGINAL], similarity[name], name, names),
@@ -95,7 +96,7 @@ def _beside_originals(work: Work, table: pa.Table) -> Metadata:
     }
 
 
-def _long_captions(work: Work, table: pa.Table) -> Metadata:
+def _long_captions(table: pa.Table, policy: str) -> Metadata:
     """Of captions too long for the encoder, the mean similarity under each policy."""
     policies = {name: f"similarity_{name}" for name in ("truncated", "sentences_mean", "sentences_max")}
     long = table.filter(pc.is_valid(table["similarity_truncated"]))
@@ -106,7 +107,7 @@ def _long_captions(work: Work, table: pa.Table) -> Metadata:
     if not rows:
         return {}
     return {
-        "long_captions": work.settings.scorer.long_captions,
+        "long_captions": policy,
         "too_long": markdown_table(["caption source", "too long", *policies], rows),
     }
 
@@ -148,10 +149,10 @@ def _ratio(one: PreferenceComparison) -> str:
     return f"{one.ratio:.2f} ({one.ratio_low:.2f} to {one.ratio_high:.2f})" if np.isfinite(one.ratio) else ""
 
 
-def text_quality(work: Work, table: pa.Table) -> Metadata:
+def text_quality(_: Work, table: pa.Table, captions: CaptionSources) -> Metadata:
     """How long the captions of each source are, in which language, and what they are that is no description."""
     rows, patterns = [], []
-    for source in work.settings.caption_sources:
+    for source in captions.names:
         part = table.filter(pc.equal(table["caption_source"], source))
         there = part.filter(pc.is_valid(part["words"]))
         means = [pc.mean(there[name]).as_py() for name in ("words", "special_ratio", "digit_ratio", "repetition")]
@@ -185,28 +186,26 @@ def image_text(_: Work, table: pa.Table) -> Metadata:
     }
 
 
-def masked_similarity(work: Work, table: pa.Table) -> Metadata:
+def masked_similarity(work: Work, table: pa.Table, scorer: Scorer, text_detector: TextDetector) -> Metadata:
     """How much the scores of images with text lose without it, and those that lose most: as they are, and masked."""
     lost = pc.subtract(table["similarity"], table["masked_similarity"])
     rows = np.flatnonzero(pc.fill_null(pc.greater(table["text_area"], 0), fill_value=False).to_numpy())
     most = rows[np.argsort(-np.nan_to_num(lost.to_numpy()[rows]), kind="stable")][: SHEET_IMAGES // 2]
     metadata: Metadata = {
-        "scorer": work.settings.scorer.model,
+        "scorer": scorer.model,
         "masked": len(rows),
         "mean_loss": pc.mean(lost.take(pa.array(rows))).as_py(),
     }
-    if len(most) and (detector := work.settings.image_text):
+    if len(most):
         shown = np.sort(most)
-        samples = work.store.read_rows(
-            "raw_samples", work.partition, RAW_SAMPLES, shown.tolist(), ["image"]
-        ).to_pylist()
+        samples = work.read_rows("raw_samples", shown.tolist(), ["image"]).to_pylist()
         regions = work.read("image_text", ["regions"])["regions"].take(pa.array(shown)).to_pylist()
         scores = table.take(pa.array(shown)).to_pylist()
         files, notes = [], []
         for sample, found, score in zip(samples, regions, scores, strict=True):
-            files += [sample["image"]["bytes"], masked_sample(sample, found, detector.fill)["image"]["bytes"]]
+            files += [sample["image"]["bytes"], masked_sample(sample, found, text_detector.fill)["image"]["bytes"]]
             notes += [f"as it is: {_rounded(score['similarity'])}", f"masked: {_rounded(score['masked_similarity'])}"]
-        metadata["images"] = picture(plots.contact_sheet(files, notes), "the images whose scores lose most, and masked")
+        metadata["images"] = picture(contact_sheet(files, notes), "the images whose scores lose most, and masked")
     metadata |= _planted_text(work)
     return metadata
 

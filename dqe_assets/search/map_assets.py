@@ -14,7 +14,7 @@ from dqe_assets.core.arrow import to_matrix
 from dqe_assets.core.checks import finite, unique
 from dqe_assets.core.schema import IMAGE, ORIGINAL
 from dqe_assets.core.stage import stage
-from dqe_assets.core.work import Check, Verdict, Work
+from dqe_assets.core.work import Check, CheckResult, Work
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.search import metadata, topics
 from dqe_assets.search.tables import COLLECTION_MAP
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 _SIMILARITY = COLLECTION_MAP.field("similarity")
 
 
-def _topics_numbered(_: Work, table: pa.Table) -> Verdict:
+def _topics_numbered(_: Work, table: pa.Table) -> CheckResult:
     sizes = np.bincount(table["topic"].to_numpy())
     names = table.group_by(["topic", "topic_name"]).aggregate([]).num_rows
     passed = bool((sizes > 0).all() and (np.diff(sizes) <= 0).all() and names == len(sizes))
-    return Verdict(
+    return CheckResult(
         passed,
         f"{len(sizes)} topics with {names} names, {int((sizes == 0).sum())} empty",
         {"topics": len(sizes), "names": names},
     )
 
 
-def _all_mapped(work: Work, table: pa.Table) -> Verdict:
+def _all_mapped(work: Work, table: pa.Table, samples: int) -> CheckResult:
     embedded = sum(len(uids) for uids, _ in _image_vectors(work))
-    expected = min(embedded, work.settings.map.samples)
-    return Verdict(
+    expected = min(embedded, samples)
+    return CheckResult(
         table.num_rows == expected,
         f"{table.num_rows:,} samples are on the map, {expected:,} of {embedded:,} with an image should be",
         {"mapped": table.num_rows, "expected": expected, "embedded": embedded},
@@ -47,9 +47,10 @@ def _all_mapped(work: Work, table: pa.Table) -> Verdict:
 
 
 @stage(
-    group="search",
     kinds={"parquet", "faiss"},
     code_version="1",
+    schema=COLLECTION_MAP,
+    resources={"samples": "map.samples", "topics_wanted": "map.topics"},
     inputs=["raw_samples", "joint_embeddings", "caption_scores"],
     partitioned=False,
     checks=[
@@ -60,16 +61,15 @@ def _all_mapped(work: Work, table: pa.Table) -> Verdict:
         Check("topics_numbered", "Topics are numbered by size, each has samples and one name.", _topics_numbered),
     ],
     metadata=metadata.collection_map,
-    signature=lambda work: work.settings.map.model_dump(),
 )
-def collection_map(work: Work) -> pa.Table:
+def collection_map(work: Work, samples: int, topics_wanted: int | None) -> pa.Table:
     """A map of what the images show: a place and a topic for each sample, topics named by words of their captions.
 
     Made from the vectors of the images, whatever their captions claim, so that a caption that does not belong stands
     out. Of a large store a sample is mapped.
     """
-    uids, vectors = _drawn(work)
-    return topics.collection_map(_samples(work, uids), vectors, work.settings.map.topics)
+    uids, vectors = _drawn(work, samples)
+    return topics.collection_map(_samples(work, uids), vectors, topics_wanted)
 
 
 def _image_vectors(work: Work) -> Iterator[tuple[list[str], np.ndarray]]:
@@ -79,9 +79,8 @@ def _image_vectors(work: Work) -> Iterator[tuple[list[str], np.ndarray]]:
         yield images["uid"].take(pa.array(rows)).to_pylist(), vectors
 
 
-def _drawn(work: Work) -> tuple[list[str], np.ndarray]:
+def _drawn(work: Work, most: int) -> tuple[list[str], np.ndarray]:
     """The configured number of samples with the lowest uids, sorted, and their vectors; a shard in memory at a time."""
-    most = work.settings.map.samples
     kept: list[tuple[str, np.ndarray]] = []
     for uids, vectors in _image_vectors(work):
         kept = heapq.nsmallest(most, [*kept, *zip(uids, vectors, strict=True)], key=lambda pair: pair[0])

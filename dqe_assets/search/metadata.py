@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.search import plots as topic_plots
-from dqe_assets.search.plots import sample_map
+from dqe_assets.core.metadata import Metadata, markdown_table, picture, valid_values
+from dqe_assets.search import plots
 
 if TYPE_CHECKING:
-    from dqe_assets.core.work import Facts, Work
+    from dqe_assets.core.work import Manifest, Work
+    from dqe_resources.vectors.protocol import Vectors
 
-from dqe_assets.core.metadata import Metadata, markdown_table, picture, valid_values
 
-
-def caption_collection(work: Work, output: Facts) -> Metadata:
+def caption_collection(_: Work, output: Manifest, vectors: Vectors) -> Metadata:
     """How many points, and in which collection."""
-    return {"points": output.rows, "collection": output.facts["collection"], "kind": work.settings.vectors.kind}
+    return {"points": output.rows, "collection": output.facts["collection"], "kind": vectors.kind}
 
 
 def collection_map(_: Work, table: pa.Table) -> Metadata:
@@ -28,10 +27,10 @@ def collection_map(_: Work, table: pa.Table) -> Metadata:
         part = table.filter(pc.equal(table["topic"], topic))
         scores = valid_values(part["similarity"])
         rows.append([part["topic_name"][0].as_py(), len(part), f"{scores.mean():.3f}" if scores.size else ""])
-    shown = sample_map(table)
+    shown = plots.sample_map(table)
     return {
         "topics": markdown_table(["topic", "samples", "mean similarity"], rows),
-        "map_by_topic": picture(topic_plots.map_by_topic(shown), "the images by topic"),
-        "map_by_source": picture(topic_plots.map_by_source(shown), "the images by source"),
-        "map_by_score": picture(topic_plots.map_by_score(shown), "the images by similarity of their captions"),
+        "map_by_topic": picture(plots.map_by_topic(shown), "the images by topic"),
+        "map_by_source": picture(plots.map_by_source(shown), "the images by source"),
+        "map_by_score": picture(plots.map_by_score(shown), "the images by similarity of their captions"),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from dqe_assets.orchestration.settings import Settings
+    from dqe_assets.caption.settings import CaptionSources
+    from dqe_assets.ingest.settings import ImageLimits
+    from dqe_resources.models.image_model import ImageModel
+    from dqe_resources.scorers.protocol import Scorer
     from dqe_resources.vectors.points import Point
-    from dqe_resources.vectors.protocol import Collection, Hit
+    from dqe_resources.vectors.protocol import Collection, Hit, Vectors
+    from dqe_resources.warehouse import Warehouse
 
 CLUSTER = "cluster"
 
@@ -51,8 +55,36 @@ class Query:
             raise ValueError('give a text (dqe search "a cat"), --image FILE, or --like UID_OR_NAME, one of the three')
 
 
+class Searched(Protocol):
+    """What a search needs; the settings have it."""
+
+    @property
+    def vectors(self) -> Vectors:
+        """The collection."""
+
+    @property
+    def scorer(self) -> Scorer:
+        """What embeds a text or an image."""
+
+    @property
+    def image_model(self) -> ImageModel:
+        """What measures an image that a scorer reads by its features."""
+
+    @property
+    def images(self) -> ImageLimits:
+        """Which image is refused."""
+
+    @property
+    def warehouse(self) -> Warehouse:
+        """Where duplicates are known."""
+
+    @property
+    def captions(self) -> CaptionSources:
+        """The caption sources."""
+
+
 def search_collection(
-    settings: Settings,
+    settings: Searched,
     query: Query,
     *,
     where: Sequence[str] = (),
@@ -77,7 +109,7 @@ def search_collection(
         VectorsError: the collection cannot be opened.
         WarehouseError: there is no warehouse to know duplicates by.
     """
-    names = collection_vectors(settings)
+    names = collection_vectors(settings.scorer, settings.captions)
     if using not in names:
         msg = f"there are no vectors '{using}'; there are: {', '.join(names)}"
         raise ValueError(msg)
@@ -127,7 +159,7 @@ def _sample(collection: Collection, name: str) -> Point:
     return found
 
 
-def _members(settings: Settings, cluster: str) -> frozenset[str]:
+def _members(settings: Searched, cluster: str) -> frozenset[str]:
     with settings.warehouse.connect() as connection:
         rows = connection.execute("SELECT uid FROM samples WHERE cluster = ?", [cluster]).fetchall()
     if not rows:
@@ -136,7 +168,7 @@ def _members(settings: Settings, cluster: str) -> frozenset[str]:
     return frozenset(uid for (uid,) in rows)
 
 
-def _redundant(settings: Settings, uids: list[str]) -> set[str]:
+def _redundant(settings: Searched, uids: list[str]) -> set[str]:
     with settings.warehouse.connect() as connection:
         rows = connection.execute(
             "SELECT uid FROM samples WHERE is_duplicate AND uid IN (SELECT unnest(?))", [uids]
@@ -144,18 +176,18 @@ def _redundant(settings: Settings, uids: list[str]) -> set[str]:
     return {uid for (uid,) in rows}
 
 
-def collection_vectors(settings: Settings) -> dict[str, int]:
+def collection_vectors(scorer: Scorer, captions: CaptionSources) -> dict[str, int]:
     """The named vectors of the collection and their dimensions: the image, and a caption from each source."""
-    return dict.fromkeys((IMAGE, *settings.caption_sources), settings.scorer.dimension)
+    return dict.fromkeys((IMAGE, *captions.names), scorer.dimension)
 
 
-def _vector(settings: Settings, query: Query) -> np.ndarray:
+def _vector(settings: Searched, query: Query) -> np.ndarray:
     if query.image is not None:
         return _image_vector(settings, query.image)
     return settings.scorer.embed_texts([query.text or ""]).vectors[0]
 
 
-def _image_vector(settings: Settings, path: Path) -> np.ndarray:
+def _image_vector(settings: Searched, path: Path) -> np.ndarray:
     if not path.is_file():
         raise images.ImageError("missing", f"there is no file {path}")
     data = path.read_bytes()

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, create_model
 
 from dqe_resources.captioners.budget import Budget, Cap, Tokens
-from dqe_resources.captioners.chat import ChatModel, Conversation, NoCaptionError
+from dqe_resources.captioners.chat import ChatModel
+from dqe_resources.captioners.chat_answer import NoAnswerError
+from dqe_resources.captioners.chat_client import ChatClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -101,7 +103,7 @@ class Judge(ChatModel):
         Raises:
             CaptionerError: as ``Captioner.caption``.
         """
-        return _Judging(self, samples, Budget(cap, self.worst, spent)).judgements()
+        return _JudgeClient(self, samples, Budget(cap, self.worst, spent)).judgements()
 
     def request(self, sample: Sample) -> dict[str, Any]:
         """The request for one sample, with the schema of the answer."""
@@ -138,15 +140,15 @@ def _form(labels: tuple[str, ...]) -> type[_Answer]:
     return create_model("Judgements", __base__=_Answer, **fields)
 
 
-class _Judging(Conversation):
-    """A conversation whose answers must be judgements, and whose requests a budget must allow."""
+class _JudgeClient(ChatClient):
+    """A client whose answers must be judgements, and whose requests a budget must allow."""
 
     def __init__(self, judge: Judge, samples: Iterator[Sample], budget: Budget) -> None:
         super().__init__(judge, self._noted(samples))
         self._budget = budget
         self._labels: list[Sequence[str]] = []
         self._used: dict[int, Tokens] = {}
-        self._unusable: dict[int, NoCaptionError] = {}
+        self._unusable: dict[int, NoAnswerError] = {}
 
     def judgements(self) -> Iterator[tuple[int, Caption]]:
         """As ``Judge.judge``."""
@@ -166,7 +168,7 @@ class _Judging(Conversation):
         before = self._unusable.get(index)
         reserved = await self._budget.reserve()
         if reserved is None:
-            raise replace(before, kind="unasked") if before else NoCaptionError("the cap is reached", "unasked")
+            raise replace(before, kind="not_sent") if before else NoAnswerError("the cap is reached", "not_sent")
         used = reserved
         try:
             caption = await super().attempt(session, index, body if before is None else _again(body, before.message))
@@ -174,11 +176,13 @@ class _Judging(Conversation):
                 reserved.prompt if caption.prompt_tokens is None else caption.prompt_tokens,
                 reserved.completion if caption.completion_tokens is None else caption.completion_tokens,
             )
-        except NoCaptionError as fault:
+        except NoAnswerError as failure:
             # Whoever ran out of patience does not know what the server has done.
-            used = reserved if fault.kind == "passing" else Tokens()
-            if fault.kind in {"all", "row"} and "response_format" in fault.message:
-                fault.message += "; for a server that takes none, set judging.judge.json_schema: false in data/dqe.yaml"
+            used = reserved if failure.kind == "transient" else Tokens()
+            if failure.kind in {"fatal", "rejected"} and "response_format" in failure.message:
+                failure.message += (
+                    "; for a server that takes none, set judging.judge.json_schema: false in data/dqe.yaml"
+                )
             raise
         finally:
             self._budget.settle(reserved, used)
@@ -188,7 +192,7 @@ class _Judging(Conversation):
             parse(text, self._labels[index])
         except UnparsableError as error:
             cut = f", and it was cut at {self._model.max_tokens} tokens" if caption.finish_reason == "length" else ""
-            self._unusable[index] = NoCaptionError(
+            self._unusable[index] = NoAnswerError(
                 f"{error}{cut}", "unusable", text=text, seconds=caption.seconds or 0.0, reason="unparsable"
             )
             raise self._unusable[index] from error

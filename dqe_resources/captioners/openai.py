@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from dqe_resources.captioners.chat import ChatModel, Conversation
+from dqe_resources.captioners.chat import ChatModel
+from dqe_resources.captioners.chat_client import ChatClient
 from dqe_resources.captioners.protocol import VisionCaptioner
 
 if TYPE_CHECKING:
@@ -44,4 +45,4 @@ class OpenAICaptioner(ChatModel, VisionCaptioner):
 
     def caption(self, samples: Iterator[Sample]) -> Iterator[tuple[int, Caption]]:
         """As ``Captioner.caption``."""
-        yield from Conversation(self, samples).answers()
+        yield from ChatClient(self, samples).answers()

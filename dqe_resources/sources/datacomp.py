@@ -18,7 +18,7 @@ from dqe_resources.sources.parts import (
 )
 from dqe_resources.sources.protocol import Shard, Source, SourceError
 from dqe_resources.sources.rows import SourceRow
-from dqe_resources.sources.text import Columns
+from dqe_resources.sources.text_lists import Columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import model_validator
 
 from dqe_resources.configurable import ExistingPath
+from dqe_resources.fingerprint import fingerprint
 from dqe_resources.sources.protocol import Shard, Source, SourceError
 from dqe_resources.sources.rows import SourceRow
-from dqe_resources.store.storage import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

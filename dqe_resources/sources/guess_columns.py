@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 import tarfile
@@ -14,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqe_resources.errors import UsageError, one_line
+from dqe_resources.images import ImageError, opened
 from dqe_resources.sources.folder import IMAGE_SUFFIXES
 from dqe_resources.sources.parts import Part, is_text, records_of
-from dqe_resources.sources.tables import is_image
-from dqe_resources.sources.text import Lines
+from dqe_resources.sources.image_tables import is_image
+from dqe_resources.sources.text_lists import Lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -255,15 +255,13 @@ def _most(values: Iterable[Any], test: Callable[[Any], Any], share: float) -> bo
 
 def _may_be_image(value: Any, folder: Path | None) -> bool:
     """Whether a value is an image, or the path of one that is there."""
-    from PIL import Image
-
     data = value.get("bytes") if isinstance(value, dict) else value
     name = value.get("path") if isinstance(value, dict) else value
     if isinstance(data, bytes):
         try:
-            with Image.open(io.BytesIO(data)):
+            with opened(data):
                 return True
-        except OSError:
+        except ImageError:
             return False
     if not isinstance(name, str) or folder is None:
         return False

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import model_validator
 
 from dqe_resources.configurable import ExistingPath
+from dqe_resources.sources.image_tables import ImageTables
 from dqe_resources.sources.listing import Listing
 from dqe_resources.sources.parts import ParquetPart, Part, check_columns, file_state, is_text
 from dqe_resources.sources.protocol import Shard, Source, SourceError
-from dqe_resources.sources.tables import ImageTables
-from dqe_resources.sources.text import Columns
+from dqe_resources.sources.text_lists import Columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dqe_resources.cache import cached_file, data_directory
-from dqe_resources.store.storage import fingerprint
+from dqe_resources.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

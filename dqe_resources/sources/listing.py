@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from dqe_resources import progress
+from dqe_resources.fingerprint import fingerprint
 from dqe_resources.sources.index import RowIndex, build_index, cached, digest64
 from dqe_resources.sources.parts import ParquetPart, Part, read_rows, shards_of, values_of
 from dqe_resources.sources.rows import SourceRow
-from dqe_resources.sources.text import LIST_SCHEMA, Columns, ListRow, write_rows
-from dqe_resources.store.storage import fingerprint
+from dqe_resources.sources.text_lists import LIST_SCHEMA, Columns, ListRow, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from dqe_resources.sources.image_tables import ImageTables
 from dqe_resources.sources.parts import FilesPath, ParquetPart, find_files
 from dqe_resources.sources.protocol import Shard, Source
-from dqe_resources.sources.tables import ImageTables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,8 +14,8 @@ from pydantic import AfterValidator
 
 from dqe_resources.cache import in_data_directory
 from dqe_resources.errors import one_line
+from dqe_resources.fingerprint import fingerprint
 from dqe_resources.sources.protocol import Shard, SourceError
-from dqe_resources.store.storage import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -8,7 +8,7 @@ from dqe_resources.configurable import ExistingPath
 from dqe_resources.sources.listing import Listing, written_list
 from dqe_resources.sources.parts import file_state
 from dqe_resources.sources.protocol import Shard, Source
-from dqe_resources.sources.text import Columns, paired_rows
+from dqe_resources.sources.text_lists import Columns, paired_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

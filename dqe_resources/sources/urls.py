@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from dqe_resources.sources.listing import Listing, written_list
 from dqe_resources.sources.parts import FilesPath, ParquetPart, check_columns, file_state, find_files, is_text
 from dqe_resources.sources.protocol import Shard, Source, SourceError
-from dqe_resources.sources.text import COMPRESSIONS, Columns, ListRow, csv_rows, jsonl_rows
+from dqe_resources.sources.text_lists import COMPRESSIONS, Columns, ListRow, csv_rows, jsonl_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dqe_resources.fingerprint import fingerprint
 from dqe_resources.sources.datacomp import checked_uid
 from dqe_resources.sources.folder import IMAGE_SUFFIXES
 from dqe_resources.sources.index import cached
@@ -27,8 +28,7 @@ from dqe_resources.sources.parts import (
 )
 from dqe_resources.sources.protocol import Shard, Source, SourceError
 from dqe_resources.sources.rows import SourceRow
-from dqe_resources.sources.text import as_json, is_storable, readable
-from dqe_resources.store.storage import fingerprint
+from dqe_resources.sources.text_lists import as_json, is_storable, readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,1 +1,19 @@
-"""The store: Parquet files and manifests, each with a stamp of how it was made."""
+"""The store: where the tables of all assets are kept, each partition with a stamp of what it was made from."""
+
+from __future__ import annotations
+
+from dqe_resources.store.atomic import StorageError, replace_file
+from dqe_resources.store.checkpoint import Checkpoint
+from dqe_resources.store.stamp import Stamp
+from dqe_resources.store.storage import ROW_GROUP_BYTES, UNPARTITIONED, Store, StoredPartition
+
+__all__ = [
+    "ROW_GROUP_BYTES",
+    "UNPARTITIONED",
+    "Checkpoint",
+    "Stamp",
+    "StorageError",
+    "Store",
+    "StoredPartition",
+    "replace_file",
+]

@@ -8,25 +8,29 @@ give the same bytes.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
-import hashlib
-import json
-import os
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dqe_resources.errors import DataQualityError, one_line
+from dqe_resources.errors import one_line
+from dqe_resources.store.atomic import StorageError, remove_abandoned, replace_file
+from dqe_resources.store.parquet_tables import (
+    check_schema,
+    column_options,
+    conform,
+    row_groups,
+    rows_per_group,
+    take_rows,
+)
+from dqe_resources.store.stamp import Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,59 +43,9 @@ UNPARTITIONED = "all"
 """File name of the one partition of an asset that has no partitions."""
 
 _STAMP = b"dqe"
-_YOUNG_SECONDS = 60
 
 ROW_GROUP_BYTES = 16 << 20
 """Of a table with images."""
-
-
-class StorageError(DataQualityError):
-    """The store cannot be read or written: says which file and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What a stored partition says of itself.
-
-    Attributes:
-        fingerprint: hex digest of everything that went into it.
-        code_version: of the asset that made it.
-        rows: rows of the table, or points, files ... of what the manifest speaks of.
-        failed_checks: blocking checks that it did not pass: it is there to be looked at, not to be built upon.
-        facts: what a manifest holds besides; empty for most tables.
-        content: digest of the output itself, where the same inputs can give another one; else empty.
-    """
-
-    fingerprint: str
-    code_version: str
-    rows: int
-    failed_checks: tuple[str, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    content: str = ""
-
-    @property
-    def identity(self) -> str:
-        """What it is for whatever is made from it: equal for equal partitions."""
-        return fingerprint(self.fingerprint, self.content) if self.content else self.fingerprint
-
-    def to_json(self) -> bytes:
-        """Deterministic JSON."""
-        names = ("fingerprint", "code_version", "rows", "failed_checks", "facts", "content")
-        record = {name: getattr(self, name) for name in names}
-        return json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Stamp:
-        """The reverse of ``to_json``; raises ValueError or KeyError on anything else."""
-        record = json.loads(data)
-        return cls(
-            fingerprint=record["fingerprint"],
-            code_version=record["code_version"],
-            rows=record["rows"],
-            failed_checks=tuple(record["failed_checks"]),
-            facts=record["facts"],
-            content=record.get("content", ""),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +58,6 @@ class StoredPartition:
     bytes: int
     written_at: datetime
     stamp: Stamp
-
-
-def fingerprint(*parts: Any) -> str:
-    """Hex digest (128 bits) of JSON-like parts."""
-    encoded = json.dumps(parts, sort_keys=True, default=str, ensure_ascii=False).encode()
-    return hashlib.blake2b(encoded, digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -148,7 +96,7 @@ class Store:
             StorageError: the table does not fit the schema, or the file cannot be written.
         """
         path = self.path(asset, partition)
-        conformed = _conform(table, schema, path).replace_schema_metadata({_STAMP: stamp.to_json()})
+        conformed = conform(table, schema, path).replace_schema_metadata({_STAMP: stamp.to_json()})
         rows = rows_per_group(conformed, ROW_GROUP_BYTES)
         options = {"compression": "zstd", "row_group_size": rows, "write_page_checksum": True}
         self.write_file(path, lambda target: pq.write_table(conformed, target, **options))
@@ -175,9 +123,9 @@ class Store:
         first = list(islice(rest, 1))
 
         def write(target: BinaryIO) -> None:
-            with pq.ParquetWriter(target, schema, **_options(schema), write_page_checksum=True) as writer:
+            with pq.ParquetWriter(target, schema, **column_options(schema), write_page_checksum=True) as writer:
                 for batch in chain(first, rest):
-                    table = _conform(pa.Table.from_batches([batch]), schema, path)
+                    table = conform(pa.Table.from_batches([batch]), schema, path)
                     writer.write_table(table, row_group_size=max(1, table.num_rows))
                 writer.add_key_value_metadata({_STAMP: stamp().to_json()})
 
@@ -225,7 +173,7 @@ class Store:
             StorageError: as ``read``.
         """
         with self._checked(asset, partition, schema, columns) as file:
-            yield from _row_groups(file, rows, columns)
+            yield from row_groups(file, rows, columns)
 
     def batches(
         self, asset: str, partition: str | None, schema: pa.Schema, columns: Sequence[str], rows: int
@@ -280,40 +228,40 @@ class Store:
             connection.register_filesystem(self.filesystem)
 
     def _stamp(self, path: str, asset: str, partition: str | None) -> Stamp:
-        mend = _mend(asset, partition)
+        fix = _fix(asset, partition)
         try:
             if path.endswith(".json"):
                 return Stamp.from_json(self.filesystem.cat_file(path))
             with self._parquet(path, asset, partition) as file:
                 return Stamp.from_json((file.metadata.metadata or {})[_STAMP])
         except (ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"{path}: not written by this platform; move it away, or {mend}") from error
+            raise StorageError(f"{path}: not written by this platform; move it away, or {fix}") from error
 
     @contextlib.contextmanager
     def _checked(
         self, asset: str, partition: str | None, schema: pa.Schema, columns: Sequence[str] | None
     ) -> Iterator[pq.ParquetFile]:
         """A table's file that holds the columns; says it where what is then read of it is damaged."""
-        path, mend = self.path(asset, partition), _mend(asset, partition)
+        path, fix = self.path(asset, partition), _fix(asset, partition)
         with self._parquet(path, asset, partition) as file:
-            _check_schema(file.schema_arrow, schema, path, columns, mend)
-            with _damage(path, mend):
+            check_schema(file.schema_arrow, schema, path, columns, fix)
+            with _damage(path, fix):
                 yield file
 
     @contextlib.contextmanager
     def _parquet(self, path: str, asset: str, partition: str | None) -> Iterator[pq.ParquetFile]:
-        mend = _mend(asset, partition)
+        fix = _fix(asset, partition)
         try:
             handle = self.filesystem.open(path, "rb")
         except FileNotFoundError as error:
-            raise StorageError(f"{path}: not there; {mend.replace(' --force', '')}") from error
+            raise StorageError(f"{path}: not there; {fix.replace(' --force', '')}") from error
         except OSError as error:
             raise StorageError(f"{path}: cannot be read ({error})") from error
         with handle:
             try:
                 file = pq.ParquetFile(handle, page_checksum_verification=True)
             except (pa.ArrowException, OSError) as error:
-                raise StorageError(f"{path}: torn or not Parquet ({one_line(error)}); {mend}") from error
+                raise StorageError(f"{path}: torn or not Parquet ({one_line(error)}); {fix}") from error
             yield file
 
     def write_file(self, path: str, write: Callable[[BinaryIO], Any]) -> None:
@@ -336,134 +284,21 @@ class Store:
         return self._sweep("**/.*.tmp")
 
     def _sweep(self, pattern: str) -> int:
-        if not self.is_local:
-            return 0
-        left = [path for path in Path(self._location[1]).glob(pattern) if _is_abandoned(path)]
-        for path in left:
-            path.unlink(missing_ok=True)
-        return len(left)
+        return remove_abandoned(Path(self._location[1]), pattern) if self.is_local else 0
 
 
-def rows_per_group(table: pa.Table, size: int) -> int:
-    """Rows that make a row group of so many bytes: a few rows with images can then be read without all the others."""
-    return max(1, table.num_rows * size // max(table.nbytes, 1))
-
-
-def take_rows(file: pq.ParquetFile, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
-    """Some rows of a Parquet file, by ascending position, reading no more than the row groups that hold them."""
-    empty = pa.schema([file.schema_arrow.field(name) for name in columns]).empty_table()
-    return pa.concat_tables(list(_row_groups(file, rows, columns)) or [empty])
-
-
-def _row_groups(file: pq.ParquetFile, rows: Sequence[int], columns: Sequence[str]) -> Iterator[pa.Table]:
-    first, wanted = 0, np.asarray(rows, np.int64)
-    for group in range(file.num_row_groups):
-        count = file.metadata.row_group(group).num_rows
-        inside = wanted[(wanted >= first) & (wanted < first + count)] - first
-        if inside.size:
-            yield file.read_row_group(group, columns=list(columns)).take(pa.array(inside))
-        first += count
-
-
-def _options(schema: pa.Schema) -> dict[str, Any]:
-    """How each leaf column is written: bytes are images, which are compressed already, and hardly two of them equal."""
-    leaves = dict(leaf for field in schema for leaf in _leaves(field, field.name))
-    others = [path for path, kind in leaves.items() if not pa.types.is_binary(kind)]
-    codecs = {path: "zstd" if path in others else "none" for path in leaves}
-    return {"compression": codecs, "use_dictionary": others, "write_statistics": others}
-
-
-def _leaves(field: pa.Field, path: str) -> Iterator[tuple[str, pa.DataType]]:
-    if pa.types.is_struct(field.type):
-        for child in field.type:
-            yield from _leaves(child, f"{path}.{child.name}")
-    elif pa.types.is_list(field.type):
-        yield from _leaves(field.type.value_field, f"{path}.list.element")
-    else:
-        yield path, field.type
-
-
-def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write a file so that at its path there is ever the whole old one or the whole new one.
-
-    Raises:
-        StorageError: it cannot be written; what was there is untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as target:
-            with contextlib.suppress(OSError):
-                # As long as this process lives, and where the file system can: see _is_abandoned.
-                fcntl.flock(target, fcntl.LOCK_EX)
-            write(target)
-            target.flush()
-            os.fsync(target.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written ({error.strerror or error}); nothing was changed. "
-            f"Free space or allow writing in {path.parent}, then run the same command again"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _is_abandoned(temporary: Path) -> bool:
-    """Whether a temporary file's writer is dead: one that lives holds a lock on it, from soon after it is there."""
-    try:
-        with temporary.open("rb") as file:
-            if datetime.now(UTC).timestamp() - os.fstat(file.fileno()).st_mtime < _YOUNG_SECONDS:
-                return False
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _mend(asset: str, partition: str | None) -> str:
+def _fix(asset: str, partition: str | None) -> str:
     return f"run: dqe materialize {asset}" + (f" --shard {partition}" if partition else "") + " --force"
 
 
 @contextlib.contextmanager
-def _damage(path: str, mend: str) -> Iterator[None]:
+def _damage(path: str, fix: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        raise StorageError(f"{path}: damaged ({one_line(error)}); {mend}") from error
+        raise StorageError(f"{path}: damaged ({one_line(error)}); {fix}") from error
 
 
 def _modified(info: Mapping[str, Any]) -> datetime:
     value = info.get("mtime", info.get("LastModified", info.get("updated", info.get("created", 0))))
     return value if isinstance(value, datetime) else datetime.fromtimestamp(float(value), UTC)
-
-
-def _conform(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
-    """The table with exactly the schema's columns, types and order."""
-    expected, found = schema.names, table.column_names
-    if set(expected) != set(found):
-        raise StorageError(
-            f"{path}: the table to write has other columns than declared: "
-            f"missing {sorted(set(expected) - set(found))}, unknown {sorted(set(found) - set(expected))}"
-        )
-    for column in schema:
-        values = table.column(column.name)
-        if values.type != column.type:
-            raise StorageError(f"{path}: column {column.name} is {values.type}, declared {column.type}")
-        if not column.nullable and values.null_count:
-            raise StorageError(f"{path}: column {column.name} has {values.null_count} nulls and is declared without")
-    return table.select(expected).cast(schema)
-
-
-def _check_schema(found: pa.Schema, expected: pa.Schema, path: str, columns: Sequence[str] | None, mend: str) -> None:
-    for column in expected:
-        if columns is not None and column.name not in columns:
-            continue
-        if column.name not in found.names:
-            raise StorageError(f"{path}: column {column.name} is missing: written by another version; {mend}")
-        if found.field(column.name).type != column.type:
-            raise StorageError(
-                f"{path}: column {column.name} is {found.field(column.name).type}, expected {column.type}: "
-                f"written by another version; {mend}"
-            )

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from dqe_resources.models.open_clip_models import OpenClipNetwork, OpenClipSettings
+from dqe_resources.models.open_clip_models import OpenClipSettings
 from dqe_resources.taggers.protocol import Tagger
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     import pyarrow as pa
+
+    from dqe_resources.models.open_clip_network import OpenClipNetwork
 
 _TEXTS = 256
 

@@ -344,5 +344,5 @@ def test_the_demo_twice_repeats_nothing(finished: Path) -> None:
     done = dqe(finished, "demo")
     assert done.returncode == 0, done.stderr
     assert "0 partitions made or checked" in done.stdout
-    assert lines(done.stdout)[-1].startswith("Next: make ui, ")
+    assert lines(done.stdout)[-1].startswith("Next: dqe ui, ")
     assert {path: path.stat().st_mtime_ns for path in before} == before

@@ -130,6 +130,27 @@ def test_a_thumbnail_is_upright_in_rgb_and_within_its_size() -> None:
     assert plots.thumbnail(huge.getvalue(), (80, 80)) is None
 
 
+def grey_png(deep: bool) -> bytes:
+    """A dark picture that grows lighter to the right: in 16 bits of grey, or in 8."""
+    grey = np.tile(np.linspace(20, 120, 128), (96, 1)).astype(np.uint16)
+    data = io.BytesIO()
+    Image.fromarray(grey * 257 if deep else grey.astype(np.uint8)).save(data, "PNG")
+    return data.getvalue()
+
+
+def test_16_bits_of_grey_are_as_bright_as_8() -> None:
+    deep, plain = grey_png(deep=True), grey_png(deep=False)
+    with Image.open(io.BytesIO(deep)) as image:
+        assert image.mode.startswith("I")
+    small = [plots.thumbnail(data, (64, 64)) for data in (deep, plain)]
+    sheets = [Image.open(io.BytesIO(plots.contact_sheet([data]))) for data in (deep, plain)]
+    for left, right in (small, sheets):
+        assert left is not None
+        assert right is not None
+        assert np.abs(np.asarray(left, np.int16) - np.asarray(right, np.int16)).max() <= 2
+    assert np.asarray(small[0]).mean() == pytest.approx(70, abs=2)
+
+
 def test_markdown_holds_the_picture_itself() -> None:
     png = status_bars({"ok": 1})
     markdown = plots.image_markdown(png, "what [it]\nis")

@@ -18,15 +18,16 @@ from dqe_assets.cli.app import app
 from dqe_assets.core.figures import DARK, LIGHT
 from dqe_assets.core.measurements import EXAMPLE_SOURCE, MeasurementsError
 from dqe_assets.orchestration import runner
+from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.settings import load_settings
 from dqe_assets.report.build_warehouse import MATERIALISATIONS, WarehouseInputs, build_warehouse
 from dqe_assets.scaling import plots as scaling_plots
 from dqe_assets.scaling.assets import filter_recommendation, pool_utilities
 from dqe_assets.scaling.curves import EXAMPLE_FILE, read_measurements
 from dqe_assets.scaling.example import POOLS
+from dqe_assets.scaling.law import PARAMETERS
 from dqe_assets.scaling.recommend import amount, answer, fit_measurements, fitted_pools, parse_budgets, recommend
 from dqe_assets.scaling.tables import FILTER_RECOMMENDATION, POOL_UTILITIES
-from dqe_assets.scaling.utility import PARAMETERS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,7 +153,7 @@ def test_the_warehouse_holds_both_tables_and_the_best_filters(
 
 def test_the_assets_are_made_stay_current_and_follow_settings_and_measurements(data: Path) -> None:
     names = [pool_utilities.name, filter_recommendation.name]
-    with runner.instance() as current:
+    with instance() as current:
         settings = load_settings({})
         outcome = runner.materialize(settings, current, assets=names)
         assert not outcome.failures
@@ -183,7 +184,7 @@ def test_curves_that_the_law_does_not_describe_fail_the_check(data: Path) -> Non
     lines += [f"top,1000000,{(n + 1) * 500_000},imagenet1k,{0.9 if n % 2 else 0.4}" for n in range(10)]
     (data / "zigzag.csv").write_text("\n".join(lines))
     write_settings(data, {"measurements": "zigzag.csv"})
-    with runner.instance() as current:
+    with instance() as current:
         failures = runner.materialize(load_settings({}), current, assets=["pool_utilities"]).failures
     assert any("check fits_well: the worst fit is off by" in failure for failure in failures)
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dqe_assets.ingest.fetch.settings import Fetching
     from dqe_assets.ingest.settings import ImageLimits
     from dqe_resources.sources.rows import SourceRow
-    from dqe_resources.store.checkpoint import Checkpoint
+    from dqe_resources.store import Checkpoint
 
 _SAVE_BYTES = 32 << 20
 _MOST_UNSAVED_BYTES = 3 * _SAVE_BYTES

@@ -10,7 +10,8 @@ be measured by itself. The copies of a photo are all rows whose truth names that
 
 from __future__ import annotations
 
-from dqe_resources.sources.sample_images.photos import PHOTOS, Photo, SamplePhotoError, require_packages
+from dqe_resources.sources.sample_images.photo import Photo, SamplePhotoError, require_packages
+from dqe_resources.sources.sample_images.photos import PHOTOS
 from dqe_resources.sources.sample_images.sample_rows import (
     BROKEN,
     CAPTION_KINDS,

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
 
+from dqe_resources.images import opened
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -42,7 +44,7 @@ def make(kind: str, base: bytes, seed: str, caption: str | None) -> bytes | None
     """The file of one plant.
 
     Args:
-        kind: kind of image, a key of `rows.IMAGE_KINDS`.
+        kind: kind of image, a key of `sample_rows.IMAGE_KINDS`.
         base: the file of the photo's original.
         seed: what the plant's choices are made of.
         caption: the words that `caption_drawn` draws into the picture.
@@ -65,7 +67,7 @@ def make(kind: str, base: bytes, seed: str, caption: str | None) -> bytes | None
 
 
 def _decoded(base: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(base)) as image:
+    with opened(base) as image:
         return image.convert("L" if image.mode == "L" else "RGB")
 
 

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import PIL
 
 from dqe_resources.sources.rows import SourceRow, Truth
-from dqe_resources.sources.sample_images.photos import PHOTOS, Photo, base_image
+from dqe_resources.sources.sample_images.photos import PHOTOS
 from dqe_resources.sources.sample_images.plants import fraction, make
 from dqe_resources.sources.sample_images.sample_captions import EMPTY, FILE_NAMES, MARKUP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from dqe_resources.sources.sample_images.photo import Photo
 
 SHARDS = 4
 """The order of the rows gives every quarter of the sample a mix of every kind."""
@@ -181,7 +183,7 @@ def sample_rows(start: int = 0, stop: int | None = None) -> Iterator[SourceRow]:
         yield SourceRow(
             key=plant.name,
             caption=plant.caption,
-            image=make(plant.image, base_image(plant.photo), plant.seed, plant.caption),
+            image=make(plant.image, PHOTOS[plant.photo].base_image(), plant.seed, plant.caption),
             truth=Truth(plant.photo, plant.image, plant.caption_kind),
         )
 
@@ -193,6 +195,6 @@ def sample_digest() -> str:
         digest.update(repr(astuple(plant)).encode())
     for photo in PHOTOS.values():
         digest.update(photo.sha256.encode())
-    for module in ("photos.py", "plants.py"):
+    for module in ("photo.py", "plants.py"):
         digest.update(files(__package__).joinpath(module).read_bytes())
     return digest.hexdigest()

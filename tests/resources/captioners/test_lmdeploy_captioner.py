@@ -15,7 +15,10 @@ from PIL import Image
 from pydantic import ValidationError
 
 from dqe_resources.captioners import lmdeploy as module
-from dqe_resources.captioners.lmdeploy import Answer, LmdeployCaptioner, LmdeployEngine, captions, load
+from dqe_resources.captioners import lmdeploy_engine
+from dqe_resources.captioners.lmdeploy import LmdeployCaptioner, generation_config, load
+from dqe_resources.captioners.lmdeploy_engine import LmdeployEngine
+from dqe_resources.captioners.lmdeploy_requests import FATAL, READY, RETRYABLE, Answer, Request, failed
 from dqe_resources.captioners.protocol import CaptionerError, Sample
 
 needs_lmdeploy = pytest.mark.skipif(find_spec("lmdeploy") is None, reason="lmdeploy is not installed: extra 'gpu'")
@@ -57,7 +60,7 @@ class Engine:
 
 
 def ask(engine, count: int, **settings):
-    return dict(captions(iter([sample(n) for n in range(count)]), engine, captioner(**settings)))
+    return dict(captioner(**settings).caption_with(engine, iter([sample(n) for n in range(count)])))
 
 
 def test_every_sample_gets_its_own_caption():
@@ -79,7 +82,7 @@ def test_captions_come_as_they_are_finished():
         return Engine.echo(request)
 
     order = []
-    for index, _ in captions(iter([sample(n) for n in range(10)]), Engine(answer), captioner()):
+    for index, _ in captioner().caption_with(Engine(answer), iter([sample(n) for n in range(10)])):
         order.append(index)
         if len(order) == 9:
             first.set()
@@ -95,10 +98,10 @@ def test_samples_are_taken_no_further_ahead_than_the_engine_needs():
             taken += 1
             yield sample(number % 256)
 
-    results = captions(samples(), Engine(max_batch_size=4), captioner())
+    results = captioner().caption_with(Engine(max_batch_size=4), samples())
     next(results)
     # The batch, those made ready for the engine, and those whose image is being read.
-    assert taken <= 4 + 2 * module._READY + 1
+    assert taken <= 4 + 2 * READY + 1
     results.close()
 
 
@@ -164,7 +167,7 @@ def test_an_internal_error_that_stays_is_a_row_with_an_error():
 def test_an_image_that_cannot_be_read_does_not_reach_the_engine():
     engine = Engine()
     samples = [sample(0), Sample(image=b"\xff\xd8 no picture", prompt="p"), sample(2)]
-    found = dict(captions(iter(samples), engine, captioner()))
+    found = dict(captioner().caption_with(engine, iter(samples)))
     assert found[1].finish_reason == "error"
     assert "cannot be read" in found[1].error
     assert sorted(engine.asked) == [(0, 1), (2, 1)]
@@ -179,7 +182,7 @@ def test_an_engine_that_stops_ends_the_run_after_what_is_finished():
             return Answer("", "error", code="engine_unavailable", error="The inference engine is unavailable.")
         return Engine.echo(request)
 
-    results = captions(iter([sample(n) for n in range(9)]), Engine(answer, 4), captioner())
+    results = captioner().caption_with(Engine(answer, 4), iter([sample(n) for n in range(9)]))
     assert sorted(next(results)[0] for _ in range(5)) == [0, 1, 2, 3, 4]
     stopped.set()
     with pytest.raises(CaptionerError, match=r"vlm.*stopped.*unavailable"):
@@ -308,7 +311,7 @@ def test_lmdeploy_takes_every_setting_of_its_engines(engine):
         enable_prefix_caching=True,
         options={"hf_overrides": {"rope_theta": 1.0}},
     )
-    config = module.engine_config(settings, engine)
+    config = lmdeploy_engine.engine_config(settings, engine)
     for name, value in settings.fields_of(engine).items():
         assert getattr(config, name) == value, name
     assert config.enable_metrics is False
@@ -335,7 +338,7 @@ def test_our_defaults_are_those_of_lmdeploy(engine):
 )
 def test_lmdeploy_says_which_setting_it_refuses(settings, engine, fault):
     with pytest.raises(CaptionerError, match=fault):
-        module.engine_config(captioner(**settings), engine)
+        lmdeploy_engine.engine_config(captioner(**settings), engine)
 
 
 @needs_lmdeploy
@@ -350,24 +353,24 @@ def test_lmdeploy_takes_every_setting_of_the_generation():
         repetition_ngram_threshold=5,
         ignore_eos=True,
     )
-    config = module.generation_config(settings)
+    config = generation_config(settings)
     for name, value in settings.generation_values().items():
         assert getattr(config, name) == value, name
     assert (config.repetition_ngram_size, config.repetition_ngram_threshold) == (4, 5)
-    assert module.generation_config(captioner(repetition_ngram_size=4)).repetition_ngram_threshold > 1
-    assert module.generation_config(captioner()).repetition_ngram_size == 0
-    assert module.generation_config(captioner()).do_sample is False
-    penalised = module.generation_config(captioner(repetition_penalty=1.1))
+    assert generation_config(captioner(repetition_ngram_size=4)).repetition_ngram_threshold > 1
+    assert generation_config(captioner()).repetition_ngram_size == 0
+    assert generation_config(captioner()).do_sample is False
+    penalised = generation_config(captioner(repetition_penalty=1.1))
     assert (penalised.do_sample, penalised.top_k) == (True, 1)
 
 
 @needs_lmdeploy
 def test_lmdeploy_takes_a_chat_template(tmp_path):
-    assert module.chat_template_config(captioner()) is None
-    assert module.chat_template_config(captioner(chat_template="internvl2_5")).model_name == "internvl2_5"
+    assert lmdeploy_engine.chat_template_config(captioner()) is None
+    assert lmdeploy_engine.chat_template_config(captioner(chat_template="internvl2_5")).model_name == "internvl2_5"
     file = tmp_path / "template.json"
     file.write_text(json.dumps({"model_name": "mine", "system": "<s>", "capability": "chat"}))
-    assert module.chat_template_config(captioner(chat_template=str(file))).model_name == "mine"
+    assert lmdeploy_engine.chat_template_config(captioner(chat_template=str(file))).model_name == "mine"
 
 
 @needs_lmdeploy
@@ -384,11 +387,11 @@ def test_the_engine_is_chosen_by_the_architecture(tmp_path):
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps({"architectures": [architecture], "model_type": "made_up"}))
         expected = "turbomind" if known and turbomind.is_available() else "pytorch"
-        assert module.chosen_engine(captioner(), str(folder)) == expected
-        assert module.chosen_engine(captioner(engine="pytorch"), str(folder)) == "pytorch"
+        assert lmdeploy_engine.chosen_engine(captioner(), str(folder)) == expected
+        assert lmdeploy_engine.chosen_engine(captioner(engine="pytorch"), str(folder)) == "pytorch"
         if expected == "pytorch":
             with pytest.raises(CaptionerError, match=r"TurboMind.*set engine: pytorch"):
-                module.chosen_engine(captioner(engine="turbomind"), str(folder))
+                lmdeploy_engine.chosen_engine(captioner(engine="turbomind"), str(folder))
 
 
 class StandInPipeline:
@@ -433,14 +436,14 @@ class StandInPipeline:
 def test_requests_and_answers_are_in_lmdeploys_own_form():
     from lmdeploy.serve.core import AsyncEngine
 
-    engine = LmdeployEngine(StandInPipeline(), captioner(max_dynamic_patch=6, max_tokens=9))
+    engine = LmdeployEngine(StandInPipeline(), generation_config(captioner(max_tokens=9)), {"max_dynamic_patch": 6})
 
     def answer(prompt):
-        request = module.Request(0, Image.new("RGB", (8, 6)), prompt)
+        request = Request(0, Image.new("RGB", (8, 6)), prompt)
         return engine.start(request).result(timeout=30)
 
     assert answer("Describe it") == Answer("Describe it, (8, 6), 6, 9", "length", 300, 20)
-    assert answer("aborted") == module._failed("internal_error", "the engine ended it with finish_reason abort")
+    assert answer("aborted") == failed("internal_error", "the engine ended it with finish_reason abort")
     assert answer("too long").code == "context_length_exceeded"
     assert answer("broken") == Answer("", "error", code="internal_error", error="KeyError: 'of ours'")
 
@@ -455,7 +458,7 @@ def test_every_error_code_of_lmdeploy_is_known():
     from lmdeploy.serve.core.exceptions import ErrorCode
 
     of_a_row = {"invalid_request", "context_length_exceeded", "unsupported_feature", "preprocess_failed"}
-    assert {code.value for code in ErrorCode} == of_a_row | module._FATAL | module._AGAIN
+    assert {code.value for code in ErrorCode} == of_a_row | FATAL | RETRYABLE
 
 
 @needs_lmdeploy

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from pydantic import ValidationError
 
-from dqe_resources.captioners.chat import NoCaptionError, parse_answer
+from dqe_resources.captioners.chat_answer import NoAnswerError, parse_answer
 from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import Caption, CaptionerError, Sample
 from tests.caption_server import CaptionServer, caption_of, jpeg
@@ -280,7 +280,7 @@ def test_answers_are_read_as_servers_write_them() -> None:
         b"[" * 100_000,
         b'{"choices": [{"message": {"content": "\xff"}}]}',
     ):
-        with pytest.raises(NoCaptionError):
+        with pytest.raises(NoAnswerError):
             parse_answer(broken)
 
 

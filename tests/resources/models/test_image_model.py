@@ -110,10 +110,11 @@ def test_preprocessing_takes_the_centre() -> None:
 
 
 def test_defining_and_running_it_import_no_more_than_they_must(model_cache: Path) -> None:
-    assert loaded_by("import dqe_resources.scorers, dqe_resources.text_encoders, dqe_resources.image_model") == set()
+    defined = "from dqe_resources import scorers; from dqe_resources.models import image_model, text_encoders"
+    assert loaded_by(defined) == set()
     MODEL.embed(np.zeros((1, 3, 224, 224), np.float32))
     run = (
-        "import numpy; from dqe_resources.image_model import ImageModel\n"
+        "import numpy; from dqe_resources.models.image_model import ImageModel\n"
         "ImageModel().embed(numpy.zeros((1, 3, 224, 224), 'float32')); ImageModel().class_names"
     )
     assert loaded_by(run) == {"onnxruntime"}

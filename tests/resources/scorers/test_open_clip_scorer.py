@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from dqe_assets.core.schema import IMAGE_TYPE
-from dqe_resources.models.open_clip_models import OpenClipError
+from dqe_resources.models.open_clip_loading import OpenClipError
 from dqe_resources.scorers import AnyScorer
 from dqe_resources.scorers.open_clip import OpenClipScorer
 from tests.tiny_clip import CONFIGURATION
@@ -67,6 +67,30 @@ def test_vectors_are_those_of_open_clip_itself(tiny_clip: Path, reference: tuple
     assert scorer.logit_scale == pytest.approx(network.logit_scale.exp().item())
     assert scorer.dimension == CONFIGURATION["embed_dim"]
     assert scorer.max_tokens == 77
+
+
+def test_a_transparent_and_a_16_bit_image_are_seen_as_they_look(tiny_clip: Path) -> None:
+    """As everywhere on the platform: what is transparent is on white, and 16 bits of grey are scaled, not clipped."""
+    grey = np.linspace(0, 255, 64 * 48).astype(np.uint8).reshape(48, 64)
+    hole = np.zeros((48, 64), np.uint8)
+    hole[:, 32:] = 255
+    clear = Image.merge("LA", (Image.fromarray(grey), Image.fromarray(hole)))
+    images = {
+        "deep": Image.fromarray(grey.astype(np.uint16) * 257),
+        "grey": Image.fromarray(grey),
+        "clear": clear,
+        "on white": Image.fromarray(np.where(hole == 0, 255, grey).astype(np.uint8)),
+    }
+    files = []
+    for image in images.values():
+        written = io.BytesIO()
+        image.save(written, "PNG")
+        files.append({"bytes": written.getvalue(), "path": None})
+    vectors = scorer_of(tiny_clip).embed_images(pa.table({"image": pa.array(files, IMAGE_TYPE)}))
+    deep, plain, clear_vector, on_white = vectors
+    np.testing.assert_allclose(deep, plain, atol=1e-5)
+    np.testing.assert_allclose(clear_vector, on_white, atol=1e-5)
+    assert abs(float(plain @ on_white)) < 1 - 1e-4
 
 
 def test_tokens_are_counted_before_the_cut(tiny_clip: Path, reference: tuple[Any, Any, Any]) -> None:

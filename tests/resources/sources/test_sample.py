@@ -25,7 +25,8 @@ from dqe_resources.sources.sample_images import (
     SamplePhotoError,
     sample_rows,
 )
-from dqe_resources.sources.sample_images.photos import MAX_SIDE, PHOTOS, base_image
+from dqe_resources.sources.sample_images.photo import MAX_SIDE
+from dqe_resources.sources.sample_images.photos import PHOTOS
 from dqe_resources.sources.sample_images.plants import SHORT_SIDE, TINY_SIDE, make
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def of_kind(rows: list[SourceRow], *kinds: str) -> list[SourceRow]:
 def photo_of(row: SourceRow) -> bytes:
     key = truth(row).photo
     assert key is not None
-    return base_image(key)
+    return PHOTOS[key].base_image()
 
 
 def upright(data: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -284,4 +285,4 @@ def test_an_absent_file_or_package_is_named_with_its_mend(monkeypatch: pytest.Mo
 
 def test_an_unknown_kind_of_plant_is_refused() -> None:
     with pytest.raises(KeyError):
-        make("no_such_kind", base_image("puppy"), "seed", None)
+        make("no_such_kind", PHOTOS["puppy"].base_image(), "seed", None)

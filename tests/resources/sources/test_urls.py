@@ -20,7 +20,7 @@ from dqe_resources import progress
 from dqe_resources.sources import listing
 from dqe_resources.sources.protocol import Source, SourceError
 from dqe_resources.sources.sbu import SbuSource
-from dqe_resources.sources.text import LONGEST_LINE
+from dqe_resources.sources.text_lists import LONGEST_LINE
 from dqe_resources.sources.urls import UrlsSource
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dqe_resources.store.checkpoint import Checkpoint
-from dqe_resources.store.storage import Store
+from dqe_resources.store import Checkpoint, Store
 
 if TYPE_CHECKING:
     from pathlib import Path

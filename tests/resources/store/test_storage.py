@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dqe_resources.store.storage import Stamp, StorageError, Store, fingerprint
+from dqe_resources.fingerprint import fingerprint
+from dqe_resources.store import Stamp, StorageError, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,7 +154,7 @@ def test_a_full_disk_damages_nothing(tmp_path: Path) -> None:
     script = """
 import resource, signal, sys, os
 import pyarrow as pa
-from dqe_resources.storage import Stamp, StorageError, Store
+from dqe_resources.store import Stamp, StorageError, Store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
 schema = pa.schema([pa.field("uid", pa.string(), nullable=False)])

@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import ValidationError, create_model
 
 from dqe_resources.models.image_model import ImageModel
-from dqe_resources.models.open_clip_models import OpenClipError
+from dqe_resources.models.open_clip_loading import OpenClipError
 from dqe_resources.taggers import AnyTagger
 from dqe_resources.taggers.labels import LabelsTagger
 from dqe_resources.taggers.open_clip import OpenClipTagger

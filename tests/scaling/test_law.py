@@ -12,14 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares as scipy_least_squares
 
-from dqe_assets.scaling.utility import (
+from dqe_assets.scaling.best_pools import best_pools
+from dqe_assets.scaling.fitting import fit_pool, fit_pools
+from dqe_assets.scaling.law import (
     PARAMETERS,
     PoolUtility,
     at_batch_size,
-    best_pools,
     effective_data,
-    fit_pool,
-    fit_pools,
     pairs_seen,
     predict_error,
     predict_mixture_error,
@@ -286,6 +285,8 @@ def test_parameters_outside_the_law_are_refused() -> None:
 
 def test_the_law_needs_neither_dagster_nor_a_heavy_library() -> None:
     heavy = {"dagster", "scipy", "matplotlib", "pyarrow"}
-    code = f"import sys, dqe_assets.scaling.utility; print(*({heavy!r} & set(sys.modules)))"
+    code = (
+        f"import sys; from dqe_assets.scaling import best_pools, fitting, law; print(*({heavy!r} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

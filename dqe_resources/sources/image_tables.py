@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from dqe_resources.fingerprint import fingerprint
 from dqe_resources.sources.index import build_index, digest64
 from dqe_resources.sources.parts import (
     Part,
@@ -20,8 +21,7 @@ from dqe_resources.sources.parts import (
     values_of,
 )
 from dqe_resources.sources.rows import SourceRow
-from dqe_resources.sources.text import is_storable, readable
-from dqe_resources.store.storage import fingerprint
+from dqe_resources.sources.text_lists import is_storable, readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -1,0 +1,175 @@
+"""A stage as a Dagster asset: the only place where the two meet."""
+
+# Dagster reads the annotations of an asset's function as they are, so they cannot be postponed in this module.
+
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from dqe_assets.core.metadata import Markdown
+from dqe_assets.core.partitions import SHARDS, registered_shards
+from dqe_assets.core.resources import RUN_OPTIONS
+from dqe_assets.core.stage import Stage
+from dqe_assets.core.work import Check, CheckResult
+from dqe_resources.store import StoredPartition
+
+OWNER = "team:data-quality"
+
+FORCE_TAG = "dqe/force"
+"""Run tag: ``true`` makes again what is current."""
+
+# Dagster gives all partitions of a run one data version. An output with this mark records no event, so that each
+# partition's own event is the only one.
+_NO_EVENT = {"__source_asset_observation__": True}
+
+
+def asset_key(name: str) -> dg.AssetKey:
+    """The key of the asset of this name."""
+    return dg.AssetKey(name.split("/"))
+
+
+def asset(
+    stage: Stage, *, shards_per_run: int, automation: dg.AutomationCondition[Any] | None = None
+) -> dg.AssetsDefinition:
+    """The Dagster asset of a stage, with its checks.
+
+    Args:
+        stage: the stage.
+        shards_per_run: the most partitions that a run of a backfill makes.
+        automation: when Dagster makes it by itself.
+    """
+    with warnings.catch_warnings():
+        # Backfill policies and code references are beta: what changes in them, the tests will say.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return _asset(stage, shards_per_run, automation)
+
+
+def _asset(stage: Stage, shards_per_run: int, automation: dg.AutomationCondition[Any] | None) -> dg.AssetsDefinition:
+
+    @dg.asset(
+        key=asset_key(stage.name),
+        deps=[asset_key(name) for name in (*stage.inputs, *stage.unpartitioned_inputs)],
+        partitions_def=SHARDS if stage.partitioned else None,
+        backfill_policy=dg.BackfillPolicy.multi_run(shards_per_run) if stage.partitioned else None,
+        automation_condition=automation,
+        group_name=stage.group,
+        kinds=set(stage.kinds),
+        owners=[OWNER],
+        tags={"dqe/over": "shard" if stage.partitioned else "all_shards"},
+        code_version=stage.code_version,
+        description=stage.description,
+        pool=stage.pool,
+        metadata=_definition_metadata(stage),
+        required_resource_keys=_resource_keys(stage),
+        check_specs=[
+            dg.AssetCheckSpec(
+                check.name, asset=asset_key(stage.name), description=check.description, blocking=check.blocking
+            )
+            for check in stage.checks
+        ],
+    )
+    def compute(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        yield from _execute(stage, context)
+
+    return compute
+
+
+def _resource_keys(stage: Stage) -> set[str]:
+    return {"store", RUN_OPTIONS, *(path.split(".")[0] for path in stage.resources.values())}
+
+
+def _execute(stage: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
+    # A plain pass over the keys, and not a run for each: one load of a model then serves all of them, and each
+    # partition is in the store, and known to Dagster, before the next one begins.
+    arguments = stage.arguments({key: getattr(context.resources, key) for key in _resource_keys(stage)})
+    options = getattr(context.resources, RUN_OPTIONS)
+    force = options.force or context.run.tags.get(FORCE_TAG) == "true"
+    shards = registered_shards(context.instance)
+    keys: list[str | None] = sorted(context.partition_keys) if stage.partitioned else [None]
+    results: dict[str | None, dict[str, CheckResult]] = {}
+    for key in keys:
+        work = stage.work(context.resources.store, key, shards, context.log.info)
+        stored, metadata, results[key] = stage.make(work, arguments, force=force)
+        shown = {name: _metadata_value(value) for name, value in metadata.items()}
+        if len(keys) > 1:
+            yield _materialization(stage, context.instance, stored, shown)
+    checked = [
+        _check_result(asset_key(stage.name), check, {key: found[check.name] for key, found in results.items()})
+        for check in stage.checks
+        if dg.AssetCheckKey(asset_key(stage.name), check.name) in context.selected_asset_check_keys
+    ]
+    if len(keys) > 1:
+        yield dg.MaterializeResult(metadata=_NO_EVENT, check_results=checked)
+    else:
+        version = dg.DataVersion(stored.stamp.identity)
+        yield dg.MaterializeResult(metadata=shown, data_version=version, check_results=checked)
+
+
+def _materialization(
+    stage: Stage, instance: dg.DagsterInstance, stored: StoredPartition, metadata: Mapping[str, Any]
+) -> dg.AssetMaterialization:
+    """The event of one partition of a run of many, with the tags by which Dagster tells what is stale."""
+    tags = {
+        "dagster/code_version": stage.code_version,
+        "dagster/data_version": stored.stamp.identity,
+        "dagster/data_version_is_user_provided": "true",
+    }
+    for name in (*stage.inputs, *stage.unpartitioned_inputs):
+        key = asset_key(name)
+        partitions = [stored.partition or ""] if name in stage.inputs else None
+        found = instance.fetch_materializations(dg.AssetRecordsFilter(key, asset_partitions=partitions), limit=1)
+        record = found.records[0] if found.records else None
+        event = record.asset_materialization if record else None
+        version = (event.tags or {}).get("dagster/data_version") if event else None
+        tags[f"dagster/input_data_version/{key.to_user_string()}"] = version or "INITIAL"
+        tags[f"dagster/input_event_pointer/{key.to_user_string()}"] = str(record.storage_id) if record else "NULL"
+    return dg.AssetMaterialization(asset_key(stage.name), partition=stored.partition, metadata=metadata, tags=tags)
+
+
+def _metadata_value(value: Any) -> Any:
+    if isinstance(value, Markdown):
+        return dg.MetadataValue.md(str(value))
+    return dg.MetadataValue.json(value) if isinstance(value, dict | list) else value
+
+
+def _check_result(key: dg.AssetKey, check: Check, results: Mapping[str | None, CheckResult]) -> dg.AssetCheckResult:
+    """One result for the run; a run of many partitions says which of them failed."""
+    failed = {partition: result for partition, result in results.items() if not result.passed}
+    shown = failed or dict(list(results.items())[:1])
+    description = "; ".join(f"{name}: {one.description}" if name else one.description for name, one in shown.items())
+    metadata = dict(next(iter(shown.values())).metadata)
+    if not failed and len(results) > 1:
+        description, metadata = f"holds for all {len(results)} shards", {"shards": len(results)}
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=check.name,
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN,
+        description=description,
+        metadata=metadata,
+    )
+
+
+def _definition_metadata(stage: Stage) -> dict[str, Any]:
+    """The columns of its table, and where its function is."""
+    file, line = inspect.getsourcefile(stage.function), inspect.getsourcelines(stage.function)[1]
+    source = dg.LocalFileCodeReference(file_path=file or "", line_number=line, label=stage.function.__qualname__)
+    metadata: dict[str, Any] = {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[source])}
+    if stage.schema is not None:
+        metadata["dagster/column_schema"] = dg.TableSchema(columns=[_column(field) for field in stage.schema])
+    return metadata
+
+
+def _column(field: pa.Field) -> dg.TableColumn:
+    metadata = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+    unit = f" [{metadata['unit']}]" if "unit" in metadata else ""
+    return dg.TableColumn(
+        field.name,
+        str(field.type),
+        description=metadata["description"] + unit,
+        constraints=dg.TableColumnConstraints(nullable=field.nullable),
+    )

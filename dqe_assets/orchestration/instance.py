@@ -1,0 +1,91 @@
+"""The Dagster instance of the data folder, set up as the settings say."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import yaml
+
+from dqe_assets.core.stage import COLLECTION_POOL, MODEL_POOL
+from dqe_assets.orchestration.dead_runs import end_dead_runs
+from dqe_assets.orchestration.settings import Concurrency
+from dqe_resources.cache import data_directory
+from dqe_resources.errors import DataQualityError
+from dqe_resources.store import replace_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONFIGURATION_FILE = "dagster.yaml"
+
+_WRITTEN = "# Written by dqe, from the key concurrency of dqe.yaml. To write your own, take out this line.\n"
+
+
+class InstanceError(DataQualityError):
+    """The folder of the Dagster instance cannot be written."""
+
+
+@contextmanager
+def instance(concurrency: Concurrency | None = None) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of the data folder (or of DAGSTER_HOME), whose dead runs are ended first.
+
+    Args:
+        concurrency: the limits that it is to have; by default those that it has.
+
+    Raises:
+        InstanceError: its folder cannot be written.
+    """
+    home = Path(os.environ.setdefault("DAGSTER_HOME", str(data_directory() / "dagster_home")))
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if concurrency or not (home / CONFIGURATION_FILE).exists():
+            _configure(home, concurrency or Concurrency())
+        opened = dg.DagsterInstance.get()
+    except OSError as error:
+        raise InstanceError(f"{home}: cannot be written ({error.strerror or error}); allow writing there") from error
+    with opened as current:
+        if concurrency:
+            _limit_pools(current, concurrency)
+        end_dead_runs(current)
+        yield current
+
+
+def _configure(home: Path, concurrency: Concurrency) -> None:
+    """Write the instance's dagster.yaml, unless somebody has written one by hand.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = home / CONFIGURATION_FILE
+    if path.exists() and not path.read_text(encoding="utf-8").startswith(_WRITTEN):
+        return
+    text = _WRITTEN + yaml.safe_dump(
+        {
+            "concurrency": {
+                "runs": {"max_concurrent_runs": concurrency.runs},
+                # By step: a run that waits for its turn in one pool goes on with what needs none.
+                "pools": {"default_limit": 1, "granularity": "op"},
+            },
+            "run_queue": {"dequeue_interval_seconds": 1},
+            "run_monitoring": {"enabled": True},
+            "run_retries": {"enabled": True, "max_retries": 0},
+            "telemetry": {"enabled": False},
+            "nux": {"enabled": False},
+        },
+        sort_keys=False,
+    )
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        replace_file(path, lambda target: target.write(text.encode()))
+
+
+def _limit_pools(current: dg.DagsterInstance, concurrency: Concurrency) -> None:
+    """Give each pool its limit, where it is another one."""
+    storage = current.event_log_storage
+    limits = {limit.name: limit.limit for limit in storage.get_pool_limits()}
+    for pool, limit in {MODEL_POOL: 1, COLLECTION_POOL: 1, **concurrency.pools}.items():
+        if limits.get(pool) != limit:
+            storage.set_concurrency_slots(pool, limit)

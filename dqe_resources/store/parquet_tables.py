@@ -1,0 +1,94 @@
+"""Tables as Parquet files: how they are written, which of their rows are read, and whether they fit their schema."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from dqe_resources.store.atomic import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import pyarrow.parquet as pq
+
+
+def rows_per_group(table: pa.Table, size: int) -> int:
+    """Rows that make a row group of so many bytes: a few rows with images can then be read without all the others."""
+    return max(1, table.num_rows * size // max(table.nbytes, 1))
+
+
+def take_rows(file: pq.ParquetFile, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
+    """Some rows of a Parquet file, by ascending position, reading no more than the row groups that hold them."""
+    empty = pa.schema([file.schema_arrow.field(name) for name in columns]).empty_table()
+    return pa.concat_tables(list(row_groups(file, rows, columns)) or [empty])
+
+
+def row_groups(file: pq.ParquetFile, rows: Sequence[int], columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The same rows, those of one row group after another."""
+    first, wanted = 0, np.asarray(rows, np.int64)
+    for group in range(file.num_row_groups):
+        count = file.metadata.row_group(group).num_rows
+        inside = wanted[(wanted >= first) & (wanted < first + count)] - first
+        if inside.size:
+            yield file.read_row_group(group, columns=list(columns)).take(pa.array(inside))
+        first += count
+
+
+def column_options(schema: pa.Schema) -> dict[str, Any]:
+    """How each leaf column is written: bytes are images, which are compressed already, and hardly two of them equal."""
+    leaves = dict(leaf for field in schema for leaf in _leaves(field, field.name))
+    others = [path for path, kind in leaves.items() if not pa.types.is_binary(kind)]
+    codecs = {path: "zstd" if path in others else "none" for path in leaves}
+    return {"compression": codecs, "use_dictionary": others, "write_statistics": others}
+
+
+def _leaves(field: pa.Field, path: str) -> Iterator[tuple[str, pa.DataType]]:
+    if pa.types.is_struct(field.type):
+        for child in field.type:
+            yield from _leaves(child, f"{path}.{child.name}")
+    elif pa.types.is_list(field.type):
+        yield from _leaves(field.type.value_field, f"{path}.list.element")
+    else:
+        yield path, field.type
+
+
+def conform(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
+    """The table with exactly the schema's columns, types and order; ``path`` is for messages.
+
+    Raises:
+        StorageError: a column is missing, unknown, of another type, or has nulls that the schema does not allow.
+    """
+    expected, found = schema.names, table.column_names
+    if set(expected) != set(found):
+        raise StorageError(
+            f"{path}: the table to write has other columns than declared: "
+            f"missing {sorted(set(expected) - set(found))}, unknown {sorted(set(found) - set(expected))}"
+        )
+    for column in schema:
+        values = table.column(column.name)
+        if values.type != column.type:
+            raise StorageError(f"{path}: column {column.name} is {values.type}, declared {column.type}")
+        if not column.nullable and values.null_count:
+            raise StorageError(f"{path}: column {column.name} has {values.null_count} nulls and is declared without")
+    return table.select(expected).cast(schema)
+
+
+def check_schema(found: pa.Schema, expected: pa.Schema, path: str, columns: Sequence[str] | None, fix: str) -> None:
+    """Refuse a file without the columns that are wanted, or with other types; None wants all that are expected.
+
+    Raises:
+        StorageError: names the file and the column, and says how to ``fix`` it.
+    """
+    for column in expected:
+        if columns is not None and column.name not in columns:
+            continue
+        if column.name not in found.names:
+            raise StorageError(f"{path}: column {column.name} is missing: written by another version; {fix}")
+        if found.field(column.name).type != column.type:
+            raise StorageError(
+                f"{path}: column {column.name} is {found.field(column.name).type}, expected {column.type}: "
+                f"written by another version; {fix}"
+            )

@@ -1,0 +1,57 @@
+"""The stamp: what a stored partition says of itself, in the metadata of its file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dqe_resources.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a stored partition says of itself.
+
+    Attributes:
+        fingerprint: hex digest of everything that went into it.
+        code_version: of the asset that made it.
+        rows: rows of the table, or points, files ... of what the manifest speaks of.
+        failed_checks: blocking checks that it did not pass: it is there to be looked at, not to be built upon.
+        facts: what a manifest holds besides; empty for most tables.
+        content: digest of the output itself, where the same inputs can give another one; else empty.
+    """
+
+    fingerprint: str
+    code_version: str
+    rows: int
+    failed_checks: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    content: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What it is for whatever is made from it: equal for equal partitions."""
+        return fingerprint(self.fingerprint, self.content) if self.content else self.fingerprint
+
+    def to_json(self) -> bytes:
+        """Deterministic JSON."""
+        names = ("fingerprint", "code_version", "rows", "failed_checks", "facts", "content")
+        record = {name: getattr(self, name) for name in names}
+        return json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Stamp:
+        """The reverse of ``to_json``; raises ValueError or KeyError on anything else."""
+        record = json.loads(data)
+        return cls(
+            fingerprint=record["fingerprint"],
+            code_version=record["code_version"],
+            rows=record["rows"],
+            failed_checks=tuple(record["failed_checks"]),
+            facts=record["facts"],
+            content=record.get("content", ""),
+        )
