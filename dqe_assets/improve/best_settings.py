@@ -31,7 +31,7 @@ class BestRule(Strict):
 
     Attributes:
         by: What captions are ranked by: their similarity to the image, or their judgement (the judge's mean mark).
-        avoid: Flags (docs/captions.md) and patterns (docs/quality.md) of captions to set aside. By default all flags,
+        avoid: Flags (docs/caption.md) and patterns (docs/score.md) of captions to set aside. By default all flags,
             and the patterns of what is no description.
         min_words: Captions of fewer words are set aside. Words are what ``split()`` gives.
         max_words: Captions of more words are set aside.
