@@ -7,6 +7,10 @@ class DataQualityError(Exception):
     """Something that a person can fix: the message says what is wrong, where, and what to do."""
 
 
+class UsageError(DataQualityError):
+    """What was asked for cannot be meant: a wrong setting, an unknown name, an expression that is none."""
+
+
 def one_line(error: BaseException) -> str:
     """Another library's error as part of a message: on one line, by its type where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -29,7 +29,13 @@ class TableError(DataQualityError):
 
 
 class KeyedTable(Strict):
-    """Settings that name a table, and what reads it: in blocks, holding only the rows that are asked for."""
+    """Settings that name a table, and what reads it: in blocks, holding only the rows that are asked for.
+
+    Attributes:
+        path: The file: .parquet, .csv, .tsv, .jsonl or .ndjson.
+        key: Column of ``raw_samples`` that the table is joined by.
+        key_column: Column of the table that holds the keys; by default it is called as ``key`` says.
+    """
 
     holds: ClassVar[str]
     """What its first column of values holds, in the plural."""
@@ -37,11 +43,8 @@ class KeyedTable(Strict):
     """The type of the values."""
 
     path: ExistingPath
-    """The file: .parquet, .csv, .tsv, .jsonl or .ndjson."""
     key: Literal["uid", "url", "image_name"] = "uid"
-    """The column of ``raw_samples`` that it is joined by."""
     key_column: str | None = None
-    """Its column of keys; by default named as ``key``."""
 
     @property
     @abstractmethod

@@ -50,12 +50,16 @@ class Warehouse(Configurable):
 
     A reader holds the file that it opened: a rebuild neither waits for it nor changes what it sees, and the next
     ``connect`` sees the new one.
+
+    Attributes:
+        path: Path of the DuckDB file; by default ``warehouse.duckdb`` in the data folder.
+        statement_timeout: Seconds that one statement of a person may run.
     """
 
     kind: ClassVar[str] = "duckdb"
 
     path: Path = Field(default_factory=lambda: data_directory() / "warehouse.duckdb")
-    statement_timeout: float = Field(default=300.0, gt=0, description="seconds that one statement of a person may run")
+    statement_timeout: float = Field(default=300.0, gt=0)
 
     def signature(self) -> dict[str, Any]:
         """Where the file lies and how long a query may run change nothing that is in it."""

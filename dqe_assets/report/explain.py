@@ -107,7 +107,7 @@ def _sections(
         table = _rows(connection, sql_of(part.query), sample["uid"])
         if table.num_rows:
             title = part.title or f"{sample['image_name']} ({sample['source']})"
-            yield Section(title, _from(part.assets), _upright(table) if part.upright else table), part.assets
+            yield Section(title, _from(part.assets), table, part.upright), part.assets
 
 
 def _selection(store: Store, subsets: Sequence[str], sample: dict[str, Any]) -> Iterator[tuple[Section, Sequence[str]]]:
@@ -152,9 +152,7 @@ def _origin(store: Store, connection: duckdb.DuckDBPyConnection, sample: dict[st
             }
         if row is not None:
             now = "gone" if stored is None else "the same" if stored.stamp.identity == row["fingerprint"] else "another"
-            time = f"{row['materialised_at']:%Y-%m-%d %H:%M:%S}"
-            place = row["partition"] or "all shards"
-            rows.append({**row, "partition": place, "materialised_at": time, "in_the_store_now": now})
+            rows.append({**row, "partition": row["partition"] or "all shards", "in_the_store_now": now})
     return Section("Where it is from", "Times are UTC.", pa.Table.from_pylist(rows))
 
 
@@ -166,15 +164,5 @@ def _from(assets: Sequence[str]) -> str:
     return f"From {', '.join(f'{name}*' if name.endswith('/') else name for name in assets)}." if assets else ""
 
 
-def _upright(table: pa.Table) -> pa.Table:
-    """A row as fields and values, nulls left out."""
-    known = [(name, value) for row in table.to_pylist() for name, value in row.items() if value is not None]
-    return pa.table({"field": [name for name, _ in known], "value": [_text(value) for _, value in known]})
-
-
 def _rows(connection: duckdb.DuckDBPyConnection, query: str, value: str) -> pa.Table:
     return connection.sql(query, params=[value]).to_arrow_table()
-
-
-def _text(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -18,11 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A table with a heading, as people read it."""
+    """A table with a heading, as people read it.
+
+    Attributes:
+        title: its heading.
+        description: what it says.
+        table: its rows.
+        upright: whether a row is shown as a field in each line, those that are null left out.
+    """
 
     title: str
     description: str
     table: pa.Table
+    upright: bool = False
 
 
 def quality_report(connection: duckdb.DuckDBPyConnection, relations: Sequence[Relations]) -> list[Section]:

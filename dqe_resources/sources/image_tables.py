@@ -61,7 +61,7 @@ class ImageTables:
         for part in self.parts:
             check_columns(part, dict.fromkeys(self._columns))
             check_columns(part, dict.fromkeys([self.caption, *([self.url] if self.url else [])], is_text), "text")
-            check_columns(part, {self.image: _is_image}, "bytes, a path, or a struct of both")
+            check_columns(part, {self.image: is_image}, "bytes, a path, or a struct of both")
         total = sum(part.rows for part in self.parts)
         return shards_of(total, shard_size, first, lambda begin, end: parts_digest(self.parts, begin, end))
 
@@ -105,7 +105,8 @@ class ImageTables:
         return index.columns(first, first + count, ("number",))[0].tolist()
 
 
-def _is_image(kind: pa.DataType) -> bool:
+def is_image(kind: pa.DataType) -> bool:
+    """Whether a column can hold images: bytes, a path, or a struct of both."""
     if pa.types.is_struct(kind):
         return {"bytes", "path"} <= {child.name for child in kind}
     return is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)

@@ -21,6 +21,10 @@ class SbuSource(Source):
 
     They are published as ``SBU_captioned_photo_dataset_urls.txt`` and ``..._captions.txt``. Rows, shards and the cache
     are as with the kind ``urls``.
+
+    Attributes:
+        urls: The file of URLs, one in each line.
+        captions: The file of captions, one in each line.
     """
 
     kind: ClassVar[str] = "sbu"

@@ -47,17 +47,19 @@ class WebdatasetSource(Source):
 
     The tars' headers are read once; where each file stands is kept in data/cache, and from then on a shard reads only
     its own files. A row is named by its tar and its key; its .json is kept as ``source_metadata``.
+
+    Attributes:
+        path: A tar, a folder of tars, or a pattern such as shards/*.tar.
+        caption_field: Field of the .json that holds the caption; by default the .txt is the caption.
+        url_field: Field of the .json that holds the image's URL, if there is one.
+        uid_field: Field of the .json that holds the uid to keep, 32 hex digits (DataComp).
     """
 
     kind: ClassVar[str] = "webdataset"
     path: FilesPath
-    """A tar, a folder of tars or a pattern."""
     caption_field: str | None = None
-    """Field of the .json that holds the caption; by default the .txt is the caption."""
     url_field: str = "url"
-    """Field of the .json that holds the URL, if it has one."""
     uid_field: str | None = None
-    """Field of the .json that holds the uid, 32 hex digits, to keep (DataComp)."""
 
     def shards(self, first: int = 0) -> Iterator[Shard]:
         """As ``Source.shards``, from the tars' headers."""

@@ -159,14 +159,16 @@ class EmbeddedQdrant(Vectors):
 
     Follows qdrant-edge-py (https://github.com/qdrant/qdrant, lib/edge), with its write-ahead log: what a killed
     process had begun is completed or undone when the collection is next opened.
+
+    Attributes:
+        directory: Folder of the collection; by default ``qdrant`` in the data folder.
+        wait_s: Seconds to wait for another process that has the collection open.
     """
 
     kind: ClassVar[str] = "embedded"
 
     directory: Path | None = None
-    """Where the collection is kept; None is ``qdrant`` in the data directory."""
     wait_s: NonNegativeFloat = 120.0
-    """How long to wait for another process that has it open."""
 
     _seen: tuple[str, Contents] | None = PrivateAttr(None)
 

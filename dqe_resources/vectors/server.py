@@ -164,18 +164,20 @@ class ServerQdrant(Vectors):
     """The collection on a Qdrant server, 1.16 or newer (collection metadata keep its identity).
 
     Any number of processes may use it at once, each replacing other shards.
+
+    Attributes:
+        url: Address of the server, such as http://localhost:6333.
+        api_key: The server's API key, if it wants one.
+        collection: Name of the collection on the server.
+        timeout_s: Seconds to wait for an answer.
     """
 
     kind: ClassVar[str] = "server"
 
     url: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+")]
-    """The server, such as http://localhost:6333."""
     api_key: SecretStr | None = None
-    """The server's API key, if it wants one."""
     collection: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")] = "captions"
-    """The collection's name on the server."""
     timeout_s: PositiveInt = 60
-    """How long to wait for an answer."""
 
     def signature(self) -> dict[str, Any]:
         """The kind: what is stored does not depend on where, and the collection's identity says whether it is there."""

@@ -17,9 +17,9 @@ from PIL import Image
 from dqe_assets.core.work import Manifest, Work
 from dqe_assets.orchestration import graph, runner
 from dqe_assets.orchestration.instance import instance
-from dqe_assets.orchestration.runner import RunError
 from dqe_assets.orchestration.settings import Settings, load_settings
 from dqe_assets.score.tables import CAPTION_SCORES
+from dqe_resources.errors import UsageError
 from dqe_resources.store import StorageError
 from tests.stages import checked, handed, stage_named
 
@@ -357,9 +357,9 @@ def test_a_collection_that_was_deleted_is_made_again(folder: Path) -> None:
 
 
 def test_unknown_assets_and_shards_are_named(folder: Path) -> None:
-    with pytest.raises(RunError, match="no asset raw_sample; there are: raw_samples, image_features"):
+    with pytest.raises(UsageError, match="no asset raw_sample; there are: raw_samples, image_features"):
         materialized(assets=["raw_sample"])
-    with pytest.raises(RunError, match="no shard noise-9; there are: noise-00000, noise-00001"):
+    with pytest.raises(UsageError, match="no shard noise-9; there are: noise-00000, noise-00001"):
         materialized(shards=["noise-9"])
 
 

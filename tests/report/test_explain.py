@@ -40,8 +40,9 @@ def by_title(sections: list[Section]) -> dict[str, list[dict[str, Any]]]:
     return {section.title: section.table.to_pylist() for section in sections}
 
 
-def fields(rows: list[dict[str, Any]]) -> dict[str, str]:
-    return {row["field"]: row["value"] for row in rows}
+def fields(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    (row,) = rows
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def test_judgements_and_rounds_are_told_where_there_are_any(opened: Settings, tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_a_glance_is_the_record_the_captions_and_the_best_of_them(opened: Settin
     assert list(sections) == [f"{NAME} (sample)", "Captions", "Best caption"]
     assert {row["caption_source"] for row in sections["Captions"]} == {"original", "labels"}
     best = fields(sections["Best caption"])
-    assert (best["caption_source"], best["reason"], best["independent"]) == ("labels", "highest similarity", "False")
+    assert (best["caption_source"], best["reason"], best["independent"]) == ("labels", "highest similarity", False)
     assert best["runner_up_source"] == "original"
 
 

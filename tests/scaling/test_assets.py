@@ -204,7 +204,7 @@ def test_the_command_answers_in_words(data: Path) -> None:
     assert "For 640M samples seen, train on the best 3 of 4 pools" in text
     assert "These numbers are made up" in text
     assert "128M samples seen" in " ".join(run.invoke(app, ["recommend"]).output.split())
-    assert run.invoke(app, ["recommend", "--samples-seen", "32X"]).exit_code == 1
+    assert run.invoke(app, ["recommend", "--samples-seen", "32X"]).exit_code == 2
     write_settings(data, {"irreducible": 0.1})
     assert "changed since" in " ".join(run.invoke(app, ["recommend"]).output.split())
 
