@@ -15,7 +15,7 @@ import pytest
 from dqe_assets.filtering.filter_steps import filter_steps, is_in_subset
 from dqe_assets.filtering.subset import format_uids, read_subset
 from dqe_assets.filtering.tables import filter_masks_schema
-from dqe_assets.orchestration.tables import schema_of
+from dqe_assets.improve.tables import CAPTION_JUDGEMENTS, REFINED_CAPTIONS
 from dqe_assets.report.assets import RELATIONS
 from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.report.explain import explanation, glance
@@ -56,10 +56,13 @@ def test_judgements_and_rounds_are_told_where_there_are_any(opened: Settings, tm
     asked = {"round": 1, "candidate": 0, "reason": "below", "caption": "a better one", "finish_reason": "stop"}
     found = {"similarity": 0.5, "previous_similarity": 0.1, "accepted": True, "independent": True, "model": "vlm"}
     of_sample = {"uid": sample["uid"], "caption_source": "vlm"}
-    made = {"caption_judgements": marks | request | tokens, "refined_captions": asked | found}
+    made = (
+        ("caption_judgements", CAPTION_JUDGEMENTS, marks | request | tokens),
+        ("refined_captions", REFINED_CAPTIONS, asked | found),
+    )
     assets = dict(store.inputs.assets)
-    for asset, row in made.items():
-        pq.write_table(pa.Table.from_pylist([of_sample | row], schema_of(asset)), tmp_path / f"{asset}.parquet")
+    for asset, schema, row in made:
+        pq.write_table(pa.Table.from_pylist([of_sample | row], schema), tmp_path / f"{asset}.parquet")
         assets[asset] = [tmp_path / f"{asset}.parquet"]
     warehouse = Warehouse(path=tmp_path / "made.duckdb")
     warehouse.rebuild(lambda connection: build_warehouse(connection, replace(store.inputs, assets=assets)))

@@ -18,6 +18,7 @@ from dqe_assets.cli.app import app
 from dqe_assets.core.figures import DARK, LIGHT
 from dqe_assets.core.measurements import EXAMPLE_SOURCE, MeasurementsError
 from dqe_assets.orchestration import runner
+from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.settings import load_settings
 from dqe_assets.report.assets import RELATIONS
 from dqe_assets.report.build_warehouse import WarehouseInputs, build_warehouse
@@ -154,7 +155,7 @@ def test_the_warehouse_holds_both_tables_and_the_best_filters(
 
 def test_the_assets_are_made_stay_current_and_follow_settings_and_measurements(data: Path) -> None:
     names = [pool_utilities.name, filter_recommendation.name]
-    with runner.instance() as current:
+    with instance() as current:
         settings = load_settings({})
         outcome = runner.materialize(settings, current, assets=names)
         assert not outcome.failures
@@ -185,7 +186,7 @@ def test_curves_that_the_law_does_not_describe_fail_the_check(data: Path) -> Non
     lines += [f"top,1000000,{(n + 1) * 500_000},imagenet1k,{0.9 if n % 2 else 0.4}" for n in range(10)]
     (data / "zigzag.csv").write_text("\n".join(lines))
     write_settings(data, {"measurements": "zigzag.csv"})
-    with runner.instance() as current:
+    with instance() as current:
         failures = runner.materialize(load_settings({}), current, assets=["pool_utilities"]).failures
     assert any("check fits_well: the worst fit is off by" in failure for failure in failures)
 

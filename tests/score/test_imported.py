@@ -132,10 +132,10 @@ def made() -> set[str]:
     anew = set()
     for stage in graph.stages(settings):
         if stage.name in NEEDED:
-            work, components = stage.work(settings.opened_store, SHARD, [SHARD]), stage.arguments(resources)
-            current = stage.current(work, components) is not None
-            _, metadata, verdicts = stage.make(work, components)
-            assert all(verdict.passed for verdict in verdicts.values())
+            work, arguments = stage.work(settings.opened_store, SHARD, [SHARD]), stage.arguments(resources)
+            current = stage.current(work, arguments) is not None
+            _, metadata, results = stage.make(work, arguments)
+            assert all(result.passed for result in results.values())
             assert metadata["reused"] == current
             anew |= set() if current else {stage.name}
     return anew
