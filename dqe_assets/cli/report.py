@@ -45,25 +45,26 @@ def sql(query: Annotated[str, typer.Argument(help="A query; tables and views: dq
 def get(image_name: Annotated[str, typer.Argument(help="The source's own name of the row.")]) -> None:
     """Show a sample at a glance: its record, its captions, and which of them is the best."""
     with clear_errors():
+        from dqe_assets.orchestration.graph import relations
         from dqe_assets.orchestration.settings import load_settings
-        from dqe_assets.report.assets import RELATIONS
         from dqe_assets.report.explain import glance
 
-        print_sections(glance(load_settings().warehouse, RELATIONS, image_name))
+        settings = load_settings()
+        print_sections(glance(settings.warehouse, relations(settings), image_name))
         say_next(f"dqe explain {shown(shlex.quote(image_name))}")
 
 
 def explain(image_name: Annotated[str, typer.Argument(help="The source's own name of the row.")]) -> None:
     """Show how every number of a sample came to be: measured, chosen, filtered, and by which code, from what, when."""
     with clear_errors():
+        from dqe_assets.orchestration.graph import relations
         from dqe_assets.orchestration.settings import load_settings
-        from dqe_assets.report.assets import RELATIONS
         from dqe_assets.report.explain import explanation
 
         settings = load_settings()
         sections = explanation(
             settings.warehouse,
-            RELATIONS,
+            relations(settings),
             image_name,
             store=settings.opened_store,
             subsets=[f"subsets/{subset.name}" for subset in settings.subsets],
@@ -87,11 +88,11 @@ def gallery() -> None:
 
 def print_report(settings: Settings) -> None:
     """Print the quality report of the warehouse."""
-    from dqe_assets.report.assets import RELATIONS
+    from dqe_assets.orchestration.graph import relations
     from dqe_assets.report.quality import quality_report
 
     with settings.warehouse.connect() as connection:
-        print_sections(quality_report(connection, RELATIONS))
+        print_sections(quality_report(connection, relations(settings)))
 
 
 def print_sections(sections: Sequence[Section]) -> None:

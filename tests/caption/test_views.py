@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from dqe_assets.caption.accounting import account, busy_seconds
 from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
-from dqe_assets.report.assets import RELATIONS
 from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.report.quality import quality_report
 from dqe_resources.warehouse import Warehouse
-from tests.report.make_store import ROWS, SHARDS, make_store
+from tests.report.make_store import RELATIONS, ROWS, SHARDS, make_store
 
 if TYPE_CHECKING:
     from pathlib import Path

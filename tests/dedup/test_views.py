@@ -11,12 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from dqe_assets.dedup.clusters import find_caption_duplicates
-from dqe_assets.report.assets import RELATIONS
 from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.report.explain import explanation
 from dqe_assets.report.quality import quality_report
 from dqe_resources.warehouse import Warehouse
-from tests.report.make_store import make_store
+from tests.report.make_store import RELATIONS, make_store
 
 if TYPE_CHECKING:
     from dqe_assets.orchestration.settings import Settings

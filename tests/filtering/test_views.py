@@ -8,10 +8,10 @@ import pytest
 
 from dqe_assets.filtering import plots as filter_plots
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_assets.report.assets import RELATIONS
 from dqe_assets.report.build_warehouse import WarehouseInputs, build_warehouse
 from dqe_assets.report.tables import MATERIALISATIONS
 from dqe_resources.warehouse import Warehouse
+from tests.report.make_store import RELATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

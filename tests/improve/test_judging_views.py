@@ -17,13 +17,12 @@ from dqe_assets.core.figures import DARK, LIGHT
 from dqe_assets.improve.agreement import cohen_kappa
 from dqe_assets.improve.judging_plots import marks_by_source
 from dqe_assets.improve.tables import CAPTION_JUDGEMENTS
-from dqe_assets.report.assets import RELATIONS
 from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
 from dqe_assets.report.quality import quality_report
 from dqe_resources.captioners.judge import CRITERIA
 from dqe_resources.warehouse import Warehouse
-from tests.report.make_store import make_store
+from tests.report.make_store import RELATIONS, make_store
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,12 +16,11 @@ from dqe_assets.improve.refining_plots import similarity_before_and_after, simil
 from dqe_assets.improve.refining_views import rounds_of
 from dqe_assets.improve.tables import REFINED_CAPTIONS
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_assets.report.assets import RELATIONS
 from dqe_assets.report.build_warehouse import CaptionerInfo, build_warehouse
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
 from dqe_assets.report.quality import quality_report
 from dqe_resources.warehouse import Warehouse
-from tests.report.make_store import make_store
+from tests.report.make_store import RELATIONS, make_store
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,9 +14,9 @@ from dqe_assets.ingest.outcomes import host_of
 from dqe_assets.ingest.plots import fetch_outcomes
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.ingest.views import HOST_OF_URL
-from dqe_assets.report.assets import RELATIONS
 from dqe_assets.report.build_warehouse import WarehouseInputs, build_warehouse
 from dqe_assets.report.tables import MATERIALISATIONS
+from tests.report.make_store import RELATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,13 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dqe_assets.report.assets import RELATIONS
 from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.report.quality import quality_report
 from dqe_assets.score.preference import preference_report
 from dqe_assets.score.tables import CAPTION_PREFERENCE
 from dqe_resources.warehouse import QueryError, Warehouse, WarehouseError, WarehouseMissingError
-from tests.report.make_store import CAPTIONERS, SCORER, SHARDS, make_store
+from tests.report.make_store import CAPTIONERS, RELATIONS, SCORER, SHARDS, make_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

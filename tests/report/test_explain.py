@@ -16,12 +16,11 @@ from dqe_assets.filtering.filter_steps import filter_steps, is_in_subset
 from dqe_assets.filtering.subset import format_uids, read_subset
 from dqe_assets.filtering.tables import filter_masks_schema
 from dqe_assets.improve.tables import CAPTION_JUDGEMENTS, REFINED_CAPTIONS
-from dqe_assets.report.assets import RELATIONS
 from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.report.explain import explanation, glance
 from dqe_resources.warehouse import Warehouse
 from tests.conftest import dqe
-from tests.report.make_store import make_store
+from tests.report.make_store import RELATIONS, make_store
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dqe_assets.report.assets import RELATIONS
 from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
 from dqe_resources.warehouse import Warehouse
-from tests.report.make_store import make_store
+from tests.report.make_store import RELATIONS, make_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,13 +26,12 @@ from dqe_assets.core.relations import (
     sql_file,
 )
 from dqe_assets.core.schema import UID, Column, table_schema
-from dqe_assets.report.assets import RELATIONS
 from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.report.explain import glance
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
 from dqe_assets.report.quality import quality_report
 from dqe_resources.warehouse import Warehouse
-from tests.report.make_store import make_store
+from tests.report.make_store import RELATIONS, make_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,7 +20,6 @@ from dqe_assets.core.measurements import EXAMPLE_SOURCE, MeasurementsError
 from dqe_assets.orchestration import runner
 from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.settings import load_settings
-from dqe_assets.report.assets import RELATIONS
 from dqe_assets.report.build_warehouse import WarehouseInputs, build_warehouse
 from dqe_assets.report.tables import MATERIALISATIONS
 from dqe_assets.scaling import plots as scaling_plots
@@ -30,6 +29,7 @@ from dqe_assets.scaling.example import POOLS
 from dqe_assets.scaling.law import PARAMETERS
 from dqe_assets.scaling.recommend import amount, answer, fit_measurements, fitted_pools, parse_budgets, recommend
 from dqe_assets.scaling.tables import FILTER_RECOMMENDATION, POOL_UTILITIES
+from tests.report.make_store import RELATIONS
 
 if TYPE_CHECKING:
     from pathlib import Path

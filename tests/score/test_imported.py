@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.settings import SettingsError, load_settings
-from dqe_assets.report.assets import RELATIONS
 from dqe_assets.report.build_warehouse import CaptionerInfo, WarehouseInputs, build_warehouse
 from dqe_assets.report.quality import quality_report
 from dqe_assets.report.tables import MATERIALISATIONS
@@ -23,6 +22,7 @@ from dqe_assets.score.imported import PreferenceImport
 from dqe_assets.score.preference import preference_counts
 from dqe_assets.score.tables import CAPTION_PREFERENCE, CAPTION_SCORES
 from dqe_resources.keyed_table import TableError
+from tests.report.make_store import RELATIONS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,13 +11,12 @@ import pytest
 
 from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_assets.report.assets import RELATIONS
 from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.report.quality import quality_report
 from dqe_assets.score.signal_views import DECISIVE, REASONS
 from dqe_assets.score.tables import CAPTION_SCORES, IMAGE_TEXT, MASKED_SIMILARITY, TEXT_QUALITY
 from dqe_resources.warehouse import Warehouse
-from tests.report.make_store import make_store
+from tests.report.make_store import RELATIONS, make_store
 
 if TYPE_CHECKING:
     from pathlib import Path
