@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dqe_assets.orchestration.settings import Settings
-    from dqe_assets.report.build_warehouse import Section
+    from dqe_assets.report.quality import Section
 
 Json = Annotated[bool, json_option("sections, each with title, description, and rows by the columns' names.")]
 ImageName = Annotated[str, typer.Argument(help="The source's own name of the row.")]
@@ -39,12 +39,7 @@ def report(*, as_json: Json = False) -> None:
     with clear_errors():
         from dqe_assets.orchestration.settings import load_settings
 
-        sections = _report_sections(load_settings())
-        if as_json:
-            _print_json(sections)
-            return
-        print_sections(sections)
-        say_next('dqe sql "SELECT * FROM worst_captions LIMIT 10"')
+        _show(_report_sections(load_settings()), 'dqe sql "SELECT * FROM worst_captions LIMIT 10"', as_json=as_json)
 
 
 def sql(query: Annotated[str, typer.Argument(help="A query; tables and views: dqe sql 'SHOW TABLES'.")]) -> None:
@@ -63,29 +58,31 @@ def sql(query: Annotated[str, typer.Argument(help="A query; tables and views: dq
 def get(image_name: ImageName, *, as_json: Json = False) -> None:
     """Show a sample at a glance: its record, its captions, and which of them is the best."""
     with clear_errors():
+        from dqe_assets.orchestration.graph import relations
         from dqe_assets.orchestration.settings import load_settings
         from dqe_assets.report.explain import glance
 
-        sections = glance(load_settings(), image_name)
-        if as_json:
-            _print_json(sections)
-            return
-        print_sections(sections)
-        say_next(f"dqe explain {shown(shlex.quote(image_name))}")
+        settings = load_settings()
+        sections = glance(settings.warehouse, relations(settings), image_name)
+        _show(sections, f"dqe explain {shown(shlex.quote(image_name))}", as_json=as_json)
 
 
 def explain(image_name: ImageName, *, as_json: Json = False) -> None:
     """Show how every number of a sample came to be: measured, chosen, filtered, and by which code, from what, when."""
     with clear_errors():
+        from dqe_assets.orchestration.graph import relations
         from dqe_assets.orchestration.settings import load_settings
         from dqe_assets.report.explain import explanation
 
-        sections = explanation(load_settings(), image_name)
-        if as_json:
-            _print_json(sections)
-            return
-        print_sections(sections)
-        say_next(f"dqe search --like {shown(shlex.quote(image_name))}")
+        settings = load_settings()
+        sections = explanation(
+            settings.warehouse,
+            relations(settings),
+            image_name,
+            store=settings.opened_store,
+            subsets=[f"subsets/{subset.name}" for subset in settings.subsets],
+        )
+        _show(sections, f"dqe search --like {shown(shlex.quote(image_name))}", as_json=as_json)
 
 
 def gallery() -> None:
@@ -117,15 +114,20 @@ def print_sections(sections: Sequence[Section]) -> None:
 
 
 def _report_sections(settings: Settings) -> list[Section]:
-    from dqe_assets.report.build_warehouse import quality_report
+    from dqe_assets.orchestration.graph import relations
+    from dqe_assets.report.quality import quality_report
 
     with settings.warehouse.connect() as connection:
-        return quality_report(connection)
+        return quality_report(connection, relations(settings))
 
 
-def _print_json(sections: Sequence[Section]) -> None:
-    found = [{"title": one.title, "description": one.description, "rows": one.table} for one in sections]
-    print_json({"sections": found})
+def _show(sections: Sequence[Section], next_command: str, *, as_json: bool) -> None:
+    if as_json:
+        found = [{"title": one.title, "description": one.description, "rows": one.table} for one in sections]
+        print_json({"sections": found})
+        return
+    print_sections(sections)
+    say_next(next_command)
 
 
 def _print_csv(data: pa.Table) -> None:

@@ -6,12 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-
-from typing import TYPE_CHECKING
-
 from dqe_assets.core.figures import (
     LIGHT,
     Theme,
@@ -25,6 +19,8 @@ from dqe_assets.core.figures import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import pyarrow as pa
 
 

@@ -74,7 +74,7 @@ def test_one_load_serves_a_backfill_and_finished_captions_outlive_the_engine(loa
     with instance() as current:
         runner.sync(settings, current)
         assert runner.materialize(settings, current, assets=["raw_samples"]).failures == []
-        first = backfill(instance)
+        first = backfill(current)
         assert not first.success
         (failure,) = first.get_step_failure_events()
         message = re.sub(r"\s+", " ", failure.step_failure_data.error.cause.message)
@@ -83,7 +83,7 @@ def test_one_load_serves_a_backfill_and_finished_captions_outlive_the_engine(loa
         assert len(loads) == 1
         assert [store.get(ASSET, key) is not None for key in KEYS] == [True, True, False]
 
-        second = backfill(instance)
+        second = backfill(current)
         assert second.success
     assert len(loads) == 2
     assert len(loads[1].asked) == PER_SHARD - kept

@@ -20,7 +20,8 @@ from dqe_assets.core.measurements import EXAMPLE_SOURCE, MeasurementsError
 from dqe_assets.orchestration import runner
 from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.settings import load_settings
-from dqe_assets.report.build_warehouse import MATERIALISATIONS, WarehouseInputs, build_warehouse
+from dqe_assets.report.build_warehouse import WarehouseInputs, build_warehouse
+from dqe_assets.report.tables import MATERIALISATIONS
 from dqe_assets.scaling import plots as scaling_plots
 from dqe_assets.scaling.assets import filter_recommendation, pool_utilities
 from dqe_assets.scaling.curves import EXAMPLE_FILE, read_measurements
@@ -28,6 +29,7 @@ from dqe_assets.scaling.example import POOLS
 from dqe_assets.scaling.law import PARAMETERS
 from dqe_assets.scaling.recommend import amount, answer, fit_measurements, fitted_pools, parse_budgets, recommend
 from dqe_assets.scaling.tables import FILTER_RECOMMENDATION, POOL_UTILITIES
+from tests.report.make_store import RELATIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,7 +140,7 @@ def test_the_warehouse_holds_both_tables_and_the_best_filters(
         pq.write_table(table, tmp_path / f"{name}.parquet")
     with duckdb.connect() as connection:
         paths = {name: [tmp_path / f"{name}.parquet"] for name in files}
-        build_warehouse(connection, WarehouseInputs(paths, MATERIALISATIONS.empty_table(), (), "none"))
+        build_warehouse(connection, WarehouseInputs(RELATIONS, paths, MATERIALISATIONS.empty_table(), (), "none"))
         assert connection.execute("SELECT pool FROM pool_utilities ORDER BY rank").fetchall() == [(p,) for p in POOLS]
         best = connection.execute("SELECT samples_seen, keep, pools[1] FROM best_filters").fetchall()
         assert best == [(budget, keep, "top 0-10%") for budget, keep in zip(BUDGETS, (1, 2, 3), strict=True)]
