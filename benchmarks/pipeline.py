@@ -106,11 +106,11 @@ def chain(settings: Settings) -> dict[str, float]:
     for shard in shards:
         for stage in stages:
             started = time.perf_counter()
-            stored, _, verdicts = stage.make(
+            stored, _, results = stage.make(
                 stage.work(settings.opened_store, shard, shards), stage.arguments(resources)
             )
             seconds[stage.name] += time.perf_counter() - started
-            failed = [name for name, verdict in verdicts.items() if not verdict.passed]
+            failed = [name for name, result in results.items() if not result.passed]
             if failed:
                 raise RuntimeError(f"{stage.name}, {shard}: {', '.join(failed)}; stored at {stored.path}")
     return seconds

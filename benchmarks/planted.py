@@ -17,40 +17,40 @@ from dqe_assets.dedup.plots import duplicate_thresholds
 from dqe_assets.ingest.planted import pair_similarity, planted_figures, text_figures
 from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.settings import Settings
-from dqe_assets.orchestration.tables import schema_of
 
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "duplicate_thresholds.png"
 COSINES = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 DISTANCES = (4, 6, 8, 10, 12, 14, 16)
 
 
-def make(settings: Settings) -> list[str]:
-    """Make every asset that is measured; returns the shards."""
+def make(settings: Settings) -> tuple[list[str], dict[str, pa.Schema]]:
+    """Make every asset that is measured; returns the shards, and the schema of each asset that is a table."""
     source = settings.sources[0]
     shards = [source.key(shard.index) for shard in source.shards()]
     measured = {"raw_samples", "image_features", "joint_embeddings", "caption_scores"}
     measured |= {"duplicate_pairs", "duplicate_clusters", "image_text", "masked_similarity"}
-    for stage in graph.stages(settings):
+    stages = graph.stages(settings)
+    for stage in stages:
         if stage.name in measured:
-            components = stage.arguments(graph.resources(settings))
+            arguments = stage.arguments(graph.resources(settings))
             for shard in shards if stage.partitioned else [None]:
-                stage.make(stage.work(settings.opened_store, shard, shards), components)
-    return shards
+                stage.make(stage.work(settings.opened_store, shard, shards), arguments)
+    return shards, {stage.name: stage.schema for stage in stages if stage.schema is not None}
 
 
 def main() -> None:
     """Print the figures."""
     with data_folder():
         settings = Settings.model_validate({"sources": [{"kind": "sample"}]})
-        shards = make(settings)
+        shards, schemas = make(settings)
         store = settings.opened_store
 
         def table(asset: str, columns: list[str] | None = None) -> pa.Table:
-            return pa.concat_tables(store.read(asset, shard, schema_of(asset), columns) for shard in shards)
+            return pa.concat_tables(store.read(asset, shard, schemas[asset], columns) for shard in shards)
 
         raw = table("raw_samples", ["uid", "status", "reason", "width", "height", "truth"])
         features = table("image_features", ["uid", "embedding", "perceptual_hash"])
-        clusters = store.read("duplicate_clusters", None, schema_of("duplicate_clusters"))
+        clusters = store.read("duplicate_clusters", None, schemas["duplicate_clusters"])
         figures = planted_figures(raw, features, table("caption_scores"), clusters)
         text = text_figures(raw, table("image_text", ["uid", "text_area"]), table("masked_similarity"))
         figures = pa.concat_tables([figures, text])

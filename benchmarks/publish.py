@@ -34,7 +34,6 @@ from dqe_assets.core.schema import IMAGE_TYPE
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.settings import load_settings
-from dqe_assets.orchestration.tables import schema_of
 from dqe_assets.publish import publish as publishing
 from dqe_assets.publish.selection import FACTS, published_sql
 
@@ -78,10 +77,10 @@ def copy_partition(settings: Settings, stage: Stage, shard: str, copy: str) -> N
     stored = store.get(stage.name, shard)
     if stored is None:
         raise RuntimeError(f"{stage.name} of {shard} is not there")
-    if not stage.is_table:
+    if stage.schema is None:
         store.write_manifest(stage.name, copy, stored.stamp)
         return
-    table = store.read(stage.name, shard, schema_of(stage.name))
+    table = store.read(stage.name, shard, stage.schema)
     made = {"uid": lambda uid: hashlib.md5(f"{copy}{uid}".encode(), usedforsecurity=False).hexdigest()}
     if stage.name == "raw_samples":
         # Decoders do not read beyond an image's end: another file of the same picture.
@@ -93,7 +92,7 @@ def copy_partition(settings: Settings, stage: Stage, shard: str, copy: str) -> N
         column = [change(value) for value in table[name].to_pylist()]
         field = table.schema.field(name)
         table = table.set_column(table.schema.get_field_index(name), field, pa.array(column, field.type))
-    store.write_table(stage.name, copy, table, schema_of(stage.name), replace(stored.stamp))
+    store.write_table(stage.name, copy, table, stage.schema, replace(stored.stamp))
 
 
 def ours(settings: Settings, folder: Path, kind: publishing.Format) -> int:

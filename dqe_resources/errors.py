@@ -1,10 +1,14 @@
-"""Errors that a person can mend."""
+"""Errors that a person can fix."""
 
 from __future__ import annotations
 
 
 class DataQualityError(Exception):
-    """Something that a person can mend: the message says what is wrong, where, and what to do."""
+    """Something that a person can fix: the message says what is wrong, where, and what to do."""
+
+
+class UsageError(DataQualityError):
+    """What was asked for cannot be meant: a wrong setting, an unknown name, an expression that is none."""
 
 
 def one_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""The DuckDB warehouse: rebuilt beside the live file and swapped in, read by anyone at any time."""
+"""The DuckDB warehouse: rebuilt next to the live file, which it then replaces, read by anyone at any time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RESULT_LIMIT = 512 * 2**20
 """Bytes of a result that ``Warehouse.query`` gives back at most."""
 
 BUILD_MEMORY = "2GB"
-"""What DuckDB holds in memory while it builds; the rest it spills beside the new file."""
+"""What DuckDB holds in memory while it builds; the rest it spills next to the new file."""
 
 CATALOG = "warehouse"
 """Name under which a connection of ours holds the database."""
@@ -50,12 +50,16 @@ class Warehouse(Configurable):
 
     A reader holds the file that it opened: a rebuild neither waits for it nor changes what it sees, and the next
     ``connect`` sees the new one.
+
+    Attributes:
+        path: Path of the DuckDB file; by default ``warehouse.duckdb`` in the data folder.
+        statement_timeout: Seconds that one statement of a person may run.
     """
 
     kind: ClassVar[str] = "duckdb"
 
     path: Path = Field(default_factory=lambda: data_directory() / "warehouse.duckdb")
-    statement_timeout: float = Field(default=300.0, gt=0, description="seconds that one statement of a person may run")
+    statement_timeout: float = Field(default=300.0, gt=0)
 
     def signature(self) -> dict[str, Any]:
         """Where the file lies and how long a query may run change nothing that is in it."""
@@ -172,9 +176,7 @@ class Warehouse(Configurable):
             connection.execute(f"USE {CATALOG}")
         except duckdb.Error as error:
             connection.close()
-            message = (
-                f"cannot read the warehouse {self.path}: {_one_line(error)}; `dqe materialize warehouse` writes it anew"
-            )
+            message = f"cannot read the warehouse {self.path}: {_one_line(error)}; write it: dqe materialize warehouse"
             raise WarehouseError(message) from error
         return connection
 

@@ -23,23 +23,28 @@ HEAVY = (
 )
 
 
+LIBRARIES = "import dagster, numpy, pyarrow, pydantic, yaml"
+"""What the definitions cannot be loaded without."""
+
+DEFINITIONS = f"import sys, dqe_assets.definitions; print(*sorted(set({HEAVY!r}) & set(sys.modules)))"
+
+
 def test_definitions_load_quickly_and_without_heavy_libraries(data: Path) -> None:
-    code = f"import sys, dqe_assets.definitions; print(*sorted(set({HEAVY!r}) & set(sys.modules)))"
-    seconds = []
-    for _ in range(3):
-        started = cpu_seconds_of_children()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        seconds.append(cpu_seconds_of_children() - started)
-        assert done.stdout.strip() == ""
-        assert done.stderr.strip() == ""
-    # The processor's time, and the best of three: what is asked is how much there is to load, not how busy the
-    # machine is.
-    assert min(seconds) < 1.5
+    # The processor's time, the best of three, against that of the libraries: what is asked is how much there is to
+    # load, not how fast or how busy the machine is.
+    seconds = [(cpu_seconds(LIBRARIES), cpu_seconds(DEFINITIONS)) for _ in range(3)]
+    libraries, everything = map(min, zip(*seconds, strict=True))
+    assert everything < 2.2 * libraries, (libraries, everything)
 
 
-def cpu_seconds_of_children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def cpu_seconds(code: str) -> float:
+    """The processor's seconds that it takes a process of its own, which has nothing to say."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.stdout.strip() == ""
+    assert done.stderr.strip() == ""
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def test_the_graph_is_as_it_was_reviewed(data: Path, snapshot: SnapshotAssertion) -> None:

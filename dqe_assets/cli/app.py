@@ -2,27 +2,72 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from dqe_assets.cli.concepts import concepts
 from dqe_assets.cli.engine import engine
 from dqe_assets.cli.filter import filter_pool, reshard
+from dqe_assets.cli.init import init
 from dqe_assets.cli.materialize import demo, materialize, status, sync
 from dqe_assets.cli.publish import publish
 from dqe_assets.cli.recommend import recommend
 from dqe_assets.cli.report import explain, gallery, get, report, sql
+from dqe_assets.cli.schema import schema
 from dqe_assets.cli.search import search
 from dqe_assets.cli.ui import ui
 
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 something failed, or is not there yet; 2 the command line or dqe.yaml is wrong; "
+    "130 stopped by Ctrl-C."
+)
+
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    epilog=EXIT_CODES,
     help="Know, improve and choose image-caption data.",
 )
-for _command in (demo, sync, materialize, status, ui, report, sql, search, get, explain, gallery, recommend, concepts):
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(version("data-quality-engine"))
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of ``dqe`` itself."""
+
+
+for _command in (
+    demo,
+    init,
+    sync,
+    materialize,
+    status,
+    ui,
+    report,
+    sql,
+    search,
+    get,
+    explain,
+    gallery,
+    recommend,
+    concepts,
+):
     app.command()(_command)
 app.command("filter")(filter_pool)
 app.command()(reshard)
 app.command()(publish)
 app.add_typer(engine, name="engine")
+app.command()(schema)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from dqe_assets.cli.terminal import clear_errors, console, print_table, say_next
-from dqe_assets.core.measurements import EXAMPLE_SOURCE
+from dqe_assets.cli.terminal import clear_errors, console, json_option, print_json, print_table, say_next, say_written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,15 +23,24 @@ if TYPE_CHECKING:
 Names = Annotated[list[str], typer.Argument(help="What to look for, such as 'tabby cat' 'fly agaric'.")]
 Limit = Annotated[int, typer.Option(min=0, max=100, help="How many examples of each kind.")]
 Page = Annotated[Path | None, typer.Option("--html", help="Write a page with the pictures of the examples here.")]
-
+Json = Annotated[
+    bool,
+    json_option(
+        "concepts, each with concept, known, tasks, shown, concepts_ranked, absent_words, near, counts, plan, "
+        "examples, misaligned and candidates."
+    ),
+]
 
 _PLACES = {"original": "original captions", "image": "images"}
 
 
-def concepts(names: Names, limit: Limit = 3, html: Page = None) -> None:
+def concepts(names: Names, limit: Limit = 3, html: Page = None, *, as_json: Json = False) -> None:
     """Say how often the data shows a concept, which accuracy that predicts, and what is missing; with examples."""
     with clear_errors():
+        import json
+
         from dqe_assets.concepts.lookup import Lookup
+        from dqe_assets.core.measurements import EXAMPLE_SOURCE
         from dqe_assets.orchestration.settings import load_settings
 
         settings = load_settings()
@@ -49,10 +56,15 @@ def concepts(names: Names, limit: Limit = 3, html: Page = None) -> None:
         with closing(settings.warehouse.connect()) as connection:
             lookup = Lookup(connection, settings.concepts.method, settings.concepts.count_by, plan)
             answers = [lookup.ask(name, limit) for name in names]
-            for answer in answers:
-                _print(answer)
             if html:
                 _write_page(settings, connection, answers, html)
+        if as_json:
+            print_json({"concepts": [_document(answer) for answer in answers]})
+            return
+        for answer in answers:
+            _print(answer)
+        if html:
+            say_written(html, "Pictures")
         unknown = [answer.concept for answer in answers if not answer.known]
         if unknown:
             line = f"concepts: {{names: {json.dumps(unknown, ensure_ascii=False)}}}"
@@ -70,6 +82,24 @@ def concepts(names: Names, limit: Limit = 3, html: Page = None) -> None:
             )
         rare = next((answer.concept for answer in answers if not answer.is_shown), None)
         say_next(*([f'dqe search "{escape(rare)}"'] if rare else []), 'dqe sql "FROM concept_plan LIMIT 20"')
+
+
+def _document(answer: Answer) -> dict[str, Any]:
+    """What ``--json`` says of a concept."""
+    return {
+        "concept": answer.concept,
+        "known": answer.known,
+        "tasks": answer.tasks,
+        "shown": answer.is_shown,
+        "concepts_ranked": answer.concepts,
+        "absent_words": answer.absent_words,
+        "near": answer.near,
+        "counts": answer.counts,
+        "plan": answer.plan,
+        "examples": answer.examples,
+        "misaligned": answer.misaligned,
+        "candidates": answer.candidates,
+    }
 
 
 def _print(answer: Answer) -> None:
@@ -148,4 +178,3 @@ def _write_page(
     )
     page = render_samples(inputs, sections)
     replace_file(path, lambda target: target.write(page.encode()))
-    console.print(f"Pictures: {escape(str(path))}", soft_wrap=True, highlight=False)

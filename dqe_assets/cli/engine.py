@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from dqe_assets.cli.terminal import clear_errors, console, errors, say_next
+from dqe_assets.cli.terminal import clear_errors, console, errors, print_table, say_next
 
 if TYPE_CHECKING:
     from dqe_resources.captioners.served_engine import ServedEngine
@@ -32,21 +31,23 @@ def up(names: Names = None) -> None:
 def status(names: Names = None) -> None:
     """Say which engines are up, where, since when, and how much memory the GPUs have left."""
     with clear_errors():
+        import pyarrow as pa
+
         from dqe_resources.captioners import served_process as engines
 
-        table = Table("engine", "state", "model", "url", "pid", "up for")
         states = [engines.status(one) for one in _chosen(names)]
-        for found in states:
-            running = found.running
-            table.add_row(
-                found.engine.name,
-                found.state,
-                escape(", ".join(found.models) or found.engine.served_name),
-                found.engine.address,
-                str(running.pid) if running else "",
-                _duration(time.time() - running.since) if running else "",
-            )
-        console.print(table)
+        rows = [
+            {
+                "engine": found.engine.name,
+                "state": found.state,
+                "model": ", ".join(found.models) or found.engine.served_name,
+                "url": found.engine.address,
+                "pid": str(found.running.pid) if found.running else None,
+                "up_for": _duration(time.time() - found.running.since) if found.running else None,
+            }
+            for found in states
+        ]
+        print_table(pa.Table.from_pylist(rows))
         for gpu in engines.gpus():
             used = "memory unknown" if gpu.used is None else f"{gpu.used:,} of {gpu.total or 0:,} MiB used"
             console.print(f"GPU {gpu.index}, {escape(gpu.name)}: {used}", highlight=False)

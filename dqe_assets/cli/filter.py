@@ -9,9 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from dqe_assets.cli.terminal import clear_errors, console, counting, fail, print_table, say_next
-from dqe_assets.filtering.store_pool import STORE
-from dqe_assets.publish.reshard import SAMPLES_PER_SHARD
+from dqe_assets.cli.terminal import (
+    ExitCode,
+    clear_errors,
+    console,
+    counting,
+    errors,
+    fail,
+    json_option,
+    print_json,
+    print_table,
+    say_next,
+)
+from dqe_assets.publish.options import SAMPLES_PER_SHARD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,12 +44,14 @@ def filter_pool(
     out: Annotated[Path, typer.Option(help="Where to write the subset: a .npy, with a .json beside it.")],
     *,
     force: Annotated[bool, typer.Option("--force", help="Overwrite another subset.")] = False,
+    as_json: Annotated[bool, json_option("file, samples, and manifest, which is also written beside it.")] = False,
 ) -> None:
     """Choose samples of one or more pools, and write their uids as DataComp's resharder takes them."""
     with clear_errors():
         from dqe_assets.filtering.build_subset import make_subset
         from dqe_assets.filtering.settings import open_pools, parsed
-        from dqe_assets.filtering.subset import write_subset
+        from dqe_assets.filtering.store_pool import STORE
+        from dqe_assets.filtering.subset import manifest_path, write_subset
 
         settings = _settings_if_any()
         parsed_expression = parsed(expression, settings.filters if settings else {})
@@ -48,6 +60,10 @@ def filter_pool(
         with counting("rows") as progress:
             made = make_subset(parsed_expression, opened, progress)
         write_subset(out, made.uids, made.manifest)
+        if as_json:
+            manifest = json.loads(manifest_path(out).read_bytes())
+            print_json({"file": out, "samples": len(made.uids), "manifest": manifest})
+            return
         _print_manifest(made.manifest)
         console.print(f"[b]{out}[/b]: {len(made.uids):,} samples", highlight=False, soft_wrap=True)
         tars = "" if pools == [STORE] else " --from TARS"
@@ -67,6 +83,7 @@ def reshard(
 ) -> None:
     """Write WebDataset shards with exactly the samples of a subset, going on where a stopped run was."""
     with clear_errors():
+        from dqe_assets.filtering.store_pool import STORE
         from dqe_assets.filtering.subset import read_subset
         from dqe_assets.publish.reshard import plan_shards, write_shards
 
@@ -86,7 +103,7 @@ def reshard(
             soft_wrap=True,
         )
         if manifest["encoded_anew"]:
-            console.print(f"{manifest['encoded_anew']:,} images were encoded anew, to stand upright", style="dim")
+            console.print(f"{manifest['encoded_anew']:,} images were encoded again, to stand upright", style="dim")
         console.print(
             f"Next: train on them, with webdataset or open_clip: {out}/{{{0:08d}..{shards - 1:08d}}}.tar",
             highlight=False,
@@ -120,9 +137,9 @@ def _finished_shards(settings: Settings) -> tuple[str, ...]:
     with instance(settings.concurrency) as current:
         work = masks.work(settings.opened_store, None, registered_shards(current))
     if not work.shards:
-        fail(f"{settings.opened_store.root}: no shard is finished; run: dqe materialize")
+        fail(f"{settings.opened_store.root}: no shard is finished; run: dqe materialize", ExitCode.FAILED)
     if work.left_out:
-        console.print(f"[yellow]left out, as they are not finished:[/yellow] {escape(', '.join(work.left_out))}")
+        errors.print(f"[yellow]left out, as they are not finished:[/yellow] {escape(', '.join(work.left_out))}")
     return work.shards
 
 
@@ -190,6 +207,7 @@ def _subset_path(subset: str) -> Path:
 
 
 def _parts(sources: Sequence[str]) -> list[SamplePart]:
+    from dqe_assets.filtering.store_pool import STORE
     from dqe_assets.publish.samples import StoreShard, tars
 
     parts: list[SamplePart] = []

@@ -6,35 +6,55 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from dqe_assets.cli.terminal import clear_errors, console, errors, fail, progress_bars, say_next
+from dqe_assets.cli.completion import asset_names, shard_keys
+from dqe_assets.cli.report import print_report
+from dqe_assets.cli.terminal import (
+    ExitCode,
+    clear_errors,
+    console,
+    errors,
+    fail,
+    json_option,
+    print_json,
+    print_table,
+    progress_bars,
+    say_next,
+)
 
 if TYPE_CHECKING:
     from dqe_assets.orchestration.runner import Outcome
 
-from dqe_assets.cli.report import print_report
-
-AssetNames = Annotated[list[str] | None, typer.Argument(help="Names of assets; all by default.")]
-
-
-ShardKeys = Annotated[list[str] | None, typer.Option("--shard", help="A shard; may be repeated. All by default.")]
-
-
+AssetNames = Annotated[
+    list[str] | None, typer.Argument(help="Names of assets; all by default.", autocompletion=asset_names)
+]
+ShardKeys = Annotated[
+    list[str] | None,
+    typer.Option("--shard", help="A shard; may be repeated. All by default.", autocompletion=shard_keys),
+]
 Force = Annotated[bool, typer.Option("--force", help="Make again what is current.")]
+STATES = ("current", "stale", "missing", "failed")
 
 
 def demo() -> None:
-    """Take the embedded sample through every stage and print its quality report."""
+    """Take the embedded sample through every stage and print its quality report.
+
+    Where there is no dqe.yaml yet, the one that comes with the platform is written first.
+    """
     with clear_errors():
+        from dqe_assets.cli.data_folder import default_settings, write_settings
         from dqe_assets.orchestration import runner
         from dqe_assets.orchestration.instance import instance
-        from dqe_assets.orchestration.settings import load_settings
+        from dqe_assets.orchestration.settings import configuration_path, load_settings
+        from dqe_resources.sources.sample_images import require_packages
 
+        if not configuration_path().exists():
+            write_settings(configuration_path(), default_settings())
         settings = load_settings()
         samples = [source for source in settings.sources if source.kind == "sample"]
         if not samples:
-            fail("data/dqe.yaml lists no source of kind sample; add: - kind: sample")
+            fail(f"{configuration_path()} lists no source of kind sample; add: - kind: sample")
+        require_packages()
         with instance(settings.concurrency) as current, progress_bars():
             runner.sync(settings, current)
             shards = [source.key(shard.index) for source in samples for shard in source.shards()]
@@ -42,7 +62,7 @@ def demo() -> None:
         _stop_if_failed(outcome)
         print_report(settings)
         _print_outcome(outcome)
-        say_next("make ui", "dqe gallery", 'dqe search "a cat"', 'dqe sql "SELECT * FROM worst_captions LIMIT 10"')
+        say_next("dqe ui", "dqe gallery", 'dqe search "a cat"', 'dqe sql "SELECT * FROM worst_captions LIMIT 10"')
 
 
 def sync() -> None:
@@ -75,10 +95,20 @@ def materialize(assets: AssetNames = None, shard: ShardKeys = None, *, force: Fo
         say_next("dqe report")
 
 
-def status() -> None:
+def status(
+    *,
+    as_json: Annotated[
+        bool,
+        json_option(
+            f"shards (how many), is_current, and assets, each with asset and how many are {', '.join(STATES)}."
+        ),
+    ] = False,
+) -> None:
     """Say what is current, stale, missing or failed, for each asset."""
     with clear_errors():
         from collections import Counter
+
+        import pyarrow as pa
 
         from dqe_assets.core.partitions import registered_shards
         from dqe_assets.orchestration import graph, runner
@@ -88,25 +118,28 @@ def status() -> None:
         settings = load_settings()
         with instance(settings.concurrency) as current:
             shards = registered_shards(current)
-        table = Table("asset", "current", "stale", "missing", "failed", title=f"{len(shards)} shards")
-        stale = False
+        rows = []
         for stage in graph.stages(settings):
             keys: list[str | None] = [*shards] if stage.partitioned else [None]
-            states = Counter(runner.state(settings, stage, key, shards) for key in keys)
-            stale |= states["current"] < len(keys)
-            table.add_row(stage.name, *(str(states[name] or "-") for name in ("current", "stale", "missing", "failed")))
-        console.print(table)
-        if not stale:
+            counts = Counter(runner.state(settings, stage, key, shards) for key in keys)
+            rows.append({"asset": stage.name, **{name: counts[name] for name in STATES}})
+        is_current = not any(row[name] for row in rows for name in STATES[1:])
+        if as_json:
+            print_json({"shards": len(shards), "is_current": is_current, "assets": rows})
+            return
+        console.print(f"{len(shards)} shards")
+        print_table(pa.Table.from_pylist([{name: value or None for name, value in row.items()} for row in rows]))
+        if is_current:
             console.print("All is current.")
-        say_next("dqe sync" if not shards else "dqe materialize" if stale else "dqe report")
+        say_next("dqe sync" if not shards else "dqe report" if is_current else "dqe materialize")
 
 
 def _stop_if_failed(outcome: Outcome) -> None:
     for failure in outcome.failures:
         errors.print(f"[red]failed:[/red] {escape(failure)}", soft_wrap=True, highlight=False)
     if outcome.failures:
-        errors.print("What is finished is kept. Mend what failed and run the same command again.")
-        raise typer.Exit(1)
+        errors.print("What is finished is kept. Fix what failed and run the same command again.")
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _print_outcome(outcome: Outcome) -> None:

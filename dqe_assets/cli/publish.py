@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from dqe_assets.cli.terminal import clear_errors, console, counting, fail, print_table, say_next
-from dqe_assets.publish.publish import Format
-from dqe_assets.publish.reshard import SAMPLES_PER_SHARD
-from dqe_assets.publish.selection import BEST
+from dqe_assets.cli.terminal import ExitCode, clear_errors, console, counting, fail, print_table, say_next
+from dqe_assets.publish.options import BEST, SAMPLES_PER_SHARD, Format
 
 if TYPE_CHECKING:
     from dqe_assets.orchestration.settings import Settings
@@ -23,7 +21,7 @@ def publish(
         str, typer.Option(help='SQL over the warehouse\'s table samples: "NOT is_duplicate" ...')
     ] = "true",
     caption: Annotated[str, typer.Option(help="best, original, or a captioner's name.")] = BEST,
-    file_format: Annotated[str, typer.Option("--format", help=f"{', '.join(get_args(Format))}.")] = "hf",
+    file_format: Annotated[Format, typer.Option("--format", help="As what the dataset is opened.")] = "hf",
     shard_size: Annotated[int, typer.Option(min=1, help="Samples in each file.")] = SAMPLES_PER_SHARD,
     *,
     vectors: Annotated[bool, typer.Option("--vectors", help="Also the vectors, for another Qdrant.")] = False,
@@ -31,16 +29,13 @@ def publish(
     """Write the samples that a condition chooses as a dataset to train on, going on where a stopped run was."""
     with clear_errors():
         from dqe_assets.orchestration.settings import load_settings
-        from dqe_assets.publish.publish import Request, opening
-        from dqe_assets.publish.publish import publish as write
+        from dqe_assets.publish.dataset import Request, opening
+        from dqe_assets.publish.dataset import publish as write
 
-        chosen = next((one for one in get_args(Format) if one == file_format), None)
-        if chosen is None:
-            fail(f"--format {file_format}: there are {', '.join(get_args(Format))}")
         settings = load_settings()
         _require_current(settings)
         with counting("samples") as progress:
-            manifest = write(settings, folder, Request(where, caption, chosen, shard_size, vectors), progress)
+            manifest = write(settings, folder, Request(where, caption, file_format, shard_size, vectors), progress)
         _print_manifest(manifest)
         data = sum(file["samples"] > 0 and not file["name"].startswith("vectors/") for file in manifest["files"])
         console.print(
@@ -50,7 +45,7 @@ def publish(
             soft_wrap=True,
         )
         opened = opening(manifest, folder)
-        if chosen == "datacomp":
+        if file_format == "datacomp":
             say_next(opened)
         else:
             console.print(f"Next: {escape(opened)}", highlight=False, soft_wrap=True)
@@ -66,7 +61,7 @@ def _require_current(settings: Settings) -> None:
         shards = registered_shards(current)
     (warehouse,) = (stage for stage in graph.stages(settings) if stage.name == "warehouse")
     if runner.state(settings, warehouse, None, shards) != "current":
-        fail("the warehouse is not there, or older than what it is made of; run: dqe materialize")
+        fail("the warehouse is not there, or older than what it is made of; run: dqe materialize", ExitCode.FAILED)
 
 
 def _print_manifest(manifest: dict[str, Any]) -> None:

@@ -7,37 +7,62 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from dqe_assets.cli.terminal import clear_errors, console, errors, say_next
+from dqe_assets.cli.terminal import clear_errors, console, errors, json_option, print_json, say_next
 
 
 def recommend(
     samples_seen: Annotated[
         str | None, typer.Option(help="Samples seen in training, such as 32M,128M; by default those of data/dqe.yaml.")
     ] = None,
+    *,
+    as_json: Annotated[
+        bool,
+        json_option(
+            "is_current, warnings, and metrics, each with metric, source, is_made_up, answer (sentences) and "
+            "recommendations (the columns of the table filter_recommendation)."
+        ),
+    ] = False,
 ) -> None:
     """Say which pools of data to train on for a compute, and how sure that is."""
     with clear_errors():
         from dqe_assets.orchestration import runner
         from dqe_assets.orchestration.settings import load_settings
         from dqe_assets.scaling.assets import pool_utilities
-        from dqe_assets.scaling.recommend import answer, fitted_pools, parse_budgets
+        from dqe_assets.scaling.recommendation import answer, fitted_pools, parse_budgets
+        from dqe_assets.scaling.recommendation import recommend as recommended
         from dqe_assets.scaling.tables import POOL_UTILITIES
 
         settings = load_settings()
         budgets = parse_budgets(samples_seen) if samples_seen else settings.scaling.samples_seen
         table = settings.opened_store.read(pool_utilities.name, None, POOL_UTILITIES)
-        if runner.state(settings, pool_utilities, None, ()) != "current":
+        is_current = runner.state(settings, pool_utilities, None, ()) == "current"
+        if not is_current:
             errors.print("[yellow]Measurements or settings have changed since:[/yellow] dqe materialize pool_utilities")
-        for fitted in fitted_pools(table):
+        metrics = list(fitted_pools(table))
+        warnings = sorted({text for text in table["warning"].to_pylist() if text})
+        if as_json:
+            found = [
+                {
+                    "metric": fitted.metric,
+                    "source": fitted.source,
+                    "is_made_up": fitted.is_made_up,
+                    "answer": answer(fitted, budgets),
+                    "recommendations": recommended(fitted, budgets),
+                }
+                for fitted in metrics
+            ]
+            print_json({"is_current": is_current, "warnings": warnings, "metrics": found})
+            return
+        for fitted in metrics:
             console.print(f"[b]{escape(fitted.metric)}[/b], from {escape(fitted.source)}", highlight=False)
             for line in answer(fitted, budgets):
                 console.print(f"- {escape(line)}", highlight=False)
-        for warning in sorted({text for text in table["warning"].to_pylist() if text}):
+        for warning in warnings:
             console.print(f"[yellow]warning:[/yellow] {escape(warning)}", highlight=False)
-        if any(fitted.is_made_up for fitted in fitted_pools(table)):
+        if any(fitted.is_made_up for fitted in metrics):
             console.print(
                 "[yellow]These numbers are made up[/yellow]: name your own training curves as scaling.measurements in "
                 "data/dqe.yaml (docs/scaling.md)",
                 highlight=False,
             )
-        say_next("make ui", 'dqe sql "FROM best_filters"')
+        say_next("dqe ui", 'dqe sql "FROM best_filters"')

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dqe_assets.cli.terminal import clear_errors, console, fail, print_table, say_next, shown
+from dqe_assets.cli.terminal import (
+    ExitCode,
+    clear_errors,
+    console,
+    fail,
+    json_option,
+    print_json,
+    print_table,
+    print_upright,
+    say_next,
+    shown,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,16 +28,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dqe_assets.orchestration.settings import Settings
-    from dqe_assets.report.build_warehouse import Section
+    from dqe_assets.report.quality import Section
+
+Json = Annotated[bool, json_option("sections, each with title, description, and rows by the columns' names.")]
+ImageName = Annotated[str, typer.Argument(help="The source's own name of the row.")]
 
 
-def report() -> None:
+def report(*, as_json: Json = False) -> None:
     """Print the quality report."""
     with clear_errors():
         from dqe_assets.orchestration.settings import load_settings
 
-        print_report(load_settings())
-        say_next('dqe sql "SELECT * FROM worst_captions LIMIT 10"')
+        _show(_report_sections(load_settings()), 'dqe sql "SELECT * FROM worst_captions LIMIT 10"', as_json=as_json)
 
 
 def sql(query: Annotated[str, typer.Argument(help="A query; tables and views: dqe sql 'SHOW TABLES'.")]) -> None:
@@ -42,24 +55,34 @@ def sql(query: Annotated[str, typer.Argument(help="A query; tables and views: dq
             _print_csv(result)
 
 
-def get(image_name: Annotated[str, typer.Argument(help="The source's own name of the row.")]) -> None:
+def get(image_name: ImageName, *, as_json: Json = False) -> None:
     """Show a sample at a glance: its record, its captions, and which of them is the best."""
     with clear_errors():
+        from dqe_assets.orchestration.graph import relations
         from dqe_assets.orchestration.settings import load_settings
         from dqe_assets.report.explain import glance
 
-        print_sections(glance(load_settings(), image_name))
-        say_next(f"dqe explain {shown(shlex.quote(image_name))}")
+        settings = load_settings()
+        sections = glance(settings.warehouse, relations(settings), image_name)
+        _show(sections, f"dqe explain {shown(shlex.quote(image_name))}", as_json=as_json)
 
 
-def explain(image_name: Annotated[str, typer.Argument(help="The source's own name of the row.")]) -> None:
+def explain(image_name: ImageName, *, as_json: Json = False) -> None:
     """Show how every number of a sample came to be: measured, chosen, filtered, and by which code, from what, when."""
     with clear_errors():
+        from dqe_assets.orchestration.graph import relations
         from dqe_assets.orchestration.settings import load_settings
         from dqe_assets.report.explain import explanation
 
-        print_sections(explanation(load_settings(), image_name))
-        say_next(f"dqe search --like {shown(shlex.quote(image_name))}")
+        settings = load_settings()
+        sections = explanation(
+            settings.warehouse,
+            relations(settings),
+            image_name,
+            store=settings.opened_store,
+            subsets=[f"subsets/{subset.name}" for subset in settings.subsets],
+        )
+        _show(sections, f"dqe search --like {shown(shlex.quote(image_name))}", as_json=as_json)
 
 
 def gallery() -> None:
@@ -69,7 +92,7 @@ def gallery() -> None:
 
         path = gallery_path()
         if not path.exists():
-            fail(f"{path}: not there; run: dqe materialize sample_gallery")
+            fail(f"{path}: not there; run: dqe materialize sample_gallery", ExitCode.FAILED)
         console.print(str(path), soft_wrap=True)
         if console.is_terminal:
             typer.launch(path.as_uri())
@@ -77,10 +100,7 @@ def gallery() -> None:
 
 def print_report(settings: Settings) -> None:
     """Print the quality report of the warehouse."""
-    from dqe_assets.report.build_warehouse import quality_report
-
-    with settings.warehouse.connect() as connection:
-        print_sections(quality_report(connection))
+    print_sections(_report_sections(settings))
 
 
 def print_sections(sections: Sequence[Section]) -> None:
@@ -89,8 +109,25 @@ def print_sections(sections: Sequence[Section]) -> None:
         console.print(f"\n[b]{shown(section.title)}[/b]")
         if section.description:
             console.print(shown(section.description), style="dim")
-        print_table(section.table)
+        (print_upright if section.upright else print_table)(section.table)
     console.print()
+
+
+def _report_sections(settings: Settings) -> list[Section]:
+    from dqe_assets.orchestration.graph import relations
+    from dqe_assets.report.quality import quality_report
+
+    with settings.warehouse.connect() as connection:
+        return quality_report(connection, relations(settings))
+
+
+def _show(sections: Sequence[Section], next_command: str, *, as_json: bool) -> None:
+    if as_json:
+        found = [{"title": one.title, "description": one.description, "rows": one.table} for one in sections]
+        print_json({"sections": found})
+        return
+    print_sections(sections)
+    say_next(next_command)
 
 
 def _print_csv(data: pa.Table) -> None:

@@ -6,11 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from dqe_assets.cli.terminal import clear_errors, console, say_next
-from dqe_resources.store import replace_file
+from dqe_assets.cli.terminal import clear_errors, console, json_option, print_json, print_table, say_next, say_written
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,6 +28,9 @@ Where = Annotated[
 Using = Annotated[str, typer.Option("--in", help="What to search: image, original, or a captioner's name.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="How many.")]
 Unique = Annotated[bool, typer.Option("--unique", help="Leave out redundant duplicates.")]
+Json = Annotated[
+    bool, json_option("hits, each with uid, image_name, source, shard, score, caption_source, caption and similarity.")
+]
 Save = Annotated[Path | None, typer.Option(metavar="FILE.parquet", help="Write what is found to a Parquet file.")]
 
 
@@ -44,6 +44,7 @@ def search(
     limit: Limit = 10,
     save: Save = None,
     unique: Unique = False,
+    as_json: Json = False,
 ) -> None:
     """Find the samples nearest in meaning to a text, an image, or another sample."""
     with clear_errors():
@@ -53,19 +54,30 @@ def search(
         query = Query(text, image, like)
         hits = search_collection(load_settings(), query, where=where or [], using=using, limit=limit, unique=unique)
         found = hits_table(hits, using)
-        table = Table("score", "image_name", "caption", "source")
-        for hit in found.slice(0, SHOWN).to_pylist():
-            cells = (f"{hit['score']:.3f}", hit["image_name"], snippet(hit["caption"]), hit["source"])
-            table.add_row(*map(escape, cells))
-        console.print(table)
+        if save is not None:
+            _save(found, save)
+        if as_json:
+            print_json({"hits": found})
+            return
+        if hits:
+            print_table(_shown(found))
+        else:
+            console.print("Nothing found: no sample fulfils the condition.")
         if len(hits) > SHOWN:
             console.print(f"and {len(hits) - SHOWN:,} more")
         if save is not None:
-            _save(found, save)
+            say_written(save, f"{found.num_rows:,} samples")
         if hits:
             say_next(f"dqe get {found['image_name'][0]}", f"dqe search --like {hits[0].uid}")
-        else:
-            console.print("Nothing found: no sample fulfils the condition.")
+
+
+def _shown(found: pa.Table) -> pa.Table:
+    """The first hits, with the beginnings of their captions."""
+    import pyarrow as pa
+
+    first = found.slice(0, SHOWN).select(["score", "image_name", "caption", "source"])
+    captions = pa.array([snippet(caption) for caption in first["caption"].to_pylist()], pa.string())
+    return first.set_column(2, "caption", captions)
 
 
 def snippet(text: str | None) -> str:
@@ -80,5 +92,6 @@ def snippet(text: str | None) -> str:
 def _save(found: pa.Table, path: Path) -> None:
     import pyarrow.parquet as pq
 
+    from dqe_resources.store import replace_file
+
     replace_file(path, lambda target: pq.write_table(found, target))
-    console.print(f"{found.num_rows:,} samples written to {escape(str(path))}", soft_wrap=True, highlight=False)

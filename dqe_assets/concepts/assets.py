@@ -24,6 +24,7 @@ from dqe_assets.concepts.tables import (
 )
 from dqe_assets.concepts.tagging import tag_images
 from dqe_assets.concepts.tail import rarest
+from dqe_assets.concepts.views import RELATIONS
 from dqe_assets.core.checks import complete, finite, unique
 from dqe_assets.core.schema import IMAGE
 from dqe_assets.core.stage import COLLECTION_POOL, MODEL_POOL, Stage, stage
@@ -101,6 +102,7 @@ def concept_hits_of(caption_sources: Sequence[str], synthetic: Sequence[Stage], 
 
 @stage(
     kinds={"parquet", "numpy"},
+    relations=RELATIONS,
     code_version="1",
     schema=CONCEPT_FREQUENCY,
     inputs=["concept_hits"],

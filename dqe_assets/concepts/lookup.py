@@ -21,6 +21,7 @@ from dqe_assets.concepts.counting import ConceptIndex
 from dqe_assets.concepts.lemmas import PLURALS, words_of
 from dqe_assets.concepts.vocabulary import same_name
 from dqe_assets.core.schema import IMAGE, ORIGINAL
+from dqe_resources.warehouse import WarehouseMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,7 +139,7 @@ class Lookup:
                 count.
 
         Raises:
-            ValueError: the warehouse knows no concepts.
+            WarehouseMissingError: the warehouse knows no concepts.
         """
         import duckdb
 
@@ -151,7 +152,7 @@ class Lookup:
         except duckdb.CatalogException:
             rows = []
         if not rows:
-            raise ValueError("the warehouse knows no concepts yet: run: dqe materialize")
+            raise WarehouseMissingError("the warehouse knows no concepts yet: run: dqe materialize")
         self._vocabulary = {same_name(concept): (concept, tuple(tasks)) for concept, tasks, _ in rows}
 
     def ask(self, name: str, limit: int) -> Answer:

@@ -55,9 +55,9 @@ class CurriculumWeights(Strict):
     """What makes a sample hard, and how much each counts.
 
     Attributes:
-        rarity: how rare its rarest concept is.
-        misalignment: how little its caption fits its image.
-        length: how long its caption is.
+        rarity: Weight of how rare the sample's rarest concept is.
+        misalignment: Weight of how little the caption fits the image.
+        length: Weight of how long the caption is.
     """
 
     rarity: Annotated[float, Field(ge=0)] = 1.0
@@ -119,21 +119,22 @@ class ConceptSettings(ConceptLists, MeasurementSettings):
     """Which concepts are looked for, how, and what is made of their frequencies.
 
     Attributes:
-        vocabulary: ``imagenet``, ``open_clip`` (its names of the same classes), or files of names from the settings'
+        vocabulary: ``imagenet``, ``open_clip`` (its names of the same classes), or files of names, from the data
             folder.
-        names: further concepts.
-        method: whether words are compared by their lemmas, or only in lower case.
-        absent_words: a concept with a word that no caption has is counted 0, or by its other words (the paper's way).
-        tagger: what finds concepts in images.
-        threshold: probability above which an image shows a concept.
-        count_by: whose counts the plan, the subset and the curriculum follow: a caption source, or ``image``.
-        measurements: ``example``, or the path of a table of measured accuracies, from the settings' folder.
-        target_accuracy: the zero-shot accuracy wanted of every concept.
-        rarest: how many of the rarest concepts candidates are sought for.
-        candidates: how many candidates for each, among the images and among the captions of each source.
-        temperature: 0 draws every sample once, 1 evens the frequencies of the concepts out as far as ``cap`` allows.
-        cap: how often a sample is drawn at most, on average over passes.
-        curriculum: what makes a sample hard.
+        names: Further concepts.
+        method: How words are compared: by their lemmas, or only in lower case.
+        absent_words: How a concept is counted that has a word in no caption: as 0, or by its other words (the paper's
+            way).
+        tagger: The model that finds concepts in images.
+        threshold: Probability above which an image shows a concept.
+        count_by: Whose counts the plan, the subset and the curriculum follow: a caption source, or ``image``.
+        measurements: ``example``, or the path of a table of measured accuracies, from the data folder.
+        target_accuracy: The zero-shot accuracy wanted of every concept.
+        rarest: How many of the rarest concepts get candidates.
+        candidates: Candidates for each of them, among the images and among the captions of each source.
+        temperature: 0 draws every sample once; 1 evens out how often concepts are shown, as far as ``cap`` allows.
+        cap: How often a sample is drawn at most, on average over passes.
+        curriculum: What makes a sample hard.
     """
 
     example: ClassVar[Path] = EXAMPLE_FILE

@@ -1,4 +1,4 @@
-"""What the warehouse says of concepts: how often each is shown, where captions and images disagree, what to add."""
+"""What people read of concepts: how often each is shown, where captions and images disagree, what to add."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ from dqe_assets.concepts.tables import (
     RARE_CONCEPT_RETRIEVAL,
     REBALANCED_SUBSET,
 )
-from dqe_assets.core.relations import Table, View, columns, meaning
+from dqe_assets.core.relations import (
+    Explanation,
+    Read,
+    Relations,
+    ReportSection,
+    Table,
+    View,
+    columns,
+    meaning,
+    sql_file,
+)
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.score.tables import CAPTION_SCORES
 
@@ -25,34 +35,7 @@ _LINES = [
 
 _BINS = ["bin_counts", "bin_accuracy", "bin_concepts"]
 
-CONCEPT_READ = {
-    "concept_hits": (CONCEPT_HITS, "uid item concepts"),
-    "concept_frequency": (
-        CONCEPT_FREQUENCY,
-        "concept tasks position item samples agreed searched rank absent_words provisional_shards",
-    ),
-    "misalignment": (MISALIGNMENT, "shard caption_source samples comparable misaligned misaligned_uids"),
-    "concept_performance": (
-        CONCEPT_PERFORMANCE,
-        " ".join([*_LINES, "model concepts r p_value unbinned_r unbinned_p_value source", *_BINS]),
-    ),
-    "concept_plan": (
-        CONCEPT_PLAN,
-        (
-            "model concept item place samples predicted_accuracy predicted_low predicted_high target_accuracy "
-            "samples_needed source"
-        ),
-    ),
-    "rare_concept_retrieval": (RARE_CONCEPT_RETRIEVAL, "concept item place uid score"),
-    "rebalanced_subset": (REBALANCED_SUBSET, "uid weight"),
-    "curriculum": (CURRICULUM, "uid rank difficulty"),
-}
-"""The columns that are read of each asset."""
-
-CONCEPT_VIEW_OF = {name: f"stored_{name}" for name in CONCEPT_READ}
-"""What each asset is called while the warehouse is built: its table has its name."""
-
-CONCEPT_TABLES = (
+_TABLES = (
     Table(
         "concept_frequency",
         "How many samples show each concept: in the image, in the caption of each source, and in both",
@@ -78,18 +61,7 @@ CONCEPT_TABLES = (
         "The concepts that each sample shows, in its image and in the caption of each source",
         columns(CONCEPT_HITS, uid="VARCHAR", item="VARCHAR")
         | {"concepts": ("VARCHAR[]", "concepts that it shows; null where there is no such image or caption")},
-        """
-        WITH provisional AS (
-            SELECT shard, item, list(concept) AS concepts FROM (
-                SELECT unnest(provisional_shards) AS shard, item, concept FROM stored_concept_frequency
-            ) GROUP BY shard, item
-        )
-        SELECT h.uid, h.item,
-            list_filter(h.concepts, lambda c: NOT coalesce(list_contains(p.concepts, c), false))
-        FROM stored_concept_hits h JOIN raw_samples r USING (uid)
-        LEFT JOIN provisional p ON p.shard = r.shard AND p.item = h.item
-        ORDER BY r.shard, r."row", h.item
-        """,
+        sql_file(__file__, "concept_hits"),
     ),
     Table(
         "misalignment",
@@ -123,15 +95,7 @@ CONCEPT_TABLES = (
             "image_concepts": ("VARCHAR[]", "concepts that the image shows"),
         }
         | columns(CAPTION_SCORES, similarity="FLOAT"),
-        """
-        WITH misaligned AS (SELECT caption_source, unnest(misaligned_uids) AS uid FROM stored_misalignment)
-        SELECT m.uid, s.shard, s.image_name, m.caption_source, c.caption, t.concepts, i.concepts, c.similarity
-        FROM misaligned m JOIN samples s USING (uid)
-        LEFT JOIN captions c ON c.uid = m.uid AND c.caption_source = m.caption_source
-        LEFT JOIN concept_hits t ON t.uid = m.uid AND t.item = m.caption_source
-        LEFT JOIN concept_hits i ON i.uid = m.uid AND i.item = 'image'
-        ORDER BY c.similarity, m.uid, m.caption_source
-        """,
+        sql_file(__file__, "misaligned_samples"),
     ),
     Table(
         "concept_performance",
@@ -222,31 +186,11 @@ CONCEPT_TABLES = (
     ),
 )
 
-CONCEPTS_REPORT = """
-WITH misaligned AS (
-    SELECT caption_source AS item, sum(misaligned)::BIGINT AS misaligned, sum(misaligned) / sum(samples) AS degree
-    FROM misalignment GROUP BY caption_source
-)
-SELECT t.item AS source, t.concepts, t.shown, t.never, t.under_10 AS "under 10", t.gini, m.misaligned, m.degree
-FROM concept_tail t LEFT JOIN misaligned m USING (item) ORDER BY t.item <> 'original', t.item = 'image', t.item
-"""
-
-CONCEPT_VIEWS = (
+_VIEWS = (
     View(
         "concept_tail",
         "How long the tail is: for images and the captions of each source, how many concepts are hardly shown",
-        """
-        WITH placed AS (
-            SELECT item, samples, row_number() OVER (PARTITION BY item ORDER BY samples) AS ascending,
-                count(*) OVER (PARTITION BY item) AS concepts
-            FROM concept_frequency
-        )
-        SELECT item, count(*) AS concepts, count(*) FILTER (samples > 0) AS shown,
-            avg((samples = 0)::INTEGER) AS never, avg((samples < 10)::INTEGER) AS under_10,
-            avg((samples < 100)::INTEGER) AS under_100, avg((samples < 1000)::INTEGER) AS under_1000,
-            sum((2 * ascending - concepts - 1) * samples) / nullif(any_value(concepts) * sum(samples), 0) AS gini
-        FROM placed GROUP BY item ORDER BY item <> 'original', item = 'image', item
-        """,
+        sql_file(__file__, "concept_tail"),
         {
             "concepts": "concepts of the vocabulary",
             "shown": "those that a sample shows",
@@ -267,9 +211,79 @@ CONCEPT_VIEWS = (
         WHERE s.item NOT IN ('original', 'image') ORDER BY gain, s.concept, s.item
         """,
         {
+            "caption_source": "a captioner's name, or refined: where one was asked for again",
             "original_samples": "samples whose original caption shows it",
             "samples": "samples whose synthetic caption shows it",
             "gain": "samples less original_samples",
         },
+    ),
+)
+
+_TAIL = """
+WITH misaligned AS (
+    SELECT caption_source AS item, sum(misaligned)::BIGINT AS misaligned, sum(misaligned) / sum(samples) AS degree
+    FROM misalignment GROUP BY caption_source
+)
+SELECT t.item AS source, t.concepts, t.shown, t.never, t.under_10 AS "under 10", t.gini, m.misaligned, m.degree
+FROM concept_tail t LEFT JOIN misaligned m USING (item) ORDER BY t.item <> 'original', t.item = 'image', t.item
+"""
+
+RELATIONS = Relations(
+    reads=(
+        Read("concept_hits", CONCEPT_HITS, "uid item concepts"),
+        Read(
+            "concept_frequency",
+            CONCEPT_FREQUENCY,
+            "concept tasks position item samples agreed searched rank absent_words provisional_shards",
+        ),
+        Read("misalignment", MISALIGNMENT, "shard caption_source samples comparable misaligned misaligned_uids"),
+        Read(
+            "concept_performance",
+            CONCEPT_PERFORMANCE,
+            " ".join([*_LINES, "model concepts r p_value unbinned_r unbinned_p_value source", *_BINS]),
+        ),
+        Read(
+            "concept_plan",
+            CONCEPT_PLAN,
+            "model concept item place samples predicted_accuracy predicted_low predicted_high target_accuracy "
+            "samples_needed source",
+        ),
+        Read("rare_concept_retrieval", RARE_CONCEPT_RETRIEVAL, "concept item place uid score"),
+        Read("rebalanced_subset", REBALANCED_SUBSET, "uid weight"),
+        Read("curriculum", CURRICULUM, "uid rank difficulty"),
+    ),
+    tables=_TABLES,
+    views=_VIEWS,
+    report_sections=(
+        ReportSection(
+            "Concepts",
+            "How many concepts of the vocabulary are shown, the share that no sample or fewer than 10 show, how uneven "
+            "the counts are, and the captions that share no concept with their image.",
+            _TAIL,
+            order=100,
+        ),
+    ),
+    explanations=(
+        Explanation(
+            "Concepts",
+            ("concept_hits", "concept_frequency", "misalignment"),
+            """
+            SELECT h.item, array_to_string(h.concepts, ', ') AS concepts,
+                EXISTS (FROM misaligned_samples m WHERE m.uid = h.uid AND m.caption_source = h.item) AS misaligned
+            FROM concept_hits h WHERE h.uid = ? AND len(h.concepts) > 0
+            ORDER BY h.item <> 'image', h.item <> 'original', h.item
+            """,
+            order=120,
+        ),
+        Explanation(
+            "Order and weight",
+            ("curriculum", "rebalanced_subset"),
+            """
+            SELECT c.rank AS curriculum_rank, c.difficulty, r.weight
+            FROM curriculum c FULL JOIN rebalanced_subset r USING (uid) WHERE uid = ?
+            """,
+            order=130,
+            upright=True,
+        ),
     ),
 )

@@ -1,4 +1,4 @@
-"""Plots of the stages' results, small enough to travel inside metadata and pages.
+"""What the plots of all stages are made with: colours, axes, legends, pictures small enough for metadata and pages.
 
 Every function gives the same bytes for the same input. Colours are those of Okabe and Ito (2008), which people with
 any colour vision can tell apart; the original captions are grey throughout, each captioner has one colour.
@@ -33,6 +33,11 @@ WIDTH, DPI = 7.0, 120
 
 MOST_PIXELS = 100_000_000
 """A picture of more pixels than this is not drawn."""
+
+
+PLOTTED = 20_000
+"""Samples that a plot of the whole warehouse is drawn from: those with the lowest uids, which are digests, so a fair
+draw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,18 +172,6 @@ def finite_only(series: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
     """Of each series, the values that are finite."""
     arrays = {name: as_array(values) for name, values in series.items()}
     return {name: values[np.isfinite(values)] for name, values in arrays.items()}
-
-
-def originals_first(sources: Iterable[str]) -> list[str]:
-    """Caption sources by name, the originals first."""
-    return sorted(sources, key=lambda name: (name != ORIGINAL, name))
-
-
-def limits(values: np.ndarray) -> tuple[float, float]:
-    """Ends of an axis that shows these values, with a margin."""
-    low, high = float(values.min()), float(values.max())
-    margin = 0.04 * (high - low) or 0.05
-    return low - margin, high + margin
 
 
 def bin_edges(values: np.ndarray, bins: int) -> np.ndarray:

@@ -33,7 +33,7 @@ class MeasurementSettings(Strict):
     """Settings with a table of measurements: the made-up example of the stage, or one's own.
 
     Attributes:
-        measurements: ``example``, or the path of a table, from the settings' folder.
+        measurements: ``example``, or the path of a table, from the data folder.
     """
 
     example: ClassVar[Path]

@@ -1,14 +1,64 @@
-"""What a table and a view of the warehouse are: their columns, each with its meaning, and the query that fills them."""
+"""What a stage contributes to what people read: warehouse, quality report, gallery and explanations.
+
+The module ``views.py`` of a stage says it all in one ``Relations``; ``report`` builds the warehouse from those of all
+stages, in an order that follows from what each query reads.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
+    import duckdb
     import pyarrow as pa
+
+    from dqe_assets.core.figures import Theme
+
+    Query = str | Callable[[], str]
+    """SQL of a SELECT, or what gives it: see ``sql_file``."""
+
+    Drawing = tuple[str, Callable[[Theme], bytes]]
+    """What a plot shows, in words, and what draws it as PNG."""
+
+_Ordered = TypeVar("_Ordered", "ReportSection", "GallerySection", "GalleryPlots", "Explanation")
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Columns of an asset that queries read as ``stored_<asset>`` while the warehouse is built.
+
+    Times have no zone there: they are UTC.
+
+    Attributes:
+        asset: the asset's name. One that ends in / stands for all assets that begin so.
+        schema: the asset's schema.
+        columns: names of the columns, separated by spaces: only what is needed, never image bytes nor embeddings.
+        rest: where ``asset`` ends in /, the column that holds the rest of each asset's name.
+    """
+
+    asset: str
+    schema: pa.Schema
+    columns: str
+    rest: str = ""
+
+    @property
+    def name(self) -> str:
+        """What queries call the rows: no table or view of the warehouse is called so."""
+        return f"stored_{self.asset.removesuffix('/').replace('/', '_')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Temporary:
+    """Rows that several queries read, and that the warehouse does not keep."""
+
+    name: str
+    select: Query
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +69,7 @@ class Table:
     comment: str
     columns: dict[str, tuple[str, str]]
     """SQL type and meaning of each column."""
-    select: str
+    select: Query
     """The rows, columns in the order of ``columns``."""
 
 
@@ -29,14 +79,135 @@ class View:
 
     name: str
     comment: str
-    select: str
+    select: Query
     columns: dict[str, str] = field(default_factory=dict)
-    """Meaning of the columns that no table has under the same name."""
+    """Meaning of the columns for which the tables and views that it reads give none, or several."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSection:
+    """A table of the quality report.
+
+    Attributes:
+        title: its heading.
+        description: what it says, in a sentence or two; or what writes them from the warehouse.
+        query: its rows.
+        order: where it stands: lower first; those of one number as the stages stand.
+        only_with: a table or view; where that has no rows, the section is left out.
+    """
+
+    title: str
+    description: str | Callable[[duckdb.DuckDBPyConnection], str]
+    query: Query
+    order: int = 500
+    only_with: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GallerySection:
+    """Samples that the gallery shows with all their captions; left out where there are none.
+
+    Attributes:
+        anchor: its name in the page's address.
+        title: its heading.
+        description: what is to be seen, in a sentence.
+        query: the uids of the samples, those first that are worth most to see.
+        order: as that of ``ReportSection``.
+    """
+
+    anchor: str
+    title: str
+    description: str
+    query: Query
+    order: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryPlots:
+    """Plots of the gallery.
+
+    Attributes:
+        read: gives the plots from the warehouse. Its second argument is how many things, as caption sources, the page
+            shows of a kind at most.
+        order: as that of ``ReportSection``.
+    """
+
+    read: Callable[[duckdb.DuckDBPyConnection, int], Iterable[Drawing]]
+    order: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What ``dqe explain`` says of a sample; left out where there are no rows.
+
+    Attributes:
+        title: its heading.
+        assets: what its numbers are from; one that ends in / stands for all assets that begin so.
+        query: its rows, with ``?`` for the sample's uid.
+        order: as that of ``ReportSection``.
+        upright: whether a row is shown as a field in each line, those that are null left out.
+        glance: whether ``dqe get`` shows it too.
+    """
+
+    title: str
+    assets: tuple[str, ...]
+    query: Query
+    order: int = 500
+    upright: bool = False
+    glance: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Relations:
-    """What a stage adds to the warehouse."""
+    """All that a stage contributes to what people read.
+
+    Attributes:
+        reads: what is read of assets.
+        computed: functions of a database, in which ``reads`` can be read, that compute in Python tables which queries
+            read, by name.
+        temporary: what several queries read, and the warehouse does not keep.
+        tables: tables of the warehouse.
+        views: views of the warehouse.
+        report_sections: tables of the quality report.
+        gallery_sections: samples that the gallery shows.
+        gallery_plots: plots of the gallery.
+        explanations: what ``dqe explain`` says of a sample.
+        by_manifest: functions that say what depends on the manifest of an asset over all shards, by the asset's name.
+            Each is given the facts of that manifest; none where the asset is not materialised.
+    """
+
+    reads: tuple[Read, ...] = ()
+    computed: tuple[Callable[[duckdb.DuckDBPyConnection], Mapping[str, pa.Table]], ...] = ()
+    temporary: tuple[Temporary, ...] = ()
+    tables: tuple[Table, ...] = ()
+    views: tuple[View, ...] = ()
+    report_sections: tuple[ReportSection, ...] = ()
+    gallery_sections: tuple[GallerySection, ...] = ()
+    gallery_plots: tuple[GalleryPlots, ...] = ()
+    explanations: tuple[Explanation, ...] = ()
+    by_manifest: Mapping[str, Callable[[Mapping[str, Any]], Relations]] = field(default_factory=dict)
+
+
+def in_order(things: Iterable[_Ordered]) -> list[_Ordered]:
+    """What several stages contribute, as it stands on the page."""
+    return sorted(things, key=attrgetter("order"))
+
+
+def sql_file(module: str, name: str, **values: str) -> Callable[[], str]:
+    """The query in ``sql/<name>.sql`` beside a module, read when it is needed.
+
+    Args:
+        module: the ``__file__`` of the module.
+        name: name of the file, without its suffix.
+        values: what takes the place of each ``$name`` in the file.
+    """
+    path = Path(module).parent / "sql" / f"{name}.sql"
+    return lambda: Template(path.read_text(encoding="utf-8")).substitute(values)
+
+
+def sql_of(query: Query) -> str:
+    """The SQL of a query."""
+    return query if isinstance(query, str) else query()
 
 
 def meaning(schema: pa.Schema, name: str) -> str:

@@ -18,6 +18,7 @@ from dqe_assets.dedup import metadata
 from dqe_assets.dedup.clusters import clusters_of_pairs, find_caption_duplicates
 from dqe_assets.dedup.pairs import find_pairs
 from dqe_assets.dedup.tables import CAPTION_DUPLICATES, DUPLICATE_CLUSTERS, DUPLICATE_PAIRS
+from dqe_assets.dedup.views import RELATIONS
 from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_resources.fingerprint import fingerprint
@@ -135,6 +136,7 @@ def duplicate_clusters_of(rules: DuplicateRules) -> Stage:
 
     @stage(
         kinds={"parquet", "python"},
+        relations=RELATIONS,
         code_version="3",
         schema=DUPLICATE_CLUSTERS,
         resources={"representative": "duplicates.representative", "rules": "duplicates.pairs"},

@@ -30,12 +30,12 @@ class DuplicateRules(PairRules):
     """When images, and captions, are duplicates.
 
     Attributes:
-        max_distance: perceptual, in bits of the 64 of the hash.
-        min_contrast: standard deviation of the luminance, 0 to 1, below which a hash says nothing.
-        min_cosine: semantic, of the classifier's pooled features.
-        min_jaccard: of two captions' sets of four-letter runs, from which they are nearly the same.
-        representative: which sample of a cluster is kept: that with the largest image, that whose best caption fits
-            best, or the earliest by shard and row. Of equal ones it is that with the smallest uid.
+        max_distance: Perceptual: the most bits of the 64-bit hash in which two images may differ.
+        min_contrast: Perceptual: standard deviation of the luminance, 0 to 1, below which a hash says nothing.
+        min_cosine: Semantic: the least cosine of the classifier's pooled features.
+        min_jaccard: Captions: the least Jaccard similarity of their sets of four-letter runs.
+        representative: Which sample of a cluster is kept: the one with the largest image, the one whose best caption
+            fits best, or the earliest by shard and row. Of equal ones it is the one with the smallest uid.
     """
 
     min_jaccard: Annotated[float, Field(gt=0, le=1)] = 0.8

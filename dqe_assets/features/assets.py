@@ -9,6 +9,7 @@ from dqe_assets.core.stage import MODEL_POOL, stage
 from dqe_assets.features import metadata
 from dqe_assets.features.extract import image_features as extract
 from dqe_assets.features.tables import IMAGE_FEATURES
+from dqe_assets.features.views import RELATIONS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 @stage(
     kinds={"parquet", "onnx"},
+    relations=RELATIONS,
     code_version="1",
     schema=IMAGE_FEATURES,
     inputs=["raw_samples"],

@@ -6,12 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import ArrayLike
-
-
 from dqe_assets.core.figures import (
     LIGHT,
     Theme,
@@ -23,6 +17,11 @@ from dqe_assets.core.figures import (
     set_title,
     to_png,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike
 
 
 def feature_histograms(features: Mapping[str, ArrayLike], theme: Theme = LIGHT) -> bytes:

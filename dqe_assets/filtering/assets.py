@@ -29,6 +29,7 @@ from dqe_assets.filtering.subset import (
     write_subset,
 )
 from dqe_assets.filtering.tables import filter_masks_schema
+from dqe_assets.filtering.views import RELATIONS
 from dqe_resources.cache import data_directory
 from dqe_resources.parallel import ordered_map
 from dqe_resources.store import Stamp
@@ -121,6 +122,7 @@ def filter_masks_of(named: Mapping[str, str], signals: Sequence[str]) -> Stage:
 
     @stage(
         kinds={"parquet", "numpy"},
+        relations=RELATIONS,
         code_version=_MASKS_VERSION,
         inputs=[*INPUTS, *signals],
         unpartitioned_inputs=CORPUS_INPUTS,

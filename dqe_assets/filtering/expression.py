@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from dqe_assets.filtering.filters import FILTERS
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,7 @@ NAMED: dict[str, str] = {
 _LONGEST = 10_000
 
 
-class ExpressionError(DataQualityError):
+class ExpressionError(UsageError):
     """An expression is wrong; says what, where in its text, and what would be right."""
 
 

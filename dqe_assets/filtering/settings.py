@@ -35,9 +35,9 @@ class Subset(Strict):
     """A subset to make.
 
     Attributes:
-        name: of the asset ``subsets/<name>`` and of the file.
-        expression: which samples: filters by name, joined by ``&``, ``|`` and ``~``.
-        pools: where they are taken from: ``store`` for our own, else folders or URLs of DataComp metadata.
+        name: Name of the asset ``subsets/<name>`` and of its file.
+        expression: Which samples: filters by name, joined by ``&``, ``|`` and ``~``.
+        pools: Where they are taken from: ``store`` for our own store, and folders or URLs of DataComp metadata.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]

@@ -1,50 +1,20 @@
-"""What the warehouse says of filters: what each keeps, what two keep together, what each step removes."""
+"""What people read of filters: what each keeps, what two keep together, what each step removes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dqe_assets.core.relations import Table
+from dqe_assets.core.relations import Read, Relations, ReportSection, Table, Temporary, sql_file
+from dqe_assets.core.schema import UID
+from dqe_assets.filtering.masks import pairs_table, steps_table
+from dqe_assets.filtering.tables import filter_masks_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _FILTER = {"filter": ("VARCHAR", "name of the filter in data/dqe.yaml")}
 
-_PLANTED = """
-    CASE WHEN truth.caption LIKE 'language_%' THEN 'caption: other language'
-         WHEN truth.caption <> 'right' THEN 'caption: ' || truth.caption
-         ELSE 'image: ' || truth.image END
-"""
-"""What was planted in a row of the embedded sample; its caption is right where it is named by its image."""
-
-_GOOD = "truth.caption = 'right' AND truth.image NOT IN ('tiny', 'extreme_aspect')"
-
-
-def masks_table(filters: Mapping[str, str]) -> Table:
-    """The table ``filter_masks``: a column for each filter.
-
-    Args:
-        filters: what each filter is, by its name.
-    """
-    columns = {"uid": ("VARCHAR", "128-bit hex digest of the source's own key of the row")}
-    columns |= {name: ("BOOLEAN", f"whether {expression} keeps it") for name, expression in filters.items()}
-    quoted = ", ".join(f'"{name}"' for name in columns)
-    return Table(
-        "filter_masks",
-        "Every sample, failed ones too, and whether each filter keeps it: a column for each filter",
-        columns,
-        f"SELECT {quoted} FROM stored_masks",  # noqa: S608 - names are checked when the settings are loaded
-    )
-
-
-def kept_by_filter(filters: Mapping[str, str]) -> str:
-    """SQL for the masks as rows: ``uid``, ``filter``, ``kept``."""
-    parts = [f"SELECT uid, '{name}' AS filter, \"{name}\" AS kept FROM stored_masks" for name in filters]  # noqa: S608
-    return " UNION ALL ".join(parts) or "SELECT uid, NULL::VARCHAR AS filter, false AS kept FROM stored_masks LIMIT 0"
-
-
-FILTER_TABLES = (
+_TABLES = (
     Table(
         "filters",
         "Every filter: how many samples it keeps, how well their captions fit, and how well it finds what was planted",
@@ -67,17 +37,7 @@ FILTER_TABLES = (
             ),
             "recall": ("DOUBLE", "share of the good that it keeps [0 to 1]; null without a planted truth"),
         },
-        f"""
-        WITH steps AS (SELECT filter, any_value(expression) AS expression FROM filter_steps GROUP BY filter)
-        SELECT filter, any_value(expression), count(*), count(*) FILTER (kept), count(*) FILTER (kept) / count(*),
-            avg(original_similarity) FILTER (kept), avg(original_similarity) FILTER (NOT kept),
-            avg(best_similarity) FILTER (kept), count(*) FILTER (kept AND is_duplicate),
-            count(*) FILTER (kept AND {_GOOD}) / nullif(count(*) FILTER (kept AND truth IS NOT NULL), 0),
-            count(*) FILTER (kept AND {_GOOD}) / nullif(count(*) FILTER ({_GOOD}), 0)
-        FROM kept_by_filter JOIN steps USING (filter) JOIN samples USING (uid)
-            JOIN (SELECT uid, truth FROM raw_samples) USING (uid)
-        WHERE status = 'ok' GROUP BY filter ORDER BY filter
-        """,  # noqa: S608
+        sql_file(__file__, "filters"),
     ),
     Table(
         "filter_overlap",
@@ -124,17 +84,54 @@ FILTER_TABLES = (
             "kept": ("BIGINT", "those that it keeps"),
             "share": ("DOUBLE", "kept / samples [0 to 1]"),
         },
-        f"""
-        SELECT filter, {_PLANTED} AS planted, count(*), count(*) FILTER (kept), count(*) FILTER (kept) / count(*)
-        FROM kept_by_filter JOIN raw_samples USING (uid)
-        WHERE status = 'ok' AND truth IS NOT NULL GROUP BY ALL ORDER BY filter, planted
-        """,  # noqa: S608
+        sql_file(__file__, "filter_planted"),
     ),
 )
 
-FILTERS_REPORT = """
-SELECT filter, kept, share, mean_original_similarity AS original, mean_original_similarity_left_out AS left_out,
-    duplicates AS redundant, precision, recall
-FROM filters ORDER BY filter
-"""
-"""The filters, for the quality report."""
+
+def _of_configured(manifest: Mapping[str, Any]) -> Relations:
+    """What depends on which filters there are: their masks, as a column for each and as rows, and their steps.
+
+    Args:
+        manifest: ``Tally.facts`` of the asset ``filter_masks``; empty where it is not materialised.
+    """
+    facts = manifest or {"filters": [], "both": []}
+    filters = {one["filter"]: one["expression"] for one in facts["filters"]}
+    # Names are checked when the settings are loaded.
+    as_rows = [
+        f"SELECT uid, '{name}' AS filter, \"{name}\" AS kept FROM stored_filter_masks"  # noqa: S608
+        for name in filters
+    ]
+    no_rows = "SELECT uid, NULL::VARCHAR AS filter, false AS kept FROM stored_filter_masks LIMIT 0"
+    return Relations(
+        reads=(Read("filter_masks", filter_masks_schema(filters), " ".join(["uid", *filters])),),
+        computed=(lambda _: {"filter_steps": steps_table(facts), "filter_pairs": pairs_table(facts)},),
+        temporary=(Temporary("kept_by_filter", " UNION ALL ".join(as_rows) or no_rows),),
+        tables=(
+            Table(
+                "filter_masks",
+                "Every sample, failed ones too, and whether each filter keeps it: a column for each filter",
+                {"uid": ("VARCHAR", UID.description)}
+                | {name: ("BOOLEAN", f"whether {expression} keeps it") for name, expression in filters.items()},
+                "SELECT * FROM stored_filter_masks",
+            ),
+        ),
+    )
+
+
+RELATIONS = Relations(
+    tables=_TABLES,
+    report_sections=(
+        ReportSection(
+            "Filters",
+            "What the filters of data/dqe.yaml keep, and how well the original captions of that and of the rest fit.",
+            """
+            SELECT filter, kept, share, mean_original_similarity AS original,
+                mean_original_similarity_left_out AS left_out, duplicates AS redundant, precision, recall
+            FROM filters ORDER BY filter
+            """,
+            order=90,
+        ),
+    ),
+    by_manifest={"filter_masks": _of_configured},
+)

@@ -9,6 +9,7 @@ from dqe_assets.core.schema import SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.stage import Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Work
 from dqe_assets.improve import best, metadata
+from dqe_assets.improve.best_views import RELATIONS
 from dqe_assets.improve.tables import BEST_CAPTIONS
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def best_captions_of(synthetic: Sequence[Stage], signals: Sequence[str]) -> Stag
 
     @stage(
         kinds={"parquet", "numpy"},
+        relations=RELATIONS,
         code_version="1",
         schema=BEST_CAPTIONS,
         resources={"rule": "best", "shared": "captions.shared"},

@@ -30,15 +30,16 @@ class BestRule(Strict):
     order of the sources. What not all of them have (not every caption is judged) is passed over for that sample.
 
     Attributes:
-        by: similarity (of caption and image), or judgement (the judge's mean mark).
-        avoid: flags of docs/captions.md and patterns of docs/quality.md; by default all flags, and the patterns of what
-            is no description.
-        min_words: a caption of fewer is set aside; words are what ``split()`` gives.
-        max_words: a caption of more is set aside.
-        min_gain: similarity that another caption must have beyond the original's to be preferred to it.
-        sources: caption sources to choose from, of equals the first; by default the original, then all others.
-        trust_shared_backbone: whether captions count whose captioner shares a backbone with the scorer, so that their
-            similarities prove nothing; otherwise they are set aside.
+        by: What captions are ranked by: their similarity to the image, or their judgement (the judge's mean mark).
+        avoid: Flags (docs/caption.md) and patterns (docs/score.md) of captions to set aside. By default all flags,
+            and the patterns of what is no description.
+        min_words: Captions of fewer words are set aside. Words are what ``split()`` gives.
+        max_words: Captions of more words are set aside.
+        min_gain: How much higher the similarity of another caption must be than the original's to be preferred to it.
+        sources: Caption sources to choose from; of equal captions the first source's is taken. By default the original,
+            then all others.
+        trust_shared_backbone: Whether captions count whose captioner shares a backbone with the scorer. Their
+            similarities prove nothing, so by default they are set aside.
     """
 
     by: Annotated[tuple[Literal["similarity", "judgement"], ...], Field(min_length=1)] = ("similarity",)

@@ -1,9 +1,20 @@
-"""What the warehouse says of the best caption of each sample."""
+"""What people read of the best caption of each sample."""
 
 from __future__ import annotations
 
-from dqe_assets.core.relations import Table, View, columns
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dqe_assets.core.figures import PLOTTED
+from dqe_assets.core.relations import Explanation, GalleryPlots, Read, Relations, Table, View, columns
+from dqe_assets.improve.best_plots import before_and_after
 from dqe_assets.improve.tables import BEST_CAPTIONS
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from dqe_assets.core.relations import Drawing
 
 _TYPES = {
     "caption": "VARCHAR",
@@ -20,33 +31,63 @@ _TYPES = {
     "set_aside": "VARCHAR[]",
 }
 
-BEST_READ = {"best_captions": (BEST_CAPTIONS, " ".join(["uid", *_TYPES]))}
-"""The columns that are read of the asset."""
 
-BEST_VIEW_OF = {"best_captions": "stored_best_captions"}
-"""What the asset is called while the warehouse is built: its table has its name."""
+def _before_and_after(connection: duckdb.DuckDBPyConnection, _: int) -> list[Drawing]:
+    best = connection.execute(
+        "SELECT original_similarity, similarity, coalesce(independent, true) AS independent FROM best_captions "
+        "WHERE similarity IS NOT NULL ORDER BY uid LIMIT ?",
+        [PLOTTED],
+    ).fetchnumpy()
+    before, after = (np.ma.filled(best[name], np.nan) for name in ("original_similarity", "similarity"))
+    return [
+        (
+            "How well the original captions fit, and the best of each sample",
+            lambda theme: before_and_after(before, after, best["independent"], theme),
+        )
+    ]
 
-BEST_TABLE = Table(
-    "best_captions",
-    "The best caption of each sample, by the rule of data/dqe.yaml, with the reason and the next best",
-    columns(BEST_CAPTIONS, uid="VARCHAR", **_TYPES),
-    f"""
-    SELECT uid, {", ".join(f"b.{name}" for name in _TYPES)} FROM raw_samples r JOIN stored_best_captions b USING (uid)
-    ORDER BY r.shard, r."row"
-    """,  # noqa: S608 - names of columns
-)
 
-BEST_REASONS = View(
-    "best_reasons",
-    "Why captions are the best: how many of each source for each reason, and how much better they fit",
-    """
-    SELECT caption_source, reason, independent, count(*) AS samples, avg(similarity) AS mean_similarity,
-        avg(similarity - original_similarity) AS mean_gain
-    FROM best_captions GROUP BY ALL ORDER BY samples DESC, caption_source, reason
-    """,
-    {
-        "samples": "samples with such a best caption",
-        "mean_similarity": "mean similarity of the best captions and the images [-1 to 1]",
-        "mean_gain": "mean of that less the original's, where both have one",
-    },
+RELATIONS = Relations(
+    reads=(Read("best_captions", BEST_CAPTIONS, " ".join(["uid", *_TYPES])),),
+    tables=(
+        Table(
+            "best_captions",
+            "The best caption of each sample, by the rule of data/dqe.yaml, with the reason and the next best",
+            columns(BEST_CAPTIONS, uid="VARCHAR", **_TYPES),
+            f"""
+            SELECT uid, {", ".join(f"b.{name}" for name in _TYPES)}
+            FROM stored_raw_samples r JOIN stored_best_captions b USING (uid) ORDER BY r.shard, r."row"
+            """,  # noqa: S608 - names of columns
+        ),
+    ),
+    views=(
+        View(
+            "best_reasons",
+            "Why captions are the best: how many of each source for each reason, and how much better they fit",
+            """
+            SELECT caption_source, reason, independent, count(*) AS samples, avg(similarity) AS mean_similarity,
+                avg(similarity - original_similarity) AS mean_gain
+            FROM best_captions GROUP BY ALL ORDER BY samples DESC, caption_source, reason
+            """,
+            {
+                "samples": "samples with such a best caption",
+                "mean_similarity": "mean similarity of the best captions and the images [-1 to 1]",
+                "mean_gain": "mean of that less the original's, where both have one",
+            },
+        ),
+    ),
+    gallery_plots=(GalleryPlots(_before_and_after, order=10),),
+    explanations=(
+        Explanation(
+            "Best caption",
+            ("best_captions",),
+            """
+            SELECT * EXCLUDE (uid, set_aside), nullif(array_to_string(set_aside, '; '), '') AS set_aside
+            FROM best_captions WHERE uid = ?
+            """,
+            order=90,
+            upright=True,
+            glance=True,
+        ),
+    ),
 )

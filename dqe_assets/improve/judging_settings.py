@@ -18,15 +18,16 @@ class Judging(Strict):
     """A vision-language model judges the captions of some samples of each shard.
 
     Attributes:
-        judge: the model, and the server that it is behind.
-        per_shard: samples of a shard that are judged.
-        strata: quantile strata of similarity that these are drawn from alike.
-        seed: of the draw, and of the order in which captions are shown.
-        max_tokens_total: tokens that judging a shard may take, prompts and answers together; None for no cap.
-        max_cost: what judging a shard may cost, in the currency of the prices; None for no cap.
-        price_per_million_prompt_tokens: what a million tokens of prompts and images cost.
-        price_per_million_completion_tokens: what a million tokens of answers cost.
-        min_parsed: share of the samples asked about whose answer must be a judgement.
+        judge: The model, and its server.
+        per_shard: Samples of each shard that are judged.
+        strata: Strata of similarity (quantiles) that the same number of samples is drawn from.
+        seed: Seed of the draw, and of the order in which captions are shown.
+        max_tokens_total: Tokens that judging a shard may take, prompts and answers together; null for no cap.
+        max_cost: What judging a shard may cost, in the currency of the prices; null for no cap.
+        price_per_million_prompt_tokens: What a million tokens of prompts and images cost.
+        price_per_million_completion_tokens: What a million tokens of answers cost.
+        min_parsed: Share of the samples asked about that must get a readable judgement. Below it, the asset's check
+            fails.
     """
 
     judge: Judge

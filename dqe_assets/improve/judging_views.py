@@ -1,16 +1,30 @@
-"""The warehouse's tables of judgements: what a judge thinks of each source, and how far the scorer agrees."""
+"""What people read of judgements: what a judge thinks of each source, and how far the scorer agrees."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dqe_assets.core.relations import Table, View, columns
+from dqe_assets.core.relations import (
+    Explanation,
+    GalleryPlots,
+    GallerySection,
+    Read,
+    Relations,
+    ReportSection,
+    Table,
+    View,
+    columns,
+    sql_file,
+)
 from dqe_assets.improve.agreement import MEASURES, agreement, means
+from dqe_assets.improve.judging_plots import marks_by_source
 from dqe_assets.improve.tables import CAPTION_JUDGEMENTS
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+
+    from dqe_assets.core.relations import Drawing
 
 _STORED = columns(
     CAPTION_JUDGEMENTS,
@@ -38,12 +52,6 @@ _STORED = columns(
     finished_at="TIMESTAMP",
 )
 
-JUDGEMENT_READ = {"caption_judgements": (CAPTION_JUDGEMENTS, " ".join(_STORED))}
-"""The columns that are read of each asset."""
-
-JUDGEMENT_VIEW_OF = {"caption_judgements": "stored_judgements"}
-"""What each asset is called while the warehouse is built: its table has its name."""
-
 _MEANS = {
     "judged": ("BIGINT", "captions judged"),
     **{
@@ -56,17 +64,14 @@ _MEANS = {
         )
     },
 }
-_READ_AS_TIMESTAMP = ", ".join(
-    f"make_timestamp(epoch_us({name}))" if name == "finished_at" else name for name in _STORED
-)
 
-JUDGEMENT_TABLES = (
+_TABLES = (
     Table(
         "caption_judgements",
         "What a judge thinks of the captions of a draw of the samples; empty where no judge is configured. Tokens, "
         "cost and attempts are of the request, which asks about all captions of a sample: count them once for a sample",
         _STORED,
-        f"SELECT {_READ_AS_TIMESTAMP} FROM stored_judgements ORDER BY uid, place",  # noqa: S608
+        "SELECT * FROM stored_caption_judgements ORDER BY uid, place",
     ),
     Table(
         "judged_sources",
@@ -108,24 +113,11 @@ JUDGEMENT_TABLES = (
     ),
 )
 
-JUDGEMENT_VIEWS = (
+_VIEWS = (
     View(
         "judge_disagreements",
         "Images where judge and scorer prefer opposite captions, those first where both are sure",
-        """
-        WITH judged AS (
-            SELECT uid, caption_source, overall, similarity, caption
-            FROM caption_judgements JOIN captions USING (uid, caption_source)
-            WHERE overall IS NOT NULL AND similarity IS NOT NULL
-        )
-        SELECT j.uid, m.shard, m.image_name, j.caption_source AS judge_prefers, j.caption AS judge_caption,
-            s.caption_source AS scorer_prefers, s.caption AS scorer_caption,
-            j.overall - s.overall AS overall_gap, s.similarity - j.similarity AS similarity_gap,
-            overall_gap * similarity_gap AS disagreement
-        FROM judged j JOIN judged s ON s.uid = j.uid AND s.overall < j.overall AND s.similarity > j.similarity
-        JOIN samples m ON m.uid = j.uid
-        ORDER BY disagreement DESC, j.uid, judge_prefers, scorer_prefers
-        """,
+        sql_file(__file__, "judge_disagreements"),
         {
             "judge_prefers": "caption source of the caption with the higher mean mark",
             "judge_caption": "that caption",
@@ -138,29 +130,12 @@ JUDGEMENT_VIEWS = (
     ),
 )
 
-JUDGED_REPORT = """
-SELECT j.caption_source AS source, j.judged, j.overall, j.overall_low AS low, j.overall_high AS high, j.faithful,
-    j.complete, j.fluent, j.invents_nothing, q.mean_similarity AS similarity
-FROM judged_sources j LEFT JOIN caption_quality q USING (caption_source)
-ORDER BY j.caption_source <> 'original', j.caption_source
-"""
 
-AGREEMENT_REPORT = """
-SELECT source_a || ' against ' || source_b AS captions, pairs, ties, judge_prefers_a AS judge_first,
-    scorer_prefers_a AS scorer_first, agreed, kappa,
-    CASE WHEN independent THEN 'yes' WHEN NOT independent THEN 'no' END AS independent
-FROM judge_agreement
-"""
-
-
-def judgement_statistics(connection: duckdb.DuckDBPyConnection) -> dict[str, pa.Table]:
-    """What the tables are filled from beside the judgements themselves, by name.
-
-    Args:
-        connection: a database in which ``stored_judgements`` and ``caption_scores`` can be read.
-    """
+def _statistics(connection: duckdb.DuckDBPyConnection) -> dict[str, pa.Table]:
+    """What the tables are filled from beside the judgements themselves."""
     judged = connection.sql(
-        "SELECT * FROM stored_judgements LEFT JOIN caption_scores USING (uid, caption_source) WHERE overall IS NOT NULL"
+        "SELECT * FROM stored_caption_judgements LEFT JOIN stored_caption_scores USING (uid, caption_source) "
+        "WHERE overall IS NOT NULL"
     ).to_arrow_table()
     return {
         "judged_by_source": means(judged, "caption_source"),
@@ -169,11 +144,79 @@ def judgement_statistics(connection: duckdb.DuckDBPyConnection) -> dict[str, pa.
     }
 
 
-def places_in_words(connection: duckdb.DuckDBPyConnection) -> str:
-    """How the marks depend on the place at which a caption was shown; empty where nothing was judged."""
+def _in_words(connection: duckdb.DuckDBPyConnection) -> str:
+    """What the marks are, and how they depend on the place at which a caption was shown."""
     places = connection.execute("SELECT place, overall, overall_low, overall_high FROM judged_places").fetchall()
     shown = ", ".join(
         f"{place}: {mean:.2f}" + ("" if low is None else f" ({low:.2f} to {high:.2f})")
         for place, mean, low, high in places
     )
-    return f" Mean mark by the place at which a caption was shown: {shown}." if shown else ""
+    return (
+        "The judge's mean marks, 1 to 5, of the captions of a draw of the samples; low and high are the ends of the "
+        f"95 % interval of overall. Mean mark by the place at which a caption was shown: {shown}."
+    )
+
+
+def _marks(connection: duckdb.DuckDBPyConnection, _: int) -> list[Drawing]:
+    means_of_sources = connection.sql("FROM judged_sources").to_arrow_table()
+    if not means_of_sources.num_rows:
+        return []
+    return [("What the judge thinks of the captions", lambda theme: marks_by_source(means_of_sources, theme))]
+
+
+RELATIONS = Relations(
+    reads=(Read("caption_judgements", CAPTION_JUDGEMENTS, " ".join(_STORED)),),
+    computed=(_statistics,),
+    tables=_TABLES,
+    views=_VIEWS,
+    report_sections=(
+        ReportSection(
+            "Judgements",
+            _in_words,
+            """
+            SELECT j.caption_source AS source, j.judged, j.overall, j.overall_low AS low, j.overall_high AS high,
+                j.faithful, j.complete, j.fluent, j.invents_nothing, q.mean_similarity AS similarity
+            FROM judged_sources j LEFT JOIN caption_quality q USING (caption_source)
+            ORDER BY j.caption_source <> 'original', j.caption_source
+            """,
+            order=60,
+            only_with="judged_sources",
+        ),
+        ReportSection(
+            "Judge and scorer",
+            "How far they prefer the same one of two captions: agreed is the share of the pairs without ties, kappa "
+            "that beyond chance. Images where they disagree most are in the view judge_disagreements.",
+            """
+            SELECT source_a || ' against ' || source_b AS captions, pairs, ties, judge_prefers_a AS judge_first,
+                scorer_prefers_a AS scorer_first, agreed, kappa,
+                CASE WHEN independent THEN 'yes' WHEN NOT independent THEN 'no' END AS independent
+            FROM judge_agreement
+            """,
+            order=65,
+            only_with="judged_sources",
+        ),
+    ),
+    gallery_sections=(
+        GallerySection(
+            "judged",
+            "Judge and scorer disagree",
+            "Where the judge prefers one caption and the scorer another, both surely; with the judge's reasons.",
+            "SELECT uid FROM judge_disagreements GROUP BY uid ORDER BY max(disagreement) DESC, uid",
+            order=20,
+        ),
+    ),
+    gallery_plots=(GalleryPlots(_marks, order=50),),
+    explanations=(
+        Explanation(
+            "Judgements",
+            ("caption_judgements",),
+            """
+            SELECT caption_source, faithful, complete, fluent, invents_nothing, overall,
+                concat_ws('; ', reasons.faithful, reasons.complete, reasons.fluent, reasons.invents_nothing) AS reasons,
+                place, model, error
+            FROM caption_judgements WHERE uid = ? ORDER BY place
+            """,
+            order=70,
+        ),
+    ),
+)

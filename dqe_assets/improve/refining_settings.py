@@ -29,38 +29,42 @@ _WITHOUT_EFFECT = {"captioner", "price_per_million_prompt_tokens", "price_per_mi
 
 
 class Refining(Strict):
-    """Which captions are asked for again, how, and when an answer takes the place of what was there."""
+    """Which captions are asked for again, how, and when an answer takes the place of what was there.
+
+    Attributes:
+        captioner: Name of the captioner that is asked: one of ``captioners`` that sees the image.
+        of: Whose captions are refined: ``original``, or a captioner; by default the one that is asked.
+        prompt: Name of the prompt.
+        temperature: Temperature of the sampling. At 0 all candidates would be the same.
+        max_tokens: Tokens after which a candidate is cut; by default the captioner's.
+        below: Ask again where the similarity is lower than this.
+        below_original: Ask again where the similarity is lower than that of the caption that the image came with.
+        flags: Ask again for captions with one of these flags.
+        candidates: Answers for each caption in a round.
+        rounds: Rounds at most.
+        min_gain: How much higher the similarity of an answer must be to be accepted. It must be higher in any case.
+        max_words_ratio: Words of an accepted answer for each word of the first caption; 50 words are always allowed.
+        labels: Labels of ``image_features`` that the prompt names; 0 for none.
+        price_per_million_prompt_tokens: What a million tokens of prompts and images cost, for the accounting. Without
+            prices, the captioner's ``price_per_gpu_hour`` counts.
+        price_per_million_completion_tokens: What a million tokens of answers cost, for the accounting.
+    """
 
     captioner: str
-    """Name of one of ``captioners``, which sees the image: who is asked."""
     of: str | None = None
-    """Whose captions are refined: ``original``, or a captioner; by default the one that is asked."""
     prompt: str = "refine"
-    """Name of the prompt."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
-    """Above 0 where there are several candidates, since all would be the same one."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Tokens after which a candidate is cut; by default the captioner's."""
     below: Annotated[float, Field(ge=-1, le=1)] | None = None
-    """Captions whose similarity lies below are asked for again."""
     below_original: bool = True
-    """Captions whose similarity lies below that of the caption that the image came with are asked for again."""
     flags: tuple[Annotated[str, AfterValidator(_known_flag)], ...] = tuple(FLAGS)
-    """Captions with one of these flags are asked for again."""
     candidates: Annotated[int, Field(ge=1, le=64)] = 3
-    """Answers for each caption in a round."""
     rounds: Annotated[int, Field(ge=1, le=20)] = 2
-    """Rounds at most."""
     min_gain: Annotated[float, Field(ge=0, le=2)] = 0.0
-    """An answer is accepted if its similarity is higher by at least this; in any case it must be higher."""
     max_words_ratio: Annotated[float, Field(gt=0)] = 2.0
-    """Words of an accepted answer for each word of the caption that there was first; 50 words are always allowed."""
     labels: Annotated[int, Field(ge=0, le=20)] = 5
-    """Labels of ``image_features`` that the prompt says; 0 for none."""
     price_per_million_prompt_tokens: Annotated[float, Field(ge=0)] | None = None
-    """For the accounting; without prices of tokens, the captioner's ``price_per_gpu_hour`` counts."""
     price_per_million_completion_tokens: Annotated[float, Field(ge=0)] | None = None
-    """As ``price_per_million_prompt_tokens``."""
 
     @model_validator(mode="after")
     def _candidates_can_differ(self) -> Self:

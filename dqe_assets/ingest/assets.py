@@ -10,6 +10,7 @@ from dqe_assets.ingest.checks import RAW_SAMPLES_CHECKS
 from dqe_assets.ingest.raw import raw_samples as make_raw_samples
 from dqe_assets.ingest.remote import Fetches
 from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.ingest.views import RELATIONS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,6 +36,7 @@ def _found(table: pa.Table) -> Any:
 
 @stage(
     kinds={"parquet", "python"},
+    relations=RELATIONS,
     code_version="2",
     schema=RAW_SAMPLES,
     checks=RAW_SAMPLES_CHECKS,

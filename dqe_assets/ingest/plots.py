@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -26,9 +20,9 @@ from dqe_assets.ingest.fetch.reasons import OK
 from dqe_assets.ingest.outcomes import host_of
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from collections.abc import Mapping
 
-    from dqe_assets.core.figures import Theme
+    import pyarrow as pa
 
 
 def status_bars(reasons: Mapping[str, int], theme: Theme = LIGHT) -> bytes:

@@ -16,9 +16,9 @@ class ImageLimits(Strict):
     """What is refused before it is decoded, and what is made smaller.
 
     Attributes:
-        max_bytes: a larger file is not read.
-        max_pixels: an image of more pixels is not decoded.
-        longest_side: a larger image is resized to this on its longer side; by default all are kept as found.
+        max_bytes: A file of more bytes is not read.
+        max_pixels: An image of more pixels is not decoded.
+        longest_side: Longest side in pixels: a larger image is resized to it. By default all are kept as found.
     """
 
     max_bytes: Annotated[int, Field(ge=1)] = 50_000_000

@@ -1,16 +1,35 @@
-"""What the warehouse says of fetching: which reasons, which hosts, how many of each shard, and how long."""
+"""What people read of fetching: which images could not be read and why, from which hosts, and how long it took."""
 
 from __future__ import annotations
 
-from dqe_assets.core.relations import View, columns, meaning
+from typing import TYPE_CHECKING
+
+from dqe_assets.core.relations import (
+    GalleryPlots,
+    Read,
+    Relations,
+    ReportSection,
+    Table,
+    Temporary,
+    View,
+    columns,
+    meaning,
+    sql_file,
+)
+from dqe_assets.ingest.plots import status_bars
 from dqe_assets.ingest.tables import RAW_SAMPLES
 
-HOST_OF = r"""
-CREATE OR REPLACE TEMP MACRO host_of(url) AS nullif(trim(regexp_extract(
+if TYPE_CHECKING:
+    import duckdb
+
+    from dqe_assets.core.relations import Drawing
+
+HOST_OF_URL = r"""
+nullif(trim(regexp_extract(
     lower(url), '^\s*[a-z][a-z0-9+.-]*://(?:[^/?#]*@)?(\[[^\]/?#]*\]|[^/:?#]*)', 1
 ), '[]'), '')
 """
-"""Defines ``host_of(url)``: the host that a URL names, in lower case, without port; null where it names none."""
+"""SQL of the host that ``url`` names, in lower case, without port; null where it names none."""
 
 FETCHED = {
     "host": ("VARCHAR", "host that the URL names; null where it names none"),
@@ -24,45 +43,93 @@ _SECONDS = {
     "retries": "requests beyond the first of each row",
 }
 
-INGEST_VIEWS = (
-    View(
-        "failures_by_host",
-        "Why images could not be read, for each shard, reason and host, the most frequent first",
-        """
-        SELECT f.shard, f.source, f.reason, f.host, count(*) AS "rows", count(*) / any_value(s."rows") AS share,
-            median(f.seconds) AS median_seconds, coalesce(sum(f.attempts - 1), 0)::BIGINT AS retries,
-            min(f.url) AS example_url
-        FROM failures f JOIN shards s USING (source, shard)
-        GROUP BY f.shard, f.source, f.reason, f.host ORDER BY "rows" DESC, f.shard, f.reason, f.host
-        """,
-        _SECONDS
-        | {
-            "rows": "samples of the shard that failed with that reason at that host",
-            "share": "of all samples of the shard [0 to 1]",
-            "example_url": "URL of one of them",
-        },
+
+def _outcomes(connection: duckdb.DuckDBPyConnection, _: int) -> list[Drawing]:
+    reasons = connection.execute("SELECT reason, count(*) FROM samples GROUP BY reason ORDER BY reason").fetchall()
+    return [("Images that could be read, and why others could not", lambda theme: status_bars(dict(reasons), theme))]
+
+
+RELATIONS = Relations(
+    reads=(
+        Read(
+            "raw_samples",
+            RAW_SAMPLES,
+            "uid source shard row image_name url caption format bytes width height status reason detail "
+            "attempts http_status final_url seconds fetched_at source_metadata truth",
+        ),
     ),
-    View(
-        "hosts",
-        "The hosts that images are fetched from, those first where most failed",
-        """
-        WITH counted AS (
-            SELECT host, reason, count(*) AS n FROM failures WHERE host IS NOT NULL GROUP BY host, reason
-        ), reasons AS (
-            SELECT host, arg_max(reason, (n, reason)) AS reason FROM counted GROUP BY host
-        )
-        SELECT s.host, count(*) AS "rows", count(*) FILTER (status = 'ok') AS ok,
-            count(*) FILTER (status <> 'ok') AS failed, count(*) FILTER (status = 'ok') / count(*) AS success_rate,
-            median(seconds) AS median_seconds, quantile_cont(seconds, 0.95) AS p95_seconds,
-            coalesce(sum(attempts - 1), 0)::BIGINT AS retries, any_value(r.reason) AS most_frequent_reason
-        FROM samples s LEFT JOIN reasons r USING (host)
-        WHERE s.host IS NOT NULL GROUP BY s.host ORDER BY failed DESC, s.host
-        """,
-        _SECONDS
-        | {
-            "rows": "samples with a URL at that host",
-            "p95_seconds": "19 of 20 rows took less time [seconds]",
-            "most_frequent_reason": "why most of those that failed did; null if none did",
-        },
+    temporary=(Temporary("samples_with_host", f"SELECT *, {HOST_OF_URL} AS host FROM stored_raw_samples"),),  # noqa: S608
+    tables=(
+        Table(
+            "failures",
+            "Every sample whose image could not be read, and why",
+            columns(
+                RAW_SAMPLES,
+                uid="VARCHAR",
+                source="VARCHAR",
+                shard="VARCHAR",
+                image_name="VARCHAR",
+                url="VARCHAR",
+                reason="VARCHAR",
+                detail="VARCHAR",
+            )
+            | FETCHED,
+            """
+            SELECT uid, source, shard, image_name, url, reason, detail,
+                host, attempts, http_status, final_url, seconds, fetched_at
+            FROM samples_with_host WHERE status <> 'ok' ORDER BY shard, "row"
+            """,
+        ),
     ),
+    views=(
+        View(
+            "failure_reasons",
+            "Why images could not be read, the most frequent reason first",
+            """
+            SELECT reason, count(*) AS samples, count(*) / (SELECT count(*) FROM samples) AS share,
+                min(image_name) AS example
+            FROM failures GROUP BY reason ORDER BY samples DESC, reason
+            """,
+            {
+                "samples": "samples",
+                "share": "share of all samples [0 to 1]",
+                "example": "name of one such image",
+            },
+        ),
+        View(
+            "failures_by_host",
+            "Why images could not be read, for each shard, reason and host, the most frequent first",
+            """
+            SELECT f.shard, f.source, f.reason, f.host, count(*) AS "rows", count(*) / any_value(s."rows") AS share,
+                median(f.seconds) AS median_seconds, coalesce(sum(f.attempts - 1), 0)::BIGINT AS retries,
+                min(f.url) AS example_url
+            FROM failures f JOIN shards s USING (source, shard)
+            GROUP BY f.shard, f.source, f.reason, f.host ORDER BY "rows" DESC, f.shard, f.reason, f.host
+            """,
+            _SECONDS
+            | {
+                "rows": "samples of the shard that failed with that reason at that host",
+                "share": "of all samples of the shard [0 to 1]",
+                "example_url": "URL of one of them",
+            },
+        ),
+        View(
+            "hosts",
+            "The hosts that images are fetched from, those first where most failed",
+            sql_file(__file__, "hosts"),
+            _SECONDS
+            | {
+                "rows": "samples with a URL at that host",
+                "ok": "samples with a readable image",
+                "failed": "samples without",
+                "success_rate": "ok / rows [0 to 1]",
+                "p95_seconds": "19 of 20 rows took less time [seconds]",
+                "most_frequent_reason": "why most of those that failed did; null if none did",
+            },
+        ),
+    ),
+    report_sections=(
+        ReportSection("Failures", "Why images could not be read.", "SELECT * FROM failure_reasons", order=20),
+    ),
+    gallery_plots=(GalleryPlots(_outcomes, order=30),),
 )

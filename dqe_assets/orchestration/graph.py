@@ -15,7 +15,7 @@ from dqe_assets.improve.best_assets import best_captions_of
 from dqe_assets.improve.judging_assets import caption_judgements_of
 from dqe_assets.improve.refining_assets import refined_captions_of
 from dqe_assets.ingest.assets import raw_samples
-from dqe_assets.report.assets import sample_gallery, warehouse_of
+from dqe_assets.report.assets import relations_of, sample_gallery_of, warehouse_of
 from dqe_assets.report.build_warehouse import CaptionerInfo
 from dqe_assets.scaling.assets import filter_recommendation, pool_utilities
 from dqe_assets.score.assets import (
@@ -32,6 +32,7 @@ from dqe_resources.captioners.protocol import VisionCaptioner
 from dqe_resources.configurable import Strict
 
 if TYPE_CHECKING:
+    from dqe_assets.core.relations import Relations
     from dqe_assets.orchestration.settings import Settings
 
 _IN_INGEST = frozenset({"images", "fetching"})
@@ -55,41 +56,39 @@ def stages(settings: Settings) -> list[Stage]:
         and settings.refining
         and captioner.name == settings.refining.captioner
     ]
-    return connected(
-        [
-            raw_samples,
-            image_features,
-            *synthetic,
-            joint_embeddings_of(sources, settings.scorer),
-            caption_scores_of(sources),
-            caption_preference_of(captions, settings.scorer, settings.preference_imports, settings.sharing_backbones),
-            text_quality_of(sources),
-            *text,
-            *masked,
-            *judged,
-            *refined,
-            best_captions_of(synthetic, ["text_quality", *(stage.name for stage in (*judged, *refined))]),
-            caption_collection_of(synthetic),
-            duplicate_pairs,
-            duplicate_clusters_of(settings.duplicates),
-            caption_duplicates_of(synthetic),
-            filter_masks_of(settings.filters, signals),
-            *(subset_of(subset, settings.filters, signals) for subset in settings.subsets),
-            concepts.concept_hits_of(sources, synthetic, settings.concepts.tagger),
-            concepts.concept_frequency,
-            concepts.misalignment,
-            concepts.concept_performance,
-            concepts.concept_plan,
-            concepts.rare_concept_retrieval,
-            concepts.rebalanced_subset,
-            concepts.curriculum,
-            collection_map,
-            pool_utilities,
-            filter_recommendation,
-            warehouse_of([*synthetic, *text, *masked, *judged, *refined], captioner_infos(settings), settings.scorer),
-            sample_gallery,
-        ]
-    )
+    made = [
+        raw_samples,
+        image_features,
+        *synthetic,
+        joint_embeddings_of(sources, settings.scorer),
+        caption_scores_of(sources),
+        caption_preference_of(captions, settings.scorer, settings.preference_imports, settings.sharing_backbones),
+        text_quality_of(sources),
+        *text,
+        *masked,
+        *judged,
+        *refined,
+        best_captions_of(synthetic, ["text_quality", *(stage.name for stage in (*judged, *refined))]),
+        caption_collection_of(synthetic),
+        duplicate_pairs,
+        duplicate_clusters_of(settings.duplicates),
+        caption_duplicates_of(synthetic),
+        filter_masks_of(settings.filters, signals),
+        *(subset_of(subset, settings.filters, signals) for subset in settings.subsets),
+        concepts.concept_hits_of(sources, synthetic, settings.concepts.tagger),
+        concepts.concept_frequency,
+        concepts.misalignment,
+        concepts.concept_performance,
+        concepts.concept_plan,
+        concepts.rare_concept_retrieval,
+        concepts.rebalanced_subset,
+        concepts.curriculum,
+        collection_map,
+        pool_utilities,
+        filter_recommendation,
+    ]
+    read = [warehouse_of(made, captioner_infos(settings), settings.scorer), sample_gallery_of(made)]
+    return connected([*made, *read])
 
 
 def resources(settings: Settings) -> dict[str, Any]:
@@ -101,6 +100,11 @@ def resources(settings: Settings) -> dict[str, Any]:
         "ingest": settings.ingest,
         **{f"{CAPTIONER_PREFIX}{captioner.name}": captioner for captioner in settings.captioners},
     }
+
+
+def relations(settings: Settings) -> tuple[Relations, ...]:
+    """What all stages contribute to what people read."""
+    return relations_of(stages(settings))
 
 
 def captioner_infos(settings: Settings) -> list[CaptionerInfo]:

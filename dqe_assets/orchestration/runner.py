@@ -14,7 +14,7 @@ from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.dead_runs import process_tags
 from dqe_assets.orchestration.resources import dagster_resources
 from dqe_assets.orchestration.sensors import plan_sync
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from dqe_assets.orchestration.settings import Settings
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-
-
-class RunError(DataQualityError):
-    """What was asked for cannot be materialised, or failed: says what and why."""
 
 
 @dataclass
@@ -70,13 +66,13 @@ def materialize(
         force: make again what is current.
 
     Raises:
-        RunError: there is no such asset or shard.
+        UsageError: there is no such asset or shard.
     """
     selected = _selected(settings, assets)
     registered = registered_shards(current)
     unknown = sorted(set(shards) - set(registered))
     if unknown:
-        raise RunError(f"no shard {unknown[0]}; there are: {_listed(registered)}")
+        raise UsageError(f"no shard {unknown[0]}; there are: {_listed(registered)}")
     settings.opened_store.sweep()
     outcome = Outcome()
     partitioned = [stage for stage in selected if stage.partitioned]
@@ -149,7 +145,7 @@ def _selected(settings: Settings, assets: Sequence[str]) -> list[Stage]:
     names = [stage.name for stage in every]
     unknown = sorted(set(assets) - set(names))
     if unknown:
-        raise RunError(f"no asset {unknown[0]}; there are: {', '.join(names)}")
+        raise UsageError(f"no asset {unknown[0]}; there are: {', '.join(names)}")
     return [stage for stage in every if not assets or stage.name in assets]
 
 

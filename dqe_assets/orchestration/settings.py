@@ -26,7 +26,7 @@ from dqe_resources.cache import data_directory
 from dqe_resources.captioners import AnyCaptioner
 from dqe_resources.captioners.served_engine import ServedEngine
 from dqe_resources.configurable import Strict
-from dqe_resources.errors import DataQualityError, one_line
+from dqe_resources.errors import UsageError, one_line
 from dqe_resources.models.image_model import ImageModel
 from dqe_resources.models.text_detector import TextDetector
 from dqe_resources.scorers import AnyScorer
@@ -49,7 +49,7 @@ from dqe_assets.ingest.settings import ImageLimits, IngestSettings
 CONFIGURATION_FILE = "dqe.yaml"
 
 
-class SettingsError(DataQualityError):
+class SettingsError(UsageError):
     """The settings are wrong: says the file, the key and what is allowed, a line for each fault."""
 
 
@@ -57,9 +57,9 @@ class Concurrency(Strict):
     """How much of the work in Dagster is done side by side on this machine.
 
     Attributes:
-        steps: steps of a run; by default as many as there are cores, at least 2.
-        runs: runs; by default 2.
-        pools: steps in each pool, over all runs: ``model`` (one that runs a model), ``collection`` (one that opens the
+        steps: Steps of a run; by default as many as there are cores, at least 2.
+        runs: Runs.
+        pools: Steps in each pool, over all runs: ``model`` (one that runs a model), ``collection`` (one that opens the
             collection), ``judge``. What is not named has 1.
     """
 
@@ -69,7 +69,39 @@ class Concurrency(Strict):
 
 
 class Settings(Strict):
-    """Everything that data/dqe.yaml configures."""
+    """Everything that data/dqe.yaml configures.
+
+    Attributes:
+        sources: Where the image-caption pairs come from.
+        captioners: Models that write a caption for each image. Each is an asset of its own,
+            ``synthetic_captions/<name>``.
+        engines: Models that ``dqe engine up`` serves on the GPUs of this machine.
+        image_model: The model that gives image features and ImageNet labels.
+        scorer: The model that says how well a caption fits an image.
+        refining: Ask a captioner again for captions that fit badly (the asset refined_captions). Off by default.
+        image_text: Find the text in each image (the assets image_text and masked_similarity); null leaves both out.
+        preference_imports: Tables of preferences that were computed elsewhere.
+        vectors: Where the Qdrant collection is kept.
+        warehouse: The DuckDB file that is queried.
+        store: Where the tables of all assets are kept: a path from the data folder, or an fsspec URL such as
+            s3://bucket/store.
+        images: Limits on images.
+        fetching: How images are fetched from the web.
+        refetch: Which rows are fetched again when a shard of raw_samples is made again: transient failures, all
+            failures, or all rows.
+        best: How the best caption of each sample is chosen.
+        duplicates: When two images are duplicates, and which one is kept.
+        filters: Filters by name: each is an expression of built-in filters and of other names in this list.
+        subsets: Subsets to make: each is an asset ``subsets/<name>``.
+        concepts: Which concepts are counted, and what is made of their frequencies.
+        map: The map of the images.
+        judging: A model that marks the captions of a few samples of each shard. Off by default.
+        scaling: Measured training curves, and the compute to recommend data for.
+        shards_per_run: Shards of one run that the sensor starts.
+        automation: ``eager`` materialises each asset by itself as soon as what it is made of is new; ``off`` waits for
+            a person.
+        concurrency: How many steps and runs Dagster does at once.
+    """
 
     sources: Annotated[list[AnySource], Field(min_length=1)]
     captioners: list[AnyCaptioner] = Field(default_factory=list)

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from dqe_assets.filtering.subset import format_uids, parse_uids
+from dqe_assets.publish.options import SAMPLES_PER_SHARD
 from dqe_resources.errors import DataQualityError
 from dqe_resources.fingerprint import fingerprint
 from dqe_resources.store import replace_file
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from dqe_assets.publish.samples import Sample, SamplePart
 
-SAMPLES_PER_SHARD = 10_000
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished.json"
 _SHOWN = 3

@@ -16,8 +16,9 @@ from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.filtering.filters.sql import nodes, syntax
 from dqe_assets.improve.tables import BEST_CAPTIONS
 from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.publish.options import BEST
 from dqe_assets.score.tables import CAPTION_SCORES
-from dqe_resources.errors import DataQualityError, one_line
+from dqe_resources.errors import DataQualityError, UsageError, one_line
 from dqe_resources.warehouse import QueryError
 
 if TYPE_CHECKING:
@@ -26,17 +27,17 @@ if TYPE_CHECKING:
     Query = Callable[[str], pa.Table]
     """Runs one SELECT on the warehouse, confined: ``Warehouse.session``."""
 
-BEST = "best"
-"""The caption rule that takes each sample's best caption, as ``best_captions`` has it."""
-
 _ROW = '"row"'
-
 _PAGE = 4096
 """Samples whose facts are read at once."""
 
 
 class PublishError(DataQualityError):
     """Nothing can be published: says why and what to do."""
+
+
+class RequestError(PublishError, UsageError):
+    """The condition or the caption rule is wrong."""
 
 
 def _same(schema: pa.Schema, name: str, of: str = "") -> Column:
@@ -157,7 +158,7 @@ def select(query: Query, condition: str, caption: str) -> Selection:
     """
     sources = query("SELECT DISTINCT caption_source FROM captions ORDER BY ALL")["caption_source"].to_pylist()
     if caption not in {BEST, *sources}:
-        raise PublishError(f"--caption {caption}: there are no such captions; there are: {', '.join((BEST, *sources))}")
+        raise RequestError(f"--caption {caption}: there are no such captions; there are: {', '.join((BEST, *sources))}")
     tree = _checked(query, condition)
     samples, steps = _steps(query, condition, tree)
     named = {node["column_names"][-1] for node in nodes(tree) if node["class"] == "COLUMN_REF"}
@@ -215,12 +216,12 @@ def _checked(query: Query, condition: str) -> Any:
     try:
         (tree,) = syntax(condition)
     except ValueError as error:
-        raise PublishError(f"--where: {one_line(error)}") from error
+        raise RequestError(f"--where: {one_line(error)}") from error
     try:
         # In brackets of another kind, one that closes what is not its own is an error: true) OR (true
         syntax(f"[{condition}\n]")
     except ValueError as error:
-        raise PublishError(f"--where: brackets do not match: {' '.join(condition.split())}") from error
+        raise RequestError(f"--where: brackets do not match: {' '.join(condition.split())}") from error
     functions = {node["function_name"].lower() for node in nodes(tree) if node["class"] == "FUNCTION"}
     # A function that is called without brackets, such as current_date, looks like a column.
     functions |= {node["column_names"][0].lower() for node in nodes(tree) if node["class"] == "COLUMN_REF"}
@@ -232,7 +233,7 @@ def _checked(query: Query, condition: str) -> Any:
         """  # noqa: S608
     )["name"].to_pylist()
     if changing:
-        raise PublishError(
+        raise RequestError(
             f"--where: {changing[0]}() does not always give the same, and a publication must; "
             "for one sample in ten: md5_number_lower(uid) % 10 = 0"
         )
@@ -240,9 +241,9 @@ def _checked(query: Query, condition: str) -> Any:
         kind = query(f"SELECT ({condition}\n) AS kept FROM samples LIMIT 0").schema.field("kept").type  # noqa: S608
     except QueryError as error:
         columns = query("SELECT * FROM samples LIMIT 0").column_names
-        raise PublishError(f"--where: {error}; the columns of samples are: {', '.join(columns)}") from error
+        raise RequestError(f"--where: {error}; the columns of samples are: {', '.join(columns)}") from error
     if not pa.types.is_boolean(kind):
-        raise PublishError(f"--where: not a condition, but {kind}: {condition}")
+        raise RequestError(f"--where: not a condition, but {kind}: {condition}")
     return tree
 
 
@@ -255,7 +256,7 @@ def _steps(query: Query, condition: str, tree: Any) -> tuple[int, tuple[Step, ..
     if counts is None or whole is None or counts[-1] != whole[-1]:
         terms, counts = [condition], whole
     if counts is None:
-        raise PublishError(f"--where: cannot be computed: {condition}")
+        raise RequestError(f"--where: cannot be computed: {condition}")
     return counts[0], tuple(Step(term, counts[2 * n + 1], counts[2 * n + 2]) for n, term in enumerate(terms))
 
 
@@ -287,7 +288,7 @@ def _counts(query: Query, terms: Sequence[str]) -> list[int] | None:
         table = query(f"SELECT {', '.join(columns)} FROM samples WHERE status = 'ok'")  # noqa: S608
     except QueryError as error:
         if len(terms) == 1:
-            raise PublishError(f"--where: {error}") from error
+            raise RequestError(f"--where: {error}") from error
         return None
     return [column[0].as_py() for column in table.columns]
 

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from dqe_assets.caption import views as caption
 from dqe_assets.core.stage import Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Manifest, Work
-from dqe_assets.filtering.masks import pairs_table, steps_table
+from dqe_assets.improve import judging_views, refining_views
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_assets.report import metadata
-from dqe_assets.report.build_warehouse import MATERIALISATIONS, CaptionerInfo, WarehouseInputs, build_warehouse
+from dqe_assets.report import metadata, tables
+from dqe_assets.report.build_warehouse import CaptionerInfo, WarehouseInputs, build_warehouse
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
+from dqe_assets.report.tables import MATERIALISATIONS
 from dqe_resources.cache import data_directory
 from dqe_resources.store import replace_file
 
@@ -25,45 +27,45 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from dqe_assets.core.relations import Relations
     from dqe_resources.scorers.protocol import Scorer
     from dqe_resources.store import Store
     from dqe_resources.warehouse import Warehouse
 
-CORPUS_TABLES = (
-    *("duplicate_clusters", "caption_duplicates", "collection_map", "pool_utilities", "filter_recommendation"),
-    *("concept_frequency", "misalignment", "concept_performance", "concept_plan"),
-    *("rare_concept_retrieval", "rebalanced_subset", "curriculum"),
-)
-CORPUS_MANIFESTS = ("filter_masks",)
-TABLES = (
-    *("raw_samples", "image_features", "joint_embeddings", "caption_scores", "caption_preference", "concept_hits"),
-    "best_captions",
-    "text_quality",
-)
+LEFT_OUT = (caption.RELATIONS, judging_views.RELATIONS, refining_views.RELATIONS)
+"""What stages contribute that data/dqe.yaml may leave out: their tables are there all the same, and empty."""
 
 
-def warehouse_of(configured: Sequence[Stage], captioners: Sequence[CaptionerInfo], scorer: Scorer) -> Stage:
-    """The asset ``warehouse``, over everything that is made for each shard.
+def relations_of(stages: Sequence[Stage]) -> tuple[Relations, ...]:
+    """What these stages contribute to what people read, and what joins them."""
+    return (*(one.relations for one in stages if one.relations), *LEFT_OUT, tables.RELATIONS)
+
+
+def warehouse_of(stages: Sequence[Stage], captioners: Sequence[CaptionerInfo], scorer: Scorer) -> Stage:
+    """The asset ``warehouse``, over what these stages make for each shard, and what their relations read over all.
 
     Args:
-        configured: of what is made for each shard, the stages that only the settings ask for.
+        stages: all but those that read the warehouse.
         captioners: who wrote the captions.
         scorer: what scored them.
     """
-    names = [*TABLES, *(one.name for one in configured)]
+    relations = relations_of(stages)
+    read = {name for one in relations for name in (*(read.asset for read in one.reads), *one.by_manifest)}
+    by_shard = [one for one in stages if one.partitioned]
+    over_all = [one for one in stages if not one.partitioned and one.name in read]
 
     def inputs(work: Work) -> WarehouseInputs:
-        files = {name: work.store.urls(name, work.shards) for name in names}
-        files |= {name: work.store.urls(name, [None]) for name in CORPUS_TABLES}
-        masks = _facts(work, "filter_masks")
+        files = {one.name: work.store.urls(one.name, work.shards) for one in by_shard if one.schema is not None}
+        files |= {one.name: work.store.urls(one.name, [None]) for one in over_all if one.schema is not None}
+        manifests = {one.name: _facts(work, one.name) for one in over_all if one.schema is None}
+        files |= {name: work.store.urls(name, facts["shards"]) for name, facts in manifests.items()}
         return WarehouseInputs(
-            files | {"filter_masks": work.store.urls("filter_masks", masks["shards"])},
-            _materialisations(work, [*names, "caption_collection"]),
-            captioners,
-            scorer.model,
-            {one["filter"]: one["expression"] for one in masks["filters"]},
-            steps_table(masks),
-            pairs_table(masks),
+            relations=relations,
+            assets=files,
+            materialisations=_materialisations(work, by_shard, over_all),
+            captioners=captioners,
+            scorer=scorer.model,
+            manifests=manifests,
         )
 
     def every_sample_there(work: Work, output: Manifest, warehouse: Warehouse) -> CheckResult:
@@ -81,8 +83,8 @@ def warehouse_of(configured: Sequence[Stage], captioners: Sequence[CaptionerInfo
         name="warehouse",
         kinds={"duckdb"},
         code_version="4",
-        inputs=[*names, "caption_collection"],
-        unpartitioned_inputs=(*CORPUS_TABLES, *CORPUS_MANIFESTS),
+        inputs=[one.name for one in by_shard],
+        unpartitioned_inputs=[one.name for one in over_all],
         partitioned=False,
         checks=[Check("rows_complete", "Every sample of the store is in the warehouse, once.", every_sample_there)],
         metadata=metadata.warehouse,
@@ -141,28 +143,34 @@ def _page_stands_alone(_: Work, __: Manifest) -> CheckResult:
     )
 
 
-@stage(
-    kinds={"html"},
-    code_version="2",
-    inputs=["raw_samples"],
-    unpartitioned_inputs=["warehouse"],
-    partitioned=False,
-    checks=[Check("stands_alone", "The page loads nothing and runs no script.", _page_stands_alone)],
-    metadata=metadata.sample_gallery,
-    is_valid=lambda _, __: gallery_path().exists(),
-)
-def sample_gallery(work: Work, warehouse: Warehouse) -> Manifest:
-    """One HTML page to look at: photos with their captions and scores, most improved, worst, duplicates, failures."""
-    shown: list[str] = []
-    with warehouse.connect() as connection:
+def sample_gallery_of(stages: Sequence[Stage]) -> Stage:
+    """The asset ``sample_gallery``, with what these stages contribute to it."""
+    relations = relations_of(stages)
 
-        def images(uids: list[str]) -> dict[str, bytes]:
-            shown.extend(uids)
-            return stored_images(work.store, connection, uids)
+    @stage(
+        kinds={"html"},
+        code_version="2",
+        inputs=["raw_samples"],
+        unpartitioned_inputs=["warehouse"],
+        partitioned=False,
+        checks=[Check("stands_alone", "The page loads nothing and runs no script.", _page_stands_alone)],
+        metadata=metadata.sample_gallery,
+        is_valid=lambda _, __: gallery_path().exists(),
+    )
+    def sample_gallery(work: Work, warehouse: Warehouse) -> Manifest:
+        """One HTML page to look at: photos with captions and scores, most improved, worst, duplicates, failures."""
+        shown: list[str] = []
+        with warehouse.connect() as connection:
 
-        page = render_gallery(GalleryInputs(connection, images))
-    replace_file(gallery_path(), lambda target: target.write(page.encode()))
-    return Manifest(len(shown), {"path": str(gallery_path())})
+            def images(uids: list[str]) -> dict[str, bytes]:
+                shown.extend(uids)
+                return stored_images(work.store, connection, uids)
+
+            page = render_gallery(GalleryInputs(connection, images), relations)
+        replace_file(gallery_path(), lambda target: target.write(page.encode()))
+        return Manifest(len(shown), {"path": str(gallery_path())})
+
+    return sample_gallery
 
 
 def stored_images(store: Store, connection: duckdb.DuckDBPyConnection, uids: list[str]) -> dict[str, bytes]:
@@ -184,9 +192,9 @@ def _facts(work: Work, asset: str) -> Mapping[str, Any]:
     return stored.stamp.facts if stored else {}
 
 
-def _materialisations(work: Work, assets: Sequence[str]) -> pa.Table:
-    stored = [work.store.get(asset, shard) for asset in assets for shard in work.shards]
-    stored += [work.store.get(name, None) for name in (*CORPUS_TABLES, *CORPUS_MANIFESTS)]
+def _materialisations(work: Work, by_shard: Sequence[Stage], over_all: Sequence[Stage]) -> pa.Table:
+    stored = [work.store.get(one.name, shard) for one in by_shard for shard in work.shards]
+    stored += [work.store.get(one.name, None) for one in over_all]
     records = [
         {
             "asset": partition.asset,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dqe_assets.caption.views import CAPTIONERS_REPORT
+from dqe_assets.caption.views import COMPARISON
 from dqe_assets.core.metadata import Markdown, Metadata, markdown_table, picture
 from dqe_assets.filtering import plots as filter_plots
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def warehouse(_: Work, output: Manifest, warehouse: Warehouse) -> Metadata:
     """How many samples of how many shards, the captioners side by side, what filters keep, and how to ask."""
     with warehouse.connect() as connection:
-        captioners = connection.sql(CAPTIONERS_REPORT).to_arrow_table()
+        captioners = connection.sql(COMPARISON).to_arrow_table()
         planted = connection.sql("SELECT filter, planted, share FROM filter_planted").fetchall()
     metadata: Metadata = {
         "database": str(warehouse.path),

@@ -12,8 +12,9 @@ from dqe_assets.core.stage import stage
 from dqe_assets.core.work import Check, CheckResult, Work
 from dqe_assets.scaling import metadata
 from dqe_assets.scaling.curves import Scaling, read_measurements
-from dqe_assets.scaling.recommend import fit_measurements, fitted_pools, recommend
+from dqe_assets.scaling.recommendation import fit_measurements, fitted_pools, recommend
 from dqe_assets.scaling.tables import FILTER_RECOMMENDATION, POOL_UTILITIES
+from dqe_assets.scaling.views import RELATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,7 @@ def _fits_well(_: Work, table: pa.Table) -> CheckResult:
 
 @stage(
     kinds={"parquet", "numpy", "scipy"},
+    relations=RELATIONS,
     code_version="1",
     schema=POOL_UTILITIES,
     partitioned=False,

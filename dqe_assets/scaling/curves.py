@@ -78,18 +78,19 @@ def parse_count(value: Any) -> Any:
     return round(float(found[1].replace("_", "").replace(",", "")) * _MULTIPLES[found[2].lower()])
 
 
-SampleCount = Annotated[int, BeforeValidator(parse_count), Field(ge=1, le=10**15)]
+_WrittenCount = Annotated[int, Field(ge=1, le=10**15)]
+SampleCount = Annotated[_WrittenCount, BeforeValidator(parse_count, json_schema_input_type=_WrittenCount | str)]
 
 
 class Scaling(MeasurementSettings):
     """Which measured training curves to fit, and for which compute to recommend a filter.
 
     Attributes:
-        measurements: ``example``, or the path of a CSV, Parquet or JSON Lines table, from the settings file's folder.
-        samples_seen: the compute to recommend for: samples seen in training.
-        metrics: the metrics to fit; by default all of the table (of evaluation files: ImageNet and the mean of 18).
-        scale: the law's ``a``, if it is to be given and not fitted.
-        irreducible: the law's ``d``, if it is to be given and not fitted.
+        measurements: ``example``, or the path of a CSV, Parquet or JSON Lines table, from the data folder.
+        samples_seen: The compute to recommend for: samples seen in training, such as 32M.
+        metrics: The metrics to fit; by default all of the table (of evaluation files: ImageNet and the mean of 18).
+        scale: The law's ``a``, if it is given and not fitted.
+        irreducible: The law's ``d``, if it is given and not fitted.
     """
 
     example: ClassVar[Path] = EXAMPLE_FILE

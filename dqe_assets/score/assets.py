@@ -14,7 +14,7 @@ from dqe_assets.core.checks import complete, covered, finite, unique
 from dqe_assets.core.schema import IMAGE, ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.stage import MODEL_POOL, Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Work
-from dqe_assets.score import alignment, metadata
+from dqe_assets.score import alignment, metadata, signal_views, views
 from dqe_assets.score.image_text import image_text as text_in_images
 from dqe_assets.score.masked_similarity import AT_ONCE
 from dqe_assets.score.masked_similarity import masked_similarity as scores_without_text
@@ -77,6 +77,7 @@ def text_quality_of(caption_sources: Sequence[str]) -> Stage:
 
     @stage(
         kinds={"parquet", "numpy"},
+        relations=signal_views.RELATIONS,
         code_version="1",
         schema=TEXT_QUALITY,
         inputs=["raw_samples", *synthetic.values()],
@@ -188,6 +189,7 @@ def caption_scores_of(caption_sources: Sequence[str]) -> Stage:
 
     @stage(
         kinds={"parquet", "numpy"},
+        relations=views.RELATIONS,
         code_version="2",
         schema=CAPTION_SCORES,
         resources={"long_captions": "scorer.long_captions"},

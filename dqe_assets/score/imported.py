@@ -22,23 +22,25 @@ class PreferenceImport(KeyedTable):
     They take the place of the configured scorer's for that pair, in all rows: a sample without a row has none. What
     is imported is a softmax over two captions and says nothing of either alone, so that similarities stay the
     configured scorer's.
+
+    Attributes:
+        source_a: First caption source: original, or a captioner's name.
+        source_b: Second caption source.
+        scorer: The model that gave the probabilities.
+        probability_a_column: Column of the probabilities of the first source's captions.
+        probability_b_column: Column of the probabilities of the second source's captions; by default 1 minus the first.
+        image_backbones: Image backbones inside that model. A captioner that shares one is not judged by it.
     """
 
     holds: ClassVar[str] = "probabilities"
     values_type: ClassVar[pa.DataType] = pa.float64()
 
     source_a: str
-    """Caption source: original, or a captioner's name."""
     source_b: str
-    """The other one."""
     scorer: str
-    """The model that gave the probabilities."""
     probability_a_column: str = "probability_a"
-    """Its column of probabilities of the first source's caption."""
     probability_b_column: str | None = None
-    """Its column of those of the second's; by default the rest to 1."""
     image_backbones: tuple[str, ...] = ()
-    """Image backbones inside that model, by which a captioner that shares one is known."""
 
     @property
     def value_columns(self) -> list[str]:

@@ -7,13 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import ArrayLike
-
-    from dqe_assets.score.preference import PreferenceComparison
-
 from dqe_assets.core.figures import (
     LIGHT,
     Theme,
@@ -22,15 +15,21 @@ from dqe_assets.core.figures import (
     bin_count,
     bin_edges,
     finite_only,
-    limits,
     new_figure,
-    originals_first,
     percent,
     placeholder,
     set_title,
     text_style,
     to_png,
 )
+from dqe_assets.core.schema import ORIGINAL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import ArrayLike
+
+    from dqe_assets.score.preference import PreferenceComparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ def similarity_histogram(scores: Mapping[str, ArrayLike], theme: Theme = LIGHT) 
     figure, axes = new_figure(3.1, theme)
     colours = theme.colours(scores)
     edges = bin_edges(np.concatenate(list(finite.values())), bins=bin_count(max(map(len, finite.values()))))
-    for name in originals_first(finite):
+    for name in _originals_first(finite):
         values = finite[name]
         counts, _ = np.histogram(values, edges)
         share = 100 * counts / len(values)
@@ -165,7 +164,7 @@ def original_vs_synthetic_scatter(
         return placeholder("no sample has both captions", theme)
     figure, axes = new_figure(4.2, theme, width=4.6)
     x, y = pairs
-    low, high = limits(pairs)
+    low, high = _limits(pairs)
     better = y > x
     axes.plot((low, high), (low, high), color=theme.muted, linewidth=1, zorder=1)
     size = float(np.clip(6000 / len(x), 3, 22))
@@ -184,3 +183,15 @@ def original_vs_synthetic_scatter(
     axes.text(0.97, 0.03, f"original fits as well or better: {share}", ha="right", color=theme.muted, **corner)
     set_title(axes, f"Original captions and {name}'s", theme)
     return to_png(figure)
+
+
+def _originals_first(sources: Iterable[str]) -> list[str]:
+    """Caption sources by name, the originals first."""
+    return sorted(sources, key=lambda name: (name != ORIGINAL, name))
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    """Ends of an axis that shows these values, with a margin."""
+    low, high = float(values.min()), float(values.max())
+    margin = 0.04 * (high - low) or 0.05
+    return low - margin, high + margin

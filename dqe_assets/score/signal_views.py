@@ -1,50 +1,47 @@
-"""What the warehouse says of captions and images without asking a model how well they fit, and which pairs to doubt."""
+"""What people read of captions and images without asking a model how well they fit, and which pairs to doubt."""
 
 from __future__ import annotations
 
 from dqe_assets.caption.flags import FLAGS
-from dqe_assets.core.relations import Table, View, columns, meaning_of, occurrences
+from dqe_assets.core.relations import (
+    Explanation,
+    Read,
+    Relations,
+    ReportSection,
+    Table,
+    View,
+    columns,
+    literal,
+    meaning,
+    meaning_of,
+    occurrences,
+    sql_file,
+)
 from dqe_assets.ingest.planted import EXTREME_ASPECT, SMALL_SIDE
 from dqe_assets.score.patterns import PATTERNS
-from dqe_assets.score.tables import IMAGE_TEXT, MASKED_SIMILARITY, TEXT_QUALITY
+from dqe_assets.score.tables import CAPTION_SCORES, IMAGE_TEXT, MASKED_SIMILARITY, TEXT_QUALITY
 from dqe_assets.score.text_quality import ENGLISH
 
-SIGNAL_READ = {
-    "text_quality": (
-        TEXT_QUALITY,
-        (
-            "uid caption_source language language_probability words characters special_ratio digit_ratio repetition "
-            "patterns"
-        ),
-    ),
-    "image_text": (IMAGE_TEXT, "uid regions text text_area"),
-    "masked_similarity": (MASKED_SIMILARITY, "uid masked_similarity similarity"),
-}
-SIGNAL_VIEW_OF = {
-    "text_quality": "measured_texts",
-    "image_text": "read_images",
-    "masked_similarity": "masked_scores",
-}
-"""What the assets are called while the warehouse is built."""
+_TEXT = columns(
+    TEXT_QUALITY,
+    uid="VARCHAR",
+    caption_source="VARCHAR",
+    language="VARCHAR",
+    language_probability="FLOAT",
+    words="INTEGER",
+    characters="INTEGER",
+    special_ratio="FLOAT",
+    digit_ratio="FLOAT",
+    repetition="FLOAT",
+    patterns="VARCHAR[]",
+)
 
-SIGNAL_TABLES = (
+_TABLES = (
     Table(
         "text_quality",
         "What can be said of every caption by its text alone: one row for each sample and caption source",
-        columns(
-            TEXT_QUALITY,
-            uid="VARCHAR",
-            caption_source="VARCHAR",
-            language="VARCHAR",
-            language_probability="FLOAT",
-            words="INTEGER",
-            characters="INTEGER",
-            special_ratio="FLOAT",
-            digit_ratio="FLOAT",
-            repetition="FLOAT",
-            patterns="VARCHAR[]",
-        ),
-        "SELECT * FROM measured_texts ORDER BY caption_source, uid",
+        _TEXT,
+        "SELECT * FROM stored_text_quality ORDER BY caption_source, uid",
     ),
     Table(
         "image_text",
@@ -55,7 +52,7 @@ SIGNAL_TABLES = (
         | columns(MASKED_SIMILARITY, similarity="FLOAT", masked_similarity="FLOAT"),
         """
         SELECT uid, len(t.regions), t.text, t.text_area, m.similarity, m.masked_similarity
-        FROM read_images t LEFT JOIN masked_scores m USING (uid) ORDER BY uid
+        FROM stored_image_text t LEFT JOIN stored_masked_similarity m USING (uid) ORDER BY uid
         """,
     ),
 )
@@ -122,7 +119,7 @@ _SAID = {
 def _objections() -> str:
     """SQL of a list of the reasons against a pair, in the order of ``REASONS``."""
     found = ", ".join(f"CASE WHEN {condition} THEN '{name}' END" for name, condition in _SAID.items())
-    ordered = ", ".join(f"'{name}'" for name in REASONS)
+    ordered = ", ".join(map(literal, REASONS))
     return (
         f"list_filter([{ordered}], lambda reason: "
         f"list_contains(list_distinct([{found}] || coalesce(patterns, []) || coalesce(flags, [])), reason))"
@@ -131,7 +128,7 @@ def _objections() -> str:
 
 def _names(wanted: str) -> str:
     """SQL of the reasons of a signal."""
-    return ", ".join(f"'{name}'" for name, (signal, _) in REASONS.items() if signal == wanted)
+    return ", ".join(literal(name) for name, (signal, _) in REASONS.items() if signal == wanted)
 
 
 def _signals() -> str:
@@ -139,7 +136,7 @@ def _signals() -> str:
     return " + ".join(f"list_has_any(reasons, [{_names(signal)}])::INTEGER" for signal in _SIGNALS)
 
 
-SIGNAL_VIEWS = (
+_VIEWS = (
     View(
         "text_quality_by_source",
         "The caption sources beside one another by their texts alone",
@@ -169,6 +166,7 @@ SIGNAL_VIEWS = (
             "text_quality", "patterns", "pattern", {name: pattern.meaning for name, pattern in PATTERNS.items()}
         ),
         {
+            "caption_source": meaning(TEXT_QUALITY, "caption_source"),
             "pattern": "what was found",
             "meaning": "what that means",
             "captions": "captions with it",
@@ -181,46 +179,19 @@ SIGNAL_VIEWS = (
         "Pairs of image and caption that no signal trusts: the score is low and another signal objects, "
         f"{SIGNALS_ALONE} signals object, or the caption is none; those first that most signals object to. The signals "
         f"are {', '.join(_SIGNALS)}",
-        f"""
-        WITH repeated AS (
-            SELECT d.uid, d.caption_source, r.repeated FROM caption_duplicates d
-            JOIN (
-                SELECT caption_source, d.cluster, count(DISTINCT coalesce(s.cluster, s.uid)) AS repeated
-                FROM caption_duplicates d JOIN samples s USING (uid) WHERE kind = 'exact' GROUP BY ALL
-            ) r USING (caption_source, cluster) WHERE d.kind = 'exact'
-        ), pairs AS (
-            SELECT c.uid, s.shard, s.image_name, c.caption_source, c.caption, c.similarity, s.width, s.height,
-                t.words, t.repetition, t.patterns, t.language, t.language_probability, g.flags, i.text_area, d.repeated,
-                CASE WHEN c.caption_source = 'original' THEN i.masked_similarity END AS masked_similarity,
-                CASE WHEN c.similarity IS NOT NULL THEN percent_rank() OVER (
-                    PARTITION BY s.source, c.caption_source ORDER BY c.similarity NULLS LAST
-                ) END AS rank,
-                CASE WHEN c.caption_source = 'original' AND i.masked_similarity IS NOT NULL THEN percent_rank() OVER (
-                    PARTITION BY s.source, c.caption_source ORDER BY i.masked_similarity NULLS LAST
-                ) END AS masked_rank,
-                CASE WHEN s.sharpness IS NOT NULL THEN percent_rank() OVER (
-                    PARTITION BY s.source, c.caption_source ORDER BY s.sharpness NULLS LAST
-                ) END AS blur_rank
-            FROM captions c
-            JOIN samples s USING (uid)
-            LEFT JOIN text_quality t USING (uid, caption_source)
-            LEFT JOIN image_text i USING (uid)
-            LEFT JOIN caption_generation g USING (uid, caption_source)
-            LEFT JOIN repeated d USING (uid, caption_source)
-            WHERE s.status = 'ok' AND c.caption IS NOT NULL
-        ), judged AS (
-            SELECT *, {_objections()} AS reasons FROM pairs
-        ), counted AS (
-            SELECT *, {_signals()} AS signals,
-                list_has_any(reasons, [{_names(wanted="score")}]) AS scores_low
-            FROM judged
-        )
-        SELECT uid, shard, image_name, caption_source, caption, similarity, masked_similarity, signals, reasons
-        FROM counted
-        WHERE signals >= {SIGNALS_ALONE} OR (scores_low AND signals >= 2) OR list_has_any(reasons, {list(DECISIVE)})
-        ORDER BY signals DESC, similarity, uid, caption_source
-        """,  # noqa: S608
+        sql_file(
+            __file__,
+            "suspects",
+            objections=_objections(),
+            signals=_signals(),
+            scores=_names("score"),
+            alone=str(SIGNALS_ALONE),
+            decisive=", ".join(map(literal, DECISIVE)),
+        ),
         {
+            "caption_source": "original, a captioner's name, or refined: where one was asked for again",
+            "caption": "the caption as found, or the straightforward synthetic caption",
+            "similarity": meaning(CAPTION_SCORES, "similarity"),
             "signals": "how many signals object",
             "reasons": "why: " + ", ".join(REASONS),
         },
@@ -229,10 +200,46 @@ SIGNAL_VIEWS = (
 
 _MEANING = meaning_of("reason", {name: means for name, (_, means) in REASONS.items()})
 
-SUSPECTS_REPORT = f"""
-SELECT caption_source AS source, reason, count(*) AS suspects, {_MEANING} AS meaning
-FROM (SELECT caption_source, unnest(reasons) AS reason FROM suspects)
-GROUP BY caption_source, reason
-QUALIFY row_number() OVER (PARTITION BY caption_source ORDER BY suspects DESC, reason) <= 5
-ORDER BY caption_source <> 'original', caption_source, suspects DESC, reason
-"""  # noqa: S608
+RELATIONS = Relations(
+    reads=(
+        Read("text_quality", TEXT_QUALITY, " ".join(_TEXT)),
+        Read("image_text", IMAGE_TEXT, "uid regions text text_area"),
+        Read("masked_similarity", MASKED_SIMILARITY, "uid masked_similarity similarity"),
+    ),
+    tables=_TABLES,
+    views=_VIEWS,
+    report_sections=(
+        ReportSection(
+            "Suspects",
+            "Pairs of image and caption that no signal trusts (view suspects), by reason, of which a pair has several: "
+            "the five most frequent of each source.",
+            f"""
+            SELECT caption_source AS source, reason, count(*) AS suspects, {_MEANING} AS meaning
+            FROM (SELECT caption_source, unnest(reasons) AS reason FROM suspects)
+            GROUP BY caption_source, reason
+            QUALIFY row_number() OVER (PARTITION BY caption_source ORDER BY suspects DESC, reason) <= 5
+            ORDER BY caption_source <> 'original', caption_source, suspects DESC, reason
+            """,  # noqa: S608
+            order=110,
+        ),
+    ),
+    explanations=(
+        Explanation(
+            "Text of the captions",
+            ("text_quality",),
+            """
+            SELECT * EXCLUDE (uid, patterns), array_to_string(patterns, ', ') AS patterns
+            FROM text_quality WHERE uid = ? AND words IS NOT NULL
+            ORDER BY caption_source <> 'original', caption_source
+            """,
+            order=50,
+        ),
+        Explanation(
+            "Text in the image",
+            ("image_text", "masked_similarity"),
+            "SELECT * EXCLUDE uid FROM image_text WHERE uid = ? AND regions IS NOT NULL",
+            order=60,
+            upright=True,
+        ),
+    ),
+)

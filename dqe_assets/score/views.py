@@ -1,21 +1,38 @@
-"""The warehouse's tables of how sure preferences are, and of what the policy for long captions changes."""
+"""What people read of scores: which captions are preferred and how surely, and what long captions change."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from dqe_assets.core.relations import Table, View, columns
+from dqe_assets.core.figures import PLOTTED
+from dqe_assets.core.relations import (
+    GalleryPlots,
+    Read,
+    Relations,
+    ReportSection,
+    Table,
+    View,
+    columns,
+    meaning,
+    sql_file,
+)
 from dqe_assets.core.schema import ORIGINAL, Column, table_schema
+from dqe_assets.score.plots import Preference, original_vs_synthetic_scatter, preference_bars, similarity_histogram
 from dqe_assets.score.preference import THRESHOLDS, compare_levels
-from dqe_assets.score.tables import CAPTION_SCORES
+from dqe_assets.score.tables import CAPTION_PREFERENCE, CAPTION_SCORES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import duckdb
+
+    from dqe_assets.core.relations import Drawing
 
 _ENDS = {"": "", "_low": ": lower end of its 95 % interval", "_high": ": higher end of its 95 % interval"}
 _SHARES = {
@@ -24,7 +41,7 @@ _SHARES = {
     "ratio": ("above_b / above_a, how many times as often b is preferred; null where neither is", ""),
 }
 
-INTERVALS = table_schema(
+_INTERVALS = table_schema(
     [
         Column("source_a", pa.string(), "caption source a"),
         Column("source_b", pa.string(), "caption source b"),
@@ -48,30 +65,15 @@ INTERVALS = table_schema(
 
 _SQL_TYPES = {pa.string(): "VARCHAR", pa.float64(): "DOUBLE", pa.int64(): "BIGINT"}
 
-PREFERENCE_TABLE = Table(
-    "preference_intervals",
-    "How sure preferences are: each pair of caption sources, and captioners by how often each beats the original",
-    columns(INTERVALS, **{field.name: _SQL_TYPES[field.type] for field in INTERVALS}),
-    "SELECT * FROM computed_intervals "
-    "ORDER BY against IS NOT NULL, source_a <> 'original', source_a, source_b, scorer, threshold",
-)
 
-LONG_COLUMNS = columns(
-    CAPTION_SCORES,
-    similarity_truncated="FLOAT",
-    similarity_sentences_mean="FLOAT",
-    similarity_sentences_max="FLOAT",
-)
-
-
-def preference_intervals(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """``INTERVALS`` of the preferences in ``preference_rows``: counted there, so that no row leaves the database."""
+def _intervals(connection: duckdb.DuckDBPyConnection) -> dict[str, pa.Table]:
+    """``_INTERVALS`` of the stored preferences: counted in the database, so that no row leaves it."""
     levels = " + ".join(f"(probability > {threshold}::FLOAT)::INTEGER" for threshold in THRESHOLDS)
     level_a, level_b = (levels.replace("probability", f"probability_{side}") for side in "ab")
     connection.execute(f"""
         CREATE TEMP VIEW levels AS
         SELECT uid, source_a, source_b, scorer, {level_a} AS level_a, {level_b} AS level_b
-        FROM preference_rows WHERE probability_a IS NOT NULL AND probability_b IS NOT NULL
+        FROM stored_caption_preference WHERE probability_a IS NOT NULL AND probability_b IS NOT NULL
     """)  # noqa: S608
     counted = connection.execute(f"""
         WITH beside AS (
@@ -93,12 +95,12 @@ def preference_intervals(connection: duckdb.DuckDBPyConnection) -> pa.Table:
         for *_, above_a, above_b, samples in cells:
             table[above_a, above_b] = samples
         rows += [asdict(one) | {"scorer": scorer} for one in compare_levels(source_a, source_b, against, table)]
-    found = pa.Table.from_pylist(rows, INTERVALS)
+    found = pa.Table.from_pylist(rows, _INTERVALS)
     # A ratio of nothing to nothing is no number.
-    for place, field in enumerate(INTERVALS):
+    for place, field in enumerate(_INTERVALS):
         if field.name.startswith("ratio"):
             found = found.set_column(place, field, pa.array(found[field.name].to_numpy(), from_pandas=True))
-    return found
+    return {"computed_intervals": found}
 
 
 _POLICIES = {"mean": "similarity_sentences_mean", "max": "similarity_sentences_max"}
@@ -120,39 +122,6 @@ _CHANGES = ", ".join(
     for name, column in _POLICIES.items()
 )
 
-LONG_CAPTIONS = View(
-    "long_captions",
-    "What the policy for captions longer than the encoder reads changes: how well each source's captions fit under "
-    "each, and how often the preference against the original turns. Sentences are there where scorer.long_captions "
-    "asks for them",
-    f"""
-    WITH scored AS (
-        SELECT *, coalesce(similarity_truncated, similarity) AS cut FROM captions WHERE similarity IS NOT NULL
-    ), paired AS (
-        SELECT c.caption_source, count(*) AS pairs, {_CHANGES}
-        FROM scored c JOIN scored o ON o.uid = c.uid AND o.caption_source = '{ORIGINAL}'
-        WHERE c.caption_source <> '{ORIGINAL}' GROUP BY c.caption_source
-    )
-    SELECT s.caption_source, count(*) AS captions, count(*) FILTER (truncated) AS cut_captions,
-        avg(truncated::INTEGER) AS truncated_share, avg(cut) AS mean_truncated,
-        {_MEANS},
-        any_value(pairs) AS compared, {_CHANGED}
-    FROM scored s LEFT JOIN paired USING (caption_source)
-    GROUP BY s.caption_source ORDER BY s.caption_source <> '{ORIGINAL}', s.caption_source
-    """,  # noqa: S608
-    {
-        "captions": "captions with a score",
-        "cut_captions": "those of them longer than the encoder reads",
-        "truncated_share": "cut_captions / captions [0 to 1]",
-        "mean_truncated": "mean similarity if of long captions only the beginning counts [-1 to 1]",
-        "mean_sentences_mean": "mean similarity if of long captions the mean over sentences counts [-1 to 1]",
-        "mean_sentences_max": "mean similarity if of long captions the best sentence counts [-1 to 1]",
-        "compared": "samples whose original caption has a score too; null for the originals",
-        "changed_by_mean": "those where the mean over sentences turns which of the two fits better",
-        "changed_by_max": "those where the best sentence does",
-    },
-)
-
 
 def long_captions_in_words(connection: duckdb.DuckDBPyConnection) -> str:
     """Sentences that say what the policy for long captions changes; none where it changes nothing."""
@@ -168,3 +137,147 @@ def long_captions_in_words(connection: duckdb.DuckDBPyConnection) -> str:
             f"the best sentence{turned}."
         )
     return "".join(words)
+
+
+def _preference_in_words(connection: duckdb.DuckDBPyConnection) -> str:
+    """What the preferences are, and which of them prove nothing."""
+    notes = connection.execute(
+        "SELECT DISTINCT note FROM caption_preference WHERE note IS NOT NULL ORDER BY note"
+    ).fetchall()
+    warning = f" Where independent says no: {'; '.join(note for (note,) in notes)}." if notes else ""
+    return "Which of two captions the scorer prefers, and how often with a probability above 70 and 90 %." + warning
+
+
+def _similarities(connection: duckdb.DuckDBPyConnection, limit: int) -> Iterator[Drawing]:
+    """How well the captions of each source fit, in all and against the original of each image."""
+    sources = [source for (source,) in connection.execute("SELECT caption_source FROM caption_quality").fetchall()]
+    scores: dict[str, list[float]] = {source: [] for source in sources}
+    for source, similarity in connection.execute(
+        "SELECT caption_source, similarity FROM captions WHERE similarity IS NOT NULL "
+        "AND uid IN (SELECT uid FROM samples WHERE status = 'ok' ORDER BY uid LIMIT ?)",
+        [PLOTTED],
+    ).fetchall():
+        scores[source].append(similarity)
+    yield "How well the captions of each source fit", lambda theme: similarity_histogram(scores, theme)
+    names = [source for source in sources if source != ORIGINAL]
+    for name in names[:limit]:
+        pairs = connection.sql(
+            "SELECT o.similarity AS original, c.similarity AS synthetic "
+            "FROM captions c JOIN captions o USING (uid) "
+            "WHERE o.caption_source = ? AND c.caption_source = ? AND o.similarity + c.similarity IS NOT NULL "
+            "ORDER BY uid LIMIT ?",
+            params=[ORIGINAL, name, PLOTTED],
+        ).to_arrow_table()
+        if pairs.num_rows:
+            original, synthetic = (pairs[column].to_numpy() for column in ("original", "synthetic"))
+            draw = partial(original_vs_synthetic_scatter, original, synthetic, name, names)
+            yield f"How well the original captions fit, and {name}'s", draw
+
+
+def _preferences(connection: duckdb.DuckDBPyConnection, limit: int) -> Iterator[Drawing]:
+    intervals: dict[tuple[str, ...], dict[int, tuple[tuple[float, float], tuple[float, float]]]] = {}
+    for row in _rows(connection, "SELECT * FROM preference_intervals WHERE against IS NULL"):
+        ends = (row["share_a_low"], row["share_a_high"]), (row["share_b_low"], row["share_b_high"])
+        pair = row["source_a"], row["source_b"], row["scorer"]
+        intervals.setdefault(pair, {})[round(100 * row["threshold"])] = ends
+    preferences = [
+        Preference(
+            row["source_a"],
+            row["source_b"],
+            row["n"],
+            {percent: (row[f"a_above_{percent}"], row[f"b_above_{percent}"]) for percent in (70, 80, 90)},
+            independent=row["independent"],
+            intervals=intervals.get((row["source_a"], row["source_b"], row["scorer"]), {}),
+        )
+        for row in _rows(
+            connection,
+            "SELECT * FROM caption_preference ORDER BY source_a <> 'original', source_a, source_b LIMIT ?",
+            [limit],
+        )
+    ]
+    yield "Which caption the scorer prefers", lambda theme: preference_bars(preferences, theme)
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, sql: str, values: list[Any] | None = None) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = connection.sql(sql, params=values).to_arrow_table().to_pylist()
+    return rows
+
+
+RELATIONS = Relations(
+    reads=(
+        Read("caption_scores", CAPTION_SCORES, " ".join(CAPTION_SCORES.names)),
+        Read("caption_preference", CAPTION_PREFERENCE, " ".join(CAPTION_PREFERENCE.names)),
+    ),
+    computed=(_intervals,),
+    tables=(
+        Table(
+            "caption_preference",
+            "For each pair of caption sources, which of the two captions the scorer prefers, and how surely",
+            {
+                "source_a": ("VARCHAR", "caption source a"),
+                "source_b": ("VARCHAR", "caption source b"),
+                "n": ("BIGINT", "samples with both captions"),
+                **{
+                    f"{side}_above_{percent}": (
+                        "BIGINT",
+                        f"samples where caption {side} is preferred above {percent} %",
+                    )
+                    for percent in (70, 80, 90)
+                    for side in ("a", "b")
+                },
+                "mean_probability_a": ("DOUBLE", "mean probability of caption a [0 to 1]"),
+                "mean_probability_b": ("DOUBLE", "mean probability of caption b [0 to 1]"),
+                "independent": ("BOOLEAN", meaning(CAPTION_PREFERENCE, "independent")),
+                "scorer": ("VARCHAR", "model that preferred"),
+                "note": ("VARCHAR", "why the preference proves nothing, where it does"),
+            },
+            sql_file(__file__, "caption_preference"),
+        ),
+        Table(
+            "preference_intervals",
+            "How sure preferences are: each pair of caption sources, and captioners by how often each beats the "
+            "original",
+            columns(_INTERVALS, **{field.name: _SQL_TYPES[field.type] for field in _INTERVALS}),
+            "SELECT * FROM computed_intervals "
+            "ORDER BY against IS NOT NULL, source_a <> 'original', source_a, source_b, scorer, threshold",
+        ),
+    ),
+    views=(
+        View(
+            "long_captions",
+            "What the policy for captions longer than the encoder reads changes: how well each source's captions fit "
+            "under each, and how often the preference against the original turns. Sentences are there where "
+            "scorer.long_captions asks for them",
+            f"""
+            WITH scored AS (
+                SELECT *, coalesce(similarity_truncated, similarity) AS cut FROM captions WHERE similarity IS NOT NULL
+            ), paired AS (
+                SELECT c.caption_source, count(*) AS pairs, {_CHANGES}
+                FROM scored c JOIN scored o ON o.uid = c.uid AND o.caption_source = '{ORIGINAL}'
+                WHERE c.caption_source <> '{ORIGINAL}' GROUP BY c.caption_source
+            )
+            SELECT s.caption_source, count(*) AS captions, count(*) FILTER (truncated) AS cut_captions,
+                avg(truncated::INTEGER) AS truncated_share, avg(cut) AS mean_truncated,
+                {_MEANS},
+                any_value(pairs) AS compared, {_CHANGED}
+            FROM scored s LEFT JOIN paired USING (caption_source)
+            GROUP BY s.caption_source ORDER BY s.caption_source <> '{ORIGINAL}', s.caption_source
+            """,  # noqa: S608
+            {
+                "captions": "captions with a score",
+                "cut_captions": "those of them longer than the encoder reads",
+                "truncated_share": "cut_captions / captions [0 to 1]",
+                "mean_truncated": "mean similarity if of long captions only the beginning counts [-1 to 1]",
+                "mean_sentences_mean": "mean similarity if of long captions the mean over sentences counts [-1 to 1]",
+                "mean_sentences_max": "mean similarity if of long captions the best sentence counts [-1 to 1]",
+                "compared": "samples whose original caption has a score too; null for the originals",
+                "changed_by_mean": "those where the mean over sentences turns which of the two fits better",
+                "changed_by_max": "those where the best sentence does",
+            },
+        ),
+    ),
+    report_sections=(
+        ReportSection("Preference", _preference_in_words, sql_file(__file__, "preference_in_words"), order=40),
+    ),
+    gallery_plots=(GalleryPlots(_similarities, order=20), GalleryPlots(_preferences, order=25)),
+)

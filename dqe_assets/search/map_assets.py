@@ -18,6 +18,7 @@ from dqe_assets.core.work import Check, CheckResult, Work
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.search import metadata, topics
 from dqe_assets.search.tables import COLLECTION_MAP
+from dqe_assets.search.views import RELATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +49,7 @@ def _all_mapped(work: Work, table: pa.Table, samples: int) -> CheckResult:
 
 @stage(
     kinds={"parquet", "faiss"},
+    relations=RELATIONS,
     code_version="1",
     schema=COLLECTION_MAP,
     resources={"samples": "map.samples", "topics_wanted": "map.topics"},

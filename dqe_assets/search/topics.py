@@ -38,12 +38,15 @@ _STOP_WORDS = frozenset(
 
 
 class MapSettings(Strict):
-    """How the map of the samples is made."""
+    """How the map of the samples is made.
+
+    Attributes:
+        samples: Samples on the map at most: those with the lowest uids, which are digests, so that it is a fair draw.
+        topics: Number of topics; by default about the square root of half the samples, 24 at most.
+    """
 
     samples: Annotated[int, Field(ge=100)] = 10_000
-    """Samples on the map at most: those with the lowest uids, which are digests, so a fair draw."""
     topics: Annotated[int, Field(ge=1, le=200)] | None = None
-    """Number of topics; None is about the root of half the samples, 24 at most."""
 
 
 def collection_map(samples: pa.Table, vectors: NDArray[np.floating], topics: int | None = None) -> pa.Table:

@@ -33,6 +33,18 @@ class ChatModel(VisionModel):
     Images are sent as base64 with the request, never as addresses. How many requests are under way adapts to the
     server, up to ``concurrency``. A request that fails in passing is sent again; while the server is away or has too
     much to do, everything waits for it; and where it gives no usable answer for ``give_up_after``, the run ends.
+
+    Attributes:
+        url: Address of the server, with or without ``/v1``.
+        api_key_env: Name of the environment variable that holds the server's key, if it wants one.
+        extra_body: Further fields of each request, by the server's names: top_p, repetition_penalty ...
+        image_options: Further fields beside the image's URL, such as max_dynamic_patch for InternVL on lmdeploy.
+        connect_seconds: Seconds that connecting may take.
+        idle_seconds: Seconds that the server may be silent before or within an answer.
+        total_seconds: Seconds that one answer may take in all.
+        start_seconds: Seconds to wait for a server that is still starting.
+        give_up_after: Seconds without a usable answer after which the run ends. What is finished is kept.
+        retries: How often a sample is asked about again after an answer that cannot be used.
     """
 
     without_effect: ClassVar[frozenset[str]] = VisionModel.without_effect | {
@@ -41,25 +53,15 @@ class ChatModel(VisionModel):
     }
 
     url: Annotated[str, AfterValidator(_server_url)]
-    """Address of the server, with or without ``/v1``."""
     api_key_env: str | None = None
-    """Variable of the environment that holds the key, if the server wants one."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
-    """Further fields of the request, by the server's names: top_p, repetition_penalty ..."""
     image_options: dict[str, Any] = Field(default_factory=dict)
-    """Further fields beside the image's URL: max_dynamic_patch caps an InternVL's tiles at lmdeploy."""
     connect_seconds: Seconds = 10
-    """For connecting."""
     idle_seconds: Seconds = 120
-    """For which the server may be silent before or within an answer."""
     total_seconds: Seconds = 300
-    """For one answer in all."""
     start_seconds: Annotated[float, Field(ge=0)] = 120
-    """To wait for a server that is still starting."""
     give_up_after: Seconds = 300
-    """Without a usable answer, after which the run ends; what is finished is kept."""
     retries: Annotated[int, Field(ge=0)] = 4
-    """How often a sample is asked about again after an answer that is none."""
 
     @property
     @abstractmethod

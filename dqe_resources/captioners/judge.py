@@ -1,4 +1,4 @@
-"""The judge: a vision-language model behind a server that marks the captions of an image beside one another."""
+"""The judge: a vision-language model behind a server that marks the captions of an image side by side."""
 
 from __future__ import annotations
 
@@ -60,19 +60,23 @@ class Judge(ChatModel):
     """Marks captions, over the same interface, with the same patience and by the same means as a captioner.
 
     An answer that is not of the form asked for is asked for again, with what was wrong with it.
+
+    Attributes:
+        max_tokens: Tokens after which an answer is cut. An answer has four marks with reasons for each caption of a
+            sample.
+        retries: How often a sample is asked about again after an answer that cannot be used.
+        max_prompt_tokens: The most tokens that rubric, captions and image can have: so many are reserved under the cap
+            for each request.
+        json_schema: Whether the request asks for JSON by a schema; false for a server that refuses ``response_format``.
     """
 
     kind: ClassVar[str] = "judge"
     without_effect: ClassVar[frozenset[str]] = ChatModel.without_effect | {"max_prompt_tokens"}
 
     max_tokens: Annotated[int, Field(ge=1)] = 2048
-    """Tokens after which an answer is cut: four marks with reasons for each caption of a sample."""
     retries: Annotated[int, Field(ge=0)] = 2
-    """How often a sample is asked about again after an answer that cannot be used."""
     max_prompt_tokens: Annotated[int, Field(ge=1)] = 8192
-    """The most that rubric, captions and image can have: so much is reserved under the cap while one is asked about."""
     json_schema: bool = True
-    """Whether the request asks for JSON by a schema; false for a server that refuses ``response_format``."""
 
     @property
     def label(self) -> str:

@@ -27,6 +27,17 @@ class LmdeployCaptioner(VisionCaptioner, EngineSettings):
 
     An engine takes new images while it generates for others (continuous batching), so it is kept full: as many
     requests as its batch holds are under way, and a few more wait, made ready. Needs the extra ``gpu``.
+
+    Attributes:
+        concurrency: Captions under way at once, at most. By default as many as the engine's batch holds, and a few made
+            ready.
+        max_dynamic_patch: The most tiles of 448 pixels that InternVL cuts an image into, at 256 tokens each. By default
+            the model's own limit, usually 12 and one of the whole image.
+        top_p: Share of the probability that is sampled from, where the temperature is above 0.
+        repetition_penalty: Above 1, tokens that were said before become less probable.
+        ignore_eos: Always generate ``max_tokens`` tokens: for measuring only.
+        retries: How often an image is tried again after an internal error of the engine.
+        stall_seconds: Seconds without a finished caption after which the engine counts as hung.
     """
 
     kind: ClassVar[str] = "lmdeploy"
@@ -35,20 +46,12 @@ class LmdeployCaptioner(VisionCaptioner, EngineSettings):
     )
 
     concurrency: Annotated[int, Field(ge=1, le=4096)] = 4096
-    """Captions under way at once, at most; by default as many as the engine's batch holds, and a few made ready."""
     max_dynamic_patch: Annotated[int, Field(ge=1)] | None = None
-    """The most tiles of 448 pixels that InternVL cuts an image into, at 256 tokens each; by default the model's own
-    limit, 12 as a rule, and one of the whole image."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the probability that is sampled from, where the temperature is above 0."""
     repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
-    """Above 1, tokens that were said before become less probable."""
     ignore_eos: bool = False
-    """Generate ``max_tokens`` tokens whatever the model says: for measuring only."""
     retries: Annotated[int, Field(ge=0)] = 2
-    """How often an image is tried again for which the engine gives an internal error."""
     stall_seconds: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds without a single finished caption after which the engine counts as hung."""
 
     @property
     def label(self) -> str:

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 
 
 class OpenAICaptioner(ChatModel, VisionCaptioner):
-    """Asks a server for each caption, many at once, and takes the answers as they come."""
+    """Asks a server for each caption, many at once, and takes the answers as they come.
+
+    Attributes:
+        gpus: GPUs that the server runs on, for the accounting.
+    """
 
     kind: ClassVar[str] = "openai"
     without_effect: ClassVar[frozenset[str]] = ChatModel.without_effect | VisionCaptioner.without_effect | {"gpus"}
 
     gpus: Annotated[int, Field(ge=1)] = 1
-    """GPUs that the server runs on, for the accounting."""
 
     @property
     def label(self) -> str:

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 class CaptionerError(DataQualityError):
     """A captioner cannot go on: says what it asked, what came back last, and what to do."""
 
-    def after(self, finished: int, total: int, what: str) -> CaptionerError:
+    def with_progress(self, finished: int, total: int, what: str) -> CaptionerError:
         """The same, with what is kept of a shard, and that it can go on: for who keeps it."""
         return CaptionerError(
             f"{str(self).rstrip('.')}. {finished:,} of {total:,} {what} are finished and kept: "
-            "mend it and materialise the same shard again, which asks for the rest"
+            "fix it and materialise the same shard again, which asks for the rest"
         )
 
 
@@ -70,7 +70,14 @@ class Caption:
 
 
 class Captioner(Configurable):
-    """Writes a caption for an image. Each captioner in data/dqe.yaml is its own asset ``synthetic_captions/<name>``."""
+    """Writes a caption for an image. Each captioner in data/dqe.yaml is its own asset ``synthetic_captions/<name>``.
+
+    Attributes:
+        name: Name of the captioner: of the asset ``synthetic_captions/<name>``, and of its captions in every table.
+        min_coverage: Share of the samples with an image that must have a caption. Below it, the asset's check fails.
+        image_backbones: Image backbones inside the model, such as ViT-B-32. A scorer that shares one cannot judge its
+            captions.
+    """
 
     asset: ClassVar[str]
     """The asset that it reads, which has one row for each sample: ``raw_samples``, ``image_features``."""
@@ -79,11 +86,8 @@ class Captioner(Configurable):
     without_effect: ClassVar[frozenset[str]] = frozenset({"min_coverage", "image_backbones"})
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
-    """Name of the asset ``synthetic_captions/<name>``, and of what is made of it."""
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.98
-    """Share of the samples with an image that must have a caption."""
     image_backbones: tuple[str, ...] = ()
-    """Image backbones inside the model, such as ViT-B-32, by which a scorer that shares one is known."""
 
     @property
     @abstractmethod
@@ -127,32 +131,42 @@ class Captioner(Configurable):
 
 
 class VisionModel(Configurable):
-    """A vision-language model that is given an image and a prompt."""
+    """A vision-language model that is given an image and a prompt.
+
+    Attributes:
+        model: Name or path of the model, as its server knows it.
+        revision: Revision of the weights: a commit, or your own words. It is kept with all that the model writes.
+        max_tokens: Tokens after which an answer is cut.
+        temperature: Temperature of the sampling; 0 takes the most probable answer.
+        seed: Seed of the sampling, where the temperature is above 0.
+        repetition_ngram_size: Length of the runs of tokens that must not repeat endlessly; null for no such guard.
+        repetition_ngram_threshold: How often such a run may come before the answer is ended.
+        image_longest_side: Longest side of the image that the model is given, in pixels. Larger images are made
+            smaller.
+        concurrency: Answers under way at once, at most.
+    """
 
     without_effect: ClassVar[frozenset[str]] = frozenset({"concurrency"})
 
     model: Annotated[str, Field(min_length=1)]
-    """Name or path of the model, as its engine knows it."""
     revision: str | None = None
-    """Revision of its weights, in your own words or a commit: kept with all that it writes."""
     max_tokens: Annotated[int, Field(ge=1)] = 512
-    """Tokens after which an answer is cut."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    """0 for the most probable answer."""
     seed: int | None = None
-    """Seed of the sampling, where the temperature is above 0."""
     repetition_ngram_size: Annotated[int, Field(ge=1)] | None = None
-    """Tokens of a run of words that may not come over and over; None for no such guard."""
     repetition_ngram_threshold: Annotated[int, Field(ge=1)] | None = None
-    """How often such a run may come before the answer is ended."""
     image_longest_side: Annotated[int, Field(ge=16, le=8192)] = 1024
-    """Longest side, in pixels, that the model is given: larger images are made smaller, none larger."""
     concurrency: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Answers under way at once, at most."""
 
 
 class VisionCaptioner(VisionModel, Captioner):
-    """A captioner that sees the image: a vision-language model that is asked with a prompt."""
+    """A captioner that sees the image: a vision-language model that is asked with a prompt.
+
+    Attributes:
+        prompt: Name of the prompt: default, short, hint, refine, or your own file data/prompts/NAME.txt.
+        checkpoint_every: Captions after which what is done is saved: a kill loses no more than these.
+        price_per_gpu_hour: What a GPU costs for an hour, for the accounting.
+    """
 
     asset: ClassVar[str] = "raw_samples"
     columns: ClassVar[tuple[str, ...]] = ("caption", "image")
@@ -167,11 +181,8 @@ class VisionCaptioner(VisionModel, Captioner):
     )
 
     prompt: str = "default"
-    """Name of the prompt: one that comes with the platform, or a file data/prompts/NAME.txt."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
-    """Captions that a kill loses at most."""
     price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
-    """What a GPU costs for an hour, for the accounting."""
 
     @property
     def model_id(self) -> str:

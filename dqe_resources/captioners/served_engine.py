@@ -22,26 +22,31 @@ class EngineError(DataQualityError):
 
 
 class ServedEngine(EngineSettings):
-    """What ``dqe engine up`` starts: ``lmdeploy serve api_server`` with a model and its settings."""
+    """What ``dqe engine up`` starts: ``lmdeploy serve api_server`` with a model and its settings.
+
+    Attributes:
+        name: Name of the engine in the commands.
+        model_name: Name of the model in requests; by default as ``model``.
+        host: Interface that it listens on: 127.0.0.1 for this machine alone, 0.0.0.0 for all that can reach it.
+        port: Port that it listens on.
+        gpus: Numbers of the GPUs that it may use; by default all. Two engines on one machine need different ones.
+        environment: Folder of the Python environment that has lmdeploy, from the data folder; by default lmdeploy is
+            looked for on the PATH.
+        max_concurrent_requests: Requests that it works on at once; others wait. By default all.
+        proxy_url: Address of an ``lmdeploy serve proxy`` that it registers with, for several engines behind one
+            address.
+        start_seconds: Seconds that the start may take: weights are read, and downloaded the first time.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
-    """What the commands call it."""
     model_name: str | None = None
-    """What requests call the model; by default as ``model``."""
     host: str = "127.0.0.1"
-    """Interface that it listens on: this machine's own alone, or 0.0.0.0 for all that can reach it."""
     port: Annotated[int, Field(ge=1, le=65535)] = 23333
-    """Port that it listens on."""
     gpus: tuple[int, ...] = ()
-    """Numbers of the GPUs that it may see; by default all. Two engines on one machine need different ones."""
     environment: str | None = None
-    """Folder of the Python environment that has lmdeploy, from the data folder; by default it is found on the PATH."""
     max_concurrent_requests: Annotated[int, Field(ge=1)] | None = None
-    """Requests that it works on at once; others wait. By default all."""
     proxy_url: str | None = None
-    """An ``lmdeploy serve proxy`` that it registers with, for several engines behind one address."""
     start_seconds: Annotated[float, Field(gt=0)] = 1800.0
-    """How long it may take until it answers: weights are read, and on the first start downloaded."""
 
     @property
     def address(self) -> str:

@@ -16,6 +16,11 @@ class TableCaptioner(KeyedTable, Captioner):
 
     The file is read once for each shard, in blocks, and only the rows of that shard are held. A sample without a row
     gets no caption, and its row says so; lower ``min_coverage`` where the table is not meant to hold them all.
+
+    Attributes:
+        caption_column: Column of the captions.
+        model: The model that wrote the captions.
+        model_column: Column of the models, where several wrote them.
     """
 
     kind: ClassVar[str] = "table"
@@ -24,11 +29,8 @@ class TableCaptioner(KeyedTable, Captioner):
     holds: ClassVar[str] = "captions"
 
     caption_column: str = "caption"
-    """Its column of captions."""
     model: str | None = None
-    """The model that wrote the captions."""
     model_column: str | None = None
-    """Its column of models, where they are of several."""
 
     @property
     def value_columns(self) -> list[str]:
@@ -66,5 +68,5 @@ class TableCaptioner(KeyedTable, Captioner):
                 model = values[self.model_column] if self.model_column else None
                 yield index, Caption(values[self.caption_column], model=model)
             else:
-                named = f"no row of {self.path.name} with a caption has the {self.named_key} '{key}'"
+                named = f"no row of {self.path.name} with a caption has the {self.key_name} '{key}'"
                 yield index, Caption(None, "error", f"the sample has no {self.key}" if key is None else named)

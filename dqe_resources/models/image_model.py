@@ -62,6 +62,10 @@ class ImageModel(Configurable):
 
     The weights are TensorFlow's, so the model is timm's ``tf_efficientnet_lite0``, with "SAME" padding; they are
     converted to ONNX when first used and checked against torch. From then on neither torch nor timm is imported.
+
+    Attributes:
+        batch_size: Images in a batch. The results do not depend on it; more than 8 do not fit the processor's caches.
+        threads: Threads for each batch; 0 for one on each core.
     """
 
     kind: ClassVar[str] = "efficientnet_lite0"
@@ -70,9 +74,7 @@ class ImageModel(Configurable):
     feature_dimension: ClassVar[int] = 1280
 
     batch_size: Annotated[int, Field(ge=1)] = 8
-    """Images a pass. The results do not depend on it; more than 8 falls out of the processor's caches."""
     threads: Annotated[int, Field(ge=0)] = 1
-    """Threads of a pass; 0 for one on each core."""
 
     def signature(self) -> dict[str, Any]:
         """The weights and how they are run; how many at a time changes nothing."""

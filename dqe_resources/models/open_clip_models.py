@@ -29,20 +29,24 @@ _DECODING = 2
 
 
 class OpenClipSettings(Strict):
-    """Which model, with which weights, and how it is run."""
+    """Which model, with which weights, and how it is run.
+
+    Attributes:
+        architecture: Name of a model of open_clip, the path of a configuration (.json) in its form,
+            ``local-dir:FOLDER`` or ``hf-hub:ORGANISATION/NAME``.
+        weights: A tag of pretrained weights (``laion2b_s34b_b79k``) or the path of a checkpoint; hf-hub: and local-dir:
+            have their own.
+        precision: Number format. With bf16 and fp16 results agree to about three digits, and models are several times
+            as fast where the hardware has them.
+        batch_size: Images, or texts, in a batch.
+        device: ``cpu``, ``cuda``, ``mps`` ...; ``auto`` takes a CUDA device if there is one.
+    """
 
     architecture: Annotated[str, Field(min_length=1)] = "ViT-B-32"
-    """Name of a model of open_clip, the path of a configuration (.json) in its form, ``local-dir:FOLDER`` or
-    ``hf-hub:ORGANISATION/NAME``."""
     weights: str | None = None
-    """A tag of pretrained weights (``laion2b_s34b_b79k``) or the path of a checkpoint; hf-hub: and local-dir: have
-    their own."""
     precision: Precision = "fp32"
-    """bf16 and fp16 round to about three digits, and are several times as fast where the hardware has them."""
     batch_size: Annotated[int, Field(ge=1)] = 32
-    """Images, or texts, a pass."""
     device: Annotated[str, Field(min_length=1)] = "auto"
-    """``cpu``, ``cuda``, ``mps`` ...; ``auto`` takes a CUDA device if there is one."""
 
     @model_validator(mode="after")
     def _has_weights(self) -> Self:

@@ -50,21 +50,24 @@ class TextDetector(Configurable):
 
     Where lines are read too, what cannot be read as two letters or digits is no text: to the detector alone, a wheel or
     a button looks like a letter.
+
+    Attributes:
+        longest_side: Longest side in pixels: a larger image is made smaller before text is looked for. At 512, it finds
+            letters that are too small for a scorer, which sees 224 or 336 pixels.
+        min_score: The detector's score from which a region counts.
+        recognise: Whether regions are read.
+        min_confidence: How sure the reading must be for a region to count as text.
+        fill: What masked_similarity paints over text: the mean colour around each region, or the mean colour of the
+            image.
     """
 
     kind: ClassVar[str] = "rapidocr"
 
     longest_side: Annotated[int, Field(ge=64, le=4096)] = 512
-    """Pixels of an image's longer side above which it is made smaller before it is looked at. At 512, letters are found
-    that a scorer cannot read any more, which sees 224 or 336."""
     min_score: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """The detector's score from which a region counts."""
     recognise: bool = True
-    """Whether regions are read."""
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """How sure the reading must be for a region to count as text."""
     fill: Literal["surrounding_mean", "image_mean"] = "surrounding_mean"
-    """What masked_similarity paints over text: the mean colour of what is around each region, or of the image."""
 
     def signature(self) -> dict[str, Any]:
         """The models and what decides about regions; what is painted over them is another asset's matter."""

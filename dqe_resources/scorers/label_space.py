@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from dqe_resources.cache import cached_file
 from dqe_resources.models.image_model import ImageModel
@@ -57,13 +58,16 @@ class LabelSpace(Scorer):
 
     Each is normalised; the first counts twice. Texts are the text encoder's own embeddings. Cosines are lower than
     CLIP's for the same fit: they rank captions and images, and are not comparable with another scorer's.
+
+    Attributes:
+        text_encoder: The model that embeds captions and class names.
     """
 
     kind: ClassVar[str] = "label_space"
     asset: ClassVar[str] = "image_features"
     columns: ClassVar[tuple[str, ...]] = ("embedding", "label_ids", "label_probabilities")
 
-    text_encoder: AnyTextEncoder = MiniLM()
+    text_encoder: AnyTextEncoder = Field(default_factory=MiniLM)
 
     def signature(self) -> dict[str, Any]:
         """The recipe, the backbone and the text encoder."""

@@ -22,6 +22,10 @@ class OpenClipScorer(OpenClipSettings, Scorer):
     An image is prepared as the model's own configuration says, a text is cut where open_clip cuts it; the tokens of
     the whole text are counted before. Every method that needs the network raises OpenClipError where it cannot be
     loaded, and PackageError where open_clip is not installed.
+
+    Attributes:
+        image_backbones: Other names of the image tower, besides the architecture's. A captioner that shares one is not
+            judged by this scorer.
     """
 
     kind: ClassVar[str] = "open_clip"
@@ -29,7 +33,6 @@ class OpenClipScorer(OpenClipSettings, Scorer):
     columns: ClassVar[tuple[str, ...]] = ("image",)
 
     image_backbones: tuple[str, ...] = ()
-    """Names of the image tower besides the architecture's, by which a captioner that shares it is known."""
 
     def signature(self) -> dict[str, Any]:
         """The model and its weights; how many at a time, and where, changes nothing but the rounding."""

@@ -21,7 +21,12 @@ LongCaptions = Literal["truncate", "sentences_mean", "sentences_max"]
 
 
 class Scorer(Configurable):
-    """Puts images and texts into one space, where the cosine says how well a caption fits an image, as CLIP does."""
+    """Puts images and texts into one space, where the cosine says how well a caption fits an image, as CLIP does.
+
+    Attributes:
+        long_captions: How a caption is scored that is longer than the encoder reads: its beginning (``truncate``), or
+            all its sentences one by one, of which the mean (``sentences_mean``) or the best (``sentences_max``) counts.
+    """
 
     asset: ClassVar[str]
     """The asset that images are read of: ``raw_samples`` for a model that sees them, or ``image_features``."""
@@ -29,8 +34,6 @@ class Scorer(Configurable):
     """The columns that it reads of it."""
 
     long_captions: LongCaptions = "truncate"
-    """``truncate`` scores what the encoder reads of a long caption; ``sentences_mean`` and ``sentences_max`` score its
-    sentences one by one. No part of the signature: what is made of it says so itself."""
 
     @property
     @abstractmethod

@@ -30,6 +30,9 @@ class DatacompSource(Source):
     """Parquet files with ``uid``, ``url`` and ``text``, whose uids are kept.
 
     All other columns (original sizes, CLIP scores, faces ...) are kept too, as ``source_metadata``.
+
+    Attributes:
+        path: A Parquet file, a folder of them, or a pattern such as metadata/*.parquet.
     """
 
     kind: ClassVar[str] = "datacomp"

@@ -1,4 +1,4 @@
-"""A folder of images with their captions beside them."""
+"""A folder of images with their captions next to them."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ class FolderSource(Source):
     A sidecar has the image's name with ``.txt`` for its suffix, and its first line is the caption. A metadata file is
     as Hugging Face's imagefolder has it: a column ``file_name`` with the image's path in the folder, and a column for
     the caption. With a metadata file, its rows are the source's rows; without one, the images are.
+
+    Attributes:
+        path: The folder.
+        caption_column: Column of the metadata file that holds the caption.
+        url_column: Column of the metadata file that holds the image's URL, if there is one.
     """
 
     kind: ClassVar[str] = "folder"

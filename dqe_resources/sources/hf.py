@@ -38,6 +38,17 @@ class HfSource(Source):
     format: the hub keeps a copy of most in Parquet, at the revision ``refs/convert/parquet``.
 
     Rows are named as with ``parquet``, or as with ``urls`` where there is no image column.
+
+    Attributes:
+        path: Local folder: written by ``save_to_disk``, or a clone of a repository.
+        repository: Repository on the hub, owner/name, in place of path.
+        revision: Branch, tag or commit of the repository.
+        configuration: Configuration (subset) of the dataset; by default its default one.
+        split: Split of the dataset.
+        image_column: Column of the image. Give this, url_column, or both.
+        url_column: Column of the image's URL.
+        caption_column: Column of the caption.
+        key_column: Column that names a row for good; by default a row is named by its content.
     """
 
     kind: ClassVar[str] = "hf"
@@ -73,7 +84,7 @@ class HfSource(Source):
         return self._tables().rows(index * self.shard_size, self.shard_size)
 
     def _tables(self) -> ImageTables | Listing:
-        parts = self._parts()
+        parts = self.parts()
         if self.image_column is not None:
             return ImageTables(
                 self.name, parts, self.image_column, self.caption_column, self.url_column, self.key_column
@@ -84,7 +95,12 @@ class HfSource(Source):
             check_columns(part, dict.fromkeys((columns.url, columns.caption), is_text), "text")
         return Listing(self.name, parts, columns)
 
-    def _parts(self) -> Sequence[Part]:
+    def parts(self) -> Sequence[Part]:
+        """The tables of the split.
+
+        Raises:
+            SourceError: they cannot be found, or are no Parquet files.
+        """
         if self.path is None:
             return _hub_parts(self.repository or "", self.revision, self.configuration, self.split)
         if (self.path / "dataset_dict.json").is_file():
@@ -160,13 +176,13 @@ def _data_files(repository: str, revision: str | None, configuration: str | None
     try:
         builder = _datasets().load_dataset_builder(repository, configuration, revision=revision)
     except (ConnectionError, FileNotFoundError) as error:
-        mend = ""
+        fix = ""
         if revision is not None:
-            mend = (
+            fix = (
                 f"; where there is a network, run: hf download {repository} --repo-type dataset --revision {revision} "
                 "--local-dir FOLDER, and give path: FOLDER in the place of repository"
             )
-        raise SourceError(f"{where} is not to be had ({_first_line(error)}){mend}") from error
+        raise SourceError(f"{where} is not available ({_first_line(error)}){fix}") from error
     except (ValueError, OSError) as error:
         raise SourceError(f"{where}: {_first_line(error)}") from error
     files = builder.config.data_files or {}

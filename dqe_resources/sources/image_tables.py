@@ -61,7 +61,7 @@ class ImageTables:
         for part in self.parts:
             check_columns(part, dict.fromkeys(self._columns))
             check_columns(part, dict.fromkeys([self.caption, *([self.url] if self.url else [])], is_text), "text")
-            check_columns(part, {self.image: _is_image}, "bytes, a path, or a struct of both")
+            check_columns(part, {self.image: is_image}, "bytes, a path, or a struct of both")
         total = sum(part.rows for part in self.parts)
         return shards_of(total, shard_size, first, lambda begin, end: parts_digest(self.parts, begin, end))
 
@@ -94,7 +94,7 @@ class ImageTables:
         return SourceRow(key, caption, data or local, url)
 
     def _numbers(self, part: Part, first: int, count: int) -> list[int]:
-        """The how-manieth row with its caption each row is: equal rows have equal captions (or none)."""
+        """The number of each row among those with its caption: equal rows have equal captions (or none)."""
 
         def digests() -> Iterator[tuple[int, int]]:
             for batch in part.read([self.caption], 0, part.rows):
@@ -105,7 +105,8 @@ class ImageTables:
         return index.columns(first, first + count, ("number",))[0].tolist()
 
 
-def _is_image(kind: pa.DataType) -> bool:
+def is_image(kind: pa.DataType) -> bool:
+    """Whether a column can hold images: bytes, a path, or a struct of both."""
     if pa.types.is_struct(kind):
         return {"bytes", "path"} <= {child.name for child in kind}
     return is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)

@@ -20,6 +20,13 @@ class ParquetSource(Source):
     The image column holds the file's bytes, a Hugging Face Image (a struct of ``bytes`` and ``path``), or the path of
     a local file (a relative one counts from the Parquet file's folder). ``key_column`` names a row for good; without
     it, a row is named as ``ImageTables`` says.
+
+    Attributes:
+        path: A Parquet file, a folder of them, or a pattern such as pairs/*.parquet.
+        image_column: Column of the image: bytes, a Hugging Face Image, or the path of a local file.
+        caption_column: Column of the caption.
+        url_column: Column of the image's URL, if there is one.
+        key_column: Column that names a row for good; by default a row is named by its content.
     """
 
     kind: ClassVar[str] = "parquet"

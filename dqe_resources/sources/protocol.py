@@ -44,14 +44,19 @@ class Shard:
 
 
 class Source(Configurable):
-    """Image-caption pairs from one place, cut into shards of ``shard_size`` rows."""
+    """Image-caption pairs from one place, cut into shards of ``shard_size`` rows.
+
+    Attributes:
+        name: Name of the source. It is the first part of each shard's name, such as holiday-00000.
+        shard_size: Rows in a shard.
+        min_success_rate: Share of a shard's rows that must have an image. Below it, the check of raw_samples fails.
+        license: Licence of the samples. It is published with them and changes nothing made of them.
+    """
 
     name: Name
     shard_size: ShardSize = 10_000
     min_success_rate: Annotated[float, Field(ge=0, le=1)] = 0.5
-    license: Annotated[str | None, Field(exclude=True, description="of the samples; changes nothing made of them")] = (
-        None
-    )
+    license: Annotated[str | None, Field(exclude=True)] = None
 
     @abstractmethod
     def shards(self, first: int = 0) -> Iterator[Shard]:

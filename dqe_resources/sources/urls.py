@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from dqe_resources.sources.listing import Listing, written_list
+from dqe_resources.sources.listing import Listing, converted_list
 from dqe_resources.sources.parts import FilesPath, ParquetPart, check_columns, file_state, find_files, is_text
 from dqe_resources.sources.protocol import Shard, Source, SourceError
 from dqe_resources.sources.text_lists import COMPRESSIONS, Columns, ListRow, csv_rows, jsonl_rows
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from dqe_resources.sources.rows import SourceRow
 
-_TEXT_SUFFIXES = tuple(f"{kind}{end}" for kind in (".csv", ".tsv", ".jsonl", ".ndjson") for end in ("", *COMPRESSIONS))
-SUFFIXES = (".parquet", *_TEXT_SUFFIXES)
+TEXT_SUFFIXES = tuple(f"{kind}{end}" for kind in (".csv", ".tsv", ".jsonl", ".ndjson") for end in ("", *COMPRESSIONS))
+SUFFIXES = (".parquet", *TEXT_SUFFIXES)
 
 
 class UrlsSource(Source):
@@ -26,21 +26,26 @@ class UrlsSource(Source):
     a Parquet file in data/cache; from then on each shard is read for itself, and a file that was only added to, or
     written anew with the same rows, leaves the shards that are done as they are. A line that cannot be read is a row
     with that reason.
+
+    Attributes:
+        path: A file, a folder, or a pattern such as lists/*.csv.gz.
+        url_column: Column of the image's URL.
+        caption_column: Column of the caption.
+        key_column: Column that names a row for good; by default a row is named by its URL and caption.
+        metadata_columns: Further columns to keep, as ``source_metadata``.
+        column_names: Names of the columns, for CSV and TSV files whose first line is already a row (Conceptual
+            Captions).
+        quoted: Whether fields can stand in double quotes. By default they can in CSV and cannot in TSV.
     """
 
     kind: ClassVar[str] = "urls"
     path: FilesPath
-    """A file, a folder or a pattern."""
     url_column: str = "url"
     caption_column: str = "caption"
     key_column: str | None = None
-    """A column that names a row for good; by default a row is named by its URL and caption."""
     metadata_columns: tuple[str, ...] = ()
-    """Columns to keep as ``source_metadata``."""
     column_names: tuple[str, ...] | None = None
-    """Names of the columns, for CSV and TSV files whose first line is a row (Conceptual Captions)."""
     quoted: bool | None = None
-    """Whether fields can stand in double quotes; by default in CSV they can and in TSV not."""
 
     def shards(self, first: int = 0) -> Iterator[Shard]:
         """As ``Source.shards``."""
@@ -52,7 +57,7 @@ class UrlsSource(Source):
 
     def _listing(self) -> Listing:
         columns = Columns(self.url_column, self.caption_column, self.key_column, self.metadata_columns)
-        parts, written = [], []
+        parts, converted = [], []
         for path, name in find_files(self.path, SUFFIXES):
             if not path.name.lower().endswith(SUFFIXES):
                 raise SourceError(f"{path}: unknown kind of list; expected a name that ends in {', '.join(SUFFIXES)}")
@@ -62,16 +67,16 @@ class UrlsSource(Source):
                 check_columns(part, dict.fromkeys((self.url_column, self.caption_column), is_text), "text")
             else:
                 part = self._converted(path, name, columns)
-                written.append(part)
+                converted.append(part)
             parts.append(part)
-        return Listing(self.name, parts, columns, frozenset(written))
+        return Listing(self.name, parts, columns, frozenset(converted))
 
     def _converted(self, path: Path, name: str, columns: Columns) -> ParquetPart:
         state = (str(path), *file_state(path), str(columns), self.column_names, self.quoted)
-        return written_list(self.name, name, state, lambda: self._text_rows(path, columns))
+        return converted_list(self.name, name, state, lambda: self._text_rows(path, columns))
 
     def _text_rows(self, path: Path, columns: Columns) -> Iterator[ListRow]:
-        kind = next(end for end in _TEXT_SUFFIXES if path.name.lower().endswith(end))
+        kind = next(end for end in TEXT_SUFFIXES if path.name.lower().endswith(end))
         if kind.startswith((".jsonl", ".ndjson")):
             return jsonl_rows(path, columns)
         is_csv = kind.startswith(".csv")

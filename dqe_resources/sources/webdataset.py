@@ -43,21 +43,23 @@ _SCHEMA = pa.schema([("key", pa.string()), ("image", _PLACE), ("txt", _PLACE), (
 
 
 class WebdatasetSource(Source):
-    """Tar files with images (.jpg, .png, .webp ...) and captions beside them (.txt, or a field of .json).
+    """Tar files with images (.jpg, .png, .webp ...) and captions next to them (.txt, or a field of .json).
 
     The tars' headers are read once; where each file stands is kept in data/cache, and from then on a shard reads only
     its own files. A row is named by its tar and its key; its .json is kept as ``source_metadata``.
+
+    Attributes:
+        path: A tar, a folder of tars, or a pattern such as shards/*.tar.
+        caption_field: Field of the .json that holds the caption; by default the .txt is the caption.
+        url_field: Field of the .json that holds the image's URL, if there is one.
+        uid_field: Field of the .json that holds the uid to keep, 32 hex digits (DataComp).
     """
 
     kind: ClassVar[str] = "webdataset"
     path: FilesPath
-    """A tar, a folder of tars or a pattern."""
     caption_field: str | None = None
-    """Field of the .json that holds the caption; by default the .txt is the caption."""
     url_field: str = "url"
-    """Field of the .json that holds the URL, if it has one."""
     uid_field: str | None = None
-    """Field of the .json that holds the uid, 32 hex digits, to keep (DataComp)."""
 
     def shards(self, first: int = 0) -> Iterator[Shard]:
         """As ``Source.shards``, from the tars' headers."""

@@ -30,15 +30,17 @@ class OpenClipTagger(OpenClipSettings, Tagger):
     concept that an image fits best: two concepts in one image share the probability, and above 0.5 there is at most
     one. A model that was trained with a sigmoid for each pair (SigLIP, arXiv 2303.15343) judges each concept for
     itself, as RAM++ does, and is used so.
+
+    Attributes:
+        prompts: Sentences about a concept, with {} in its place. Of several, the mean direction counts.
+        temperature: Above 1 the probabilities are more alike, below 1 the best concept takes more.
     """
 
     kind: ClassVar[str] = "open_clip"
     asset: ClassVar[str] = "raw_samples"
 
     prompts: Annotated[tuple[str, ...], Field(min_length=1)] = ("a photo of a {}.",)
-    """What is said of a concept, which stands for {}; of several the mean direction counts."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Above 1 the probabilities are more alike, below 1 the best concept takes more."""
 
     @model_validator(mode="after")
     def _prompts_have_a_place(self) -> Self:

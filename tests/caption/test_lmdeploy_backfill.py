@@ -10,12 +10,16 @@ import pytest
 import yaml
 
 from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
-from dqe_assets.orchestration import graph, runner
+from dqe_assets.core.asset import asset
+from dqe_assets.orchestration import runner
+from dqe_assets.orchestration.instance import instance
+from dqe_assets.orchestration.resources import dagster_resources
 from dqe_assets.orchestration.settings import load_settings
 from dqe_resources.captioners import lmdeploy
 from dqe_resources.captioners.lmdeploy_requests import Answer
 from tests.caption_server import caption_of, jpeg
 from tests.resources.captioners.test_lmdeploy_captioner import Engine
+from tests.stages import stage_named
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,19 +62,19 @@ def loads(data: Path, monkeypatch) -> list[Engine]:
 def backfill(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
     """All shards in one run, as a backfill gives them."""
     settings = load_settings()
-    stage = next(stage for stage in graph.stages(settings) if stage.name == ASSET)
+    stage = stage_named(settings, ASSET)
     tags = {"dagster/asset_partition_range_start": KEYS[0], "dagster/asset_partition_range_end": KEYS[-1]}
-    definition, resources = stage.definition(settings), graph.resources(settings)
+    definition, resources = asset(stage, shards_per_run=settings.shards_per_run), dagster_resources(settings)
     return dg.materialize([definition], instance=instance, resources=resources, tags=tags, raise_on_error=False)
 
 
 def test_one_load_serves_a_backfill_and_finished_captions_outlive_the_engine(loads):
     settings = load_settings()
     store = settings.opened_store
-    with runner.instance() as instance:
-        runner.sync(settings, instance)
-        assert runner.materialize(settings, instance, assets=["raw_samples"]).failures == []
-        first = backfill(instance)
+    with instance() as current:
+        runner.sync(settings, current)
+        assert runner.materialize(settings, current, assets=["raw_samples"]).failures == []
+        first = backfill(current)
         assert not first.success
         (failure,) = first.get_step_failure_events()
         message = re.sub(r"\s+", " ", failure.step_failure_data.error.cause.message)
@@ -79,7 +83,7 @@ def test_one_load_serves_a_backfill_and_finished_captions_outlive_the_engine(loa
         assert len(loads) == 1
         assert [store.get(ASSET, key) is not None for key in KEYS] == [True, True, False]
 
-        second = backfill(instance)
+        second = backfill(current)
         assert second.success
     assert len(loads) == 2
     assert len(loads[1].asked) == PER_SHARD - kept

@@ -15,12 +15,14 @@ from aiohttp import web
 from dqe_assets.caption.prompts import load_prompt
 from dqe_assets.caption.synthetic import synthetic_captions
 from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
-from dqe_assets.orchestration import graph, runner
+from dqe_assets.orchestration import runner
+from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.settings import load_settings
 from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import Caption, Captioner, CaptionerError, Sample
 from tests.caption_server import CaptionServer, caption_of, jpeg
 from tests.conftest import killed_run
+from tests.stages import handed, stage_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,9 +58,9 @@ def serve(data: Path, server: CaptionServer, **settings: Any) -> None:
 
 def make(asset: str = ASSET) -> dict[str, CheckResult]:
     settings = load_settings()
-    stage = next(stage for stage in graph.stages(settings) if stage.name == asset)
+    stage = stage_named(settings, asset)
     work = stage.work(settings.opened_store, SHARD, [SHARD])
-    return stage.make(work, stage.arguments(graph.resources(settings)))[2]
+    return stage.make(work, handed(settings, stage))[2]
 
 
 def rows() -> list[dict[str, Any]]:
@@ -68,8 +70,8 @@ def rows() -> list[dict[str, Any]]:
 def test_every_row_says_how_it_came_to_be(stripes: Path) -> None:
     with CaptionServer() as server:
         serve(stripes, server, revision="abc123", prompt="hint")
-        verdicts = make()
-    assert all(verdict.passed for verdict in verdicts.values()), verdicts
+        results = make()
+    assert all(result.passed for result in results.values()), results
     *captioned, broken = rows()
     hint = load_prompt("hint")
     for number, row in enumerate(captioned):
@@ -95,9 +97,7 @@ def test_what_is_finished_is_kept_when_the_server_fails_and_only_the_rest_is_ask
 
     with CaptionServer(until_25) as server:
         serve(stripes, server, concurrency=4)
-        message = (
-            r"HTTP 401 Unauthorized key expired\. 25 of 60 captions are finished and kept: mend it and materialise"
-        )
+        message = r"HTTP 401 Unauthorized key expired\. 25 of 60 captions are finished and kept: fix it and materialise"
         with pytest.raises(CaptionerError, match=message):
             make()
         first = server.asked[:25]
@@ -161,9 +161,9 @@ def test_a_shard_that_failed_its_check_is_asked_again_for_what_failed(stripes: P
 def test_a_run_of_dagster_ends_with_the_captioners_error(stripes: Path) -> None:
     configure(stripes, {"kind": "openai", "name": "vlm", "url": "http://127.0.0.1:9", "model": "m", "start_seconds": 0})
     settings = load_settings()
-    with runner.instance() as instance:
-        runner.sync(settings, instance)
-        outcome = runner.materialize(settings, instance, assets=[ASSET])
+    with instance() as current:
+        runner.sync(settings, current)
+        outcome = runner.materialize(settings, current, assets=[ASSET])
     assert len(outcome.failures) == 1
     assert "127.0.0.1:9: no server answered within 0 s" in outcome.failures[0]
     assert "0 of 60 captions are finished and kept" in outcome.failures[0]

@@ -22,6 +22,7 @@ from dqe_assets.caption.prompts import prompt_of
 from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration import runner
+from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.settings import load_settings
 from dqe_resources.captioners.budget import Cap, Tokens
 from dqe_resources.captioners.judge import Judge
@@ -140,9 +141,9 @@ def test_only_what_is_missing_is_asked_for_when_the_client_was_killed(shard, vlm
     killed_at = vlm_server.requests() - before
     assert killed_at < IMAGES
 
-    with runner.instance() as instance:
-        runner.sync(settings, instance)
-        outcome = runner.materialize(settings, instance, assets=["raw_samples", "synthetic_captions/tiny"])
+    with instance() as current:
+        runner.sync(settings, current)
+        outcome = runner.materialize(settings, current, assets=["raw_samples", "synthetic_captions/tiny"])
     assert outcome.failures == []
     asked = vlm_server.requests() - before
     captioner = settings.captioners[0]

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from dqe_assets.caption.accounting import account, busy_seconds
 from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
-from dqe_assets.report.build_warehouse import build_warehouse, quality_report
+from dqe_assets.report.build_warehouse import build_warehouse
+from dqe_assets.report.quality import quality_report
 from dqe_resources.warehouse import Warehouse
-from tests.report.make_store import ROWS, SHARDS, make_store
+from tests.report.make_store import RELATIONS, ROWS, SHARDS, make_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,7 +115,7 @@ def test_flags_are_counted_with_an_example(warehouse: Warehouse) -> None:
 
 def test_the_report_shows_the_models_beside_one_another(warehouse: Warehouse) -> None:
     with warehouse.connect() as connection:
-        section = next(one for one in quality_report(connection) if one.title == "Captioners")
+        section = next(one for one in quality_report(connection, RELATIONS) if one.title == "Captioners")
     assert section.table["source"].to_pylist() == ["original", "labels", "vlm"]
 
 

@@ -23,9 +23,10 @@ from dqe_assets.concepts.tables import CONCEPT_PERFORMANCE, CONCEPT_PLAN
 from dqe_assets.concepts.tail import gini, share_under
 from dqe_assets.core.measurements import EXAMPLE_SOURCE, MeasurementsError
 from dqe_assets.orchestration import runner
+from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.settings import Settings, SettingsError, load_settings
-from dqe_assets.orchestration.tables import schema_of
 from tests.conftest import dqe
+from tests.stages import table_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,12 +129,8 @@ def test_wrong_settings_are_refused_with_what_is_allowed(data: Path, concepts: d
         load_settings({})
 
 
-def stored(settings: Settings, name: str) -> pa.Table:
-    return settings.opened_store.read(name, None, schema_of(name))
-
-
 def test_images_and_captions_agree_on_what_the_photos_show(opened: Settings) -> None:
-    frequency = {(row["item"], row["concept"]): row for row in stored(opened, "concept_frequency").to_pylist()}
+    frequency = {(row["item"], row["concept"]): row for row in table_of(opened, "concept_frequency").to_pylist()}
     assert frequency["image", "goldfish"]["samples"] > 0
     assert frequency["labels", "goldfish"]["agreed"] == frequency["image", "goldfish"]["samples"]
     assert frequency["original", "tripod"]["samples"] > frequency["original", "tripod"]["agreed"] > 0
@@ -155,7 +152,7 @@ def test_captions_of_other_photos_are_found_to_be_misaligned(opened: Settings) -
 def test_the_tail_in_sql_is_the_tail_in_python(opened: Settings) -> None:
     with opened.warehouse.connect() as connection:
         rows = connection.sql("FROM concept_tail").to_arrow_table().to_pylist()
-    table = stored(opened, "concept_frequency").to_pylist()
+    table = table_of(opened, "concept_frequency").to_pylist()
     assert [row["item"] for row in rows] == ["original", "labels", "image"]
     for row in rows:
         counts = [one["samples"] for one in table if one["item"] == row["item"]]
@@ -165,14 +162,14 @@ def test_the_tail_in_sql_is_the_tail_in_python(opened: Settings) -> None:
 
 
 def test_what_follows_from_the_counts_is_made_for_every_usable_sample(opened: Settings) -> None:
-    weights, ranks = stored(opened, "rebalanced_subset"), stored(opened, "curriculum")
+    weights, ranks = table_of(opened, "rebalanced_subset"), table_of(opened, "curriculum")
     assert weights["uid"].to_pylist() == ranks["uid"].to_pylist()
     assert weights["weight"].to_numpy().max() > 1.5
-    retrieved = stored(opened, "rare_concept_retrieval")
+    retrieved = table_of(opened, "rare_concept_retrieval")
     settings = opened.concepts
     assert len(set(retrieved["concept"].to_pylist())) == settings.rarest
     assert len(retrieved) == settings.rarest * 3 * settings.candidates
-    plan = stored(opened, "concept_plan").to_pylist()
+    plan = table_of(opened, "concept_plan").to_pylist()
     assert [row["samples"] for row in plan] == sorted(row["samples"] for row in plan)
     assert {row["concept"] for row in plan[: settings.rarest]} == set(retrieved["concept"].to_pylist())
 
@@ -207,7 +204,7 @@ def test_before_anything_is_made_the_command_says_what_to_do(data: Path) -> None
 
 def test_settings_and_measurements_make_stale_what_they_change(data: Path) -> None:
     write_settings(data, {})
-    with runner.instance() as current:
+    with instance() as current:
         settings = load_settings({})
         assert runner.materialize(settings, current, assets=["concept_performance"]).failures == []
         performance = next(s for s in _stages(settings) if s.name == "concept_performance")
@@ -218,7 +215,7 @@ def test_settings_and_measurements_make_stale_what_they_change(data: Path) -> No
         settings = load_settings({})
         assert runner.state(settings, performance, None, ()) == "stale"
         assert runner.materialize(settings, current, assets=["concept_performance"]).failures == []
-        table = stored(settings, "concept_performance")
+        table = table_of(settings, "concept_performance")
         assert table["source"].to_pylist() == ["mine.csv"]
         assert table["slope"][0].as_py() == pytest.approx(0.05 / np.log(2), rel=0.05)
 
@@ -244,16 +241,16 @@ def test_real_captions_run_through_the_platform(data: Path, sbu: Path) -> None:
     )
     settings = load_settings({})
     names = ["raw_samples", "image_features", "concept_hits", "concept_frequency", "misalignment"]
-    with runner.instance() as current:
+    with instance() as current:
         runner.sync(settings, current)
         assert runner.materialize(settings, current, assets=names).failures == []
-    table = stored(settings, "concept_frequency")
+    table = table_of(settings, "concept_frequency")
     found = frequencies(table, ["original", "image"])
     concepts = settings.concepts.counting().concepts.names
     expected = count_concepts(normalise_captions(captions["original_caption"]), concepts, "lemmatized", "zero")
     assert found["original"].tolist() == expected["count"].to_pylist()
     assert expected["count"].to_pylist()[-1] > 200
     assert 0 < found["image"].sum() < 30
-    rows = stored(settings, "misalignment").to_pylist()
+    rows = table_of(settings, "misalignment").to_pylist()
     assert [row["samples"] for row in rows] == [4000, 3999]
     assert sum(row["comparable"] for row in rows) <= 9

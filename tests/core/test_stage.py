@@ -16,21 +16,19 @@ from PIL import Image
 
 from dqe_assets.core.work import Manifest, Work
 from dqe_assets.orchestration import graph, runner
-from dqe_assets.orchestration.runner import RunError
+from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.settings import Settings, load_settings
-from dqe_assets.orchestration.tables import schema_of
+from dqe_assets.score.tables import CAPTION_SCORES
+from dqe_resources.errors import UsageError
 from dqe_resources.store import StorageError
+from tests.stages import checked, handed, stage_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dqe_assets.core.stage import Stage
+    from dqe_assets.ingest.settings import IngestSettings
 
 SHARD = "sample-00001"
-
-
-def stage_named(settings: Settings, name: str) -> Stage:
-    return next(stage for stage in graph.stages(settings) if stage.name == name)
 
 
 def stored(settings: Settings, name: str) -> tuple[Work, pa.Table | Manifest]:
@@ -206,11 +204,11 @@ def test_each_check_holds_and_can_fail(
     opened: Settings, asset: str, check: str, damage: Callable[[pa.Table | Manifest], pa.Table | Manifest]
 ) -> None:
     work, output = stored(opened, asset)
-    run = next(one.run for one in stage_named(opened, asset).checks if one.name == check)
-    good, bad = run(work, output), run(work, damage(output))
-    assert good.passed, good.message
+    stage = stage_named(opened, asset)
+    good, bad = (checked(opened, stage, check, work, one) for one in (output, damage(output)))
+    assert good.passed, good.description
     assert not bad.passed
-    assert bad.message != good.message or bad.values != good.values
+    assert bad.description != good.description or bad.metadata != good.metadata
 
 
 def test_every_check_is_shown_to_fail(opened: Settings) -> None:
@@ -238,9 +236,9 @@ def folder(data: Path) -> Path:
 
 def materialized(**options: object) -> runner.Outcome:
     settings = load_settings()
-    with runner.instance() as instance:
-        runner.sync(settings, instance)
-        return runner.materialize(settings, instance, **options)  # type: ignore[arg-type]
+    with instance() as current:
+        runner.sync(settings, current)
+        return runner.materialize(settings, current, **options)  # type: ignore[arg-type]
 
 
 def test_a_failing_blocking_check_stops_what_is_downstream_and_is_mended_by_running_again(folder: Path) -> None:
@@ -257,10 +255,11 @@ def test_a_failing_blocking_check_stops_what_is_downstream_and_is_mended_by_runn
     assert store.get("caption_scores", "noise-00000") is not None, "the good shard goes on"
     assert store.get("warehouse", None) is None
 
-    features = stage_named(load_settings(), "image_features")
-    work = features.work(load_settings().opened_store, "noise-00001", [])
+    settings = load_settings()
+    features = stage_named(settings, "image_features")
+    work = features.work(settings.opened_store, "noise-00001", [])
     with pytest.raises(StorageError, match="needs raw_samples, shard noise-00001, which failed success_rate"):
-        features.fingerprint(work, {})
+        features.fingerprint(work, handed(settings, features))
 
     (folder / "4.jpg").write_bytes(good)
     assert materialized().failures == []
@@ -319,7 +318,7 @@ def test_an_added_captioner_makes_only_what_is_new(folder: Path) -> None:
     before = features.stat().st_mtime_ns
     assert materialized().failures == []
     assert features.stat().st_mtime_ns == before
-    scores = load_settings().opened_store.read("caption_scores", "noise-00000", schema_of("caption_scores"))
+    scores = load_settings().opened_store.read("caption_scores", "noise-00000", CAPTION_SCORES)
     assert pc.unique(scores["caption_source"]).to_pylist() == ["original", "labels", "other"]
 
 
@@ -337,13 +336,13 @@ def test_what_changes_while_it_is_read_is_not_taken_for_what_was_read(folder: Pa
     raw = stage_named(settings, "raw_samples")
     work = raw.work(settings.opened_store, "noise-00000", [])
 
-    def reads_and_then_the_file_changes(work: Work) -> pa.Table:
-        table = raw.function(work)
+    def reads_and_then_the_file_changes(work: Work, ingest: IngestSettings) -> pa.Table:
+        table = pa.Table.from_batches(raw.function(work, ingest))
         (folder / "0.txt").write_text("another caption, written after the file was read")
         return table
 
-    replace(raw, function=reads_and_then_the_file_changes).make(work, {})
-    assert raw.current(work, {}) is None
+    replace(raw, function=reads_and_then_the_file_changes).make(work, handed(settings, raw))
+    assert raw.current(work, handed(settings, raw)) is None
 
 
 def test_a_collection_that_was_deleted_is_made_again(folder: Path) -> None:
@@ -358,9 +357,9 @@ def test_a_collection_that_was_deleted_is_made_again(folder: Path) -> None:
 
 
 def test_unknown_assets_and_shards_are_named(folder: Path) -> None:
-    with pytest.raises(RunError, match="no asset raw_sample; there are: raw_samples, image_features"):
+    with pytest.raises(UsageError, match="no asset raw_sample; there are: raw_samples, image_features"):
         materialized(assets=["raw_sample"])
-    with pytest.raises(RunError, match="no shard noise-9; there are: noise-00000, noise-00001"):
+    with pytest.raises(UsageError, match="no shard noise-9; there are: noise-00000, noise-00001"):
         materialized(shards=["noise-9"])
 
 

@@ -11,10 +11,9 @@ import pytest
 from dqe_assets.dedup import assets
 from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.settings import load_settings
-from dqe_assets.orchestration.tables import schema_of
 from dqe_resources.store import Stamp
+from tests.stages import handed, stage_named
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,15 +60,15 @@ def put(shard: str, *photos: int) -> None:
 
 def prepared(name: str, shards: str) -> tuple[Stage, Work]:
     settings = load_settings()
-    stage = next(stage for stage in graph.stages(settings) if stage.name == name)
+    stage = stage_named(settings, name)
     return stage, stage.work(settings.opened_store, None, list(shards))
 
 
 def make(shards: str, name: str = "duplicate_pairs", *, force: bool = False) -> pa.Table:
     stage, work = prepared(name, shards)
-    _, _, verdicts = stage.make(work, {}, force=force)
-    assert all(verdict.passed for verdict in verdicts.values()), verdicts
-    return work.store.read(name, None, schema_of(name))
+    _, _, results = stage.make(work, handed(load_settings(), stage), force=force)
+    assert all(result.passed for result in results.values()), results
+    return work.read_unpartitioned(name)
 
 
 @pytest.fixture
@@ -146,8 +145,8 @@ def test_what_is_kept_is_chosen_anew_without_a_new_search(known: list[int], data
     with (data / "dqe.yaml").open("a") as file:
         file.write("duplicates: {representative: earliest}\n")
     stage, work = prepared("duplicate_pairs", "abc")
-    assert stage.current(work, {}) is not None
+    assert stage.current(work, handed(load_settings(), stage)) is not None
     stage, work = prepared("duplicate_clusters", "abc")
-    assert stage.current(work, {}) is None
+    assert stage.current(work, handed(load_settings(), stage)) is None
     assert make("abc", "duplicate_clusters").equals(kept)
     assert known == [0]

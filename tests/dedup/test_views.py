@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -10,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from dqe_assets.dedup.clusters import find_caption_duplicates
-from dqe_assets.report.build_warehouse import build_warehouse, quality_report
+from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.report.explain import explanation
+from dqe_assets.report.quality import quality_report
 from dqe_resources.warehouse import Warehouse
-from tests.report.make_store import make_store
+from tests.report.make_store import RELATIONS, make_store
 
 if TYPE_CHECKING:
     from dqe_assets.orchestration.settings import Settings
@@ -50,9 +52,9 @@ def test_repeated_captions_come_with_their_number_and_examples(warehouse: Wareho
 
 def test_the_report_and_the_explanation_of_a_sample_tell_of_them(warehouse: Warehouse, opened: Settings) -> None:
     with warehouse.connect() as connection:
-        section = next(one for one in quality_report(connection) if one.title == "Repeated captions")
+        section = next(one for one in quality_report(connection, RELATIONS) if one.title == "Repeated captions")
     assert section.table["captions"].to_pylist() == [4, 2]
-    settings = opened.model_copy(update={"warehouse": warehouse})
-    sections = {one.title: one.table for one in explanation(settings, "photos/0003.jpg")}
+    told = partial(explanation, warehouse, RELATIONS, store=opened.opened_store, subsets=())
+    sections = {one.title: one.table for one in told("photos/0003.jpg")}
     assert sections["Repeated captions"]["captions"].to_pylist() == [2, 2]
-    assert "Repeated captions" not in {one.title for one in explanation(settings, "photos/0001.jpg")}
+    assert "Repeated captions" not in {one.title for one in told("photos/0001.jpg")}

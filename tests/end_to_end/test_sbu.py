@@ -9,6 +9,7 @@ from dqe_assets.ingest.assets import raw_samples
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration.settings import load_settings
 from tests import sbu_mirror
+from tests.stages import handed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,15 +33,16 @@ def mirror(sbu: Path, data: Path) -> Iterator[dict[str, Any]]:
 def make(data: Path, settings: dict[str, Any]) -> tuple[pa.Table, dict[str, CheckResult]]:
     (data / "dqe.yaml").write_text(yaml.safe_dump(settings))
     loaded = load_settings()
-    verdicts = raw_samples.make(raw_samples.work(loaded.opened_store, "sbu-00000", []), {})[2]
-    return loaded.opened_store.read("raw_samples", "sbu-00000", RAW_SAMPLES), verdicts
+    work = raw_samples.work(loaded.opened_store, "sbu-00000", [])
+    results = raw_samples.make(work, handed(loaded, raw_samples))[2]
+    return loaded.opened_store.read("raw_samples", "sbu-00000", RAW_SAMPLES), results
 
 
 def test_real_rows_of_sbu_end_with_their_photo_or_the_reason(sbu: Path, data: Path, mirror: dict[str, Any]) -> None:
     expected = sbu_mirror.rows_of(sbu, ROWS)
     photos = {path.name: path.read_bytes() for path in (sbu / "images").iterdir()}
-    table, verdicts = make(data, mirror)
-    assert all(verdict.passed for verdict in verdicts.values())
+    table, results = make(data, mirror)
+    assert all(result.passed for result in results.values())
     assert table["url"].to_pylist() == expected["image_url"].to_pylist()
     assert [text.split() for text in table["caption"].to_pylist()] == [
         text.split() for text in expected["original_caption"].to_pylist()
@@ -59,9 +61,9 @@ def test_real_rows_of_sbu_end_with_their_photo_or_the_reason(sbu: Path, data: Pa
 def test_so_many_dead_links_stop_the_shard_unless_they_are_expected(data: Path, mirror: dict[str, Any]) -> None:
     mirror["sources"][0]["min_success_rate"] = 0.5
     mirror["fetching"]["canary_rows"] = 0
-    table, verdicts = make(data, mirror)
+    table, results = make(data, mirror)
     assert table.num_rows == ROWS
-    assert not verdicts["success_rate"].passed
-    assert "9 of 300 rows have an image (3.0%, at least 50% required)" in verdicts["success_rate"].message
-    assert "http_404" in verdicts["success_rate"].message
-    assert "flickr.com" in verdicts["success_rate"].message
+    assert not results["success_rate"].passed
+    assert "9 of 300 rows have an image (3.0%, at least 50% required)" in results["success_rate"].description
+    assert "http_404" in results["success_rate"].description
+    assert "flickr.com" in results["success_rate"].description

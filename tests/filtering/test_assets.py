@@ -139,11 +139,11 @@ def make(*assets: str) -> list[str]:
     shards = shards_of(settings)
     for stage in graph.stages(settings):
         if stage.name in assets or not assets:
-            components = stage.arguments(graph.resources(settings) | models())
+            arguments = stage.arguments(graph.resources(settings) | models())
             for shard in shards if stage.partitioned else [None]:
                 work = stage.work(settings.opened_store, shard, shards)
-                stored, _, verdicts = replace(stage, describe=None).make(work, components)
-                failed += [f"{stage.name}: {name}: {verdicts[name].message}" for name in stored.stamp.failed_checks]
+                stored, _, results = replace(stage, metadata=None).make(work, arguments)
+                failed += [f"{stage.name}: {name}: {results[name].description}" for name in stored.stamp.failed_checks]
     return failed
 
 

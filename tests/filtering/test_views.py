@@ -7,10 +7,11 @@ import pyarrow as pa
 import pytest
 
 from dqe_assets.filtering import plots as filter_plots
-from dqe_assets.filtering.masks import PAIRS, STEPS
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_assets.report.build_warehouse import MATERIALISATIONS, WarehouseInputs, build_warehouse
+from dqe_assets.report.build_warehouse import WarehouseInputs, build_warehouse
+from dqe_assets.report.tables import MATERIALISATIONS
 from dqe_resources.warehouse import Warehouse
+from tests.report.make_store import RELATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,11 +97,9 @@ def test_what_was_planted_is_counted_once(connection: duckdb.DuckDBPyConnection)
 
 def test_data_of_ones_own_has_no_precision(tmp_path: Path) -> None:
     warehouse = Warehouse(path=tmp_path / "warehouse.duckdb")
-    filters = {"basic": "basic_filter()"}
-    steps = [{"filter": "basic", "expression": "x", "step": 1, "condition": "x", "samples": 0, "kept": 0}]
-    pairs = [{"filter_a": "basic", "filter_b": "basic", "kept_by_both": 0}]
-    tables = pa.Table.from_pylist(steps, STEPS), pa.Table.from_pylist(pairs, PAIRS)
-    inputs = WarehouseInputs({}, MATERIALISATIONS.empty_table(), [], "none", filters, *tables)
+    basic = {"filter": "basic", "expression": "basic_filter()", "steps": [{"condition": "x", "kept": 0}]}
+    manifests = {"filter_masks": {"samples": 0, "filters": [basic], "both": [[0]]}}
+    inputs = WarehouseInputs(RELATIONS, {}, MATERIALISATIONS.empty_table(), [], "none", manifests)
     warehouse.rebuild(lambda connection: build_warehouse(connection, inputs))
     with warehouse.connect() as connection:
         assert connection.sql("SELECT kept, share FROM filter_funnel").fetchall() == [(0, None)]

@@ -16,7 +16,8 @@ from dqe_assets.improve.best import below_runner_up, best_captions
 from dqe_assets.improve.best_settings import BestRule
 from dqe_assets.improve.tables import BEST_CAPTIONS
 from dqe_assets.orchestration import graph
-from tests.core.test_stage import SHARD, stage_named, stored
+from tests.core.test_stage import SHARD, stored
+from tests.stages import handed, output_of, stage_named
 
 if TYPE_CHECKING:
     from dqe_assets.orchestration.settings import Settings
@@ -284,8 +285,9 @@ def test_of_the_embedded_sample_the_scorers_own_captions_are_chosen_only_if_they
     assert pc.sum(pc.equal(table["independent"], False)).as_py() > 30
     careful = opened.model_copy(update={"best": BestRule()})
     stage = stage_named(careful, "best_captions")
-    assert stage.current(stage.work(careful.opened_store, SHARD, []), {}) is None, "another rule makes another table"
-    again = stage.function(stage.work(careful.opened_store, SHARD, []))
+    work = stage.work(careful.opened_store, SHARD, [])
+    assert stage.current(work, handed(careful, stage)) is None, "another rule makes another table"
+    again = output_of(careful, stage, work)
     chosen = again.filter(pc.is_valid(again["original_similarity"]))
     assert pc.sum(pc.equal(chosen["caption_source"], "original")).as_py() > 50
     others = chosen.filter(pc.not_equal(chosen["caption_source"], "original"))["reason"].to_pylist()

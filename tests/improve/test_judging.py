@@ -21,6 +21,7 @@ from dqe_assets.improve.judging import Question, draw, load_rubric, mean_similar
 from dqe_assets.improve.tables import CAPTION_JUDGEMENTS
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration import graph, runner
+from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.settings import SettingsError, load_settings
 from dqe_assets.score.tables import CAPTION_SCORES
 from dqe_resources.captioners.judge import CRITERIA
@@ -29,6 +30,7 @@ from dqe_resources.store import Stamp
 from tests.caption_server import CaptionServer, jpeg
 from tests.conftest import killed_run
 from tests.improve.judging import JudgeServer, answer_of, shown
+from tests.stages import checked, handed, stage_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,14 +90,14 @@ def configure(data: Path, url: str, model: str = "tiny-judge", **settings: Any) 
 
 def make(asset: str = ASSET, *, force: bool = False) -> dict[str, CheckResult]:
     settings = load_settings()
-    stage = next(stage for stage in graph.stages(settings) if stage.name == asset)
+    stage = stage_named(settings, asset)
     work = stage.work(settings.opened_store, SHARD, [SHARD])
-    return stage.make(work, stage.arguments(graph.resources(settings)), force=force)[2]
+    return stage.make(work, handed(settings, stage), force=force)[2]
 
 
 def state() -> str:
     settings = load_settings()
-    stage = next(stage for stage in graph.stages(settings) if stage.name == ASSET)
+    stage = stage_named(settings, ASSET)
     return runner.state(settings, stage, SHARD, [SHARD])
 
 
@@ -200,8 +202,8 @@ def test_captions_are_judged_blindly_and_every_row_says_how(stripes: Path) -> No
             price_per_million_prompt_tokens=2.0,
             price_per_million_completion_tokens=10.0,
         )
-        verdicts = make()
-    assert all(verdict.passed for verdict in verdicts.values()), verdicts
+        results = make()
+    assert all(result.passed for result in results.values()), results
     assert len(server.requests) == len(set(server.asked)) == 20
     found = rows()
     assert Counter(row["caption_source"] for row in found) == dict.fromkeys(SOURCES, 20)
@@ -225,9 +227,9 @@ def test_captions_are_judged_blindly_and_every_row_says_how(stripes: Path) -> No
 def test_junk_is_recorded_and_only_it_is_asked_about_again(stripes: Path) -> None:
     with JudgeServer(behave=lambda number, _: "junk " * 1000 if number % 2 else None) as server:
         configure(stripes, server.url, retries=1)
-        verdicts = make()
-        assert not verdicts["answers_parsed"].passed
-        assert verdicts["marks_on_scale"].passed
+        results = make()
+        assert not results["answers_parsed"].passed
+        assert results["marks_on_scale"].passed
         first = rows()
         bad = {row["uid"]: row for row in first if row["finish_reason"] == "unparsable"}
         assert 0 < len(bad) < 20
@@ -255,7 +257,7 @@ def test_without_a_score_nothing_is_judged_and_no_server_is_needed(stripes: Path
     nothing = with_column(table, "similarity", None)
     stamp = Stamp("other", "1", table.num_rows)
     load_settings().opened_store.write_table("caption_scores", SHARD, nothing, CAPTION_SCORES, stamp)
-    assert all(verdict.passed for verdict in make().values())
+    assert all(result.passed for result in make().values())
     assert rows() == []
 
 
@@ -271,7 +273,7 @@ def test_few_unparsable_answers_are_recorded_and_left_at_that(stripes: Path) -> 
 def test_what_the_cap_leaves_out_is_no_failure_and_is_asked_once_it_is_raised(stripes: Path) -> None:
     with JudgeServer() as server:
         configure(stripes, server.url, max_tokens_total=13_000)
-        assert all(verdict.passed for verdict in make().values())
+        assert all(result.passed for result in make().values())
         first = requests_of(rows())
         assert 0 < len(first) < 20
         used = sum(row["prompt_tokens"] + row["completion_tokens"] for row in first.values())
@@ -310,7 +312,7 @@ def test_what_is_finished_is_kept_when_the_server_fails(stripes: Path) -> None:
 
     with JudgeServer(behave=until_7) as server:
         configure(stripes, server.url, concurrency=1)
-        with pytest.raises(CaptionerError, match=r"key expired\. 7 of 20 samples are finished and kept: mend it"):
+        with pytest.raises(CaptionerError, match=r"key expired\. 7 of 20 samples are finished and kept: fix it"):
             make()
         first = server.asked[:7]
     with JudgeServer() as server:
@@ -374,30 +376,29 @@ def test_each_check_can_fail_and_the_metadata_says_what_it_took(stripes: Path) -
     with JudgeServer(lambda label, _: 5 if label == "A" else 2) as server:
         configure(stripes, server.url)
         settings = load_settings()
-        stage = next(stage for stage in graph.stages(settings) if stage.name == ASSET)
+        stage = stage_named(settings, ASSET)
         work = stage.work(settings.opened_store, SHARD, [SHARD])
-        _, metadata, verdicts = stage.make(work, stage.arguments(graph.resources(settings)))
-    assert set(verdicts) == {name for name, _ in DAMAGES}
+        _, metadata, results = stage.make(work, handed(settings, stage))
+    assert set(results) == {name for name, _ in DAMAGES}
     table = read(ASSET, CAPTION_JUDGEMENTS)
     for name, damage in DAMAGES:
-        check = next(check for check in stage.checks if check.name == name)
-        assert check.run(work, table).passed
-        assert not check.run(work, damage(table)).passed, name
+        assert checked(settings, stage, name, work, table).passed
+        assert not checked(settings, stage, name, work, damage(table)).passed, name
     assert (metadata["samples_drawn"], metadata["samples_judged"], metadata["not_asked_for_the_cap"]) == (20, 20, 0)
     assert metadata["prompt_tokens"] == sum(300 + number for number in server.asked)
     assert (metadata["requests"], metadata["unparsable"], metadata["cost"]) == (20, 0, None)
-    assert "| 1 | 20 | 5 (5 to 5)" in metadata["by_place"].value, "a judge that favours the first place is seen"
-    assert "| 2 | 20 | 2 (2 to 2)" in metadata["by_place"].value
-    assert metadata["marks"].value.startswith("![mean marks")
+    assert "| 1 | 20 | 5 (5 to 5)" in metadata["by_place"], "a judge that favours the first place is seen"
+    assert "| 2 | 20 | 2 (2 to 2)" in metadata["by_place"]
+    assert metadata["marks"].startswith("![mean marks")
 
 
 def test_it_is_there_only_if_a_judge_is_configured_and_dagster_runs_it(stripes: Path) -> None:
     with JudgeServer() as server:
         configure(stripes, server.url, per_shard=3)
         settings = load_settings()
-        with runner.instance() as instance:
-            runner.sync(settings, instance)
-            outcome = runner.materialize(settings, instance, assets=[ASSET])
+        with instance() as current:
+            runner.sync(settings, current)
+            outcome = runner.materialize(settings, current, assets=[ASSET])
     assert outcome.failures == []
     assert len(rows()) == 9
     configuration = yaml.safe_load((stripes / "dqe.yaml").read_text())

@@ -17,11 +17,12 @@ from dqe_assets.core.figures import DARK, LIGHT
 from dqe_assets.improve.agreement import cohen_kappa
 from dqe_assets.improve.judging_plots import marks_by_source
 from dqe_assets.improve.tables import CAPTION_JUDGEMENTS
-from dqe_assets.report.build_warehouse import build_warehouse, quality_report
+from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
+from dqe_assets.report.quality import quality_report
 from dqe_resources.captioners.judge import CRITERIA
 from dqe_resources.warehouse import Warehouse
-from tests.report.make_store import make_store
+from tests.report.make_store import RELATIONS, make_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +83,7 @@ def page_of(warehouse: Warehouse, store: Store) -> str:
         return {uid: store.images[uid] for uid in uids if uid in store.images}
 
     with warehouse.connect() as connection:
-        return render_gallery(GalleryInputs(connection, images))
+        return render_gallery(GalleryInputs(connection, images), RELATIONS)
 
 
 def test_means_are_of_the_captions_that_were_judged(warehouse: Warehouse, store: Store) -> None:
@@ -147,7 +148,7 @@ def test_disagreements_are_those_where_both_are_sure(warehouse: Warehouse) -> No
 
 def test_the_report_has_what_the_judge_thinks(warehouse: Warehouse) -> None:
     with warehouse.connect() as connection:
-        sections = {section.title: section for section in quality_report(connection)}
+        sections = {section.title: section for section in quality_report(connection, RELATIONS)}
     assert sections["Judgements"].table["source"].to_pylist() == list(SOURCES)
     assert "Mean mark by the place at which a caption was shown: 1: " in sections["Judgements"].description
     assert sections["Judge and scorer"].table["independent"].to_pylist() == ["no", "yes", "no"]
@@ -169,7 +170,7 @@ def test_without_a_judge_nothing_of_it_is_shown(tmp_path: Path) -> None:
     for table in ("caption_judgements", "judged_sources", "judged_places", "judge_agreement", "judge_disagreements"):
         assert asked(plain, f"FROM {table}") == []
     with plain.connect() as connection:
-        assert not [section for section in quality_report(connection) if section.title.startswith("Judge")]
+        assert not [section for section in quality_report(connection, RELATIONS) if section.title.startswith("Judge")]
     assert "judge" not in page_of(plain, store).lower().replace("judgement", "").partition("<header>")[2]
 
 

@@ -32,6 +32,7 @@ from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import CaptionerError, Sample
 from tests.caption_server import CaptionServer
 from tests.conftest import environment, killed_run, make_data_folder
+from tests.stages import checked, handed, stage_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -306,10 +307,10 @@ def configure(data: Path, url: str, refining: dict[str, Any] | None, **captioner
 
 def make(asset: str, *, force: bool = False) -> tuple[dict[str, CheckResult], dict[str, Any]]:
     settings = load_settings()
-    stage = next(stage for stage in graph.stages(settings) if stage.name == asset)
+    stage = stage_named(settings, asset)
     work = stage.work(settings.opened_store, SHARD, [SHARD])
-    _, metadata, verdicts = stage.make(work, stage.arguments(graph.resources(settings)), force=force)
-    return verdicts, dict(metadata)
+    _, metadata, results = stage.make(work, handed(settings, stage), force=force)
+    return results, dict(metadata)
 
 
 def refined() -> pa.Table:
@@ -359,8 +360,8 @@ def captioned(finished: Path, tmp_path_factory: pytest.TempPathFactory, model_ca
             patch.setenv(name, value)
         configure(data, server.url, None)
         for asset in ("synthetic_captions/vlm", "joint_embeddings", "caption_scores"):
-            verdicts, _ = make(asset)
-            assert all(verdict.passed for verdict in verdicts.values()), verdicts
+            results, _ = make(asset)
+            assert all(result.passed for result in results.values()), results
     return data
 
 
@@ -383,12 +384,12 @@ def similarities(source: str = "vlm") -> dict[str, float | None]:
 def test_a_captioner_that_answers_better_when_it_is_told_more_raises_scores_and_lowers_none(shard: Path) -> None:
     with Learner() as server:
         configure(shard, server.url, {"captioner": "vlm", "below": 0.5, "rounds": 3, "max_tokens": 99}, seed=100)
-        verdicts, metadata = make("refined_captions")
+        results, metadata = make("refined_captions")
         requests, prompts = len(server.requests), server.prompts
         assert {body["max_tokens"] for body in server.requests} == {99}
         assert {body["temperature"] for body in server.requests} == {0.7}
         assert {body["seed"] for body in server.requests} == set(range(100, 109)), "another for each of 3 x 3"
-    assert all(verdict.passed for verdict in verdicts.values()), verdicts
+    assert all(result.passed for result in results.values()), results
     table, before = refined(), similarities()
     assert table.num_rows == requests
     assert all("<description>A grey wall in the rain" in prompt for prompt in prompts[:60])
@@ -424,8 +425,8 @@ def test_a_captioner_that_only_gets_worse_changes_nothing_and_is_asked_once(shar
     settings = {"captioner": "vlm", "of": "labels", "below": 1.0, "candidates": 2, "rounds": 5, "min_gain": 0.1}
     with CaptionServer(worse) as server:
         configure(shard, server.url, settings)
-        verdicts, metadata = make("refined_captions")
-    assert all(verdict.passed for verdict in verdicts.values()), verdicts
+        results, metadata = make("refined_captions")
+    assert all(result.passed for result in results.values()), results
     (only,) = rounds_of(refined()).to_pylist()
     assert (only["round"], only["accepted"], only["mean_gain"]) == (1, 0, None)
     assert only["mean_after"] == only["mean_before"]
@@ -442,9 +443,9 @@ def test_without_labels_the_scorer_judges_what_it_did_not_say_itself(shard: Path
 
         server.answer = believes_the_better_caption
         configure(shard, server.url, {"captioner": "vlm", "candidates": 1, "rounds": 1, "labels": 0})
-        verdicts, metadata = make("refined_captions")
+        results, metadata = make("refined_captions")
         assert not [prompt for prompt in server.prompts if "labels>" in prompt]
-    assert all(verdict.passed for verdict in verdicts.values()), verdicts
+    assert all(result.passed for result in results.values()), results
     assert metadata["independent"] is True
     (only,) = rounds_of(refined()).to_pylist()
     assert only["independent"] is True
@@ -455,9 +456,9 @@ def test_without_labels_the_scorer_judges_what_it_did_not_say_itself(shard: Path
 def test_a_shard_with_nothing_to_ask_for_has_no_rows_and_asks_nobody(shard: Path) -> None:
     settings = {"captioner": "vlm", "of": "labels", "flags": [], "below_original": False}
     configure(shard, "http://127.0.0.1:9", settings, start_seconds=0)
-    verdicts, metadata = make("refined_captions")
-    assert all(verdict.passed for verdict in verdicts.values()), verdicts
-    assert (metadata["asked"], metadata["dagster/row_count"]) == (0, 0)
+    results, metadata = make("refined_captions")
+    assert all(result.passed for result in results.values()), results
+    assert (metadata["asked"], metadata["dagster/partition_row_count"]) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -504,9 +505,9 @@ def test_a_killed_run_asks_nothing_twice(shard: Path) -> None:
         )
         asked = len(server.requests)
         assert asked == stall_at, "in the second round"
-        verdicts, _ = make("refined_captions")
+        results, _ = make("refined_captions")
         questions = server.requests
-    assert all(verdict.passed for verdict in verdicts.values()), verdicts
+    assert all(result.passed for result in results.values()), results
     table = refined()
     assert table.num_rows == len(questions) - 1, "all but the one that had no answer yet"
     assert pc.max(table["round"]).as_py() == 3
@@ -528,15 +529,15 @@ def test_what_failed_is_asked_again_after_a_check_that_failed_and_the_rest_is_ke
 
         server.answer = not_always
         configure(shard, server.url, {"captioner": "vlm", "below": 0.5, "rounds": 1})
-        verdicts, metadata = make("refined_captions")
-        assert not verdicts["answered"].passed
-        assert verdicts["none_lowered"].passed
+        results, metadata = make("refined_captions")
+        assert not results["answered"].passed
+        assert results["none_lowered"].passed
         failed = metadata["asked"] * 3 - len(described)
         assert failed > 0
         server.answer = server.describe
         server.requests.clear()
-        verdicts, _ = make("refined_captions")
-        assert verdicts["answered"].passed
+        results, _ = make("refined_captions")
+        assert results["answered"].passed
         assert len(server.requests) == failed
 
 
@@ -549,8 +550,8 @@ def test_a_server_that_goes_away_says_how_much_is_kept(shard: Path) -> None:
 def test_captions_found_with_images_can_be_refined_too(shard: Path) -> None:
     with Learner() as server:
         configure(shard, server.url, {"captioner": "vlm", "of": "original", "rounds": 1, "candidates": 1, "below": 0.0})
-        verdicts, _ = make("refined_captions")
-    assert all(verdict.passed for verdict in verdicts.values()), verdicts
+        results, _ = make("refined_captions")
+    assert all(result.passed for result in results.values()), results
     table = refined()
     assert set(table["caption_source"].to_pylist()) == {"original"}
     assert table.num_rows > 0
@@ -580,12 +581,11 @@ def test_each_check_can_fail(shard: Path) -> None:
         configure(shard, server.url, {"captioner": "vlm", "rounds": 1, "candidates": 2})
         make("refined_captions")
     settings = load_settings()
-    stage = next(stage for stage in graph.stages(settings) if stage.name == "refined_captions")
+    stage = stage_named(settings, "refined_captions")
     work = stage.work(settings.opened_store, SHARD, [SHARD])
-    checks = {check.name: check.run for check in stage.checks}
-    assert set(checks) == {name for name, _ in DAMAGES}
+    assert {check.name for check in stage.checks} == {name for name, _ in DAMAGES}
     for name, damage in DAMAGES:
-        good, bad = checks[name](work, refined()), checks[name](work, damage(refined()))
-        assert good.passed, good.message
+        good, bad = (checked(settings, stage, name, work, table) for table in (refined(), damage(refined())))
+        assert good.passed, good.description
         assert not bad.passed, name
-        assert bad.message != good.message or bad.values != good.values
+        assert bad.description != good.description or bad.metadata != good.metadata

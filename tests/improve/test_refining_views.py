@@ -16,10 +16,11 @@ from dqe_assets.improve.refining_plots import similarity_before_and_after, simil
 from dqe_assets.improve.refining_views import rounds_of
 from dqe_assets.improve.tables import REFINED_CAPTIONS
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_assets.report.build_warehouse import CaptionerInfo, build_warehouse, quality_report
+from dqe_assets.report.build_warehouse import CaptionerInfo, build_warehouse
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
+from dqe_assets.report.quality import quality_report
 from dqe_resources.warehouse import Warehouse
-from tests.report.make_store import make_store
+from tests.report.make_store import RELATIONS, make_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,8 +135,10 @@ def test_the_last_accepted_caption_stands_beside_the_others_with_its_score(wareh
 
 def test_the_report_and_the_gallery_show_it_and_escape_it(warehouse: Warehouse, store: Store) -> None:
     with warehouse.connect() as connection:
-        (section,) = [one for one in quality_report(connection) if one.title == "Refining"]
-        page = render_gallery(GalleryInputs(connection, lambda uids: {uid: store.images[uid] for uid in uids}))
+        (section,) = [one for one in quality_report(connection, RELATIONS) if one.title == "Refining"]
+        page = render_gallery(
+            GalleryInputs(connection, lambda uids: {uid: store.images[uid] for uid in uids}), RELATIONS
+        )
     assert section.table["round"].to_pylist() == [1, 2]
     assert '<section id="refined">' in page
     inside = page.split('<section id="refined">')[1].split("</section>")[0]
@@ -150,8 +153,8 @@ def test_without_any_there_is_neither_section_nor_rows(tmp_path: Path) -> None:
     warehouse = Warehouse(path=tmp_path / "w.duckdb")
     warehouse.rebuild(lambda connection: build_warehouse(connection, store.inputs))
     with warehouse.connect() as connection:
-        assert "Refining" not in [section.title for section in quality_report(connection)]
-        assert 'id="refined"' not in render_gallery(GalleryInputs(connection, lambda _: {}))
+        assert "Refining" not in [section.title for section in quality_report(connection, RELATIONS)]
+        assert 'id="refined"' not in render_gallery(GalleryInputs(connection, lambda _: {}), RELATIONS)
     assert warehouse.query("FROM refining_rounds").num_rows == 0
     nothing = REFINED_CAPTIONS.empty_table()
     assert rounds_of(nothing).num_rows == 0

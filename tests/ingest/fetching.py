@@ -11,6 +11,7 @@ from dqe_assets.ingest.assets import raw_samples
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration.settings import load_settings
 from tests.hostile_server import ADDRESS
+from tests.stages import handed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,9 +46,10 @@ def write_list(folder: Path, urls: Sequence[str], *, top: dict[str, Any] | None 
 
 
 def make(*, force: bool = False) -> dict[str, CheckResult]:
-    """Make the shard, as a run does; returns the verdicts of its checks."""
+    """Make the shard, as a run does; returns the results of its checks."""
     settings = load_settings()
-    return raw_samples.make(raw_samples.work(settings.opened_store, SHARD, []), {}, force=force)[2]
+    work = raw_samples.work(settings.opened_store, SHARD, [])
+    return raw_samples.make(work, handed(settings, raw_samples), force=force)[2]
 
 
 def table() -> pa.Table:

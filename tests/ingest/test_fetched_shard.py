@@ -22,11 +22,13 @@ from dqe_assets.ingest.fetch.shard import CanaryError
 from dqe_assets.ingest.ledger import Ledger
 from dqe_assets.ingest.outcomes import OUTCOMES, by_reason_and_host
 from dqe_assets.orchestration import runner
+from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.settings import load_settings
 from dqe_resources import progress
 from dqe_resources.store import Checkpoint, StorageError, Store
 from tests.hostile_server import HostileServer, photo
 from tests.ingest.fetching import SHARD, make, rows, table, write_list
+from tests.stages import output_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +131,8 @@ def test_batches_are_made_while_others_are_fetched_and_closed_it_stops(
     monkeypatch.setattr(raw, "ROW_GROUP_BYTES", SMALL)
     server.delay = 0.02
     write_list(folder, [server.url("good", number) for number in range(200)], connections=2, checkpoint_rows=8)
-    batches = raw_samples.function(raw_samples.work(load_settings().opened_store, SHARD, []))
+    settings = load_settings()
+    batches = output_of(settings, raw_samples, raw_samples.work(settings.opened_store, SHARD, []))
     first = next(batches)
     assert first["row"].to_pylist() == list(range(first.num_rows))
     assert first.num_rows <= sum(server.asked.values()) < 150
@@ -184,8 +187,8 @@ def test_two_rows_of_one_uid_are_for_the_check_to_refuse(server: HostileServer, 
     pq.write_table(pa.table({"uid": ["0" * 32] * 3, "url": urls, "text": ["a", "b", "c"]}), folder / "meta.parquet")
     write_list(folder, [])
     change(folder, sources=[{"kind": "datacomp", "name": "web", "path": "meta.parquet"}])
-    verdicts = make()
-    assert not verdicts["keys_unique"].passed
+    results = make()
+    assert not results["keys_unique"].passed
     assert [row["image"]["bytes"] for row in rows()] == [photo(f"/good/{number}") for number in range(3)]
 
 
@@ -226,15 +229,15 @@ def test_a_source_that_fails_from_the_start_is_not_fetched_to_its_end(server: Ho
 
     settings["sources"][0]["min_success_rate"] = 0.2
     change(folder, sources=settings["sources"])
-    verdicts = make()
-    assert verdicts["success_rate"].passed
+    results = make()
+    assert results["success_rate"].passed
     assert len(rows()) == 200
     settings["sources"][0]["min_success_rate"] = 0.5
     change(folder, sources=settings["sources"])
-    verdict = make()["success_rate"]
-    assert not verdict.passed, "the first shard is there: it is for the check to say now"
+    result = make()["success_rate"]
+    assert not result.passed, "the first shard is there: it is for the check to say now"
     assert "50 of 200 rows have an image (25.0%, at least 50% required); the others: http_404 100 (127.0.0.2 100)" in (
-        verdict.message
+        result.description
     )
     assert set(server.times("good")) == {1}
 
@@ -325,7 +328,7 @@ def test_rows_with_an_image_of_their_own_and_rows_with_a_url_keep_their_order(
     write_list(folder, [])
     source = {"kind": "parquet", "name": "web", "path": "pairs.parquet", "url_column": "url", "min_success_rate": 0}
     change(folder, sources=[source])
-    assert all(verdict.passed for verdict in make().values())
+    assert all(result.passed for result in make().values())
     assert table()["caption"].to_pylist() == captions
     expected = ["own" if n % 3 else "good" if n % 2 else "missing" for n in range(20)]
     found = [
@@ -398,9 +401,9 @@ def test_the_command_says_why_and_what_to_do(server: HostileServer, folder: Path
     settings = yaml.safe_load((folder / "dqe.yaml").read_text())
     settings["sources"][0]["min_success_rate"] = 0.5
     change(folder, sources=settings["sources"])
-    with runner.instance() as instance:
-        runner.sync(load_settings(), instance)
-        outcome = runner.materialize(load_settings(), instance, assets=["raw_samples"])
+    with instance() as current:
+        runner.sync(load_settings(), current)
+        outcome = runner.materialize(load_settings(), current, assets=["raw_samples"])
     assert len(outcome.failures) == 1
     assert "of its first 10 rows 0 have an image" in outcome.failures[0]
     assert "http_404 10 (127.0.0.2 10)" in outcome.failures[0]

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dqe_assets.dedup.tables import DUPLICATE_CLUSTERS
+from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.ingest.planted import FIGURES, auc, pair_similarity, planted_figures, text_figures
-from dqe_assets.orchestration.tables import schema_of
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.score.tables import CAPTION_SCORES, IMAGE_TEXT, MASKED_SIMILARITY
 from dqe_resources.store import Store
 
 if TYPE_CHECKING:
@@ -23,15 +26,15 @@ Figures = dict[tuple[str, str, str], dict]
 def tables(finished: Path) -> dict[str, pa.Table]:
     store = Store(str(finished / "store"))
 
-    def shards(asset: str, columns: list[str] | None = None) -> pa.Table:
+    def shards(asset: str, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
         keys = sorted(path.stem for path in (finished / "store" / asset).glob("*.parquet"))
-        return pa.concat_tables(store.read(asset, key, schema_of(asset), columns) for key in keys)
+        return pa.concat_tables(store.read(asset, key, schema, columns) for key in keys)
 
     return {
-        "raw": shards("raw_samples", ["uid", "status", "reason", "width", "height", "truth"]),
-        "features": shards("image_features", ["uid", "embedding", "perceptual_hash"]),
-        "scores": shards("caption_scores"),
-        "clusters": store.read("duplicate_clusters", None, schema_of("duplicate_clusters")),
+        "raw": shards("raw_samples", RAW_SAMPLES, ["uid", "status", "reason", "width", "height", "truth"]),
+        "features": shards("image_features", IMAGE_FEATURES, ["uid", "embedding", "perceptual_hash"]),
+        "scores": shards("caption_scores", CAPTION_SCORES),
+        "clusters": store.read("duplicate_clusters", None, DUPLICATE_CLUSTERS),
     }
 
 
@@ -40,8 +43,11 @@ def text_tables(finished: Path, tables: dict[str, pa.Table]) -> dict[str, pa.Tab
     store = Store(str(finished / "store"))
     keys = sorted(path.stem for path in (finished / "store" / "raw_samples").glob("*.parquet"))
     found = {
-        name: pa.concat_tables(store.read(asset, key, schema_of(asset)) for key in keys)
-        for name, asset in (("text", "image_text"), ("masked", "masked_similarity"))
+        name: pa.concat_tables(store.read(asset, key, schema) for key in keys)
+        for name, asset, schema in (
+            ("text", "image_text", IMAGE_TEXT),
+            ("masked", "masked_similarity", MASKED_SIMILARITY),
+        )
     }
     return {"raw": tables["raw"], **found}
 

@@ -13,8 +13,10 @@ from PIL import Image
 from dqe_assets.ingest.outcomes import host_of
 from dqe_assets.ingest.plots import fetch_outcomes
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_assets.ingest.views import HOST_OF
-from dqe_assets.report.build_warehouse import MATERIALISATIONS, WarehouseInputs, build_warehouse
+from dqe_assets.ingest.views import HOST_OF_URL
+from dqe_assets.report.build_warehouse import WarehouseInputs, build_warehouse
+from dqe_assets.report.tables import MATERIALISATIONS
+from tests.report.make_store import RELATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,9 +63,8 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckD
     path: Path = tmp_path_factory.mktemp("store") / "raw_samples.parquet"
     pq.write_table(raw_samples(ROWS), path)
     with duckdb.connect() as connection:
-        build_warehouse(
-            connection, WarehouseInputs({"raw_samples": [path]}, MATERIALISATIONS.empty_table(), (), "none")
-        )
+        assets = {"raw_samples": [path]}
+        build_warehouse(connection, WarehouseInputs(RELATIONS, assets, MATERIALISATIONS.empty_table(), (), "none"))
         yield connection
 
 
@@ -118,8 +119,7 @@ def test_samples_and_failures_carry_the_ledger(warehouse: duckdb.DuckDBPyConnect
 )
 def test_the_host_is_the_one_that_the_url_names(url: str, host: str | None) -> None:
     with duckdb.connect() as connection:
-        connection.execute(HOST_OF)
-        assert connection.execute("SELECT host_of(?)", [url]).fetchall() == [(host,)]
+        assert connection.execute(f"SELECT {HOST_OF_URL} FROM (SELECT ? AS url)", [url]).fetchall() == [(host,)]
     if not url.startswith("//"):
         assert (host_of(url) or None) == host
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from dqe_assets.orchestration.settings import SettingsError, load_settings
+from dqe_resources.sources.protocol import SourceError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,13 +23,13 @@ def test_the_settings_that_come_with_the_project_load(data: Path) -> None:
     assert [source.name for source in settings.sources] == ["sample"]
     assert settings.caption_sources == ["original", "labels"]
     assert settings.opened_store.root == str(data / "store")
-    assert settings.source_of("sample-00003") is settings.sources[0]
+    assert settings.ingest.source_of("sample-00003") is settings.sources[0]
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"sorces": []}, r"dqe\.yaml: unknown key 'sorces'; allowed: best, captioners, .*, sources, store"),
+        ({"sorces": []}, r"dqe\.yaml: unknown key 'sorces'; allowed: automation, best, captioners, .*, sources, store"),
         ({"sources": []}, r"dqe\.yaml: sources: List should have at least 1 item"),
         (
             {"sources": [{"kind": "smaple"}]},
@@ -72,7 +73,7 @@ def test_what_is_wrong_is_refused_with_the_file_the_key_and_what_is_allowed(
     ("text", "message"),
     [
         ("sources: [", r"dqe\.yaml: not YAML: .*line 1"),
-        ("- a\n- b\n", r"dqe\.yaml: expected keys and values; allowed keys: best, captioners"),
+        ("- a\n- b\n", r"dqe\.yaml: expected keys and values; allowed keys: automation, best, captioners"),
         ("", "expected keys and values"),
     ],
 )
@@ -103,5 +104,5 @@ def test_relative_paths_count_from_the_settings_file(data: Path) -> None:
 
 
 def test_a_shard_of_no_source_is_refused(data: Path) -> None:
-    with pytest.raises(SettingsError, match="shard web-00000 belongs to no configured source; there are: sample"):
-        load_settings({}).source_of("web-00000")
+    with pytest.raises(SourceError, match="shard web-00000 belongs to no configured source; there are: sample"):
+        load_settings({}).ingest.source_of("web-00000")

@@ -21,11 +21,17 @@ from dqe_assets.improve.best import best_captions
 from dqe_assets.improve.best_settings import BestRule
 from dqe_assets.improve.tables import BEST_CAPTIONS
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_assets.report.build_warehouse import MATERIALISATIONS, CaptionerInfo, WarehouseInputs
+from dqe_assets.orchestration.graph import relations
+from dqe_assets.orchestration.settings import load_settings
+from dqe_assets.report.build_warehouse import CaptionerInfo, WarehouseInputs
+from dqe_assets.report.tables import MATERIALISATIONS
 from dqe_assets.score.tables import CAPTION_PREFERENCE, CAPTION_SCORES
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+RELATIONS = relations(load_settings({}))
+"""What the stages of the project's own settings contribute."""
 
 SHARDS, ROWS = 3, 40
 CAPTIONERS = (
@@ -134,6 +140,7 @@ def make_store(
     if shards:
         write("duplicate_clusters", "all", DUPLICATE_CLUSTERS, clusters)
     inputs = WarehouseInputs(
+        relations=RELATIONS,
         assets=files,
         materialisations=pa.Table.from_pylist(materialisations, schema=MATERIALISATIONS),
         captioners=captioners,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -18,11 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dqe_assets.report.build_warehouse import MATERIALISATIONS, WarehouseInputs, build_warehouse, quality_report
+from dqe_assets.report.build_warehouse import build_warehouse
+from dqe_assets.report.quality import quality_report
 from dqe_assets.score.preference import preference_report
 from dqe_assets.score.tables import CAPTION_PREFERENCE
 from dqe_resources.warehouse import QueryError, Warehouse, WarehouseError, WarehouseMissingError
-from tests.report.make_store import CAPTIONERS, SCORER, SHARDS, make_store
+from tests.report.make_store import CAPTIONERS, RELATIONS, SCORER, SHARDS, make_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -504,13 +505,11 @@ class TestTables:
         connection = warehouse.connect()
         for name in TABLES | VIEWS:
             assert connection.sql(f"FROM {name}").columns
-        assert [section.title for section in quality_report(connection)] == SECTIONS
+        assert [section.title for section in quality_report(connection, RELATIONS)] == SECTIONS
         assert _one(connection, "SELECT count(*) FROM captioners") == len(store.inputs.captioners)
 
     def test_captions_of_a_captioner_that_left_the_configuration_stay(self, store: Store, tmp_path: Path) -> None:
-        inputs = WarehouseInputs(
-            store.inputs.assets, MATERIALISATIONS.empty_table(), [CAPTIONERS[1]], store.inputs.scorer
-        )
+        inputs = replace(store.inputs, captioners=[CAPTIONERS[1]])
         warehouse = Warehouse(path=tmp_path / "w.duckdb")
         warehouse.rebuild(lambda connection: build_warehouse(connection, inputs))
         rows = warehouse.query("SELECT name, kind, model, independent FROM captioners").to_pylist()
@@ -528,7 +527,7 @@ class TestTables:
 def test_the_quality_report_says_in_words_what_is_preferred_and_what_proves_nothing(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
-    report = {section.title: section for section in quality_report(connection)}
+    report = {section.title: section for section in quality_report(connection, RELATIONS)}
     assert list(report) == SECTIONS
     preference = report["Preference"]
     words = dict(zip(*(preference.table[name].to_pylist() for name in ("preference", "independent")), strict=True))

@@ -15,27 +15,34 @@ import pytest
 from dqe_assets.filtering.filter_steps import filter_steps, is_in_subset
 from dqe_assets.filtering.subset import format_uids, read_subset
 from dqe_assets.filtering.tables import filter_masks_schema
-from dqe_assets.orchestration.tables import schema_of
-from dqe_assets.report.build_warehouse import Section, build_warehouse
+from dqe_assets.improve.tables import CAPTION_JUDGEMENTS, REFINED_CAPTIONS
+from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.report.explain import explanation, glance
 from dqe_resources.warehouse import Warehouse
 from tests.conftest import dqe
-from tests.report.make_store import make_store
+from tests.report.make_store import RELATIONS, make_store
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from dqe_assets.orchestration.settings import Settings
+    from dqe_assets.report.quality import Section
 
 NAME = "chelsea_03.jpg"
+
+
+def explained(settings: Settings, image_name: str) -> list[Section]:
+    subsets = [f"subsets/{subset.name}" for subset in settings.subsets]
+    return explanation(settings.warehouse, RELATIONS, image_name, store=settings.opened_store, subsets=subsets)
 
 
 def by_title(sections: list[Section]) -> dict[str, list[dict[str, Any]]]:
     return {section.title: section.table.to_pylist() for section in sections}
 
 
-def fields(rows: list[dict[str, Any]]) -> dict[str, str]:
-    return {row["field"]: row["value"] for row in rows}
+def fields(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    (row,) = rows
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def test_judgements_and_rounds_are_told_where_there_are_any(opened: Settings, tmp_path: Path) -> None:
@@ -49,31 +56,34 @@ def test_judgements_and_rounds_are_told_where_there_are_any(opened: Settings, tm
     asked = {"round": 1, "candidate": 0, "reason": "below", "caption": "a better one", "finish_reason": "stop"}
     found = {"similarity": 0.5, "previous_similarity": 0.1, "accepted": True, "independent": True, "model": "vlm"}
     of_sample = {"uid": sample["uid"], "caption_source": "vlm"}
-    made = {"caption_judgements": marks | request | tokens, "refined_captions": asked | found}
+    made = (
+        ("caption_judgements", CAPTION_JUDGEMENTS, marks | request | tokens),
+        ("refined_captions", REFINED_CAPTIONS, asked | found),
+    )
     assets = dict(store.inputs.assets)
-    for asset, row in made.items():
-        pq.write_table(pa.Table.from_pylist([of_sample | row], schema_of(asset)), tmp_path / f"{asset}.parquet")
+    for asset, schema, row in made:
+        pq.write_table(pa.Table.from_pylist([of_sample | row], schema), tmp_path / f"{asset}.parquet")
         assets[asset] = [tmp_path / f"{asset}.parquet"]
     warehouse = Warehouse(path=tmp_path / "made.duckdb")
     warehouse.rebuild(lambda connection: build_warehouse(connection, replace(store.inputs, assets=assets)))
     settings = opened.model_copy(update={"warehouse": warehouse})
-    tables = by_title(explanation(settings, sample["image_name"]))
+    tables = by_title(explained(settings, sample["image_name"]))
     assert [(row["caption_source"], row["overall"]) for row in tables["Judgements"]] == [("vlm", 4.0)]
     (answer,) = tables["Asked for again"]
     assert (answer["caption"], answer["accepted"], answer["reason"]) == ("a better one", True, "below")
 
 
 def test_a_glance_is_the_record_the_captions_and_the_best_of_them(opened: Settings) -> None:
-    sections = by_title(glance(opened, NAME))
+    sections = by_title(glance(opened.warehouse, RELATIONS, NAME))
     assert list(sections) == [f"{NAME} (sample)", "Captions", "Best caption"]
     assert {row["caption_source"] for row in sections["Captions"]} == {"original", "labels"}
     best = fields(sections["Best caption"])
-    assert (best["caption_source"], best["reason"], best["independent"]) == ("labels", "highest similarity", "False")
+    assert (best["caption_source"], best["reason"], best["independent"]) == ("labels", "highest similarity", False)
     assert best["runner_up_source"] == "original"
 
 
 def test_every_number_of_an_explanation_says_where_it_is_from(opened: Settings) -> None:
-    sections = explanation(opened, NAME)
+    sections = explained(opened, NAME)
     tables = by_title(sections)
     assert list(tables) == [
         f"{NAME} (sample)", "Measured of the image", "Captions", "Synthetic captions", "Text of the captions",
@@ -122,7 +132,7 @@ def test_a_sample_is_in_the_subsets_that_hold_it(opened: Settings, finished: Pat
     assert not is_in_subset(path, inside[0][:-1] + ("0" if inside[0][-1] != "0" else "1"))
     with opened.warehouse.connect() as connection:
         (name,) = connection.execute("SELECT image_name FROM samples WHERE uid = ?", [inside[0]]).fetchone() or ("",)
-    (row,) = by_title(explanation(opened, name))["Subsets"]
+    (row,) = by_title(explained(opened, name))["Subsets"]
     assert (row["subset"], row["in_it"]) == ("subsets/best", "yes")
 
 
@@ -132,7 +142,7 @@ def test_a_sample_without_an_image_has_only_what_there_is(opened: Settings) -> N
             "",
             "",
         )
-    tables = by_title(explanation(opened, name))
+    tables = by_title(explained(opened, name))
     assert "Measured of the image" not in tables
     assert "Filters" not in tables
     assert fields(next(iter(tables.values())))["detail"] == detail
@@ -151,16 +161,16 @@ def test_the_same_name_in_several_sources_is_several_samples_and_markup_is_text(
     warehouse = Warehouse(path=tmp_path / "w.duckdb")
     warehouse.rebuild(lambda connection: build_warehouse(connection, store.inputs))
     settings = opened.model_copy(update={"warehouse": warehouse})
-    titles = [section.title for section in explanation(settings, "same [b].jpg")]
+    titles = [section.title for section in explained(settings, "same [b].jpg")]
     assert [title for title in titles if title.startswith("same")] == [
         "same [b].jpg (source0)",
         "same [b].jpg (source1)",
     ]
     assert titles.count("Where it is from") == 2
-    origin = by_title(explanation(settings, "same [b].jpg"))["Where it is from"]
+    origin = by_title(explained(settings, "same [b].jpg"))["Where it is from"]
     assert {row["in_the_store_now"] for row in origin if row["partition"] == "photos-00001"} == {"gone"}
     with pytest.raises(ValueError, match=r"no sample is named same\.jpg; near it: same \[b\]\.jpg, "):
-        explanation(settings, "same.jpg")
+        explained(settings, "same.jpg")
 
 
 def test_the_command_prints_what_captions_hold_as_text(data: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
 from dqe_resources.warehouse import Warehouse
-from tests.report.make_store import make_store
+from tests.report.make_store import RELATIONS, make_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ def _render(store: Store, folder: Path, per_section: int = 12) -> tuple[str, lis
         return {uid: store.images[uid] for uid in uids if uid in store.images}
 
     with warehouse.connect() as connection:
-        return render_gallery(GalleryInputs(connection, images, per_section=per_section)), asked
+        return render_gallery(GalleryInputs(connection, images, per_section=per_section), RELATIONS), asked
 
 
 @pytest.fixture(scope="module")

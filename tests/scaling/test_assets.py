@@ -18,22 +18,25 @@ from dqe_assets.cli.app import app
 from dqe_assets.core.figures import DARK, LIGHT
 from dqe_assets.core.measurements import EXAMPLE_SOURCE, MeasurementsError
 from dqe_assets.orchestration import runner
+from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.settings import load_settings
-from dqe_assets.report.build_warehouse import MATERIALISATIONS, WarehouseInputs, build_warehouse
+from dqe_assets.report.build_warehouse import WarehouseInputs, build_warehouse
+from dqe_assets.report.tables import MATERIALISATIONS
 from dqe_assets.scaling import plots as scaling_plots
 from dqe_assets.scaling.assets import filter_recommendation, pool_utilities
 from dqe_assets.scaling.curves import EXAMPLE_FILE, read_measurements
 from dqe_assets.scaling.example import POOLS
 from dqe_assets.scaling.law import PARAMETERS
-from dqe_assets.scaling.recommend import amount, answer, fit_measurements, fitted_pools, parse_budgets, recommend
+from dqe_assets.scaling.recommendation import amount, answer, fit_measurements, fitted_pools, parse_budgets, recommend
 from dqe_assets.scaling.tables import FILTER_RECOMMENDATION, POOL_UTILITIES
+from tests.report.make_store import RELATIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pyarrow as pa
 
-    from dqe_assets.scaling.recommend import FittedPools
+    from dqe_assets.scaling.recommendation import FittedPools
 
 BUDGETS = [32_000_000, 128_000_000, 640_000_000]
 
@@ -137,7 +140,7 @@ def test_the_warehouse_holds_both_tables_and_the_best_filters(
         pq.write_table(table, tmp_path / f"{name}.parquet")
     with duckdb.connect() as connection:
         paths = {name: [tmp_path / f"{name}.parquet"] for name in files}
-        build_warehouse(connection, WarehouseInputs(paths, MATERIALISATIONS.empty_table(), (), "none"))
+        build_warehouse(connection, WarehouseInputs(RELATIONS, paths, MATERIALISATIONS.empty_table(), (), "none"))
         assert connection.execute("SELECT pool FROM pool_utilities ORDER BY rank").fetchall() == [(p,) for p in POOLS]
         best = connection.execute("SELECT samples_seen, keep, pools[1] FROM best_filters").fetchall()
         assert best == [(budget, keep, "top 0-10%") for budget, keep in zip(BUDGETS, (1, 2, 3), strict=True)]
@@ -152,7 +155,7 @@ def test_the_warehouse_holds_both_tables_and_the_best_filters(
 
 def test_the_assets_are_made_stay_current_and_follow_settings_and_measurements(data: Path) -> None:
     names = [pool_utilities.name, filter_recommendation.name]
-    with runner.instance() as current:
+    with instance() as current:
         settings = load_settings({})
         outcome = runner.materialize(settings, current, assets=names)
         assert not outcome.failures
@@ -183,7 +186,7 @@ def test_curves_that_the_law_does_not_describe_fail_the_check(data: Path) -> Non
     lines += [f"top,1000000,{(n + 1) * 500_000},imagenet1k,{0.9 if n % 2 else 0.4}" for n in range(10)]
     (data / "zigzag.csv").write_text("\n".join(lines))
     write_settings(data, {"measurements": "zigzag.csv"})
-    with runner.instance() as current:
+    with instance() as current:
         failures = runner.materialize(load_settings({}), current, assets=["pool_utilities"]).failures
     assert any("check fits_well: the worst fit is off by" in failure for failure in failures)
 
@@ -201,7 +204,7 @@ def test_the_command_answers_in_words(data: Path) -> None:
     assert "For 640M samples seen, train on the best 3 of 4 pools" in text
     assert "These numbers are made up" in text
     assert "128M samples seen" in " ".join(run.invoke(app, ["recommend"]).output.split())
-    assert run.invoke(app, ["recommend", "--samples-seen", "32X"]).exit_code == 1
+    assert run.invoke(app, ["recommend", "--samples-seen", "32X"]).exit_code == 2
     write_settings(data, {"irreducible": 0.1})
     assert "changed since" in " ".join(run.invoke(app, ["recommend"]).output.split())
 

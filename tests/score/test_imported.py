@@ -15,17 +15,14 @@ from pydantic import ValidationError
 
 from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.settings import SettingsError, load_settings
-from dqe_assets.report.build_warehouse import (
-    MATERIALISATIONS,
-    CaptionerInfo,
-    WarehouseInputs,
-    build_warehouse,
-    quality_report,
-)
+from dqe_assets.report.build_warehouse import CaptionerInfo, WarehouseInputs, build_warehouse
+from dqe_assets.report.quality import quality_report
+from dqe_assets.report.tables import MATERIALISATIONS
 from dqe_assets.score.imported import PreferenceImport
 from dqe_assets.score.preference import preference_counts
 from dqe_assets.score.tables import CAPTION_PREFERENCE, CAPTION_SCORES
 from dqe_resources.keyed_table import TableError
+from tests.report.make_store import RELATIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,10 +132,10 @@ def made() -> set[str]:
     anew = set()
     for stage in graph.stages(settings):
         if stage.name in NEEDED:
-            work, components = stage.work(settings.opened_store, SHARD, [SHARD]), stage.arguments(resources)
-            current = stage.current(work, components) is not None
-            _, metadata, verdicts = stage.make(work, components)
-            assert all(verdict.passed for verdict in verdicts.values())
+            work, arguments = stage.work(settings.opened_store, SHARD, [SHARD]), stage.arguments(resources)
+            current = stage.current(work, arguments) is not None
+            _, metadata, results = stage.make(work, arguments)
+            assert all(result.passed for result in results.values())
             assert metadata["reused"] == current
             anew |= set() if current else {stage.name}
     return anew
@@ -160,12 +157,12 @@ def test_scores_and_preferences_follow_the_settings(folder: Path, tiny_clip: Pat
         CaptionerInfo(name, "table", name, (), shares_backbone_with_scorer=False) for name in ("long", "short")
     ]
     with duckdb.connect() as connection:
-        inputs = WarehouseInputs(files, MATERIALISATIONS.empty_table(), captioners, settings.scorer.model)
+        inputs = WarehouseInputs(RELATIONS, files, MATERIALISATIONS.empty_table(), captioners, settings.scorer.model)
         build_warehouse(connection, inputs)
         intervals = connection.sql("FROM preference_intervals").to_arrow_table().to_pylist()
         (long,) = connection.sql("FROM long_captions WHERE cut_captions > 0").to_arrow_table().to_pylist()
         notes = connection.sql("SELECT note FROM caption_preference WHERE note IS NOT NULL").fetchall()
-        captions = next(section for section in quality_report(connection) if section.title == "Captions")
+        captions = next(section for section in quality_report(connection, RELATIONS) if section.title == "Captions")
     assert [(row["above_a"], row["above_b"], row["n"]) for row in intervals if row["scorer"] == "CLIP"] == [
         (1, 1, 3),
         (0, 0, 3),

@@ -11,11 +11,12 @@ import pytest
 
 from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_assets.report.build_warehouse import build_warehouse, quality_report
+from dqe_assets.report.build_warehouse import build_warehouse
+from dqe_assets.report.quality import quality_report
 from dqe_assets.score.signal_views import DECISIVE, REASONS
 from dqe_assets.score.tables import CAPTION_SCORES, IMAGE_TEXT, MASKED_SIMILARITY, TEXT_QUALITY
 from dqe_resources.warehouse import Warehouse
-from tests.report.make_store import make_store
+from tests.report.make_store import RELATIONS, make_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -157,13 +158,13 @@ def test_nothing_measured_is_no_objection(tmp_path: Path) -> None:
     warehouse.rebuild(lambda connection: build_warehouse(connection, replace(store.inputs, assets=without)))
     assert warehouse.query("SELECT count(*) AS n FROM suspects")["n"].to_pylist() == [0]
     with warehouse.connect() as connection:
-        (section,) = [one for one in quality_report(connection) if one.title == "Suspects"]
+        (section,) = [one for one in quality_report(connection, RELATIONS) if one.title == "Suspects"]
     assert section.table.num_rows == 0
 
 
 def test_the_report_counts_reasons(opened: Settings) -> None:
     with opened.warehouse.connect() as connection:
-        (section,) = [one for one in quality_report(connection) if one.title == "Suspects"]
+        (section,) = [one for one in quality_report(connection, RELATIONS) if one.title == "Suspects"]
     rows = section.table.to_pylist()
     assert {row["source"] for row in rows} == {"original", "labels"}
     assert all(REASONS[row["reason"]][1] == row["meaning"] for row in rows)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dqe_assets.core.work import Manifest
-from dqe_assets.orchestration import graph, runner
+from dqe_assets.orchestration import runner
+from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.settings import load_settings
 from dqe_assets.search.query import collection_vectors
 from tests.conftest import environment
+from tests.stages import checked, stage_named
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +26,7 @@ SHARDS = [f"sample-{number:05d}" for number in range(4)]
 
 KILLED = """
 import os, signal
-from dqe_assets.cli import app
+from dqe_assets.cli.app import app
 from dqe_resources.vectors.embedded import EmbeddedCollection
 upsert = EmbeddedCollection._upsert
 def killed_halfway(self, points):
@@ -48,13 +50,13 @@ def copied(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def states(settings: Settings) -> list[str]:
-    (stage,) = (stage for stage in graph.stages(settings) if stage.name == "caption_collection")
+    stage = stage_named(settings, "caption_collection")
     return [runner.state(settings, stage, shard, SHARDS) for shard in SHARDS]
 
 
 def materialize(settings: Settings) -> list[tuple[str, str | None]]:
-    with runner.instance() as instance:
-        outcome = runner.materialize(settings, instance, assets=["caption_collection"])
+    with instance() as current:
+        outcome = runner.materialize(settings, current, assets=["caption_collection"])
     assert outcome.failures == []
     return outcome.made
 
@@ -70,7 +72,7 @@ def test_killed_during_an_upsert_it_is_whole_again_after_the_next_run(copied: Pa
     settings = load_settings()
     killed = subprocess.run([sys.executable, "-c", KILLED], env=environment(copied), capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    there = settings.vectors.contents(collection_vectors(settings)).points
+    there = settings.vectors.contents(collection_vectors(settings.scorer, settings.captions)).points
     assert 0 < there["sample-00001"] < there["sample-00000"]
     assert set(there) == set(SHARDS[:2])
     assert states(settings) == ["current", "stale", "stale", "stale"]
@@ -92,10 +94,11 @@ def test_killed_during_an_upsert_it_is_whole_again_after_the_next_run(copied: Pa
 
 @pytest.mark.parametrize("difference", [-1, 1])
 def test_the_count_check_knows_of_a_point_too_few_or_too_many(opened: Settings, difference: int) -> None:
-    (stage,) = (stage for stage in graph.stages(opened) if stage.name == "caption_collection")
+    stage = stage_named(opened, "caption_collection")
     (check,) = stage.checks
     work = stage.work(opened.opened_store, "sample-00000", SHARDS)
     statuses = work.read("raw_samples", ["status"])["status"].to_pylist()
     samples = statuses.count("ok")
-    assert check.run(work, Manifest(samples, {"counted": samples})).passed
-    assert not check.run(work, Manifest(samples, {"counted": samples + difference})).passed
+    good, bad = (Manifest(samples, {"counted": samples + more}) for more in (0, difference))
+    assert checked(opened, stage, check.name, work, good).passed
+    assert not checked(opened, stage, check.name, work, bad).passed

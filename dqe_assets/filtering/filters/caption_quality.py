@@ -26,11 +26,11 @@ class CaptionQuality(Filter):
     A caption that was not measured is not kept where a bound asks for the measure.
 
     Attributes:
-        fraction: the share of the pool's most similar to keep, by the rule of clip_score; 1.0 bounds nothing.
-        min_similarity: least cosine of caption and image in the scorer's space, -1 to 1.
-        min_tokens: fewest tokens, special ones included.
-        max_tokens: most tokens.
-        allow_truncated: whether to keep captions that are longer than the encoder reads.
+        fraction: Share of the pool's most similar captions to keep, by the rule of clip_score; 1.0 sets no bound.
+        min_similarity: Least cosine of caption and image in the scorer's space, -1 to 1.
+        min_tokens: Fewest tokens, special ones included.
+        max_tokens: Most tokens.
+        allow_truncated: Whether to keep captions that are longer than the encoder reads.
     """
 
     name: ClassVar[str] = "caption_quality"

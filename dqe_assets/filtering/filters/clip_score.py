@@ -25,9 +25,9 @@ class ClipScore(Filter):
     A row without a score is not kept, except by a fraction of 1.0, which keeps every row.
 
     Attributes:
-        arch: the CLIP model: ``b32`` or ``l14``.
-        threshold: the least score to keep.
-        fraction: in its place, the share of best scores to keep, by the rule of ``top_threshold``.
+        arch: The CLIP model: ``b32`` or ``l14``.
+        threshold: The least score to keep.
+        fraction: The share of best scores to keep, by the rule of ``top_threshold``; in place of threshold.
     """
 
     name: ClassVar[str] = "clip_score"

@@ -14,7 +14,7 @@ class Deduplicated(Filter):
     """Samples that are their cluster's representative, or in no cluster.
 
     Attributes:
-        kind: which clusters: exact, perceptual, semantic, or any. The pool has a column ``is_representative_<kind>``,
+        kind: Which clusters: exact, perceptual, semantic, or any. The pool has a column ``is_representative_<kind>``,
             null for a sample in no cluster.
     """
 

@@ -41,14 +41,14 @@ class ImageBased(Filter):
     The embeddings to cluster are kept in a temporary file of 16-bit floats, so that memory does not grow with the pool.
 
     Attributes:
-        reference: path of the reference embeddings, from the data folder: .npy [m, d], or .npz with the array
+        reference: Path of the reference embeddings, from the data folder: .npy [m, d], or .npz with the array
             ``embedding``.
-        embedding: column of the pool's embeddings, of the same model; one that is null or not finite is not kept.
-        centroids: path of centroids [k, d] as .npy, such as the paper's own, in place of clustering.
-        clusters: how many at most. A pool of less than 12.8 million rows gets one for every 128 rows.
-        iterations: of k-means.
-        seed: of k-means: which rows it starts from.
-        language_model: as in basic_filter.
+        embedding: Column of the pool's embeddings, of the same model. One that is null or not finite is not kept.
+        centroids: Path of centroids [k, d] as .npy, such as the paper's own, in place of clustering.
+        clusters: Clusters at most. A pool of less than 12.8 million rows gets one for every 128 rows.
+        iterations: Iterations of k-means.
+        seed: Seed of k-means: which rows it starts from.
+        language_model: As in basic_filter.
     """
 
     name: ClassVar[str] = "image_based"

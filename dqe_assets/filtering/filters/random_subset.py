@@ -25,8 +25,8 @@ class RandomSubset(Filter):
     with a standard deviation of sqrt(N * fraction * (1 - fraction)).
 
     Attributes:
-        fraction: share to keep.
-        seed: another one, another share.
+        fraction: Share to keep.
+        seed: Another seed keeps other samples.
     """
 
     name: ClassVar[str] = "random_subset"

@@ -35,7 +35,7 @@ class Sql(Filter):
     ``now()`` are refused. It reads nothing but the row.
 
     Attributes:
-        condition: such as ``width > 300 and similarity > 0.2``; columns by their exact names.
+        condition: Such as ``width > 300 and similarity > 0.2``; columns by their exact names.
     """
 
     name: ClassVar[str] = "sql"

@@ -31,8 +31,8 @@ class TextBased(Filter):
     stripped, so that a noun before a comma does not count.
 
     Attributes:
-        wordnet: folder of WordNet 3.0's index and exception files, from the data folder; by default NLTK's or Debian's.
-        language_model: as in basic_filter.
+        wordnet: Folder of WordNet 3.0's index and exception files, from the data folder; by default NLTK's or Debian's.
+        language_model: As in basic_filter.
     """
 
     name: ClassVar[str] = "text_based"

@@ -45,8 +45,8 @@ class Tmars(Filter):
     Maini et al. (T-MARS, arXiv 2307.03132) keep the best half. The pool has a column ``masked_similarity``.
 
     Attributes:
-        keep_fraction: the share to keep, by the rule of clip_score.
-        threshold: in its place, the least similarity to keep.
+        keep_fraction: The share to keep, by the rule of clip_score.
+        threshold: The least similarity to keep; in place of keep_fraction.
     """
 
     name: ClassVar[str] = "tmars"

@@ -23,10 +23,10 @@ class Placeholders(Strict):
     """What else is taken for a placeholder.
 
     Attributes:
-        urls: host and path where a placeholder is, ``*`` standing for anything, beside those that are known.
-        sha256: digests of placeholders.
-        same_bytes: that many different URLs of a shard, with different captions, giving the same bytes make those a
-            placeholder; null for never. With one caption they are copies of one image.
+        urls: Hosts and paths of placeholders, besides those that are known; ``*`` stands for anything.
+        sha256: SHA-256 digests of placeholders, 64 hex digits in lower case.
+        same_bytes: Bytes that so many URLs of a shard give, with different captions, are a placeholder; null for never.
+            With one caption they are copies of one image.
     """
 
     urls: list[str] = Field(default_factory=list)

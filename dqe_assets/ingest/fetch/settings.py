@@ -51,28 +51,29 @@ class Fetching(Strict):
     """How images are fetched from the web.
 
     Attributes:
-        connections: requests in flight.
-        connections_per_host: of them to one host and port.
-        connect_seconds: limit on finding the address, connecting and TLS together.
-        idle_seconds: limit on silence.
-        request_seconds: limit on one request as a whole, its redirects included.
-        shard_seconds: limit on a shard; rows that have not ended by then end with the reason deadline.
-        max_redirects: redirects that one request may take.
-        attempts: times that a URL is asked for while its failures are transient.
-        backoff_seconds: the longest wait after the first attempt; it doubles with each.
-        longest_wait_seconds: the longest wait after any attempt. A server that asks for more (Retry-After) is not asked
-            again in this run.
-        host_failures: that many failures in a row without any answer from a host, and it is not asked again in this
-            run: its other rows end with the last reason.
-        checkpoint_rows: the most requests that are lost to a kill.
-        canary_rows: so many rows of a source are fetched first, and must reach its min_success_rate; 0 for none.
-        user_agent: what this client calls itself.
-        user_agent_token: its name in X-Robots-Tag headers that are for one client only.
-        disallowed_header_directives: directives of X-Robots-Tag by which a server forbids the use; none to ignore them.
-        placeholders: what is taken for a placeholder, beside those that are known.
-        allow: networks, addresses and names of hosts that may be asked although they are not globally routable.
-        connect_to: ``address:port`` to connect to in place of a host of this name, or of any (``*``), as curl's option
-            of that name: a mirror, or a cache. The address is subject to ``allow`` like any other.
+        connections: Requests in flight, at most.
+        connections_per_host: Requests in flight to one host and port, at most.
+        connect_seconds: Seconds for finding the address, connecting and TLS together.
+        idle_seconds: Seconds that a server may be silent.
+        request_seconds: Seconds for one request in all, with its redirects.
+        shard_seconds: Seconds for a shard. Rows that are not done by then end with the reason deadline.
+        max_redirects: Redirects that one request may take.
+        attempts: How often a URL is asked for while its failures are transient.
+        backoff_seconds: The longest wait after the first attempt, in seconds. It doubles with each.
+        longest_wait_seconds: The longest wait after any attempt, in seconds. A server that asks for more (Retry-After)
+            is not asked again in this run.
+        host_failures: After so many failures in a row without an answer, a host is not asked again in this run. Its
+            other rows end with the last reason.
+        checkpoint_rows: Requests that a kill loses at most.
+        canary_rows: So many rows of a source are fetched first, and must reach its min_success_rate; 0 for none.
+        user_agent: What this client calls itself.
+        user_agent_token: Its name in X-Robots-Tag headers that are for one client only.
+        disallowed_header_directives: Directives of X-Robots-Tag by which a server forbids the use; an empty list
+            ignores them.
+        placeholders: What counts as a placeholder, besides what is known.
+        allow: Networks, addresses and host names that may be asked although they are not globally routable.
+        connect_to: Where to connect in place of a host, or of any host (``*``), as ``address:port``: a mirror, or a
+            cache. The address is subject to ``allow`` like any other.
     """
 
     connections: Annotated[int, Field(ge=1, le=10_000)] = 128

@@ -34,14 +34,16 @@ class MiniLM(TextEncoder):
 
     Converted to ONNX when first used and checked against torch: a process then starts and encodes its first text in
     half a second, where sentence-transformers takes five seconds to import.
+
+    Attributes:
+        batch_size: Texts in a batch. Long texts run half as fast at 64, which do not fit the processor's caches.
+        threads: Threads for each batch; 0 for one on each core.
     """
 
     kind: ClassVar[str] = "minilm"
 
     batch_size: Annotated[int, Field(ge=1)] = 16
-    """Texts a pass; long texts run half as fast at 64, which falls out of the processor's caches."""
     threads: Annotated[int, Field(ge=0)] = 1
-    """Threads of a pass; 0 for one on each core."""
 
     def signature(self) -> dict[str, Any]:
         """The weights and how they are run. The texts of a batch change a vector by about 1e-8."""

@@ -10,7 +10,7 @@ be measured by itself. The copies of a photo are all rows whose truth names that
 
 from __future__ import annotations
 
-from dqe_resources.sources.sample_images.photo import Photo, SamplePhotoError
+from dqe_resources.sources.sample_images.photo import Photo, SamplePhotoError, require_packages
 from dqe_resources.sources.sample_images.photos import PHOTOS
 from dqe_resources.sources.sample_images.sample_rows import (
     BROKEN,
@@ -33,6 +33,7 @@ __all__ = [
     "Photo",
     "SamplePhotoError",
     "photos",
+    "require_packages",
     "sample_digest",
     "sample_rows",
 ]

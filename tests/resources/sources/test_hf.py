@@ -1,12 +1,9 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import datasets
@@ -18,14 +15,13 @@ from pydantic import ValidationError
 
 from dqe_resources.sources.hf import HfSource
 from dqe_resources.sources.protocol import SourceError
+from tests.hub import Hub, hub_environment, serving_hub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from dqe_resources.sources.rows import SourceRow
-
-COMMIT = "0123456789" * 4
 
 
 def jpeg(shade: int) -> bytes:
@@ -134,55 +130,14 @@ def test_settings_that_do_not_say_what_to_read_are_refused(
         HfSource.model_validate({"name": "hf", **settings})
 
 
-class Hub(BaseHTTPRequestHandler):
-    """As much of the hub's interface as reading a repository of one Parquet file takes."""
-
-    data = b""
-    served = 0
-
-    def do_HEAD(self) -> None:
-        self._answer(b"", 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        if path.endswith("/data/train.parquet"):
-            first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
-            part = self.data[first : last + 1]
-            type(self).served += len(part)
-            self._answer(part, 206, {"ETag": '"1"', "X-Repo-Commit": COMMIT})
-        elif "/revision/" in path:
-            self._json({"id": "org/set", "sha": COMMIT, "siblings": [{"rfilename": "data/train.parquet"}]})
-        elif path.endswith("/data"):
-            self._json([{"type": "file", "path": "data/train.parquet", "size": len(self.data), "oid": COMMIT}])
-        else:
-            self._json([{"type": "directory", "path": "data", "oid": COMMIT}])
-
-    def _json(self, value: Any) -> None:
-        self._answer(json.dumps(value).encode(), 200, {"Content-Type": "application/json"})
-
-    def _answer(self, data: bytes, status: int, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(data))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-
 @pytest.fixture
 def hub() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving_hub() as endpoint:
+        yield endpoint
 
 
 READ = """
-from dqe_assets.ingest.sources.hf import HfSource
+from dqe_resources.sources.hf import HfSource
 source = HfSource(name="hub", repository="org/set", url_column="link", image_column="image", shard_size=4)
 print([shard.rows for shard in source.shards()])
 for row in source.rows(4):
@@ -191,11 +146,9 @@ for row in source.rows(4):
 
 
 def read_from(endpoint: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    # The library reads its environment when it is imported.
-    settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
     return subprocess.run(
         [sys.executable, "-c", READ],
-        env={**os.environ, **settings, **environment},
+        env={**os.environ, **hub_environment(endpoint, home), **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -221,5 +174,5 @@ def test_of_a_repository_on_the_hub_only_what_a_shard_needs_is_fetched(hub: str,
 def test_without_a_network_it_says_how_to_download(tmp_path: Path) -> None:
     done = read_from("http://127.0.0.1:1", tmp_path, HF_HUB_OFFLINE="1")
     assert done.returncode == 1
-    assert "Hugging Face repository org/set at revision main is not to be had" in done.stderr
+    assert "Hugging Face repository org/set at revision main is not available" in done.stderr
     assert "hf download org/set --repo-type dataset --revision main --local-dir FOLDER" in done.stderr

@@ -357,7 +357,7 @@ def test_files_of_sbu_with_different_lengths_are_named_with_their_lines(tmp_path
 
 MEASURE = """
 import resource, sys
-from dqe_assets.ingest.sources.urls import UrlsSource
+from dqe_resources.sources.urls import UrlsSource
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 source = UrlsSource(name="big", path=sys.argv[1])
 shards = list(source.shards())

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from dqe_assets.core.schema import IMAGE, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.publish import card
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from dqe_assets.orchestration.settings import Settings
+    from dqe_assets.publish.options import Format
     from dqe_assets.publish.selection import Query, Selection
-
-Format = Literal["hf", "webdataset", "datacomp"]
 
 CARD = "README.md"
 LOADER = "load_vectors.py"

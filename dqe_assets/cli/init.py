@@ -1,0 +1,98 @@
+"""``dqe init``: the settings for one's own data."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from dqe_assets.cli.terminal import clear_errors, console, fail, progress_bars, say_next
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dqe_resources.sources.protocol import Source
+
+What = Annotated[
+    str,
+    typer.Argument(
+        metavar="WHAT",
+        help="A folder of images; a Parquet file, a list of URLs (.csv, .tsv, .jsonl) or a WebDataset tar, a folder of "
+        "them or a pattern in quotes; or owner/name of a dataset on the Hugging Face hub.",
+    ),
+]
+Name = Annotated[str | None, typer.Option(help="Name of the source; by default from WHAT.")]
+Caption = Annotated[str | None, typer.Option("--caption-column", help="Column of the caption.")]
+Image = Annotated[str | None, typer.Option("--image-column", help="Column of the image.")]
+Url = Annotated[str | None, typer.Option("--url-column", help="Column of the image's URL.")]
+Key = Annotated[str | None, typer.Option("--key-column", help="Column that names a row for good.")]
+Split = Annotated[str | None, typer.Option(help="Split of a Hugging Face dataset.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the dqe.yaml that is there.")]
+
+
+def init(
+    what: What,
+    name: Name = None,
+    caption: Caption = None,
+    image: Image = None,
+    url: Url = None,
+    key: Key = None,
+    split: Split = None,
+    *,
+    force: Force = False,
+) -> None:
+    """Write dqe.yaml for your own data: look at it, guess its columns, and say what was found."""
+    with clear_errors():
+        import yaml
+        from pydantic import ValidationError
+
+        from dqe_assets.cli.data_folder import source_lines, with_source, write_settings
+        from dqe_assets.orchestration.settings import Settings, configuration_path
+        from dqe_resources.errors import UsageError
+        from dqe_resources.sources.guess import guess
+        from dqe_resources.sources.guess_columns import Chosen
+
+        path = configuration_path()
+        with console.status("looking at it"):
+            found = guess(what, Chosen(image=image, url=url, caption=caption, key=key, split=split))
+        settings = _from_folder(found.settings, path.parent)
+        try:
+            source = found.source.model_validate({"name": name or _name(what), **settings})
+        except ValidationError as error:
+            raise UsageError(f"--name {name}: {error.errors()[0]['msg']}") from error
+        if path.exists() and not force:
+            console.print("Among the sources of dqe.yaml it would be:", style="dim")
+            console.print(source_lines(source, settings), markup=False, highlight=False, soft_wrap=True, end="")
+            fail(f"{path}: is there already; add the source to it, or overwrite it with --force")
+        for fact in found.facts:
+            console.print(escape(fact), highlight=False, soft_wrap=True)
+        if found.is_seen:
+            _print_size(source)
+        text = with_source(source, settings)
+        Settings.model_validate(yaml.safe_load(text))
+        write_settings(path, text)
+        say_next("dqe materialize")
+
+
+def _print_size(source: Source) -> None:
+    """Say how many rows and shards there are, for which every file is looked at but no image."""
+    with progress_bars():
+        rows = [shard.rows for shard in source.shards()]
+    shards = f"{len(rows):,} shard{'s' if len(rows) > 1 else ''}"
+    console.print(f"source {source.name}, kind {source.kind}: {sum(rows):,} rows in {shards}", highlight=False)
+
+
+def _name(what: str) -> str:
+    """A name for a source, of the letters and digits that its place ends in."""
+    last = what.rstrip("/").rpartition("/")[2].partition("*")[0].partition(".")[0]
+    name = re.sub("[^a-z0-9]+", "_", last.lower()).strip("_")[:64]
+    return name if re.match("[a-z]", name) else f"data_{name}".strip("_")
+
+
+def _from_folder(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The settings with a path below the data folder as dqe.yaml counts it: from there."""
+    path = settings.get("path", "")
+    prefix = f"{folder}/"
+    return settings | {"path": path.removeprefix(prefix)} if path.startswith(prefix) else settings

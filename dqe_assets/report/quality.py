@@ -1,0 +1,55 @@
+"""The quality report: the sections that stages contribute, read from a warehouse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dqe_assets.core.relations import in_order, sql_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import duckdb
+    import pyarrow as pa
+
+    from dqe_assets.core.relations import Relations
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A table with a heading, as people read it.
+
+    Attributes:
+        title: its heading.
+        description: what it says.
+        table: its rows.
+        upright: whether a row is shown as a field in each line, those that are null left out.
+    """
+
+    title: str
+    description: str
+    table: pa.Table
+    upright: bool = False
+
+
+def quality_report(connection: duckdb.DuckDBPyConnection, relations: Sequence[Relations]) -> list[Section]:
+    """The quality report, section by section.
+
+    Args:
+        connection: a connection to a warehouse.
+        relations: what the stages contribute, the same as the warehouse was built from.
+    """
+    sections = []
+    for section in in_order(section for one in relations for section in one.report_sections):
+        if section.only_with and not connection.sql(f"FROM {section.only_with} LIMIT 1").fetchall():
+            continue
+        description = section.description
+        sections.append(
+            Section(
+                section.title,
+                description if isinstance(description, str) else description(connection),
+                connection.sql(sql_of(section.query)).to_arrow_table(),
+            )
+        )
+    return sections
