@@ -113,7 +113,9 @@ def warehouse_page(settings: Settings) -> str:
     """Every table and view of the warehouse, with the comments of their columns."""
     import duckdb
 
-    from dqe_assets.report.build_warehouse import MATERIALISATIONS, WarehouseInputs, build_warehouse
+    from dqe_assets.orchestration.graph import relations
+    from dqe_assets.report.build_warehouse import WarehouseInputs, build_warehouse
+    from dqe_assets.report.tables import MATERIALISATIONS
 
     parts = [
         _NOTE,
@@ -124,7 +126,9 @@ def warehouse_page(settings: Settings) -> str:
         ),
     ]
     with duckdb.connect() as connection:
-        build_warehouse(connection, WarehouseInputs({}, MATERIALISATIONS.empty_table(), [], "", settings.filters))
+        build_warehouse(
+            connection, WarehouseInputs(relations(settings), {}, MATERIALISATIONS.empty_table(), [], scorer="")
+        )
         described = connection.execute(
             "SELECT table_name, column_name, data_type, comment FROM duckdb_columns() "
             "WHERE NOT internal AND database_name <> 'temp' ORDER BY table_name, column_index"
@@ -147,8 +151,9 @@ def warehouse_page(settings: Settings) -> str:
 
 def settings_page() -> str:
     """Every key of data/dqe.yaml."""
-    properties = _settings_schema()["properties"]
-    rows = [(f"[`{name}`](#{_anchor(name)})", _text(one["description"])) for name, one in properties.items()]
+    schema = _settings_schema()
+    keys, properties = _Keys(schema["$defs"]), schema["properties"]
+    rows = [(f"[`{name}`](#{_anchor(name)})", keys.meaning(one)) for name, one in properties.items()]
     parts = [
         _NOTE,
         "# Settings",
@@ -198,7 +203,7 @@ class _Keys:
         if not kinds and not inner.get("properties"):
             yield _table(_KEY_HEADER, [self._row(path, schema, required=False)])
             return
-        yield f"{'A list. ' if self._is_list(schema) else ''}{_text(schema['description'])}"
+        yield f"{'A list. ' if self._is_list(schema) else ''}{self.meaning(schema)}"
         if kinds:
             yield from self._of_kinds(path, kinds)
         else:
@@ -240,9 +245,13 @@ class _Keys:
             else:
                 yield f"{prefix}{name}", one, name in owner.get("required", ())
 
+    def meaning(self, schema: dict[str, Any]) -> str:
+        """What a key is; pydantic leaves out what the schema that it refers to says in the same words."""
+        return _text(schema.get("description") or self._followed(schema)["description"])
+
     def _row(self, name: str, schema: dict[str, Any], *, required: bool) -> tuple[str, str, str, str]:
         default = f"`{json.dumps(schema['default'], ensure_ascii=False)}`" if "default" in schema else ""
-        return f"`{name}`", self._type(schema), "required" if required else default, _text(schema["description"])
+        return f"`{name}`", self._type(schema), "required" if required else default, self.meaning(schema)
 
     def _type(self, schema: dict[str, Any]) -> str:  # noqa: PLR0911 - one for each form of type
         """What a value can be, in words."""
