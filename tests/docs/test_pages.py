@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 
+import jsonschema
 import pytest
 import typer
+import yaml
 
 from dqe_assets.cli.app import app
+from dqe_assets.cli.settings_schema import settings_schema
 from tests.conftest import ROOT
 
 PAGES = [
@@ -57,6 +60,13 @@ def test_code_and_settings_name_pages_that_exist():
 def test_commands_can_be_typed(page):
     for line in commands(page.read_text(encoding="utf-8")):
         assert_can_be_typed(shlex.split(line, comments=True)[1:], line)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_settings_are_what_the_schema_allows(page):
+    schema = {**settings_schema(), "required": []}
+    for block in re.findall(r"^```yaml\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        jsonschema.validate(yaml.safe_load(block), schema, jsonschema.Draft202012Validator)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,12 +13,10 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
-@pytest.fixture(scope="module")
-def make_reference() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs" / "make_reference.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def make_reference(monkeypatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    return importlib.import_module("make_reference")
 
 
 def test_generated_pages_are_current(make_reference):
