@@ -8,6 +8,7 @@ Reads a data folder in which the sample is materialised.
 from __future__ import annotations
 
 import io
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -24,23 +25,34 @@ from dqe_assets.report.assets import stored_images
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-IMAGES = Path(__file__).parent / "images"
+ROOT = Path(__file__).parent.parent
+IMAGES = ROOT / "docs" / "images"
 INK, MUTED, EDGE = "#1f2328", "#59636e", "#9aa4af"
 STAGE, AROUND, BELOW = "#dcebf5", "#f1f3f5", "#e6f3ee"
 NAME, OTHER = "chelsea_10.jpg", "labels"
 """The sample that travels, and the captioner that is shown."""
 
-LAYERS = (
-    (AROUND, [("cli", "the dqe command")]),
-    (AROUND, [("publish", "datasets and shards to train on"), ("definitions.py", "what Dagster loads")]),
-    (AROUND, [("orchestration", "settings, graph, jobs, sensors, runner")]),
-    (STAGE, [("report", "warehouse, quality report, gallery: what joins several stages")]),
-    (STAGE, [("concepts", "what the data shows"), ("filtering", "what to train on"), ("improve", "better captions")]),
-    (STAGE, [("score", "how well captions fit"), ("search", "the collection, a map")]),
-    (STAGE, [("dedup", "copies"), ("caption", "what models say")]),
-    (STAGE, [("ingest", "rows with images"), ("features", "images measured"), ("scaling", "data for a compute")]),
-    (AROUND, [("core", "Work, Stage, its Dagster face, checks, schema, figures")]),
-    (BELOW, [("dqe_resources", "with what: models, captioners, scorers, sources, vectors, store, images")]),
+ABOUT = {
+    "cli": "the dqe command",
+    "publish": "datasets and shards to train on",
+    "definitions": "what Dagster loads",
+    "orchestration": "settings, graph, jobs, sensors, runner",
+    "report": "warehouse, quality report, gallery: what joins several stages",
+    "concepts": "what the data teaches",
+    "filtering": "what to train on",
+    "improve": "better captions",
+    "search": "the collection, and a map",
+    "score": "how well captions fit",
+    "dedup": "copies",
+    "caption": "what models say",
+    "ingest": "rows with images",
+    "features": "images measured",
+    "scaling": "data for a compute",
+    "core": "Work, Stage, its Dagster asset, checks, schemas, figures",
+    "dqe_resources": "with what: models, captioners, scorers, sources, vectors, store, images",
+}
+COLOURS = {"core": AROUND, "dqe_resources": BELOW} | dict.fromkeys(
+    ("cli", "publish", "definitions", "orchestration"), AROUND
 )
 
 
@@ -73,22 +85,32 @@ def main() -> None:
     draw_journey()
 
 
+def read_layers() -> list[list[str]]:
+    """The layers that ``make lint`` holds, the highest first."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (layers,) = (one["layers"] for one in contracts if one["id"] == "assets")
+    return [*(layer.split(" | ") for layer in layers), ["dqe_resources"]]
+
+
 def draw_layers() -> None:
     """The layers, each importing only from those below it."""
-    figure = Figure(figsize=(8.6, 4.9), dpi=120)
+    figure = Figure(figsize=(8.6, 5.4), dpi=120)
     axes = _canvas(figure)
-    height, gap, left, top = 0.42, 0.06, 0.65, 4.85
-    for row, (colour, rooms) in enumerate(LAYERS):
+    height, gap, left, top = 0.42, 0.06, 0.65, 5.36
+    layers = read_layers()
+    for row, folders in enumerate(layers):
         y = top - (row + 1) * (height + gap)
-        width = (8.55 - left - gap * (len(rooms) - 1)) / len(rooms)
-        for column, (name, about) in enumerate(rooms):
+        width = (8.55 - left - gap * (len(folders) - 1)) / len(folders)
+        for column, name in enumerate(folders):
             x = left + column * (width + gap)
-            _box(axes, (x, y), (width, height), colour)
+            _box(axes, (x, y), (width, height), COLOURS.get(name, STAGE))
             axes.text(x + 0.1, y + height / 2, name, fontsize=9.5, fontweight="bold", va="center")
-            axes.text(x + width - 0.1, y + height / 2, about, fontsize=8, color=MUTED, va="center", ha="right")
+            axes.text(x + width - 0.1, y + height / 2, ABOUT[name], fontsize=8, color=MUTED, va="center", ha="right")
     arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1.2}
-    axes.annotate("", (0.4, top - len(LAYERS) * (height + gap)), (0.4, top - gap), arrowprops=arrow)
-    axes.text(0.2, 2.45, "imports only what is below", fontsize=9, rotation=90, va="center", ha="center")
+    axes.annotate("", (0.4, top - len(layers) * (height + gap)), (0.4, top - gap), arrowprops=arrow)
+    axes.text(0.2, 2.7, "imports only what is below", fontsize=9, rotation=90, va="center", ha="center")
     _save(figure, "layers.png")
 
 
