@@ -35,7 +35,7 @@ from dqe_assets.score.text_quality import (
     word_repetition,
 )
 from dqe_resources.captioners.table import TableCaptioner
-from dqe_resources.models.language import likeliest_language
+from dqe_resources.models.language import detect_language
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ _EXPRESSIONS = {
 
 def language(text: str) -> Any:
     """The likeliest language of one caption."""
-    return likeliest_language(text[:READ_FOR_LANGUAGE])[0] if any(map(str.isalpha, text)) else None
+    return detect_language(text[:READ_FOR_LANGUAGE])[0] if any(map(str.isalpha, text)) else None
 
 
 def signs(text: str) -> Any:

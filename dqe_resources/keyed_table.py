@@ -49,7 +49,7 @@ class KeyedTable(Strict):
     @property
     @abstractmethod
     def value_columns(self) -> list[str]:
-        """The columns that are read beside the key; a row whose first one is empty counts as absent."""
+        """The columns that are read with the key; a row whose first one is empty counts as absent."""
 
     @model_validator(mode="after")
     def _columns_are_there(self) -> Self:
@@ -73,7 +73,7 @@ class KeyedTable(Strict):
         return self
 
     @property
-    def named_key(self) -> str:
+    def key_name(self) -> str:
         """What the key is called in the table."""
         return self.key_column or self.key
 
@@ -100,14 +100,14 @@ class KeyedTable(Strict):
         first = 1
         for batch in self._batches():
             read = pa.table({name: batch.column(name).cast(kind) for name, kind in self._types.items()})
-            inside = pc.and_(pc.is_in(read[self.named_key], value_set=wanted), pc.is_valid(read[first_value]))
+            inside = pc.and_(pc.is_in(read[self.key_name], value_set=wanted), pc.is_valid(read[first_value]))
             rows = pc.indices_nonzero(inside)
             for row, values in zip(rows.to_pylist(), read.take(rows).to_pylist(), strict=True):
-                key = values[self.named_key]
+                key = values[self.key_name]
                 earlier, known = found.setdefault(key, (first + row, values))
                 if known[first_value] != values[first_value]:
                     raise TableError(
-                        f"{self.path}: rows {earlier:,} and {first + row:,} have the same {self.named_key} '{key}' and "
+                        f"{self.path}: rows {earlier:,} and {first + row:,} have the same {self.key_name} '{key}' and "
                         f"different {self.holds}; leave one of them, or join by another key"
                     )
             first += batch.num_rows
@@ -116,7 +116,7 @@ class KeyedTable(Strict):
     @property
     def _types(self) -> dict[str, pa.DataType]:
         """The columns that are read, each with its type."""
-        return dict.fromkeys(self.value_columns, self.values_type) | {self.named_key: pa.string()}
+        return dict.fromkeys(self.value_columns, self.values_type) | {self.key_name: pa.string()}
 
     def _names(self) -> list[str]:
         if self.path.suffix.lower() == ".parquet":

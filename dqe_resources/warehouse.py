@@ -1,4 +1,4 @@
-"""The DuckDB warehouse: rebuilt beside the live file and swapped in, read by anyone at any time."""
+"""The DuckDB warehouse: rebuilt next to the live file, which it then replaces, read by anyone at any time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RESULT_LIMIT = 512 * 2**20
 """Bytes of a result that ``Warehouse.query`` gives back at most."""
 
 BUILD_MEMORY = "2GB"
-"""What DuckDB holds in memory while it builds; the rest it spills beside the new file."""
+"""What DuckDB holds in memory while it builds; the rest it spills next to the new file."""
 
 CATALOG = "warehouse"
 """Name under which a connection of ours holds the database."""
@@ -176,9 +176,7 @@ class Warehouse(Configurable):
             connection.execute(f"USE {CATALOG}")
         except duckdb.Error as error:
             connection.close()
-            message = (
-                f"cannot read the warehouse {self.path}: {_one_line(error)}; `dqe materialize warehouse` writes it anew"
-            )
+            message = f"cannot read the warehouse {self.path}: {_one_line(error)}; write it: dqe materialize warehouse"
             raise WarehouseError(message) from error
         return connection
 

@@ -107,7 +107,7 @@ def collect(
         finally:
             add_waiting()
     except CaptionerError as error:
-        raise error.after(kept, total, "captions") from error
+        raise error.with_progress(kept, total, "captions") from error
 
 
 def prepared(data: bytes, captioner: VisionCaptioner) -> bytes | Caption:

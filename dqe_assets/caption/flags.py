@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from dqe_resources.models.language import likeliest_language
+from dqe_resources.models.language import detect_language
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -184,5 +184,5 @@ def is_english(text: str) -> bool:
         return False
     if len(letters) < _FEWEST_LETTERS:
         return True
-    language, score = likeliest_language(text)
+    language, score = detect_language(text)
     return language == _ENGLISH or score < _LEAST_SURE

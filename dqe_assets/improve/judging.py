@@ -208,7 +208,7 @@ def judgements(
         for index, answer in track(terms.judge.judge(samples(), terms.cap, spent), len(wanted)):
             finish(under_way[index], answer)
     except CaptionerError as error:
-        raise error.after(len(finished), len(asked), "samples") from error
+        raise error.with_progress(len(finished), len(asked), "samples") from error
     return table()
 
 

@@ -3,7 +3,7 @@
 Each round asks for several answers for each caption that there is something wrong with, telling what is wrong and
 what was measured, and scores them against the image: Self-Refine (Madaan et al. 2023, arXiv 2303.17651), but with a
 judge of its own. A score that is aimed at stops being a measure (Goodhart's law): a bare list of the right words scores
-well and is no caption. So such answers are vetoed whatever their score, and gains are reported beside lengths.
+well and is no caption. So such answers are vetoed whatever their score, and gains are reported together with lengths.
 """
 
 from __future__ import annotations

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from dqe_assets.improve.refining_settings import Refining
 
 NO_CAPTION, BELOW, BELOW_ORIGINAL = "no_caption", "below", "below_original"
-"""Reasons for asking again, beside the flags of a caption."""
+"""Reasons for asking again, besides the flags of a caption."""
 
 UNCHANGED, WORD_LIST, TOO_LONG = "unchanged", "word_list", "too_long"
-"""Vetoes, beside the flags of an answer."""
+"""Vetoes, besides the flags of an answer."""
 
 ALWAYS_ALLOWED_WORDS = 50
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from dqe_assets.score.patterns import found_patterns
 from dqe_assets.score.tables import TEXT_QUALITY
-from dqe_resources.models.language import likeliest_language
+from dqe_resources.models.language import detect_language
 from dqe_resources.parallel import ordered_map
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def languages_of(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
     """
     lettered = pc.if_else(pc.match_substring_regex(captions, r"\pL"), captions, pa.scalar(None, pa.string()))
     beginnings = pc.utf8_slice_codeunits(lettered, 0, READ_FOR_LANGUAGE).to_pylist()
-    found = [(None, None) if text is None else likeliest_language(text) for text in beginnings]
+    found = [(None, None) if text is None else detect_language(text) for text in beginnings]
     languages, probabilities = zip(*found, strict=True) if found else ((), ())
     return pa.array(languages, pa.string()), pa.array(probabilities, pa.float32())
 

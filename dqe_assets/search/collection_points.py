@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.core.schema import IMAGE, ORIGINAL
-from dqe_resources.models.language import likeliest_language
+from dqe_resources.models.language import detect_language
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,4 +52,4 @@ def collection_points(
 def languages(texts: pa.ChunkedArray | pa.Array) -> pa.Array:
     """The most likely language of each text, as an ISO 639 code; null where there is no letter to tell it by."""
     has_letter = ((text, bool(text) and any(map(str.isalpha, text))) for text in texts.to_pylist())
-    return pa.array([likeliest_language(text)[0] if told else None for text, told in has_letter], pa.string())
+    return pa.array([detect_language(text)[0] if told else None for text, told in has_letter], pa.string())

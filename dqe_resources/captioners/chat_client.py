@@ -189,7 +189,7 @@ class ChatClient:
         return None if sample is None else json.dumps(self._model.request(sample)).encode()
 
     async def _caption(self, session: aiohttp.ClientSession, index: int, body: bytes) -> None:
-        """Ask until there is a caption, or none is to be had."""
+        """Ask until there is a caption, or there will be none."""
         model = self._model
         attempts = failures = 0
         unavailable_since: float | None = None

@@ -1,4 +1,4 @@
-"""The judge: a vision-language model behind a server that marks the captions of an image beside one another."""
+"""The judge: a vision-language model behind a server that marks the captions of an image side by side."""
 
 from __future__ import annotations
 

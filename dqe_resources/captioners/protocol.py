@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 class CaptionerError(DataQualityError):
     """A captioner cannot go on: says what it asked, what came back last, and what to do."""
 
-    def after(self, finished: int, total: int, what: str) -> CaptionerError:
+    def with_progress(self, finished: int, total: int, what: str) -> CaptionerError:
         """The same, with what is kept of a shard, and that it can go on: for who keeps it."""
         return CaptionerError(
             f"{str(self).rstrip('.')}. {finished:,} of {total:,} {what} are finished and kept: "
-            "mend it and materialise the same shard again, which asks for the rest"
+            "fix it and materialise the same shard again, which asks for the rest"
         )
 
 

@@ -53,7 +53,7 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class EngineProcess:
     """A process that was started for an engine.
 
     Attributes:
@@ -80,7 +80,7 @@ class Status:
 
     engine: ServedEngine
     state: State
-    running: Running | None = None
+    running: EngineProcess | None = None
     models: tuple[str, ...] = ()
 
 
@@ -173,7 +173,7 @@ def require_gpu(engine: ServedEngine) -> None:
 
 
 def log_path(engine: ServedEngine) -> Path:
-    """Where an engine's output goes, anew at each start."""
+    """Where an engine's output goes; each start begins a new file."""
     return _path(engine, ".log")
 
 
@@ -187,7 +187,7 @@ def log_tail(engine: ServedEngine, lines: int = LOG_LINES) -> str:
         return ""
 
 
-def _start(engine: ServedEngine, command: list[str]) -> Running:
+def _start(engine: ServedEngine, command: list[str]) -> EngineProcess:
     with socket.socket() as probe:
         if probe.connect_ex((urlsplit(engine.address).hostname, engine.port)) == 0:
             raise EngineError(
@@ -204,22 +204,22 @@ def _start(engine: ServedEngine, command: list[str]) -> Running:
             start_new_session=True,
         )
     began = next((one.began for one in _processes() if one.pid == process.pid), "")
-    running = Running(process.pid, began, time.time(), command, list(engine.gpus))
-    _keep(engine, running)
+    running = EngineProcess(process.pid, began, time.time(), command, list(engine.gpus))
+    _save(engine, running)
     return running
 
 
-def _wait(engine: ServedEngine, running: Running, show: Callable[[str], None]) -> None:
+def _wait(engine: ServedEngine, running: EngineProcess, show: Callable[[str], None]) -> None:
     try:
         _until_healthy(engine, running, show)
     except BaseException:
         _stop(running)
         _path(engine, ".json").unlink(missing_ok=True)
         raise
-    _keep(engine, replace(running, was_healthy=True))
+    _save(engine, replace(running, was_healthy=True))
 
 
-def _until_healthy(engine: ServedEngine, running: Running, show: Callable[[str], None]) -> None:
+def _until_healthy(engine: ServedEngine, running: EngineProcess, show: Callable[[str], None]) -> None:
     deadline = time.monotonic() + engine.start_seconds
     while not _is_healthy(engine):
         if not _is_alive(running):
@@ -250,27 +250,27 @@ def _path(engine: ServedEngine, suffix: str) -> Path:
     return data_directory() / "engine" / f"{engine.name}{suffix}"
 
 
-def _keep(engine: ServedEngine, running: Running) -> None:
+def _save(engine: ServedEngine, running: EngineProcess) -> None:
     partial = _path(engine, ".json.partial")
     partial.write_text(json.dumps(asdict(running), indent=1), encoding="utf-8")
     partial.replace(_path(engine, ".json"))
 
 
-def _running(engine: ServedEngine) -> Running | None:
+def _running(engine: ServedEngine) -> EngineProcess | None:
     """The process that was started for an engine, if it is still that one."""
     try:
         kept: dict[str, Any] = json.loads(_path(engine, ".json").read_text(encoding="utf-8"))
-        running = Running(**kept)
+        running = EngineProcess(**kept)
     except (OSError, ValueError, TypeError):
         return None
     return running if _is_alive(running) else None
 
 
-def _is_alive(running: Running) -> bool:
+def _is_alive(running: EngineProcess) -> bool:
     return any(one.pid == running.pid and one.began == running.began for one in _processes())
 
 
-def _stop(running: Running) -> None:
+def _stop(running: EngineProcess) -> None:
     """End everything of an engine's session: it starts processes of its own, some in groups of their own."""
     asked, deadline = signal.SIGTERM, time.monotonic() + _STOP_SECONDS
     while members := [one.pid for one in _processes() if one.session == running.pid]:

@@ -68,5 +68,5 @@ class TableCaptioner(KeyedTable, Captioner):
                 model = values[self.model_column] if self.model_column else None
                 yield index, Caption(values[self.caption_column], model=model)
             else:
-                named = f"no row of {self.path.name} with a caption has the {self.named_key} '{key}'"
+                named = f"no row of {self.path.name} with a caption has the {self.key_name} '{key}'"
                 yield index, Caption(None, "error", f"the sample has no {self.key}" if key is None else named)

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 
-def likeliest_language(text: str) -> tuple[str, float]:
+def detect_language(text: str) -> tuple[str, float]:
     """The most likely language of a text, as an ISO 639 code, and its probability, 0 to 1.
 
     fastText's lid.176 (Joulin et al. 2016, arXiv 1607.01759), compressed: of a few words it is often unsure.

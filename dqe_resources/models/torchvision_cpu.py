@@ -18,7 +18,7 @@ def ensure_torchvision() -> None:
     """Import torchvision, with its two operators declared first where its own binary cannot be loaded.
 
     To be called before timm or transformers' models are imported. A matched pair of torch and torchvision is left as
-    it is. Where the mend is needed, everything works but ``torchvision.io`` and the operators themselves.
+    it is. Where that is needed, everything works but ``torchvision.io`` and the operators themselves.
 
     Raises:
         RuntimeError: torchvision fails for another reason.

@@ -1,4 +1,4 @@
-"""A folder of images with their captions beside them."""
+"""A folder of images with their captions next to them."""
 
 from __future__ import annotations
 

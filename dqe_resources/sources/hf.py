@@ -176,13 +176,13 @@ def _data_files(repository: str, revision: str | None, configuration: str | None
     try:
         builder = _datasets().load_dataset_builder(repository, configuration, revision=revision)
     except (ConnectionError, FileNotFoundError) as error:
-        mend = ""
+        fix = ""
         if revision is not None:
-            mend = (
+            fix = (
                 f"; where there is a network, run: hf download {repository} --repo-type dataset --revision {revision} "
                 "--local-dir FOLDER, and give path: FOLDER in the place of repository"
             )
-        raise SourceError(f"{where} is not to be had ({_first_line(error)}){mend}") from error
+        raise SourceError(f"{where} is not available ({_first_line(error)}){fix}") from error
     except (ValueError, OSError) as error:
         raise SourceError(f"{where}: {_first_line(error)}") from error
     files = builder.config.data_files or {}

@@ -94,7 +94,7 @@ class ImageTables:
         return SourceRow(key, caption, data or local, url)
 
     def _numbers(self, part: Part, first: int, count: int) -> list[int]:
-        """The how-manieth row with its caption each row is: equal rows have equal captions (or none)."""
+        """The number of each row among those with its caption: equal rows have equal captions (or none)."""
 
         def digests() -> Iterator[tuple[int, int]]:
             for batch in part.read([self.caption], 0, part.rows):

@@ -35,7 +35,7 @@ def digest64(*texts: str | None) -> int:
 
 
 def occurrences(identities: np.ndarray) -> np.ndarray:
-    """The how-manieth of its equals each row is, from 1.
+    """The number of each row among its equals, from 1.
 
     Args:
         identities: digests of the rows, uint64 [n].
@@ -73,7 +73,7 @@ class RowIndex:
     """The index of a source's rows, or of one of its tables.
 
     Its columns: ``identity``, the digest of what makes a row the same row; ``content``, that of what else is in it, or
-    0; ``number``, the how-manieth row of that identity it is.
+    0; ``number``, its number among the rows of that identity.
     """
 
     path: Path

@@ -34,13 +34,13 @@ class Listing:
         name: of the source.
         parts: the tables.
         columns: which of their columns are what.
-        written: those of the tables that have the columns of ``LIST_SCHEMA`` instead.
+        converted: those of the tables that have the columns of ``LIST_SCHEMA`` instead.
     """
 
     name: str
     parts: Sequence[Part]
     columns: Columns
-    written: frozenset[Part] = frozenset()
+    converted: frozenset[Part] = frozenset()
 
     @cached_property
     def index(self) -> RowIndex:
@@ -70,17 +70,19 @@ class Listing:
     def _rows(self, first: int, count: int) -> Iterator[ListRow]:
         for part, number, batch in read_rows(self.parts, self._names, first, count):
             values = zip(*map(values_of, batch.columns), strict=True)
-            if part in self.written:
+            if part in self.converted:
                 yield from map(ListRow._make, values)
                 continue
             for row, record in enumerate(values, number + 1):
                 yield self.columns.row(dict(zip(batch.schema.names, record, strict=True)), f"{part.location}, row", row)
 
     def _names(self, part: Part) -> list[str]:
-        return LIST_SCHEMA.names if part in self.written else self.columns.names
+        return LIST_SCHEMA.names if part in self.converted else self.columns.names
 
 
-def written_list(source: str, name: str, state: tuple[Any, ...], rows: Callable[[], Iterator[ListRow]]) -> ParquetPart:
+def converted_list(
+    source: str, name: str, state: tuple[Any, ...], rows: Callable[[], Iterator[ListRow]]
+) -> ParquetPart:
     """The rows of a list that is kept as text, as a Parquet file in data/cache, which is made unless it is there.
 
     Args:
@@ -97,7 +99,7 @@ def written_list(source: str, name: str, state: tuple[Any, ...], rows: Callable[
 
 
 def _reported(rows: Iterator[ListRow], what: str) -> Iterator[ListRow]:
-    """The rows, and word to whoever listens of how many have been read."""
+    """The rows; listeners are told how many have been read."""
     count = 0
     for count, row in enumerate(rows, 1):
         yield row

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from dqe_resources.configurable import ExistingPath
-from dqe_resources.sources.listing import Listing, written_list
+from dqe_resources.sources.listing import Listing, converted_list
 from dqe_resources.sources.parts import file_state
 from dqe_resources.sources.protocol import Shard, Source
 from dqe_resources.sources.text_lists import Columns, paired_rows
@@ -41,5 +41,5 @@ class SbuSource(Source):
 
     def _listing(self) -> Listing:
         state = tuple((str(path), *file_state(path)) for path in (self.urls, self.captions))
-        part = written_list(self.name, self.urls.name, state, lambda: paired_rows(self.urls, self.captions))
+        part = converted_list(self.name, self.urls.name, state, lambda: paired_rows(self.urls, self.captions))
         return Listing(self.name, [part], Columns("url", "caption"), frozenset([part]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from dqe_resources.sources.listing import Listing, written_list
+from dqe_resources.sources.listing import Listing, converted_list
 from dqe_resources.sources.parts import FilesPath, ParquetPart, check_columns, file_state, find_files, is_text
 from dqe_resources.sources.protocol import Shard, Source, SourceError
 from dqe_resources.sources.text_lists import COMPRESSIONS, Columns, ListRow, csv_rows, jsonl_rows
@@ -57,7 +57,7 @@ class UrlsSource(Source):
 
     def _listing(self) -> Listing:
         columns = Columns(self.url_column, self.caption_column, self.key_column, self.metadata_columns)
-        parts, written = [], []
+        parts, converted = [], []
         for path, name in find_files(self.path, SUFFIXES):
             if not path.name.lower().endswith(SUFFIXES):
                 raise SourceError(f"{path}: unknown kind of list; expected a name that ends in {', '.join(SUFFIXES)}")
@@ -67,13 +67,13 @@ class UrlsSource(Source):
                 check_columns(part, dict.fromkeys((self.url_column, self.caption_column), is_text), "text")
             else:
                 part = self._converted(path, name, columns)
-                written.append(part)
+                converted.append(part)
             parts.append(part)
-        return Listing(self.name, parts, columns, frozenset(written))
+        return Listing(self.name, parts, columns, frozenset(converted))
 
     def _converted(self, path: Path, name: str, columns: Columns) -> ParquetPart:
         state = (str(path), *file_state(path), str(columns), self.column_names, self.quoted)
-        return written_list(self.name, name, state, lambda: self._text_rows(path, columns))
+        return converted_list(self.name, name, state, lambda: self._text_rows(path, columns))
 
     def _text_rows(self, path: Path, columns: Columns) -> Iterator[ListRow]:
         kind = next(end for end in TEXT_SUFFIXES if path.name.lower().endswith(end))

@@ -43,7 +43,7 @@ _SCHEMA = pa.schema([("key", pa.string()), ("image", _PLACE), ("txt", _PLACE), (
 
 
 class WebdatasetSource(Source):
-    """Tar files with images (.jpg, .png, .webp ...) and captions beside them (.txt, or a field of .json).
+    """Tar files with images (.jpg, .png, .webp ...) and captions next to them (.txt, or a field of .json).
 
     The tars' headers are read once; where each file stands is kept in data/cache, and from then on a shard reads only
     its own files. A row is named by its tar and its key; its .json is kept as ``source_metadata``.

@@ -41,7 +41,7 @@ class _Latest:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Finished rows of a partition, in files beside the asset's tables, until the partition itself is written.
+    """Finished rows of a partition, in files next to the asset's tables, until the partition itself is written.
 
     They are Arrow files, which cost little to write and nothing to decode: they are soon read again and removed. The
     latest rows are read from memory. Rows belong to one version, the fingerprint of what goes into the partition: those

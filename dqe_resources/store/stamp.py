@@ -21,7 +21,7 @@ class Stamp:
         code_version: of the asset that made it.
         rows: rows of the table, or points, files ... of what the manifest speaks of.
         failed_checks: blocking checks that it did not pass: it is there to be looked at, not to be built upon.
-        facts: what a manifest holds besides; empty for most tables.
+        facts: what else a manifest holds; empty for most tables.
         content: digest of the output itself, where the same inputs can give another one; else empty.
     """
 

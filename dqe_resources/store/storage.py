@@ -228,7 +228,7 @@ class Store:
             connection.register_filesystem(self.filesystem)
 
     def _stamp(self, path: str, asset: str, partition: str | None) -> Stamp:
-        fix = _fix(asset, partition)
+        fix = _how_to_fix(asset, partition)
         try:
             if path.endswith(".json"):
                 return Stamp.from_json(self.filesystem.cat_file(path))
@@ -242,7 +242,7 @@ class Store:
         self, asset: str, partition: str | None, schema: pa.Schema, columns: Sequence[str] | None
     ) -> Iterator[pq.ParquetFile]:
         """A table's file that holds the columns; says it where what is then read of it is damaged."""
-        path, fix = self.path(asset, partition), _fix(asset, partition)
+        path, fix = self.path(asset, partition), _how_to_fix(asset, partition)
         with self._parquet(path, asset, partition) as file:
             check_schema(file.schema_arrow, schema, path, columns, fix)
             with _damage(path, fix):
@@ -250,7 +250,7 @@ class Store:
 
     @contextlib.contextmanager
     def _parquet(self, path: str, asset: str, partition: str | None) -> Iterator[pq.ParquetFile]:
-        fix = _fix(asset, partition)
+        fix = _how_to_fix(asset, partition)
         try:
             handle = self.filesystem.open(path, "rb")
         except FileNotFoundError as error:
@@ -287,7 +287,7 @@ class Store:
         return remove_abandoned(Path(self._location[1]), pattern) if self.is_local else 0
 
 
-def _fix(asset: str, partition: str | None) -> str:
+def _how_to_fix(asset: str, partition: str | None) -> str:
     return f"run: dqe materialize {asset}" + (f" --shard {partition}" if partition else "") + " --force"
 
 

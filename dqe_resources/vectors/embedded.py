@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _IDENTITY = "collection.json"
 _CHANGE = "change"
 _LAYOUT = 2
-"""Of a collection's directory: one that keeps its vectors in another way is made anew."""
+"""Of a collection's directory: one that keeps its vectors in another way is made again."""
 _PAGE = 10_000
 _FREE_BYTES = 128 * 2**20
 _WRITTEN_PER_BYTE = 4
@@ -72,7 +72,7 @@ class EmbeddedCollection(Collection):
         }[kind]
         self._ask(lambda: self._shard.update(UpdateOperation.create_field_index(json_path(field), schema)))
 
-    def settle(self) -> None:
+    def optimize(self) -> None:
         """After changes: what they made into many small or half empty segments becomes few full ones.
 
         The engine knows whether there are enough changes to be worth it, which is at about 10 MB of a named vector.
@@ -82,8 +82,8 @@ class EmbeddedCollection(Collection):
         if self._changed and _free(self._directory) >= _FREE_BYTES + 2 * _size_of(self._directory):
             self._ask(self._shard.optimize)
 
-    def _changes(self) -> None:
-        """Tells those who remember what is in the collection that it is changing."""
+    def _mark_changed(self) -> None:
+        """Tells processes that remember what is in the collection that it is changing."""
         if not self._changed:
             (self._directory / _CHANGE).write_text(uuid.uuid4().hex, encoding="ascii")
             self._changed = True
@@ -92,7 +92,7 @@ class EmbeddedCollection(Collection):
         from qdrant_edge import Point as EdgePoint
         from qdrant_edge import UpdateOperation
 
-        self._changes()
+        self._mark_changed()
         _check_free(self._directory, _WRITTEN_PER_BYTE * 4 * len(points) * sum(self._vectors.values()))
         rows = [
             EdgePoint(point.uid, {name: vector.tolist() for name, vector in point.vectors.items()}, point.payload)
@@ -103,7 +103,7 @@ class EmbeddedCollection(Collection):
     def _delete(self, uids: list[str]) -> None:
         from qdrant_edge import UpdateOperation
 
-        self._changes()
+        self._mark_changed()
         self._ask(lambda: self._shard.update(UpdateOperation.delete_points(list(uids))))
 
     def _count(self, conditions: list[Clause]) -> int:
@@ -201,15 +201,15 @@ class EmbeddedQdrant(Vectors):
             if not self._collection.exists():
                 if vectors is None:
                     raise VectorsError(f"there is no collection in {self._collection} yet. {self._refill()}")
-                self._make(vectors)
+                self._create(vectors)
             identity, there = self._read_identity()
             if vectors is not None:
-                check_vectors(self.location, there, vectors, self._mend())
+                check_vectors(self.location, there, vectors, self._how_to_fix())
             shard = self._load()
             try:
                 collection = EmbeddedCollection(shard, self._collection, identity, there, indexes)
                 yield collection
-                collection.settle()
+                collection.optimize()
             finally:
                 try:
                     _engine(shard.flush, lambda error: VectorsError(f"{self.location} could not be written: {error}"))
@@ -240,7 +240,7 @@ class EmbeddedQdrant(Vectors):
             if self._collection.exists():
                 # Renamed first: a directory that is half deleted must not pass for a collection.
                 self._collection.rename(self._leftover("old"))
-            self._make(vectors)
+            self._create(vectors)
             self._clear()
 
     def _leftover(self, what: str) -> Path:
@@ -270,8 +270,8 @@ class EmbeddedQdrant(Vectors):
         finally:
             lock.release()
 
-    def _make(self, vectors: Mapping[str, int]) -> None:
-        """A new collection, made beside and renamed: a process killed meanwhile leaves none, never half of one."""
+    def _create(self, vectors: Mapping[str, int]) -> None:
+        """A new collection, made under another name and renamed: a killed process leaves none, never half of one."""
         from qdrant_edge import (
             Distance,
             EdgeConfig,
@@ -320,9 +320,9 @@ class EmbeddedQdrant(Vectors):
         return _engine(lambda: EdgeShard.load(str(self._collection)), self._broken)
 
     def _broken(self, error: BaseException | str) -> VectorsBrokenError:
-        return VectorsBrokenError(f"{self.location} cannot be read ({error}). {self._mend()}")
+        return VectorsBrokenError(f"{self.location} cannot be read ({error}). {self._how_to_fix()}")
 
-    def _mend(self) -> str:
+    def _how_to_fix(self) -> str:
         return f"Everything in it comes from the store: delete {self._collection}, then {self._refill().lower()}"
 
     def _refill(self) -> str:

@@ -85,7 +85,7 @@ class Collection(ABC):
 
     @property
     def identity(self) -> str:
-        """Random text made with the collection: another one means that it was deleted and made anew, empty."""
+        """Random text made with the collection: another one means that it was deleted and made again, empty."""
         return self._identity
 
     @property
@@ -289,7 +289,7 @@ def check_vectors(place: str, there: Mapping[str, int], wanted: Mapping[str, int
     """Refuses a collection with other named vectors than those wanted.
 
     Raises:
-        VectorsMismatchError: what differs, and ``how`` to mend it.
+        VectorsMismatchError: what differs, and ``how`` to fix it.
     """
     differences = [f"'{name}' ({wanted[name]}) is absent" for name in wanted if name not in there]
     differences += [f"'{name}' ({there[name]}) is no longer wanted" for name in there if name not in wanted]

@@ -199,12 +199,12 @@ class ServerQdrant(Vectors):
             if not ask("collection_exists"):
                 if vectors is None:
                     raise VectorsError(f"{self.location} does not exist yet. {self._refill()}")
-                self._make(ask, vectors)
+                self._create(ask, vectors)
             info: CollectionInfo = ask("get_collection")
             identity = self._identity(info)
             there = self._vectors(info)
             if vectors is not None:
-                check_vectors(self.location, there, vectors, self._mend())
+                check_vectors(self.location, there, vectors, self._how_to_fix())
             yield ServerCollection(ask, info, identity, there, indexes)
 
     def recreate(self, vectors: Mapping[str, int]) -> None:
@@ -214,7 +214,7 @@ class ServerQdrant(Vectors):
             if ask("collection_exists"):
                 self._identity(ask("get_collection"))
                 ask("delete_collection")
-            self._make(ask, vectors)
+            self._create(ask, vectors)
 
     def _connect(self) -> QdrantClient:
         from qdrant_client import QdrantClient
@@ -234,7 +234,7 @@ class ServerQdrant(Vectors):
         finally:
             client.close()
 
-    def _make(self, ask: _Client, vectors: Mapping[str, int]) -> None:
+    def _create(self, ask: _Client, vectors: Mapping[str, int]) -> None:
         from qdrant_client.models import Datatype, Distance, HnswConfigDiff, VectorParams
 
         params = {
@@ -268,10 +268,12 @@ class ServerQdrant(Vectors):
 
         params = info.config.params.vectors
         if not isinstance(params, dict) or any(vector.distance != Distance.COSINE for vector in params.values()):
-            raise VectorsBrokenError(f"{self.location} does not consist of named vectors with cosine. {self._mend()}")
+            raise VectorsBrokenError(
+                f"{self.location} does not consist of named vectors with cosine. {self._how_to_fix()}"
+            )
         return {name: vector.size for name, vector in params.items()}
 
-    def _mend(self) -> str:
+    def _how_to_fix(self) -> str:
         return (
             "Everything in it comes from the store: delete it "
             f"(curl -X DELETE {self.url.rstrip('/')}/collections/{self.collection}), then {self._refill().lower()}"

@@ -97,9 +97,7 @@ def test_what_is_finished_is_kept_when_the_server_fails_and_only_the_rest_is_ask
 
     with CaptionServer(until_25) as server:
         serve(stripes, server, concurrency=4)
-        message = (
-            r"HTTP 401 Unauthorized key expired\. 25 of 60 captions are finished and kept: mend it and materialise"
-        )
+        message = r"HTTP 401 Unauthorized key expired\. 25 of 60 captions are finished and kept: fix it and materialise"
         with pytest.raises(CaptionerError, match=message):
             make()
         first = server.asked[:25]

@@ -141,8 +141,6 @@ def ui(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Iterator[
     root = tmp_path_factory.mktemp("ui")
     data = make_data_folder(root / "data", model_cache)
     (data / "dqe.yaml").write_text(SETTINGS.format(folder=root / "photos", size=SHARD_SIZE))
-    (data / "dagster_home").mkdir()
-    shutil.copy(ROOT / "data" / "dagster_home" / "dagster.yaml", data / "dagster_home")
     write_photos(root / "photos", SHARD_SIZE)
     done = dqe(data, "materialize")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -217,8 +215,8 @@ def expect_entry(page: Page, key: str, value: str) -> None:
 def test_what_the_command_line_made_is_shown(ui: Dagster, page: Page) -> None:
     show(page, "raw_samples", SHARDS[0])
     page.get_by_text("Materialized", exact=True).wait_for()
-    expect_entry(page, "dagster/row_count", str(SHARD_SIZE))
-    expect_entry(page, "path", "raw_samples/photos-00000.parquet")
+    expect_entry(page, "dagster/partition_row_count", str(SHARD_SIZE))
+    expect_entry(page, "dagster/uri", "raw_samples/photos-00000.parquet")
     expect_entry(page, "reused", "false")
     show(page, "warehouse")
     expect_entry(page, "samples", str(SHARD_SIZE))

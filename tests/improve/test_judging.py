@@ -312,7 +312,7 @@ def test_what_is_finished_is_kept_when_the_server_fails(stripes: Path) -> None:
 
     with JudgeServer(behave=until_7) as server:
         configure(stripes, server.url, concurrency=1)
-        with pytest.raises(CaptionerError, match=r"key expired\. 7 of 20 samples are finished and kept: mend it"):
+        with pytest.raises(CaptionerError, match=r"key expired\. 7 of 20 samples are finished and kept: fix it"):
             make()
         first = server.asked[:7]
     with JudgeServer() as server:

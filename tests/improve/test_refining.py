@@ -458,7 +458,7 @@ def test_a_shard_with_nothing_to_ask_for_has_no_rows_and_asks_nobody(shard: Path
     configure(shard, "http://127.0.0.1:9", settings, start_seconds=0)
     results, metadata = make("refined_captions")
     assert all(result.passed for result in results.values()), results
-    assert (metadata["asked"], metadata["dagster/row_count"]) == (0, 0)
+    assert (metadata["asked"], metadata["dagster/partition_row_count"]) == (0, 0)
 
 
 @pytest.mark.parametrize(

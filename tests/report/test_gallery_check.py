@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dqe_assets.core.work import Manifest
-from dqe_assets.report.assets import gallery_path, sample_gallery
-from tests.stages import checked
+from dqe_assets.report.assets import gallery_path
+from tests.stages import checked, stage_named
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def stands_alone(settings: Settings) -> tuple[bool, str]:
-    (check,) = sample_gallery.checks
-    work = sample_gallery.work(settings.opened_store, None, [])
-    found = checked(settings, sample_gallery, check.name, work, Manifest(0))
+    gallery = stage_named(settings, "sample_gallery")
+    work = gallery.work(settings.opened_store, None, [])
+    found = checked(settings, gallery, "stands_alone", work, Manifest(0))
     return found.passed, found.description
 
 

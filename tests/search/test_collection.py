@@ -26,7 +26,7 @@ SHARDS = [f"sample-{number:05d}" for number in range(4)]
 
 KILLED = """
 import os, signal
-from dqe_assets.cli import app
+from dqe_assets.cli.app import app
 from dqe_resources.vectors.embedded import EmbeddedCollection
 upsert = EmbeddedCollection._upsert
 def killed_halfway(self, points):

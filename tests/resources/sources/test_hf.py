@@ -174,5 +174,5 @@ def test_of_a_repository_on_the_hub_only_what_a_shard_needs_is_fetched(hub: str,
 def test_without_a_network_it_says_how_to_download(tmp_path: Path) -> None:
     done = read_from("http://127.0.0.1:1", tmp_path, HF_HUB_OFFLINE="1")
     assert done.returncode == 1
-    assert "Hugging Face repository org/set at revision main is not to be had" in done.stderr
+    assert "Hugging Face repository org/set at revision main is not available" in done.stderr
     assert "hf download org/set --repo-type dataset --revision main --local-dir FOLDER" in done.stderr

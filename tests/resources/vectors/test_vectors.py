@@ -523,7 +523,7 @@ class TestConfiguration:
 WRITER = f"""
 import sys
 from pathlib import Path
-sys.path[:0] = [{str(ROOT / "tests" / "resources")!r}, {str(ROOT)!r}]
+sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(ROOT)!r}]
 import qdrant_edge
 from test_vectors import NAMES, EmbeddedQdrant, written
 store = EmbeddedQdrant(directory=Path(sys.argv[1]))
@@ -540,14 +540,14 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
 from dqe_resources.vectors.embedded import EmbeddedCollection, EmbeddedQdrant
-settle = EmbeddedCollection.settle
+settle = EmbeddedCollection.optimize
 def settle_aloud(collection):
     print("settling", flush=True)
     settle(collection)
     print("settled", flush=True)
-EmbeddedCollection.settle = settle_aloud
+EmbeddedCollection.optimize = settle_aloud
 with EmbeddedQdrant(directory=Path(sys.argv[1])).open() as collection:
-    collection._changes()
+    collection._mark_changed()
 """
 
 HOLDER = f"""
@@ -680,7 +680,7 @@ class TestEmbedded:
         points, _ = many_points()
         unsettled = EmbeddedQdrant(directory=tmp_path / "unsettled")
         with monkeypatch.context() as patch:
-            patch.setattr("dqe_resources.vectors.embedded.EmbeddedCollection.settle", lambda _: None)
+            patch.setattr("dqe_resources.vectors.embedded.EmbeddedCollection.optimize", lambda _: None)
             with unsettled.open({"image": 512}) as collection:
                 collection.replace_shard("web-0", points)
                 expected = answers(collection)
