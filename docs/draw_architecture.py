@@ -8,6 +8,7 @@ Reads a data folder in which the sample is materialised.
 from __future__ import annotations
 
 import io
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -30,18 +31,37 @@ STAGE, AROUND, BELOW = "#dcebf5", "#f1f3f5", "#e6f3ee"
 NAME, OTHER = "chelsea_10.jpg", "labels"
 """The sample that travels, and the captioner that is shown."""
 
-LAYERS = (
-    (AROUND, [("cli", "the dqe command")]),
-    (AROUND, [("publish", "datasets and shards to train on"), ("definitions.py", "what Dagster loads")]),
-    (AROUND, [("orchestration", "settings, graph, jobs, sensors, runner")]),
-    (STAGE, [("report", "warehouse, quality report, gallery: what joins several stages")]),
-    (STAGE, [("concepts", "what the data shows"), ("filtering", "what to train on"), ("improve", "better captions")]),
-    (STAGE, [("score", "how well captions fit"), ("search", "the collection, a map")]),
-    (STAGE, [("dedup", "copies"), ("caption", "what models say")]),
-    (STAGE, [("ingest", "rows with images"), ("features", "images measured"), ("scaling", "data for a compute")]),
-    (AROUND, [("core", "Work, Stage, its Dagster face, checks, schema, figures")]),
-    (BELOW, [("dqe_resources", "with what: models, captioners, scorers, sources, vectors, store, images")]),
-)
+MEANINGS = {
+    "cli": "the dqe command",
+    "publish": "datasets and shards to train on",
+    "definitions": "what Dagster loads",
+    "orchestration": "settings, graph, jobs, sensors, runner",
+    "report": "warehouse, quality report, gallery: what joins several stages",
+    "concepts": "what the data shows",
+    "filtering": "what to train on",
+    "improve": "better captions",
+    "search": "the collection, a map",
+    "score": "how well captions fit",
+    "dedup": "copies",
+    "caption": "what models say",
+    "features": "images measured",
+    "ingest": "rows with images",
+    "scaling": "data for a compute",
+    "core": "Work, Stage, its Dagster face, checks, schema, figures",
+    "dqe_resources": "with what: models, captioners, scorers, sources, vectors, store, images",
+}
+NO_STAGES = frozenset({"cli", "publish", "definitions", "orchestration", "core"})
+
+
+def layers() -> list[tuple[str, list[tuple[str, str]]]]:
+    """The colour and the folders of each layer, as the linter holds them."""
+    settings = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = {one["id"]: one for one in settings["tool"]["importlinter"]["contracts"]}
+    found = [line.split(" | ") for line in contracts["assets"]["layers"]]
+    drawn = [
+        (AROUND if set(names) <= NO_STAGES else STAGE, [(name, MEANINGS[name]) for name in names]) for names in found
+    ]
+    return [*drawn, (BELOW, [("dqe_resources", MEANINGS["dqe_resources"])])]
 
 
 @dataclass(frozen=True)
@@ -75,10 +95,11 @@ def main() -> None:
 
 def draw_layers() -> None:
     """The layers, each importing only from those below it."""
-    figure = Figure(figsize=(8.6, 4.9), dpi=120)
+    height, gap, left, drawn = 0.42, 0.06, 0.65, layers()
+    top = len(drawn) * (height + gap) + 0.05
+    figure = Figure(figsize=(8.6, top + 0.05), dpi=120)
     axes = _canvas(figure)
-    height, gap, left, top = 0.42, 0.06, 0.65, 4.85
-    for row, (colour, rooms) in enumerate(LAYERS):
+    for row, (colour, rooms) in enumerate(drawn):
         y = top - (row + 1) * (height + gap)
         width = (8.55 - left - gap * (len(rooms) - 1)) / len(rooms)
         for column, (name, about) in enumerate(rooms):
@@ -87,8 +108,8 @@ def draw_layers() -> None:
             axes.text(x + 0.1, y + height / 2, name, fontsize=9.5, fontweight="bold", va="center")
             axes.text(x + width - 0.1, y + height / 2, about, fontsize=8, color=MUTED, va="center", ha="right")
     arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1.2}
-    axes.annotate("", (0.4, top - len(LAYERS) * (height + gap)), (0.4, top - gap), arrowprops=arrow)
-    axes.text(0.2, 2.45, "imports only what is below", fontsize=9, rotation=90, va="center", ha="center")
+    axes.annotate("", (0.4, 0.05), (0.4, top - gap), arrowprops=arrow)
+    axes.text(0.2, top / 2, "imports only what is below", fontsize=9, rotation=90, va="center", ha="center")
     _save(figure, "layers.png")
 
 
