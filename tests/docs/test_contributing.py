@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import importlib
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import dagster as dg
 import numpy as np
 import pyarrow.compute as pc
 import pytest
 import yaml
 from PIL import Image
 
+from dqe_assets.core.asset import asset, asset_key
 from dqe_assets.core.partitions import registered_shards
+from dqe_assets.core.stage import connected
 from dqe_assets.filtering.build_subset import make_subset
 from dqe_assets.filtering.expression import parse
 from dqe_assets.filtering.filters import FILTERS
 from dqe_assets.filtering.store_pool import StorePool
 from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.instance import instance
-from dqe_assets.orchestration.settings import Settings
-from tests.conftest import ROOT
+from dqe_assets.orchestration.resources import dagster_resources
+from dqe_assets.orchestration.settings import Settings, load_settings
+from dqe_assets.report.assets import relations_of, warehouse_of
+from dqe_assets.report.quality import quality_report
+from tests.conftest import ROOT, environment
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 EXAMPLE = re.compile(r"^```python\n# (?P<path>\S+\.py)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+EXPECTED = """
+    SELECT CASE WHEN brightness < 0.3 THEN 'dark' WHEN brightness > 0.6 THEN 'bright'
+        WHEN brightness IS NOT NULL THEN 'medium' END, count(*)
+    FROM samples GROUP BY ALL
+"""
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
@@ -42,8 +54,12 @@ def example(tmp_path, monkeypatch):
 
     def module(path: str) -> ModuleType:
         name = ".".join(Path(path).with_suffix("").parts)
+        root = importlib.import_module(name.partition(".")[0])
+        monkeypatch.setattr(root, "__path__", [*root.__path__, str(tmp_path / root.__name__)])
+        folder = (tmp_path / path).parent
         package = importlib.import_module(name.rpartition(".")[0])
-        monkeypatch.setattr(package, "__path__", [*package.__path__, str((tmp_path / path).parent)])
+        if str(folder) not in package.__path__:
+            monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
         return importlib.import_module(name)
 
     yield module
@@ -105,6 +121,38 @@ def test_a_tagger(example, opened, shards):
     probabilities = tagger.probabilities(features, names)
     assert probabilities.dtype == np.float32
     assert [names[place] for place in probabilities.argmax(axis=1)] == features["top_label"].to_pylist()
+
+
+@pytest.mark.slow
+def test_a_stage(example, finished, tmp_path, monkeypatch):
+    shutil.copytree(finished, tmp_path / "data", symlinks=True)
+    for name, value in environment(tmp_path / "data").items():
+        monkeypatch.setenv(name, value)
+    lighting = example("dqe_assets/lighting/assets.py").lighting
+    settings = load_settings()
+    # The line in graph.stages: before the warehouse, which reads what all others make.
+    made = [*(one for one in graph.stages(settings) if one.group != "report"), lighting]
+    reading = warehouse_of(made, graph.captioner_infos(settings), settings.scorer)
+    (lighting, warehouse) = connected([*made, reading])[-2:]
+    with instance() as current:
+        shards = registered_shards(current)
+        for stage, partition in [*((lighting, shard) for shard in shards), (warehouse, None)]:
+            result = dg.materialize(
+                [asset(stage, shards_per_run=1)],
+                instance=current,
+                partition_key=partition,
+                resources=dagster_resources(settings),
+            )
+            assert result.success
+        (event,) = current.fetch_materializations(asset_key("lighting"), limit=1).records
+    metadata = event.asset_materialization.metadata
+    assert "data:image/png" in metadata["plot"].value
+    assert asset(lighting, shards_per_run=1).group_names_by_key == {asset_key("lighting"): "lighting"}
+    with settings.warehouse.connect() as connection:
+        shown = connection.execute("SELECT lighting, count(*) FROM lighting GROUP BY ALL").fetchall()
+        assert dict(shown) == dict(connection.execute(EXPECTED).fetchall())
+        sections = quality_report(connection, relations_of([*made, lighting]))
+    assert "Lighting" in [section.title for section in sections]
 
 
 def settings_with(**changes):
