@@ -25,35 +25,43 @@ from dqe_assets.report.assets import stored_images
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ROOT = Path(__file__).parent.parent
-IMAGES = ROOT / "docs" / "images"
+IMAGES = Path(__file__).parent / "images"
 INK, MUTED, EDGE = "#1f2328", "#59636e", "#9aa4af"
 STAGE, AROUND, BELOW = "#dcebf5", "#f1f3f5", "#e6f3ee"
 NAME, OTHER = "chelsea_10.jpg", "labels"
 """The sample that travels, and the captioner that is shown."""
 
-ABOUT = {
+MEANINGS = {
     "cli": "the dqe command",
     "publish": "datasets and shards to train on",
     "definitions": "what Dagster loads",
     "orchestration": "settings, graph, jobs, sensors, runner",
     "report": "warehouse, quality report, gallery: what joins several stages",
-    "concepts": "what the data teaches",
+    "concepts": "what the data shows",
     "filtering": "what to train on",
     "improve": "better captions",
-    "search": "the collection, and a map",
+    "search": "the collection, a map",
     "score": "how well captions fit",
     "dedup": "copies",
     "caption": "what models say",
-    "ingest": "rows with images",
     "features": "images measured",
+    "ingest": "rows with images",
     "scaling": "data for a compute",
-    "core": "Work, Stage, its Dagster asset, checks, schemas, figures",
+    "core": "Work, Stage, its Dagster face, checks, schema, figures",
     "dqe_resources": "with what: models, captioners, scorers, sources, vectors, store, images",
 }
-COLOURS = {"core": AROUND, "dqe_resources": BELOW} | dict.fromkeys(
-    ("cli", "publish", "definitions", "orchestration"), AROUND
-)
+NO_STAGES = frozenset({"cli", "publish", "definitions", "orchestration", "core"})
+
+
+def layers() -> list[tuple[str, list[tuple[str, str]]]]:
+    """The colour and the folders of each layer, as the linter holds them."""
+    settings = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = {one["id"]: one for one in settings["tool"]["importlinter"]["contracts"]}
+    found = [line.split(" | ") for line in contracts["assets"]["layers"]]
+    drawn = [
+        (AROUND if set(names) <= NO_STAGES else STAGE, [(name, MEANINGS[name]) for name in names]) for names in found
+    ]
+    return [*drawn, (BELOW, [("dqe_resources", MEANINGS["dqe_resources"])])]
 
 
 @dataclass(frozen=True)
@@ -85,32 +93,23 @@ def main() -> None:
     draw_journey()
 
 
-def read_layers() -> list[list[str]]:
-    """The layers that ``make lint`` holds, the highest first."""
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
-        "contracts"
-    ]
-    (layers,) = (one["layers"] for one in contracts if one["id"] == "assets")
-    return [*(layer.split(" | ") for layer in layers), ["dqe_resources"]]
-
-
 def draw_layers() -> None:
     """The layers, each importing only from those below it."""
-    figure = Figure(figsize=(8.6, 5.4), dpi=120)
+    height, gap, left, drawn = 0.42, 0.06, 0.65, layers()
+    top = len(drawn) * (height + gap) + 0.05
+    figure = Figure(figsize=(8.6, top + 0.05), dpi=120)
     axes = _canvas(figure)
-    height, gap, left, top = 0.42, 0.06, 0.65, 5.36
-    layers = read_layers()
-    for row, folders in enumerate(layers):
+    for row, (colour, rooms) in enumerate(drawn):
         y = top - (row + 1) * (height + gap)
-        width = (8.55 - left - gap * (len(folders) - 1)) / len(folders)
-        for column, name in enumerate(folders):
+        width = (8.55 - left - gap * (len(rooms) - 1)) / len(rooms)
+        for column, (name, about) in enumerate(rooms):
             x = left + column * (width + gap)
-            _box(axes, (x, y), (width, height), COLOURS.get(name, STAGE))
+            _box(axes, (x, y), (width, height), colour)
             axes.text(x + 0.1, y + height / 2, name, fontsize=9.5, fontweight="bold", va="center")
-            axes.text(x + width - 0.1, y + height / 2, ABOUT[name], fontsize=8, color=MUTED, va="center", ha="right")
+            axes.text(x + width - 0.1, y + height / 2, about, fontsize=8, color=MUTED, va="center", ha="right")
     arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1.2}
-    axes.annotate("", (0.4, top - len(layers) * (height + gap)), (0.4, top - gap), arrowprops=arrow)
-    axes.text(0.2, 2.7, "imports only what is below", fontsize=9, rotation=90, va="center", ha="center")
+    axes.annotate("", (0.4, 0.05), (0.4, top - gap), arrowprops=arrow)
+    axes.text(0.2, top / 2, "imports only what is below", fontsize=9, rotation=90, va="center", ha="center")
     _save(figure, "layers.png")
 
 

@@ -20,7 +20,7 @@ KNOWN_PLACEHOLDERS = (
 
 
 class Placeholders(Strict):
-    """What else is taken for a placeholder.
+    """What counts as a placeholder: a picture that a server sends in place of one that is gone.
 
     Attributes:
         urls: Hosts and paths of placeholders, besides those that are known; ``*`` stands for anything.
