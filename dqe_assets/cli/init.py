@@ -27,7 +27,7 @@ Name = Annotated[str | None, typer.Option(help="Name of the source; by default f
 Caption = Annotated[str | None, typer.Option("--caption-column", help="Column of the caption.")]
 Image = Annotated[str | None, typer.Option("--image-column", help="Column of the image.")]
 Url = Annotated[str | None, typer.Option("--url-column", help="Column of the image's URL.")]
-Key = Annotated[str | None, typer.Option("--key-column", help="Column that names a row for good.")]
+Key = Annotated[str | None, typer.Option("--key-column", help="Column with a name for each row that never changes.")]
 Split = Annotated[str | None, typer.Option(help="Split of a Hugging Face dataset.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the dqe.yaml that is there.")]
 
@@ -63,9 +63,9 @@ def init(
         except ValidationError as error:
             raise UsageError(f"--name {name}: {error.errors()[0]['msg']}") from error
         if path.exists() and not force:
-            console.print("Among the sources of dqe.yaml it would be:", style="dim")
+            console.print("As one of the sources in dqe.yaml it would be:", style="dim")
             console.print(source_lines(source, settings), markup=False, highlight=False, soft_wrap=True, end="")
-            fail(f"{path}: is there already; add the source to it, or overwrite it with --force")
+            fail(f"{path} exists already; add the source to it, or overwrite it with --force")
         for fact in found.facts:
             console.print(escape(fact), highlight=False, soft_wrap=True)
         if found.is_seen:

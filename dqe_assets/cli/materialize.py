@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from dqe_assets.orchestration.runner import Outcome
 
 AssetNames = Annotated[
-    list[str] | None, typer.Argument(help="Names of assets; all by default.", autocompletion=asset_names)
+    list[str] | None, typer.Argument(help="Names of assets; by default all of them.", autocompletion=asset_names)
 ]
 ShardKeys = Annotated[
     list[str] | None,
-    typer.Option("--shard", help="A shard; may be repeated. All by default.", autocompletion=shard_keys),
+    typer.Option("--shard", help="A shard; may be repeated. By default all shards.", autocompletion=shard_keys),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Make again what is current.")]
+Force = Annotated[bool, typer.Option("--force", help="Also make again what is current.")]
 STATES = ("current", "stale", "missing", "failed")
 
 

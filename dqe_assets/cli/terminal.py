@@ -65,7 +65,7 @@ def clear_errors() -> Iterator[None]:
         is_usage = isinstance(error, UsageError | ValueError)
         raise typer.Exit(ExitCode.WRONG_USAGE if is_usage else ExitCode.FAILED) from None
     except KeyboardInterrupt:
-        errors.print("stopped; what is finished is kept: run the same command again to go on")
+        errors.print("stopped; finished work is kept. To go on, run the same command again")
         raise typer.Exit(ExitCode.STOPPED) from None
 
 

@@ -115,11 +115,11 @@ def log_linear_fit(counts: ArrayLike, accuracy: ArrayLike, bins: int = BINS, lev
     """
     x, y = _log_counts(counts), np.asarray(accuracy, np.float64)
     if x.shape != y.shape or x.ndim != 1:
-        raise ValueError(f"{x.size} counts and {y.size} accuracies: there must be one of each for a concept")
+        raise ValueError(f"{x.size} counts and {y.size} accuracies: give one count and one accuracy for each concept")
     if not np.isfinite(y).all():
         raise ValueError("an accuracy is not finite")
     if not x.size or x.min() == x.max():
-        raise ValueError("all counts are the same: accuracy cannot be told to depend on them")
+        raise ValueError("all counts are the same, so nothing can be fitted: measure concepts of different frequency")
     edges = np.linspace(x.min(), x.max(), bins)
     # The last edge may fall short of the greatest by a rounding.
     place = np.minimum(np.searchsorted(edges, x, side="left"), bins - 1)

@@ -63,7 +63,7 @@ def rank_frequency(counts: Mapping[str, ArrayLike], theme: Theme = LIGHT) -> byt
 
 
 def tail_shares(counts: Mapping[str, ArrayLike], theme: Theme = LIGHT) -> bytes:
-    """The share of concepts that fewer than 1, 10, 100 and 1,000 samples show, beside one another, as PNG.
+    """The share of concepts that fewer than 1, 10, 100 and 1,000 samples show, side by side, as PNG.
 
     Args:
         counts: as for ``rank_frequency``.

@@ -63,9 +63,9 @@ def rebalanced_weights(hits: Lists, counts: ArrayLike, temperature: float, cap: 
         ValueError: the temperature or the cap is out of range.
     """
     if not 0 <= temperature <= 1:
-        raise ValueError(f"the temperature is {temperature}, it must lie in 0 to 1")
+        raise ValueError(f"the temperature is {temperature}, it must be from 0 to 1")
     if not cap >= 1:
-        raise ValueError(f"the cap is {cap}, it must be 1 or more: each sample is drawn once on average")
+        raise ValueError(f"the cap is {cap}, it must be 1 or more, since each sample is drawn once on average")
     rarity = _rarest(hits, counts)
     weights = np.ones(len(rarity))
     known = np.isfinite(rarity)

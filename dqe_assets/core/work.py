@@ -152,10 +152,10 @@ def input_fingerprint(work: Work, asset: str, partition: str | None) -> str:
     where = f"{asset}, shard {partition}" if partition else asset
     if stored is None:
         again = f"dqe materialize {asset}" + (f" --shard {partition}" if partition else "")
-        raise StorageError(f"{work.asset} needs {where}, which is not there; run: {again}")
+        raise StorageError(f"{work.asset} needs {where}, which is not there yet; run: {again}")
     if stored.stamp.failed_checks:
         raise StorageError(
             f"{work.asset} needs {where}, which failed {', '.join(stored.stamp.failed_checks)}: "
-            "fix what the check names and materialise it again"
+            "fix what the check names, then materialise it again"
         )
     return stored.stamp.identity

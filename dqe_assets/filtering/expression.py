@@ -124,7 +124,7 @@ class _Reader:
             place = (error.offset or 1) - 1 + len(self._text) - len(self._text.lstrip())
             raise self._error(f"not an expression ({error.msg})", place) from error
         except (RecursionError, MemoryError, ValueError) as error:
-            raise self._error("not an expression, or too deep a one") from error
+            raise self._error("not an expression, or its brackets are nested too deep") from error
 
     def _expression(self, node: ast.expr) -> Expression:
         match node:

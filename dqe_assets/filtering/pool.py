@@ -245,7 +245,7 @@ class MetadataFile:
                 raise PoolError(f"{where} is {column.type}; expected text") from error
             except pa.ArrowInvalid as error:
                 row = first + _first_not_utf8(column)
-                raise PoolError(f"{where}, row {row} (counting from 0): not UTF-8; mend the row") from error
+                raise PoolError(f"{where}, row {row} (counting from 0): not UTF-8; fix the row") from error
         return column
 
     def _parquet(self) -> pq.ParquetFile:
@@ -278,7 +278,7 @@ class _Embedding:
         except OSError as error:
             raise PoolError(
                 f"{part.arrays_path}: cannot be read ({one_line(error)}); "
-                f"it must lie beside {part.name} and hold the array {name}"
+                f"it must be in the same folder as {part.name} and hold the array {name}"
             ) from error
         try:
             self._member = self._opened(f"{name}.npy")
@@ -313,7 +313,7 @@ class _Embedding:
         if rows != part.rows:
             raise PoolError(
                 f"{self._where} has {rows:,} rows and {part.name} has {part.rows:,}: row {min(rows, part.rows)} "
-                f"(counting from 0) has no partner; fetch both files again"
+                f"(counting from 0) is in only one of them; fetch both files again"
             )
         return width, dtype
 

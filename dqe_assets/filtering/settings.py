@@ -78,7 +78,9 @@ def open_pools(names: Sequence[str], store: StorePool | None, folder: Path) -> l
         elif store is not None:
             pools.append(store)
         else:
-            raise PoolError("there is no store here: run in the project's folder, or set DQE_DATA to its data folder")
+            raise PoolError(
+                "there is no store here: run this in the project's folder, or set DQE_DATA to the data folder"
+            )
     return pools
 
 
@@ -124,7 +126,9 @@ def check_selection(filters: Mapping[str, str], subsets: Sequence[Subset], *, te
     names = [subset.name for subset in subsets]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise PydanticCustomError("repeated", "subsets: the name '{name}' is there twice", {"name": repeated[0]})
+        raise PydanticCustomError(
+            "repeated", "subsets: two subsets have the name '{name}'; rename one", {"name": repeated[0]}
+        )
     if "uid" in filters:
         raise PydanticCustomError("reserved", "filters: the name 'uid' is reserved", {})
     for where, text in expressions.items():

@@ -1,9 +1,9 @@
 """Judging: which samples are drawn, what the judge is asked of each, and what becomes of its answers.
 
-All captions of a sample are judged in one request, beside one another. The image, which takes most of the tokens, is
-then read once, and what is compared is judged by the same scale at the same moment. What this costs is that a judge may
-favour a place (Zheng et al. 2023, arXiv 2306.05685), so the order is drawn for each sample and kept as ``place``: over
-many samples a favour falls on all sources alike, and can be measured.
+All captions of a sample are judged in one request, side by side. The image, which takes most of the tokens, is
+then read once, and what is compared is judged by the same scale at the same moment. The price: a judge may favour a
+place (Zheng et al. 2023, arXiv 2306.05685). So the order is drawn for each sample and kept as ``place``: over many
+samples such a favour falls on all sources alike, and can be measured.
 """
 
 from __future__ import annotations

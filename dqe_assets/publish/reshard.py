@@ -189,7 +189,7 @@ def _require_samples(plan: Plan, *, allow_missing: bool) -> None:
     if len(missing) == len(plan.uids):
         raise ReshardError(
             f"{_named(plan.parts)}: not one of the subset's {len(missing):,} samples is there (looked for "
-            f"{_listed(missing)} ...); is it the store, or are they the tars, that the subset was made from?"
+            f"{_listed(missing)} ...); name the store or the tars that the subset was made from"
         )
     if len(missing) and not allow_missing:
         raise ReshardError(
@@ -238,7 +238,7 @@ def _write_shard(folder: Path, number: int, entries: Iterator[tuple[str, Sample]
 
 
 def write_tar(target: BinaryIO | _Digest, entries: Iterable[tuple[str, Sample]]) -> dict[str, int]:
-    """Write samples by their keys as a WebDataset tar; returns how many there were, and how many encoded anew."""
+    """Write samples by their keys as a WebDataset tar; returns how many there were, and how many were encoded again."""
     stats = {"successes": 0, "encoded": 0}
     with tarfile.open(fileobj=target, mode="w|", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
         for key, sample in entries:

@@ -234,7 +234,7 @@ def _checked(query: Query, condition: str) -> Any:
     )["name"].to_pylist()
     if changing:
         raise RequestError(
-            f"--where: {changing[0]}() does not always give the same, and a publication must; "
+            f"--where: {changing[0]}() can give another value each time, and a publication must stay the same; "
             "for one sample in ten: md5_number_lower(uid) % 10 = 0"
         )
     try:
@@ -243,7 +243,7 @@ def _checked(query: Query, condition: str) -> Any:
         columns = query("SELECT * FROM samples LIMIT 0").column_names
         raise RequestError(f"--where: {error}; the columns of samples are: {', '.join(columns)}") from error
     if not pa.types.is_boolean(kind):
-        raise RequestError(f"--where: not a condition, but {kind}: {condition}")
+        raise RequestError(f"--where: expected a condition that is true or false, this gives {kind}: {condition}")
     return tree
 
 
@@ -256,7 +256,7 @@ def _steps(query: Query, condition: str, tree: Any) -> tuple[int, tuple[Step, ..
     if counts is None or whole is None or counts[-1] != whole[-1]:
         terms, counts = [condition], whole
     if counts is None:
-        raise RequestError(f"--where: cannot be computed: {condition}")
+        raise RequestError(f"--where: this cannot be computed, correct it: {condition}")
     return counts[0], tuple(Step(term, counts[2 * n + 1], counts[2 * n + 2]) for n, term in enumerate(terms))
 
 

@@ -235,7 +235,7 @@ def content_digest(path: Path) -> list[str]:
 def _keys(row: Mapping[str, Any]) -> tuple[str, float, float]:
     missing = [name for name in _KEYS if row.get(name) in (None, "")]
     if missing:
-        raise ValueError(f"no {', '.join(missing)}; there must be {', '.join(_KEYS)}")
+        raise ValueError(f"no {', '.join(missing)}; needed: {', '.join(_KEYS)}")
     numbers = {name: finite_number(name, row[name]) for name in ("pool_size", "samples_seen")}
     for name, value in numbers.items():
         if value <= 0:
@@ -247,5 +247,5 @@ def _errors(row: Mapping[str, Any], path: Path) -> dict[str, float]:
     if row.get("eval_results"):
         return read_evaluation(path.parent / str(row["eval_results"]))
     if row.get("metric") in (None, "") or row.get("error") in (None, ""):
-        raise ValueError("no metric and error, and no eval_results in their place")
+        raise ValueError("needs metric and error, or eval_results in their place")
     return {str(row["metric"]): finite_number("error", row["error"])}

@@ -127,7 +127,7 @@ def captions(
             yield request.index, _caption(answer, seconds, request.attempt)
     except StalledError:
         raise CaptionerError(
-            f"{label}: lmdeploy's engine finished no caption for {stall_seconds:g} s; "
+            f"{label}: lmdeploy's engine has finished no caption for {stall_seconds:g} s; "
             "see its log above, and raise stall_seconds if a caption may take that long"
         ) from None
 

@@ -106,7 +106,7 @@ def dimension_of(architecture: str) -> int:
     except (OSError, ValueError) as error:
         raise OpenClipError(f"open_clip has no configuration of {architecture}: {one_line(error)[:300]}") from error
     if not configuration:
-        raise OpenClipError(f"open_clip has no model {architecture}; `open_clip.list_models()` has all")
+        raise OpenClipError(f"open_clip has no model {architecture}; `open_clip.list_models()` lists all of them")
     return int(configuration["embed_dim"])
 
 
@@ -118,5 +118,7 @@ def _registered(architecture: str) -> str:
     name = Path(architecture).stem
     open_clip.add_model_config(architecture)
     if name not in open_clip.list_models():
-        raise OpenClipError(f"{architecture}: no configuration of open_clip: needs embed_dim, vision_cfg and text_cfg")
+        raise OpenClipError(
+            f"{architecture}: not a configuration of open_clip: it needs embed_dim, vision_cfg and text_cfg"
+        )
     return name

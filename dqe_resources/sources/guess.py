@@ -121,9 +121,9 @@ def _images_with_metadata(metadata: Path, chosen: Chosen) -> Guess:
 
 def _images(path: Path, images: Sequence[Path], lists: Sequence[Path]) -> Guess:
     captions = sum(image.with_suffix(".txt").is_file() for image in images)
-    facts = [f"{path}: a folder of {_count(images, 'image')}, {captions:,} of them with a caption (.txt) beside them"]
+    facts = [f"{path}: a folder of {_count(images, 'image')}, {captions:,} of them with a caption in a .txt file"]
     if not captions:
-        facts.append("no row has a caption: put them into .txt files beside the images, or into a metadata.csv")
+        facts.append("no image has a caption: put captions into .txt files next to the images, or into a metadata.csv")
     if lists:
         facts.append(f"{lists[0].name} is not read: captions of a folder are in metadata.csv, by file_name and text")
     return Guess(FolderSource, {"path": str(path)}, facts)
@@ -163,7 +163,7 @@ def _list(path: Path, files: Sequence[Path], chosen: Chosen) -> Guess:
     caption = columns.caption(url)
     facts = [f"{path}: {_count(files, 'list')} of URLs", _said(url=url, caption=caption, key=chosen.key)]
     if names:
-        facts.append("the first line is already a row, so the columns are given names")
+        facts.append("the first line is already a row, so the columns got names")
     settings = _given(path=str(path), url_column=url, caption_column=caption, key_column=chosen.key, column_names=names)
     return Guess(UrlsSource, settings, facts)
 

@@ -241,7 +241,7 @@ def find_files(path: Path, suffixes: Sequence[str]) -> list[tuple[Path, str]]:
     root = Path(*_before_pattern(path))
     matches = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())  # noqa: PTH207
     if not matches:
-        raise SourceError(f"{path}: no file is named like this")
+        raise SourceError(f"{path}: there is no such file; correct the path or the pattern")
     return [(one, one.relative_to(root).as_posix()) for one in matches]
 
 

@@ -302,8 +302,8 @@ def paired_rows(urls: Path, captions: Path) -> Iterator[ListRow]:
             counts.append(lines.number)
     if counts[0] != counts[1]:
         raise SourceError(
-            f"{urls} has {counts[0]:,} lines and {captions} has {counts[1]:,}: expected as many, "
-            "a caption for each URL; get both files again"
+            f"{urls} has {counts[0]:,} lines and {captions} has {counts[1]:,}: expected one "
+            "caption for each URL; get both files again"
         )
 
 

@@ -23,8 +23,8 @@ class UrlsSource(Source):
     """CSV, TSV, JSON Lines or Parquet files with a URL and a caption in columns of any name.
 
     Text files may be compressed (gzip, zstd, bzip2) and are in UTF-8. They are read once, from beginning to end, into
-    a Parquet file in data/cache; from then on each shard is read for itself, and a file that was only added to, or
-    written anew with the same rows, leaves the shards that are done as they are. A line that cannot be read is a row
+    a Parquet file in data/cache; from then on each shard is read for itself. If lines are only added to a file, or it
+    is written again with the same rows, the shards that are done stay as they are. A line that cannot be read is a row
     with that reason.
 
     Attributes:

@@ -235,7 +235,7 @@ class Store:
             with self._parquet(path, asset, partition) as file:
                 return Stamp.from_json((file.metadata.metadata or {})[_STAMP])
         except (ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"{path}: not written by this platform; move it away, or {fix}") from error
+            raise StorageError(f"{path}: this platform did not write it; move it away, or {fix}") from error
 
     @contextlib.contextmanager
     def _checked(

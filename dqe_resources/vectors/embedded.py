@@ -355,7 +355,7 @@ def _check_free(directory: Path, written: int = 0) -> None:
     if free < needed:
         raise VectorsError(
             f"the disk of {directory} is almost full: {free >> 20} MiB are free, and {needed >> 20} MiB are needed to "
-            "open or write the collection safely. Free some space and run this again: what is written already stays"
+            "open or write the collection safely. Free some space and run this again: what is already written is kept"
         )
 
 

@@ -282,7 +282,7 @@ def check_names(vectors: Mapping[str, int]) -> None:
         raise ValueError("a collection needs at least one named vector")
     for name, size in vectors.items():
         if not name or name in {".", ".."} or "/" in name or size < 1:
-            raise ValueError(f"a collection cannot have a vector named '{name}' of {size} dimensions")
+            raise ValueError(f"a collection cannot have a vector named '{name}' with {size} dimensions")
 
 
 def check_vectors(place: str, there: Mapping[str, int], wanted: Mapping[str, int], how: str) -> None:

@@ -106,7 +106,7 @@ def test_search_by_image_and_by_condition(finished: Path, tmp_path: Path) -> Non
     ("arguments", "message"),
     [
         (["search"], "give a text"),
-        (["search", "a cat", "--image", "x.jpg"], "one of the three"),
+        (["search", "a cat", "--image", "x.jpg"], "one of these three"),
         (["search", "a cat", "--in", "caption"], "there are no vectors 'caption'; there are: image, original, labels"),
         (["search", "a cat", "--where", "colour=red"], "colour"),
         (["get", "nobody.jpg"], "no sample is named nobody.jpg; near it:"),

@@ -141,7 +141,7 @@ def test_usable_samples_have_an_image_and_a_caption() -> None:
         assert shown.to_pylist() == expected
 
 
-def test_hits_of_other_concepts_are_refused_with_the_mend() -> None:
+def test_hits_of_other_concepts_are_refused_with_the_fix() -> None:
     table = hits(counting(), ["a cat"], [None])
     with pytest.raises(StaleHitsError, match=r"shard s0: counted with other concepts .* dqe materialize concept_hits"):
         concept_frequency(corpus(counting(names=["cat"]), table))

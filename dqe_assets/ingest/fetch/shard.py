@@ -79,7 +79,7 @@ class Canary:
                 f"source {self.source}: of its first {total:,} rows {ok:,} have an image ({ok / total:.1%}, at least "
                 f"{self.min_success_rate:.0%} required); the others: {by_reason_and_host(outcomes.elements())}. "
                 f"No more were fetched. If that is what the source is like, lower its min_success_rate in dqe.yaml; "
-                f"else mend what the reasons name and run the same command again"
+                f"else fix what the reasons name and run the same command again"
             )
 
 

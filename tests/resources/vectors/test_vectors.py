@@ -403,12 +403,12 @@ class TestParseWhere:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("source", "'source' is no condition: FIELD OPERATOR VALUE, the operators =, >= and <"),
-            ("", "'' is no condition"),
+            ("source", "'source' is not a condition; write FIELD OPERATOR VALUE, operator =, >= and <"),
+            ("", "'' is not a condition"),
             ("colour=red", "'colour' cannot be searched; allowed: image_name, source, .*similarity_"),
             ("width>200", "operator > is not known; allowed: =, >= and <"),
             ("source!=web", "operator != is not known"),
-            ("source>=web", "'source' is no number"),
+            ("source>=web", "'source' is not a number"),
             ("width=wide", "'width' is a number, not 'wide'"),
             ("width>=nan", "'width' is a number, not 'nan'"),
             ("width=1,width>=0", "already has a condition"),
