@@ -1,4 +1,4 @@
-"""Files that are derived once and kept: converted models, embedded vocabularies."""
+"""Files that are made once and kept: converted models, embedded vocabularies."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def source_lines(source: Source, settings: dict[str, Any]) -> str:
 
 
 def write_settings(path: Path, text: str) -> None:
-    """Write dqe.yaml, and the schema that its first line names beside it, and say so."""
+    """Write dqe.yaml and, next to it, the schema that its first line names; say so."""
     from dqe_assets.cli.settings_schema import SCHEMA_FILE, settings_schema_text
     from dqe_resources.store import replace_file
 

@@ -123,7 +123,7 @@ def _settings_if_any() -> Settings | None:
 
 
 def _store_pool(settings: Settings | None) -> StorePool | None:
-    """Our own store, with the shards that are finished; None where there are no settings."""
+    """Our own store, with the shards that are finished; None if there are no settings."""
     if settings is None:
         return None
     from dqe_assets.filtering.store_pool import StorePool
@@ -148,7 +148,7 @@ def _finished_shards(settings: Settings) -> tuple[str, ...]:
 
 
 def _require_free(out: Path, expression: str, pools: Sequence[str], *, force: bool) -> None:
-    """Refuse to overwrite what is not the same subset, before hours are spent on it."""
+    """Refuse to overwrite another subset, before hours are spent on it."""
     from dqe_assets.filtering.subset import manifest_path
 
     if out.suffix != ".npy":

@@ -55,7 +55,7 @@ def publish(
 
 
 def _require_current(settings: Settings) -> None:
-    """Refuse a warehouse that speaks of other data than the store holds now."""
+    """Refuse a warehouse that is older than the data in the store."""
     from dqe_assets.core.partitions import registered_shards
     from dqe_assets.orchestration import graph, runner
     from dqe_assets.orchestration.instance import instance

@@ -71,9 +71,9 @@ def clear_errors() -> Iterator[None]:
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for one piece of work, or now and then a line where there is no terminal; on the error stream.
+    """A bar for one piece of work, or now and then a line if there is no terminal; on the error stream.
 
-    Gives what is to be told how much of how much is done.
+    Gives a function to call with the number done and the total.
     """
     if errors.is_terminal:
         with _bars(errors) as bars:

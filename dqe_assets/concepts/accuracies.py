@@ -87,7 +87,7 @@ def read_accuracies(path: Path) -> list[MeasuredConcepts]:
 
 
 def content_digest(path: Path) -> str:
-    """Digest of a table: what makes a fit of it current.
+    """Digest of a table: a fit is current while it stays the same.
 
     Raises:
         MeasurementsError: it cannot be read.

@@ -1,7 +1,7 @@
-"""What concept frequency says of zero-shot accuracy: it grows with the logarithm of the count.
+"""How zero-shot accuracy depends on concept frequency: it grows with the logarithm of the count.
 
-The analysis of Udandarao et al., "No 'Zero-Shot' Without Exponential Data" (arXiv 2404.04125), and what it costs: an
-accuracy that grows with ln(count) needs so many times more samples for every further point.
+This is the analysis of Udandarao et al., "No 'Zero-Shot' Without Exponential Data" (arXiv 2404.04125), with its cost:
+if accuracy grows with ln(count), every further point multiplies the samples needed by the same factor.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def samples_needed(fit: LogLinearFit, counts: ArrayLike, target: float) -> Array
         target: the accuracy wanted, in the unit of the fitted accuracies.
 
     Returns:
-        Whole numbers as float64, in the shape of ``counts``: 0 where the target is reached, ``inf`` where no number
+        Whole numbers as float64, in the shape of ``counts``: 0 if the target is reached, ``inf`` if no number
         reaches it, since accuracy does not grow with frequency or the number is beyond what a float holds.
 
     Raises:

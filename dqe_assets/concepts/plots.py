@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _BAND = 0.16
 _THRESHOLDS = (1, 10, 100, 1_000)
 _NONE_AT = 0.5
-"""Where a count of 0 stands on a logarithmic axis: beside the others, so that what is never shown is seen."""
+"""Where a count of 0 stands on a logarithmic axis: next to the others, so that concepts never shown can be seen."""
 
 
 def rank_frequency(counts: Mapping[str, ArrayLike], theme: Theme = LIGHT) -> bytes:

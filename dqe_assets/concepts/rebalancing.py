@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Difficulty(NamedTuple):
-    """How much each reason counts for what makes a sample hard."""
+    """The weight of each reason that makes a sample hard."""
 
     rarity: float = 1.0
     misalignment: float = 1.0
@@ -98,8 +98,8 @@ def curriculum(
     Args:
         hits: list<int32>, concepts that each sample shows, [n].
         counts: samples that show each concept, [C].
-        alignment: how well each caption fits its image, [n], nan where not known; only its order matters.
-        caption_words: words of each caption, [n], nan where there is none.
+        alignment: how well each caption fits its image, [n], nan if not known; only its order matters.
+        caption_words: words of each caption, [n], nan if there is none.
         weights: of rarity, misalignment and length, none below 0.
 
     Raises:

@@ -80,7 +80,7 @@ def find_pairs(
 
 
 class _Known:
-    """What was found earlier of one kind, as far as it still holds.
+    """The pairs of one kind that were found earlier and still hold.
 
     Attributes:
         samples: bool [n], those whose value was looked up earlier, by itself or by a sample that is still there.

@@ -25,7 +25,7 @@ NAMED: dict[str, str] = {
     "clip_l14_30": "clip_score(l14, fraction=0.3)",
     "datacomp_1b": "image_based & clip_l14_30",
 }
-"""Expressions that have a name, besides the filters; ``datacomp_1b`` is how DataComp-1B was made of the xlarge pool."""
+"""Expressions with a name, in addition to the filters; ``datacomp_1b`` made DataComp-1B from the xlarge pool."""
 
 _LONGEST = 10_000
 

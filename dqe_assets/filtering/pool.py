@@ -33,7 +33,7 @@ SCORES = {"b32": "clip_b32_similarity_score", "l14": "clip_l14_similarity_score"
 """Column of the cosine of caption and image by each of OpenAI's CLIP models, by its architecture."""
 
 EMBEDDINGS = ("b32_img", "l14_img")
-"""Columns of image embeddings by the same models: in DataComp's folders, arrays of the .npz beside each Parquet."""
+"""Columns of image embeddings by the same models: in DataComp's folders, arrays of the .npz next to each Parquet."""
 
 BATCH_ROWS = 131_072
 EMBEDDING_BATCH_ROWS = 8_192
@@ -137,7 +137,7 @@ class TablePool:
 
 @dataclass(frozen=True)
 class DataCompPool:
-    """A folder or fsspec URL of DataComp metadata: Parquet files, and a .npz of embeddings beside each.
+    """A folder or fsspec URL of DataComp metadata: Parquet files, and a .npz of embeddings next to each.
 
     Attributes:
         url: the folder.
@@ -173,7 +173,7 @@ class DataCompPool:
 
 @dataclass(frozen=True)
 class MetadataFile:
-    """One Parquet file of a DataComp pool and the .npz beside it."""
+    """One Parquet file of a DataComp pool and the .npz next to it."""
 
     filesystem: fsspec.AbstractFileSystem
     path: str
@@ -185,7 +185,7 @@ class MetadataFile:
 
     @property
     def arrays_path(self) -> str:
-        """Path of the .npz beside it."""
+        """Path of the .npz next to it."""
         return self.path.removesuffix(".parquet") + ".npz"
 
     @cached_property

@@ -85,7 +85,7 @@ def open_pools(names: Sequence[str], store: StorePool | None, folder: Path) -> l
 
 
 def pool_state(name: str, folder: Path) -> list[list[Any]]:
-    """What tells whether the files of a pool have changed: name, size and time of each.
+    """Name, size and time of each file of a pool: they show whether it has changed.
 
     Raises:
         PoolError: the folder cannot be listed.
@@ -110,7 +110,7 @@ def _url(name: str, folder: Path) -> str:
 
 
 def check_selection(filters: Mapping[str, str], subsets: Sequence[Subset], *, text_is_masked: bool) -> None:
-    """Refuse what cannot be parsed or made, and names that are there twice, when the settings are loaded.
+    """Refuse wrong expressions, impossible subsets and repeated names when the settings are loaded.
 
     Args:
         filters: of the store's samples, by name.

@@ -1,4 +1,4 @@
-"""The settings of judging: who judges, how much, and what it may take."""
+"""The settings of judging: the judge, how many samples, and the limits on tokens and cost."""
 
 from __future__ import annotations
 

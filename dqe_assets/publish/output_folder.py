@@ -1,4 +1,4 @@
-"""A folder of files that is written whole: each file at once, its manifest last, going on where a killed run was."""
+"""A folder of files, each written atomically, the manifest last. A killed run goes on where it stopped."""
 
 from __future__ import annotations
 

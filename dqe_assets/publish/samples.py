@@ -41,7 +41,7 @@ _STORE_COLUMNS = [*_PICTURE_COLUMNS, "source", "shard", "image_name", "url", "ca
 
 
 class SamplesError(DataQualityError):
-    """What samples are to be copied from cannot be read: says which file, which sample and what to do."""
+    """A store or tar to copy samples from cannot be read: says which file, which sample and what to do."""
 
 
 @dataclass(frozen=True, slots=True)

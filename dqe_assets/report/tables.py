@@ -1,4 +1,4 @@
-"""What joins several stages: the tables of samples, captions, shards and captioners, and what people read of them."""
+"""Tables that join several stages: samples, captions, shards and captioners, with their views and report sections."""
 
 from __future__ import annotations
 

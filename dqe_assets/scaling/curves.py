@@ -184,7 +184,7 @@ def read_measurements(path: Path, metrics: tuple[str, ...] | None = None) -> lis
 
 
 def _faults(metric: str, pool: str, curve: Sequence[_Point]) -> Iterator[str]:
-    """What is wrong with a pool's points, by row."""
+    """The errors in a pool's points, by row."""
     if len(curve) == 1:
         yield f"{curve[0].where}: the only point of {pool} for {metric}; a curve needs at least two"
     for before, point in zip((None, *curve), curve, strict=False):
@@ -220,7 +220,7 @@ def read_evaluation(path: Path) -> dict[str, float]:
 
 
 def content_digest(path: Path) -> list[str]:
-    """Digests of a table and of the evaluation files that it names: what makes a fit of them current.
+    """Digests of a table and of the evaluation files that it names: a fit is current while they stay the same.
 
     Raises:
         MeasurementsError: the table cannot be read.

@@ -57,7 +57,7 @@ class PreferenceImport(KeyedTable):
         return {**self.model_dump(mode="json", exclude={"image_backbones"}), **self.state()}
 
     def probabilities(self, keys: Sequence[str | None]) -> tuple[pa.Array, pa.Array]:
-        """The probability of each caption of n samples, float32 [n] each; null where the file has no row.
+        """The probability of each caption of n samples, float32 [n] each; null if the file has no row.
 
         Args:
             keys: the column ``key`` of the samples.

@@ -1,4 +1,4 @@
-"""What people read of captions and images without asking a model how well they fit, and which pairs to doubt."""
+"""Views of captions and images that need no model to say how well they fit, and the pairs to doubt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The collection: what makes the samples of a shard searchable."""
+"""The collection, which makes the samples of a shard searchable."""
 
 from __future__ import annotations
 

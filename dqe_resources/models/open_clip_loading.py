@@ -1,4 +1,4 @@
-"""How a model of open_clip is found and loaded, and what is wrong where it cannot be."""
+"""Finds and loads a model of open_clip, or says why that fails."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def load_network(
 
     Args:
         architecture: as open_clip names it, or the path of a configuration.
-        weights: a tag or the path of a checkpoint; None where the architecture comes with them.
+        weights: a tag or the path of a checkpoint; None if the architecture comes with them.
         precision: of the weights and of what runs through them.
         device: where it runs.
         _files: digests of the local files among these, so that a changed file is loaded again.
@@ -111,7 +111,7 @@ def dimension_of(architecture: str) -> int:
 
 
 def _registered(architecture: str) -> str:
-    """What open_clip calls a model: a configuration by its name, once it was told of it."""
+    """The name of a model in open_clip; a configuration file is registered there first."""
     if not architecture.endswith(CONFIGURATION):
         return architecture
     open_clip = import_open_clip()

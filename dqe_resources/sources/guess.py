@@ -1,6 +1,6 @@
-"""What source a folder, a file, a pattern or a repository on the hub is: guessed from names and content.
+"""Guesses the kind of source of a folder, a file, a pattern or a repository on the hub, from names and content.
 
-Nothing is guessed that could be wrong without anyone seeing it: where two columns could be meant, it is asked which.
+No guess may be wrong without anyone seeing it: if two columns are possible, the user is asked which one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 @dataclass
 class Guess:
-    """What source it is.
+    """A guessed source.
 
     Attributes:
         source: its kind.
@@ -50,14 +50,14 @@ class Guess:
 
 
 def guess(what: str, chosen: Chosen) -> Guess:
-    """What source it is.
+    """Guess what source it is.
 
     Args:
         what: a folder, a file, a pattern, or owner/name of a repository on the Hugging Face hub.
-        chosen: what a person says of it.
+        chosen: what the user has said about it.
 
     Raises:
-        UsageError: it is nothing that can be a source, or it must be said which column is meant.
+        UsageError: it cannot be a source, or the user must say which column is meant.
         SourceError: a file is damaged.
     """
     path = Path(os.path.abspath(Path(what).expanduser()))  # noqa: PTH100 - a link stays as it is named
@@ -86,7 +86,7 @@ def _folder(path: Path, chosen: Chosen) -> Guess:
         return _images(path, found[_IMAGE], found.get(_LIST, ()))
     tars = {tar.with_suffix("") for tar in found.get(_TAR, ())}
     if tars and {file.with_suffix("") for file in found.get(_PARQUET, ())} == tars:
-        # As img2dataset leaves it: what is known of each tar's samples lies beside the tar.
+        # As img2dataset leaves it: a Parquet file next to each tar describes its samples.
         del found[_PARQUET]
     if not found:
         raise UsageError(f"{path}: holds no images, Parquet files, tars or lists of URLs")

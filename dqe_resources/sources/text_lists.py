@@ -1,7 +1,7 @@
 """Lists kept as text: CSV, TSV, JSON Lines and plain lines, also compressed, read from beginning to end.
 
-What a list from the web gets wrong in one line stays with that line: it is a row with a fault, and the next line is
-read as if nothing had been. Only what concerns the whole file is an error.
+A fault in one line of a list from the web affects only that line: it becomes a row with a fault, and reading goes on
+with the next line. Only a fault of the whole file is an error.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ class ServerQdrant(Vectors):
     timeout_s: PositiveInt = 60
 
     def signature(self) -> dict[str, Any]:
-        """The kind: what is stored does not depend on where, and the collection's identity says whether it is there."""
+        """Only the kind: the place does not change the content, and the collection's identity shows if it exists."""
         return {"kind": self.kind}
 
     @property

@@ -1,4 +1,4 @@
-"""Judgements in the warehouse, the report and the gallery, and none where none is configured."""
+"""Judgements in the warehouse, the report and the gallery, and none if none is configured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of a shard that are fetched: in order of their hosts' turns, into files from which a kill takes little."""
+"""Fetches the rows of a shard, host by host in turn, into files that lose little if the process is killed."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ class _ShardFetch:
     async def _save(self) -> None:
         (outcomes, size), self._outcomes, self._decoded_bytes = (self._outcomes, self._decoded_bytes), [], 0
         if outcomes:
-            # Beside the threads that decode: most of it waits for the disk.
+            # Next to the threads that decode: most of it waits for the disk.
             await asyncio.get_running_loop().run_in_executor(_threads("save"), self._append, outcomes)
             self._unsaved_rows -= len(outcomes)
             self._unsaved_bytes -= size
