@@ -26,7 +26,7 @@ def synthetic_captions_of(captioners: Sequence[Captioner]) -> Callable[[Work, pa
     """Makes the metadata of captions, which compares them with the stored ones of these captioners."""
 
     def synthetic_captions(work: Work, table: pa.Table, captioner: Captioner) -> Metadata:
-        return {**_one(table, captioner), "captioners": markdown_table(*_captioners_beside(work, captioners))}
+        return {**_one(table, captioner), "captioners": markdown_table(*_captioners_compared(work, captioners))}
 
     return synthetic_captions
 
@@ -56,7 +56,7 @@ def _one(table: pa.Table, captioner: Captioner) -> Metadata:
     }
 
 
-def _captioners_beside(work: Work, captioners: Sequence[Captioner]) -> tuple[list[str], list[list[Any]]]:
+def _captioners_compared(work: Work, captioners: Sequence[Captioner]) -> tuple[list[str], list[list[Any]]]:
     """The stored captions of every captioner for the same shard; how well they fit is measured later."""
     rows = []
     columns = ["caption", "finish_reason", "flags", "prompt_tokens", "completion_tokens", "seconds", "finished_at"]

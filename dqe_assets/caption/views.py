@@ -1,4 +1,4 @@
-"""Views and report sections of captions: how they were made, what they took, and how the models compare."""
+"""Views and report sections of captions: how they were made, what they cost, and how the models compare."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``dqe concepts``: what the data says of a concept."""
+"""``dqe concepts``: how often the data shows a concept."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PLACES = {"original": "original captions", "image": "images"}
 
 
 def concepts(names: Names, limit: Limit = 3, html: Page = None, *, as_json: Json = False) -> None:
-    """Say how often the data shows a concept, which accuracy that predicts, and what is missing; with examples."""
+    """Show how often the data shows a concept, the accuracy that this predicts, the samples missing, and examples."""
     with clear_errors():
         import json
 

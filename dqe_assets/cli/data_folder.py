@@ -1,4 +1,4 @@
-"""The files that a data folder begins with: dqe.yaml, and the schema by which editors check it."""
+"""The first files of a data folder: dqe.yaml, and the schema that editors check it with."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def up(names: Names = None) -> None:
 
 @engine.command()
 def status(names: Names = None) -> None:
-    """Say which engines are up, where, since when, and how much memory the GPUs have left."""
+    """Show which engines are up, where, since when, and how much memory the GPUs have left."""
     with clear_errors():
         import pyarrow as pa
 

@@ -46,7 +46,7 @@ def filter_pool(
     force: Annotated[bool, typer.Option("--force", help="Overwrite another subset.")] = False,
     as_json: Annotated[bool, json_option("file, samples, and manifest, which is also written next to it.")] = False,
 ) -> None:
-    """Choose samples of one or more pools, and write their uids as DataComp's resharder takes them."""
+    """Choose samples of one or more pools, and write their uids in the format of DataComp's resharder."""
     with clear_errors():
         from dqe_assets.filtering.build_subset import make_subset
         from dqe_assets.filtering.settings import open_pools, parsed
@@ -85,7 +85,7 @@ def reshard(
         bool, typer.Option("--allow-missing", help="Go on without the samples that are missing.")
     ] = False,
 ) -> None:
-    """Write WebDataset shards with exactly the samples of a subset, going on where a stopped run was."""
+    """Write WebDataset shards with exactly the samples of a subset. A stopped run continues where it was."""
     with clear_errors():
         from dqe_assets.filtering.store_pool import STORE
         from dqe_assets.filtering.subset import read_subset

@@ -1,4 +1,4 @@
-"""``dqe init``: the settings for one's own data."""
+"""``dqe init``: writes the settings for your own data."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def init(
     *,
     force: Force = False,
 ) -> None:
-    """Write dqe.yaml for your own data: look at it, guess its columns, and say what was found."""
+    """Write dqe.yaml for your own data: look at the data, guess its columns, and say what was found."""
     with clear_errors():
         import yaml
         from pydantic import ValidationError
@@ -55,7 +55,7 @@ def init(
         from dqe_resources.sources.guess_columns import Chosen
 
         path = configuration_path()
-        with console.status("looking at it"):
+        with console.status("looking at the data"):
             found = guess(what, Chosen(image=image, url=url, caption=caption, key=key, split=split))
         settings = _from_folder(found.settings, path.parent)
         try:
@@ -85,7 +85,7 @@ def _print_size(source: Source) -> None:
 
 
 def _name(what: str) -> str:
-    """A name for a source, of the letters and digits that its place ends in."""
+    """A name for a source, made from the letters and digits at the end of its path."""
     last = what.rstrip("/").rpartition("/")[2].partition("*")[0].partition(".")[0]
     name = re.sub("[^a-z0-9]+", "_", last.lower()).strip("_")[:64]
     return name if re.match("[a-z]", name) else f"data_{name}".strip("_")

@@ -39,7 +39,7 @@ STATES = ("current", "stale", "missing", "failed")
 def demo() -> None:
     """Take the embedded sample through every stage and print its quality report.
 
-    Where there is no dqe.yaml yet, the one that comes with the platform is written first.
+    If there is no dqe.yaml yet, the one that comes with the platform is written first.
     """
     with clear_errors():
         from dqe_assets.cli.data_folder import default_settings, write_settings
@@ -104,7 +104,7 @@ def status(
         ),
     ] = False,
 ) -> None:
-    """Say what is current, stale, missing or failed, for each asset."""
+    """Show for each asset what is current, stale, missing or failed."""
     with clear_errors():
         from collections import Counter
 

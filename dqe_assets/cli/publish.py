@@ -29,7 +29,7 @@ def publish(
     *,
     vectors: Annotated[bool, typer.Option("--vectors", help="Also write the vectors, for another Qdrant.")] = False,
 ) -> None:
-    """Write the samples that a condition chooses as a dataset to train on, going on where a stopped run was."""
+    """Write the samples that a condition chooses as a dataset to train on. A stopped run continues where it was."""
     with clear_errors():
         from dqe_assets.orchestration.settings import load_settings
         from dqe_assets.publish.publish import Request, opening

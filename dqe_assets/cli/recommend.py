@@ -23,7 +23,7 @@ def recommend(
         ),
     ] = False,
 ) -> None:
-    """Say which pools of data to train on for a compute, and how sure that is."""
+    """Recommend which pools of data to train on for a given compute, and say how sure that is."""
     with clear_errors():
         from dqe_assets.orchestration import runner
         from dqe_assets.orchestration.settings import load_settings

@@ -94,7 +94,7 @@ def publish(
         selection = select(query, request.condition, request.caption)
         about = _about(settings, selection, request)
         shards = Shards(settings.opened_store, query, selection)
-        files = [*_shard_files(shards, request, about["vectors"]), *_beside(query, selection, request, about)]
+        files = [*_shard_files(shards, request, about["vectors"]), *_card_files(query, selection, request, about)]
         return write_folder(folder, about, files, track)
 
 
@@ -182,7 +182,7 @@ def _shard_files(shards: Shards, request: Request, vectors: dict[str, int] | Non
     ]
 
 
-def _beside(query: Query, selection: Selection, request: Request, about: dict[str, Any]) -> list[File]:
+def _card_files(query: Query, selection: Selection, request: Request, about: dict[str, Any]) -> list[File]:
     """The card, its pictures and the loader of vectors."""
 
     def write_card(target: BinaryIO) -> None:

@@ -75,12 +75,12 @@ def caption_scores(_: Work, table: pa.Table, scorer: Scorer, captions: CaptionSo
             ],
         ),
         "distribution": picture(similarity_histogram(scores), "similarity of caption and image by source"),
-        **_beside_originals(table, captions),
+        **_against_originals(table, captions),
         **_long_captions(table, long_captions),
     }
 
 
-def _beside_originals(table: pa.Table, captions: CaptionSources) -> Metadata:
+def _against_originals(table: pa.Table, captions: CaptionSources) -> Metadata:
     """The similarity of each image's original caption against that of each captioner's."""
     similarity = {
         source: table.filter(pc.equal(table["caption_source"], source))["similarity"].to_numpy()

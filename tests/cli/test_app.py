@@ -226,7 +226,7 @@ def test_concepts_as_json_have_null_where_no_number_of_samples_is_enough(finishe
     assert all(row["predicted_accuracy"] < 1 for row in known["plan"])
 
 
-def test_recommend_as_json_has_the_answer_and_what_it_is_from(finished: Path) -> None:
+def test_recommend_as_json_has_the_answer_and_its_origin(finished: Path) -> None:
     found = document(finished, "recommend", "--samples-seen", "32M")
     assert (found["is_current"], found["warnings"]) == (True, [])
     (metric,) = [one for one in found["metrics"] if one["metric"] == "imagenet1k"]

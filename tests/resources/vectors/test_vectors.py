@@ -646,7 +646,7 @@ class TestEmbedded:
             lambda d: (d / "edge_config.json").write_text("{"),
         ],
     )
-    def test_an_unreadable_collection_says_what_to_do_and_can_be_made_anew(self, tmp_path, damage):
+    def test_an_unreadable_collection_says_what_to_do_and_can_be_made_again(self, tmp_path, damage):
         store = EmbeddedQdrant(directory=tmp_path)
         with store.open(NAMES) as collection:
             collection.replace_shard("web-0", make_points(range(3)))
