@@ -76,7 +76,7 @@ def test_a_pool_of_datacomp_is_filtered_without_any_settings(nowhere: Path) -> N
     text = said(found)
     assert "metadata 600 " in text
     assert "clip_score(l14, fraction=0.3) 419 181 0.302" in text
-    assert f"clip_score(l14, fraction=0.3) is here clip_score(l14, threshold={threshold})" in text
+    assert f"clip_score(l14, fraction=0.3) became clip_score(l14, threshold={threshold})" in text
     assert text.endswith("Next: dqe reshard best.npy --out shards --from TARS")
 
 
