@@ -1,6 +1,6 @@
-# make demo, make test, make ui, make lint: each makes what it needs. Everything lives in .venv and data/.
+# make demo, make test, make ui, make lint, make docs: each makes what it needs. Everything lives in .venv and data/.
 .DELETE_ON_ERROR:
-.PHONY: demo test lint ui constraints clean
+.PHONY: demo test lint ui docs constraints clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -23,6 +23,12 @@ lint: $(VENV)/.lint
 	@$(BIN)/mypy
 	@PYTHONPATH=. $(BIN)/lint-imports --no-logo
 
+# The generated pages of docs/, and the site of all pages in site/.
+docs: $(VENV)/.docs
+	@$(BIN)/python docs/make_reference.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "The site is in site/. To read it: $(BIN)/python -m http.server --directory site 8000"
+
 $(VENV)/.demo: $(INPUTS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (once, a few minutes) ..."
@@ -38,6 +44,10 @@ $(VENV)/.lint: $(VENV)/.demo
 	@$(PIP) --editable '.[sample,ui,lint]'
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.demo
+	@$(PIP) --editable '.[sample,ui,docs]'
+	@touch $@
+
 # The versions that make and CI install. pip-tools resolves them again, in an environment of its own.
 constraints:
 	@rm -rf $(VENV)-constraints && $(PYTHON) -m venv $(VENV)-constraints
@@ -48,7 +58,7 @@ constraints:
 	@awk 'NR == FNR { if ($$0 !~ /^#/) pinned[$$0]; next } /^[a-z]/ { keep = $$1 in pinned } keep' \
 		requirements/pinned.in $(VENV)-constraints/all.txt > requirements/pinned.txt
 	@$(VENV)-constraints/bin/pip-compile --quiet --upgrade --strip-extras --no-header --no-annotate \
-		--extra sample --extra ui --extra test --extra lint \
+		--extra sample --extra ui --extra test --extra lint --extra docs \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 		--output-file constraints.txt pyproject.toml
 	@sed -i 's/+cpu$$//' constraints.txt

@@ -1,6 +1,6 @@
 """Take SBU's 8,000 rows in shared/data through every stage, fetched from a mirror of nine photos, for docs/sbu.md.
 
-Usage: python docs/sbu_report.py ../shared/data/sbu
+Usage: python docs/sbu_report.py FOLDER
 
 Prints the tables of that page and draws its picture.
 """

@@ -32,8 +32,8 @@ def publish(
     """Write the samples that a condition chooses as a dataset to train on. A stopped run continues where it was."""
     with clear_errors():
         from dqe_assets.orchestration.settings import load_settings
-        from dqe_assets.publish.publish import Request, opening
-        from dqe_assets.publish.publish import publish as write
+        from dqe_assets.publish.dataset import Request, opening
+        from dqe_assets.publish.dataset import publish as write
 
         settings = load_settings()
         _require_current(settings)

@@ -28,8 +28,8 @@ def recommend(
         from dqe_assets.orchestration import runner
         from dqe_assets.orchestration.settings import load_settings
         from dqe_assets.scaling.assets import pool_utilities
-        from dqe_assets.scaling.recommend import answer, fitted_pools, parse_budgets
-        from dqe_assets.scaling.recommend import recommend as recommended
+        from dqe_assets.scaling.recommendation import answer, fitted_pools, parse_budgets
+        from dqe_assets.scaling.recommendation import recommend as recommended
         from dqe_assets.scaling.tables import POOL_UTILITIES
 
         settings = load_settings()

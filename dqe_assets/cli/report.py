@@ -39,12 +39,7 @@ def report(*, as_json: Json = False) -> None:
     with clear_errors():
         from dqe_assets.orchestration.settings import load_settings
 
-        sections = _report_sections(load_settings())
-        if as_json:
-            _print_json(sections)
-            return
-        print_sections(sections)
-        say_next('dqe sql "SELECT * FROM worst_captions LIMIT 10"')
+        _show(_report_sections(load_settings()), 'dqe sql "SELECT * FROM worst_captions LIMIT 10"', as_json=as_json)
 
 
 def sql(query: Annotated[str, typer.Argument(help="A query; tables and views: dqe sql 'SHOW TABLES'.")]) -> None:
@@ -69,11 +64,7 @@ def get(image_name: ImageName, *, as_json: Json = False) -> None:
 
         settings = load_settings()
         sections = glance(settings.warehouse, relations(settings), image_name)
-        if as_json:
-            _print_json(sections)
-            return
-        print_sections(sections)
-        say_next(f"dqe explain {shown(shlex.quote(image_name))}")
+        _show(sections, f"dqe explain {shown(shlex.quote(image_name))}", as_json=as_json)
 
 
 def explain(image_name: ImageName, *, as_json: Json = False) -> None:
@@ -91,11 +82,7 @@ def explain(image_name: ImageName, *, as_json: Json = False) -> None:
             store=settings.opened_store,
             subsets=[f"subsets/{subset.name}" for subset in settings.subsets],
         )
-        if as_json:
-            _print_json(sections)
-            return
-        print_sections(sections)
-        say_next(f"dqe search --like {shown(shlex.quote(image_name))}")
+        _show(sections, f"dqe search --like {shown(shlex.quote(image_name))}", as_json=as_json)
 
 
 def gallery() -> None:
@@ -134,9 +121,13 @@ def _report_sections(settings: Settings) -> list[Section]:
         return quality_report(connection, relations(settings))
 
 
-def _print_json(sections: Sequence[Section]) -> None:
-    found = [{"title": one.title, "description": one.description, "rows": one.table} for one in sections]
-    print_json({"sections": found})
+def _show(sections: Sequence[Section], next_command: str, *, as_json: bool) -> None:
+    if as_json:
+        found = [{"title": one.title, "description": one.description, "rows": one.table} for one in sections]
+        print_json({"sections": found})
+        return
+    print_sections(sections)
+    say_next(next_command)
 
 
 def _print_csv(data: pa.Table) -> None:

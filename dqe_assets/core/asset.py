@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from dqe_assets.core.metadata import Markdown
 from dqe_assets.core.partitions import SHARDS, registered_shards
-from dqe_assets.core.resources import RUN_OPTIONS
+from dqe_assets.core.resource import RUN_OPTIONS
 from dqe_assets.core.stage import Stage
 from dqe_assets.core.work import Check, CheckResult
 from dqe_resources.store import StoredPartition

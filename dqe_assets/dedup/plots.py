@@ -65,7 +65,7 @@ def duplicate_thresholds(pairs: pa.Table, min_cosine: float, max_distance: int, 
     """How alike copies of one photo are, and photos that are not, with the thresholds between them, as PNG.
 
     Args:
-        pairs: ``same_photo``, ``cosine`` and ``distance`` of `dqe_assets.report.planted.pair_similarity`.
+        pairs: ``same_photo``, ``cosine`` and ``distance`` of ``dqe_assets.ingest.planted.pair_similarity``.
         min_cosine: cosine from which two images are semantic duplicates.
         max_distance: bits up to which two images are perceptual duplicates.
         theme: the colours.

@@ -25,9 +25,10 @@ _NO_DESCRIPTION = (*FLAGS, "file_name", "placeholder", "only_hashtags", "no_lett
 class BestRule(Strict):
     """Which caption of a sample is the best.
 
-    A caption with a flag of ``avoid``, or of another length, is set aside: it is taken only if no other is left. The
-    others are ranked by the first of ``by``, those that are equal in it by the next, and what is equal in all by the
-    order of the sources. What not all of them have (not every caption is judged) is passed over for that sample.
+    A caption that has a flag of ``avoid``, or is too short or too long, is set aside: it is taken only if no other is
+    left. The others are ranked by the first of ``by``; if they are equal in it, by the next; if they are equal in all,
+    by the order of the sources. A mark that not all of them have (not every caption is judged) does not count for that
+    sample.
 
     Attributes:
         by: What captions are ranked by: their similarity to the image, or their judgement (the judge's mean mark).

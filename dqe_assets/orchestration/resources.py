@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dqe_assets.core.resources import RUN_OPTIONS, RunOptions, StoreResource, as_resource
+from dqe_assets.core.resource import RUN_OPTIONS, RunOptions, StoreResource, as_resource
 from dqe_assets.orchestration import graph
 
 if TYPE_CHECKING:

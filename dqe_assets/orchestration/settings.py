@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from dqe_assets.caption.prompts import PromptError, prompt_of
@@ -51,6 +51,16 @@ CONFIGURATION_FILE = "dqe.yaml"
 
 class SettingsError(UsageError):
     """The settings are wrong: says the file, the key and what is allowed, a line for each fault."""
+
+
+def _as_written(value: Any) -> Any:
+    # YAML reads a bare off as false.
+    return "off" if value is False else value
+
+
+Automation = Annotated[
+    Literal["off", "eager"], BeforeValidator(_as_written, json_schema_input_type=Literal["off", "eager", False])
+]
 
 
 class Concurrency(Strict):
@@ -126,7 +136,7 @@ class Settings(Strict):
     judging: Judging | None = None
     scaling: Scaling = Field(default_factory=Scaling)
     shards_per_run: Annotated[int, Field(ge=1)] = 16
-    automation: Literal["off", "eager"] = "off"
+    automation: Automation = "off"
     concurrency: Concurrency = Field(default_factory=Concurrency)
 
     @model_validator(mode="after")

@@ -316,10 +316,7 @@ def _captions_in_words(connection: duckdb.DuckDBPyConnection) -> str:
 
 RELATIONS = Relations(
     temporary=(
-        Temporary(
-            "all_captions",
-            sql_file(__file__, "all_captions"),
-        ),
+        Temporary("all_captions", sql_file(__file__, "all_captions")),
         Temporary(
             "all_scores",
             """

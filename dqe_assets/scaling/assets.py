@@ -12,7 +12,7 @@ from dqe_assets.core.stage import stage
 from dqe_assets.core.work import Check, CheckResult, Work
 from dqe_assets.scaling import metadata
 from dqe_assets.scaling.curves import Scaling, read_measurements
-from dqe_assets.scaling.recommend import fit_measurements, fitted_pools, recommend
+from dqe_assets.scaling.recommendation import fit_measurements, fitted_pools, recommend
 from dqe_assets.scaling.tables import FILTER_RECOMMENDATION, POOL_UTILITIES
 from dqe_assets.scaling.views import RELATIONS
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dqe_assets.core.metadata import Markdown, Metadata, markdown_cell, markdown_table, picture, with_interval
 from dqe_assets.scaling import plots
-from dqe_assets.scaling.recommend import amount, answer, fitted_pools
+from dqe_assets.scaling.recommendation import amount, answer, fitted_pools
 from dqe_assets.scaling.tables import POOL_UTILITIES
 
 if TYPE_CHECKING:

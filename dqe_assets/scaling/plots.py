@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dqe_assets.core.figures import LIGHT, add_legend, new_figure, placeholder, plain, set_title, text_style, to_png
-from dqe_assets.scaling.recommend import amount
+from dqe_assets.scaling.recommendation import amount
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from dqe_assets.core.figures import Theme
     from dqe_assets.scaling.law import Array
-    from dqe_assets.scaling.recommend import FittedPools
+    from dqe_assets.scaling.recommendation import FittedPools
 
 _POINTS = 240
 _BAND = 0.16

@@ -19,9 +19,9 @@ _TOLERANCE = 0.01
 class PreferenceImport(KeyedTable):
     """Probabilities of the captions of two sources, in a Parquet, CSV, TSV or JSON Lines file.
 
-    They take the place of the configured scorer's for that pair, in all rows: a sample without a row has none. What
-    is imported is a softmax over two captions and says nothing of either alone, so that similarities stay the
-    configured scorer's.
+    They replace the configured scorer's for that pair of sources, in all rows: a sample that is not in the file has
+    none. Similarities are still the configured scorer's, since a probability compares two captions and says nothing of
+    one alone.
 
     Attributes:
         source_a: First caption source: original, or a captioner's name.

@@ -12,7 +12,7 @@ EngineName = Literal["turbomind", "pytorch"]
 
 
 class EngineSettings(Strict):
-    """How lmdeploy runs a model, by lmdeploy's own names; None leaves the choice to lmdeploy.
+    """How lmdeploy runs a model, by lmdeploy's own names; null leaves the choice to lmdeploy.
 
     Attributes:
         model: A folder, or the name of a repository on the hub.

@@ -57,9 +57,9 @@ class UnparsableError(ValueError):
 
 
 class Judge(ChatModel):
-    """Marks captions, over the same interface, with the same patience and by the same means as a captioner.
+    """Marks captions. It is asked over the same interface as a captioner, and with the same patience.
 
-    An answer that is not of the form asked for is asked for again, with what was wrong with it.
+    If an answer does not have the required form, the judge is asked again and told what was wrong.
 
     Attributes:
         max_tokens: Tokens after which an answer is cut. An answer has four marks with reasons for each caption of a

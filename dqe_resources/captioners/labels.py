@@ -47,8 +47,8 @@ _MEASURES = ("colours", "brightness", "contrast", "sharpness", "focus_x", "focus
 class LabelsCaptioner(Captioner):
     """Puts ImageNet labels, their probabilities and what was measured into words, claiming no more than that.
 
-    It stands in for a vision-language model where none can run, and is a floor for those that can: a model whose
-    captions fit their images no better than these adds nothing.
+    It replaces a vision-language model where none can run, and is the least that one must reach: a model whose captions
+    fit their images no better than these adds nothing.
     """
 
     kind: ClassVar[str] = "labels"

@@ -25,8 +25,8 @@ _NGRAM_THRESHOLD = 3
 class LmdeployCaptioner(VisionCaptioner, EngineSettings):
     """Captions on this machine's GPU: the model is loaded once for all shards of a run.
 
-    An engine takes new images while it generates for others (continuous batching), so it is kept full: as many
-    requests as its batch holds are under way, and a few more wait, made ready. Needs the extra ``gpu``.
+    It needs the extra ``gpu``. An engine takes new images while it generates for others (continuous batching), so it is
+    kept full: as many requests as its batch holds are under way, and a few more are ready and wait.
 
     Attributes:
         concurrency: Captions under way at once, at most. By default as many as the engine's batch holds, and a few made

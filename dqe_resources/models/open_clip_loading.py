@@ -33,7 +33,7 @@ def import_open_clip() -> Any:
         ensure_torchvision()
         import open_clip
     except ImportError as error:
-        raise PackageError("open_clip is not installed: .venv/bin/pip install '.[clip]'") from error
+        raise PackageError("open_clip is not installed: pip install '.[clip]'") from error
     return open_clip
 
 

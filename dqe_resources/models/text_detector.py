@@ -48,8 +48,8 @@ class Region:
 class TextDetector(Configurable):
     """PP-OCRv6's small models: differentiable binarisation (Liao et al. 2020, arXiv 1911.08947) finds lines of text.
 
-    Where lines are read too, what cannot be read as two letters or digits is no text: to the detector alone, a wheel or
-    a button looks like a letter.
+    If lines are read too, what cannot be read as at least two letters or digits does not count as text: the detector
+    alone takes a wheel or a button for a letter.
 
     Attributes:
         longest_side: Longest side in pixels: a larger image is made smaller before text is looked for. At 512, it finds

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class OpenClipScorer(OpenClipSettings, Scorer):
     """Contrastive models (CLIP, Radford et al. 2021, arXiv 2103.00020) as open_clip has them.
 
-    An image is prepared as the model's own configuration says, a text is cut where open_clip cuts it; the tokens of
-    the whole text are counted before. Every method that needs the network raises OpenClipError where it cannot be
-    loaded, and PackageError where open_clip is not installed.
+    An image is prepared as the model's own configuration says. A text is cut where open_clip cuts it; the tokens of the
+    whole text are counted before. It needs the extra ``clip``: without it, every method that needs the model raises
+    PackageError, and OpenClipError if the model cannot be loaded.
 
     Attributes:
         image_backbones: Other names of the image tower, apart from the architecture's. A captioner that shares one

@@ -32,10 +32,10 @@ _BATCH_ROWS = 256
 class HfSource(Source):
     """A dataset with an Image column, or with a column of URLs.
 
-    ``path`` is a folder that ``save_to_disk`` wrote, or a clone of a repository; ``repository`` is one on the hub, at
-    a ``revision``, which is best a commit: shards are then the same for ever. Of a repository's Parquet files only
-    the row groups in question are fetched, so that nothing has to be downloaded before. A repository of another
-    format: the hub keeps a copy of most in Parquet, at the revision ``refs/convert/parquet``.
+    ``path`` is a folder that ``save_to_disk`` wrote, or a clone of a repository. ``repository`` is one on the hub, at a
+    ``revision``; with a commit, shards never change. Nothing has to be downloaded before: only the row groups that are
+    needed are fetched from the Parquet files. Of most repositories in another format the hub keeps a copy in Parquet,
+    at the revision ``refs/convert/parquet``.
 
     Rows are named as with ``parquet``, or as with ``urls`` if there is no image column.
 
@@ -202,7 +202,7 @@ def _datasets() -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise SourceError("the kind hf needs the package datasets: pip install 'datasets>=5'") from error
+        raise SourceError("the kind hf needs the package datasets: pip install '.[hf]'") from error
     return datasets
 
 

@@ -19,7 +19,7 @@ class ParquetSource(Source):
 
     The image column holds the file's bytes, a Hugging Face Image (a struct of ``bytes`` and ``path``), or the path of
     a local file (a relative one counts from the Parquet file's folder). ``key_column`` names a row for good; without
-    it, a row is named as ``ImageTables`` says.
+    it, a row is named by its file, its image's path and a digest of image and caption.
 
     Attributes:
         path: A Parquet file, a folder of them, or a pattern such as pairs/*.parquet.

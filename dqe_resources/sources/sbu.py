@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class SbuSource(Source):
-    """A file of URLs and a file of captions, in step, a line for each row.
+    """A file of URLs and a file of captions, each with a line for each row, in the same order.
 
     They are published as ``SBU_captioned_photo_dataset_urls.txt`` and ``..._captions.txt``. Rows, shards and the cache
     are as with the kind ``urls``.

@@ -22,10 +22,10 @@ SUFFIXES = (".parquet", *TEXT_SUFFIXES)
 class UrlsSource(Source):
     """CSV, TSV, JSON Lines or Parquet files with a URL and a caption in columns of any name.
 
-    Text files may be compressed (gzip, zstd, bzip2) and are in UTF-8. They are read once, from beginning to end, into
-    a Parquet file in data/cache; from then on each shard is read for itself. If lines are only added to a file, or it
-    is written again with the same rows, the shards that are done stay as they are. A line that cannot be read is a row
-    with that reason.
+    Text files are in UTF-8 and may be compressed (gzip, zstd, bzip2). They are read once, from beginning to end, into a
+    Parquet file in data/cache; after that each shard is read by itself. Shards that are done stay as they are if rows
+    are added to a file, or if it is written again with the same rows. A line that cannot be read is a row with that
+    reason.
 
     Attributes:
         path: A file, a folder, or a pattern such as lists/*.csv.gz.

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from datetime import datetime
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
@@ -255,7 +256,7 @@ def test_help_says_what_exit_codes_mean_and_version_which_one_it_is(data: Path) 
     assert (
         "Exit codes: 0 done; 1 something failed, or is not there yet; 2 the command line or dqe.yaml is wrong" in text
     )
-    assert dqe(data, "--version").stdout == "0.1.0\n"
+    assert dqe(data, "--version").stdout == f"{version('data-quality-engine')}\n"
     assert dqe(data, "no-such-command").returncode == 2
 
 

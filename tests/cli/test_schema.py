@@ -99,6 +99,7 @@ def test_the_projects_own_settings_are_valid() -> None:
 
 
 GOOD = [
+    "sources: [{kind: sample}]\nautomation: off",
     "sources: [{kind: sample}]",
     "sources: [{kind: folder, name: holiday, path: .}]\nimage_text: null",
     "sources: [{kind: urls, name: web, path: '*.csv', metadata_columns: [a, b], quoted: false}]",
@@ -114,6 +115,7 @@ GOOD = [
 ]
 
 BAD = [
+    "sources: [{kind: sample}]\nautomation: on",
     "captioners: []",
     "sources: []",
     "sources: [{name: without_kind, path: .}]",

@@ -14,6 +14,7 @@ from dqe_assets.concepts.counting import count_concepts, tally
 from dqe_assets.concepts.lemmas import lemma, split_words
 from dqe_assets.concepts.lookup import Lookup, word_parts
 from dqe_assets.concepts.tables import CONCEPT_PLAN
+from dqe_resources.warehouse import WarehouseMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,10 +99,10 @@ def test_what_nothing_shows_is_spelled_out_with_what_is_near() -> None:
 
 def test_a_warehouse_without_concepts_says_what_to_do() -> None:
     connection = duckdb.connect()
-    with pytest.raises(ValueError, match="run: dqe materialize"):
+    with pytest.raises(WarehouseMissingError, match="run: dqe materialize"):
         lookup(connection)
     connection.execute("CREATE TABLE concept_frequency (concept VARCHAR, tasks VARCHAR[], position INTEGER)")
-    with pytest.raises(ValueError, match="run: dqe materialize"):
+    with pytest.raises(WarehouseMissingError, match="run: dqe materialize"):
         lookup(connection)
 
 

@@ -141,8 +141,6 @@ def ui(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Iterator[
     root = tmp_path_factory.mktemp("ui")
     data = make_data_folder(root / "data", model_cache)
     (data / "dqe.yaml").write_text(SETTINGS.format(folder=root / "photos", size=SHARD_SIZE))
-    (data / "dagster_home").mkdir()
-    shutil.copy(ROOT / "data" / "dagster_home" / "dagster.yaml", data / "dagster_home")
     write_photos(root / "photos", SHARD_SIZE)
     done = dqe(data, "materialize")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -27,7 +27,7 @@ from dqe_assets.scaling.assets import filter_recommendation, pool_utilities
 from dqe_assets.scaling.curves import EXAMPLE_FILE, read_measurements
 from dqe_assets.scaling.example import POOLS
 from dqe_assets.scaling.law import PARAMETERS
-from dqe_assets.scaling.recommend import amount, answer, fit_measurements, fitted_pools, parse_budgets, recommend
+from dqe_assets.scaling.recommendation import amount, answer, fit_measurements, fitted_pools, parse_budgets, recommend
 from dqe_assets.scaling.tables import FILTER_RECOMMENDATION, POOL_UTILITIES
 from tests.report.make_store import RELATIONS
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from dqe_assets.scaling.recommend import FittedPools
+    from dqe_assets.scaling.recommendation import FittedPools
 
 BUDGETS = [32_000_000, 128_000_000, 640_000_000]
 

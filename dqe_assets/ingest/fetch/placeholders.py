@@ -20,7 +20,7 @@ KNOWN_PLACEHOLDERS = (
 
 
 class Placeholders(Strict):
-    """What else is taken for a placeholder.
+    """What counts as a placeholder: a picture that a server sends in place of one that is gone.
 
     Attributes:
         urls: More hosts and paths of placeholders, in addition to the known ones; ``*`` stands for anything.

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from dqe_assets.core.resources import StoreResource, as_resource
+from dqe_assets.core.resource import StoreResource, as_resource
 from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.resources import dagster_resources
 from dqe_assets.orchestration.settings import load_settings

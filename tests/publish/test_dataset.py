@@ -22,9 +22,9 @@ from PIL import Image
 
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.publish.card import pictures
+from dqe_assets.publish.dataset import Request, publish
 from dqe_assets.publish.formats import Shards
 from dqe_assets.publish.output_folder import File, write_folder
-from dqe_assets.publish.publish import Request, publish
 from dqe_assets.publish.samples import StoreShard
 from dqe_assets.publish.selection import PublishError, select
 from dqe_assets.score.tables import JOINT_EMBEDDINGS
