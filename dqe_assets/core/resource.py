@@ -83,13 +83,18 @@ def _shown_type(annotation: Any) -> Any:  # noqa: PLR0911 - one for each form of
     if origin is Annotated:
         return _shown_type(arguments[0])
     if origin is Literal:
-        return str if all(isinstance(one, str) for one in arguments) else None
-    if origin in (types.UnionType, Union) and type(None) in arguments and len(arguments) == 2:
-        inner = _shown_type(next(one for one in arguments if one is not type(None)))
-        return inner | None if inner is not None else None
+        return _only({type(one) for one in arguments})
+    if origin in (types.UnionType, Union):
+        shown = _only({_shown_type(one) for one in arguments if one is not type(None)})
+        return shown | None if shown is not None and type(None) in arguments else shown
     if origin in (list, tuple) and _shown_type(arguments[0]) in _PLAIN:
         return list[_shown_type(arguments[0])]  # type: ignore[misc]
     return None
+
+
+def _only(found: set[Any]) -> Any:
+    """The one that there is; None if there are several."""
+    return next(iter(found)) if len(found) == 1 else None
 
 
 def _plain(value: Any) -> Any:
