@@ -46,7 +46,9 @@ def instance(concurrency: Concurrency | None = None) -> Iterator[dg.DagsterInsta
             _configure(home, concurrency or Concurrency())
         opened = dg.DagsterInstance.get()
     except OSError as error:
-        raise InstanceError(f"{home}: cannot be written ({error.strerror or error}); allow writing there") from error
+        raise InstanceError(
+            f"{home}: cannot be written ({error.strerror or error}); allow this user to write there"
+        ) from error
     with opened as current:
         if concurrency:
             _limit_pools(current, concurrency)
