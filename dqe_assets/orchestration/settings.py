@@ -107,7 +107,7 @@ class Settings(Strict):
         map: The map of the images.
         judging: A model that marks the captions of a few samples of each shard. Off by default.
         scaling: Measured training curves, and the compute to recommend data for.
-        shards_per_run: Shards of one run that the sensor starts.
+        shards_per_run: The most shards that one run of a backfill makes.
         automation: ``eager`` materialises each asset by itself as soon as what it is made of is new; ``off`` waits for
             a person.
         concurrency: How many steps and runs Dagster does at once.
