@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE = 16
 """Rows of an input that are read at once, in addition to the row group that they are in."""
+
+_SETTINGS = "\n\nAttributes:"
 
 
 def captions_of(captioner: Captioner, captioners: Sequence[Captioner]) -> Stage:
@@ -64,7 +68,8 @@ def captions_of(captioner: Captioner, captioners: Sequence[Captioner]) -> Stage:
             track=work.track,
         )
 
-    return synthetic
+    about = (inspect.getdoc(type(captioner)) or "").partition(_SETTINGS)[0]
+    return replace(synthetic, description=f"{synthetic.description}\n\n{about}".strip())
 
 
 def known_rows(work: Work, schema: pa.Schema) -> pa.Table:

@@ -210,6 +210,20 @@ def sql_of(query: Query) -> str:
     return query if isinstance(query, str) else query()
 
 
+def signature_of(relations: Iterable[Relations]) -> list[Any]:
+    """Everything that decides what the warehouse is built to hold, as JSON-like values."""
+    return [
+        [
+            [[read.asset, read.columns, read.rest] for read in one.reads],
+            [[made.name, sql_of(made.select)] for made in one.temporary],
+            [[table.name, table.comment, table.columns, sql_of(table.select)] for table in one.tables],
+            [[view.name, view.comment, view.columns, sql_of(view.select)] for view in one.views],
+            signature_of(of({}) for of in one.by_manifest.values()),
+        ]
+        for one in relations
+    ]
+
+
 def meaning(schema: pa.Schema, name: str) -> str:
     """What a column of the store means, with its unit."""
     metadata: dict[bytes, bytes] = schema.field(name).metadata

@@ -90,7 +90,9 @@ class Stage:
 
         An asset that reads no shard gets no shards, and stays current when shards come and go.
         """
-        tables = {**self.tables, **({self.name: self.schema} if self.schema is not None else {})}
+        readable = ("raw_samples", *self.inputs, *self.unpartitioned_inputs)
+        tables = {name: self.tables[name] for name in readable if name in self.tables}
+        tables |= {self.name: self.schema} if self.schema is not None else {}
         if partition is not None:
             work = Work(self.name, partition, (partition,), store, tables)
         else:
@@ -313,7 +315,7 @@ def stage(  # noqa: PLR0913
             group=function.__module__.split(".")[1],
             kinds=frozenset(kinds),
             code_version=code_version,
-            description=inspect.getdoc(function) or "",
+            description=(inspect.getdoc(function) or "").replace("``", "`"),
             inputs=tuple(inputs),
             unpartitioned_inputs=tuple(unpartitioned_inputs),
             partitioned=partitioned,
@@ -333,7 +335,20 @@ def stage(  # noqa: PLR0913
 
 
 def connected(stages: Sequence[Stage]) -> list[Stage]:
-    """The stages, each told the tables of all of them, so that it can read them by name."""
+    """The stages, each told the tables of all of them, so that it can read them by name.
+
+    Raises:
+        ValueError: a stage reads what no stage before it makes.
+    """
+    known: dict[str, Stage] = {}
+    for one in stages:
+        for names, partitioned in ((one.inputs, True), (one.unpartitioned_inputs, False)):
+            for name in names:
+                if name not in known or known[name].partitioned != partitioned:
+                    kind = "is made for each shard" if partitioned else "is made over all shards"
+                    msg = f"{one.name} reads {name}, but no stage before it is called so and {kind}"
+                    raise ValueError(msg)
+        known[one.name] = one
     tables = {one.name: one.schema for one in stages if one.schema is not None}
     return [replace(one, tables=tables) for one in stages]
 

@@ -29,7 +29,7 @@ class Work:
         partition: the shard; None for an asset over all shards.
         shards: that shard, or all shards whose inputs are there and passed their checks.
         store: where the inputs are.
-        tables: the schema of every asset that is a table, by name.
+        tables: the schemas of the tables that it may read, by the asset's name: its inputs, its own, and raw_samples.
         left_out: shards whose inputs are not there, or failed a check.
         version: fingerprint of everything that goes into the partition.
         force: whether it is made again from the beginning, even if it is current.
@@ -55,25 +55,34 @@ class Work:
 
         Raises:
             StorageError: it is not there, torn, or of another schema.
+            LookupError: the asset is none of the stage's inputs, or has no such column.
         """
-        return self.store.read(asset, self.partition, self.tables[asset], columns)
+        return self.store.read(asset, self.partition, self._schema_of(asset), columns)
 
     def read_unpartitioned(self, asset: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The table of an input over all shards; raises as ``read`` does."""
-        return self.store.read(asset, None, self.tables[asset], columns)
+        return self.store.read(asset, None, self._schema_of(asset), columns)
 
     def batches(self, asset: str, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
         """This shard's table of an input, a number of rows at a time; raises as ``read`` does."""
-        return self.store.batches(asset, self.partition, self.tables[asset], columns, rows)
+        return self.store.batches(asset, self.partition, self._schema_of(asset), columns, rows)
 
     def read_rows(self, asset: str, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
         """These rows of this shard's table of an input; raises as ``read`` does."""
-        return self.store.read_rows(asset, self.partition, self.tables[asset], rows, columns)
+        return self.store.read_rows(asset, self.partition, self._schema_of(asset), rows, columns)
 
     def scan(self, asset: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The tables of an input, one shard at a time; raises as ``read`` does."""
         for shard in self.shards:
-            yield self.store.read(asset, shard, self.tables[asset], columns)
+            yield self.store.read(asset, shard, self._schema_of(asset), columns)
+
+    def _schema_of(self, asset: str) -> pa.Schema:
+        if asset not in self.tables:
+            raise LookupError(
+                f"{self.asset} reads {asset}, which is none of its inputs; name it in the stage's inputs, so that the "
+                f"lineage and the fingerprint know of it. It has: {', '.join(self.tables)}"
+            )
+        return self.tables[asset]
 
     def version_of(self, asset: str) -> str:
         """Fingerprint of this shard's table of an input; it changes when the table changes."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from dqe_assets.caption import views as caption
+from dqe_assets.core.relations import signature_of
 from dqe_assets.core.stage import Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Manifest, Work
 from dqe_assets.improve import judging_views, refining_views
@@ -88,7 +89,10 @@ def warehouse_of(stages: Sequence[Stage], captioners: Sequence[CaptionerInfo], s
         partitioned=False,
         checks=[Check("rows_complete", "Every sample of the store is in the warehouse, once.", every_sample_there)],
         metadata=metadata.warehouse,
-        signature=lambda _: [[info.name, info.model, info.price_per_hour] for info in captioners],
+        signature=lambda _: [
+            [[one.name, one.model, one.price_per_hour] for one in captioners],
+            signature_of(relations),
+        ],
         is_valid=lambda _, __, warehouse: warehouse.path.exists(),
     )
     def build(work: Work, warehouse: Warehouse) -> Manifest:

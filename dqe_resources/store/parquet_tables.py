@@ -81,7 +81,11 @@ def check_schema(found: pa.Schema, expected: pa.Schema, path: str, columns: Sequ
 
     Raises:
         StorageError: names the file and the column, and says how to ``fix`` it.
+        LookupError: a column is asked for that is not expected.
     """
+    unknown = [name for name in columns or () if name not in expected.names]
+    if unknown:
+        raise LookupError(f"{path}: there is no column {unknown[0]}; there are: {', '.join(expected.names)}")
     for column in expected:
         if columns is not None and column.name not in columns:
             continue

@@ -14,10 +14,12 @@ import pyarrow.compute as pc
 import pytest
 from PIL import Image
 
+from dqe_assets.core.stage import connected
 from dqe_assets.core.work import Manifest, Work
 from dqe_assets.orchestration import graph, runner
 from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.settings import Settings, load_settings
+from dqe_assets.report.assets import warehouse_of
 from dqe_assets.score.tables import CAPTION_SCORES
 from dqe_resources.errors import UsageError
 from dqe_resources.store import StorageError
@@ -403,3 +405,37 @@ def test_a_shard_opens_as_a_hugging_face_dataset(finished: Path) -> None:
     row = next(row for row in loaded if row["status"] == "ok")
     assert isinstance(row["image"], Image.Image)
     assert (row["image"].width, row["image"].height) == (row["width"], row["height"])
+
+
+def test_a_stage_that_reads_what_it_does_not_name_is_refused(opened: Settings) -> None:
+    work = stage_named(opened, "text_quality").work(opened.opened_store, SHARD, [])
+    assert work.read("raw_samples", ["uid"]).num_rows == 64
+    with pytest.raises(LookupError, match="text_quality reads image_features, which is none of its inputs"):
+        work.read("image_features", ["uid"])
+
+
+def test_a_column_that_is_not_there_is_named(opened: Settings) -> None:
+    work = stage_named(opened, "image_features").work(opened.opened_store, SHARD, [])
+    with pytest.raises(LookupError, match=r"raw_samples.*there is no column widht; there are: uid, source"):
+        work.read("raw_samples", ["uid", "widht"])
+
+
+def test_a_graph_in_which_a_stage_reads_what_nothing_makes_is_refused(opened: Settings) -> None:
+    raw, features = stage_named(opened, "raw_samples"), stage_named(opened, "image_features")
+    with pytest.raises(ValueError, match="image_features reads raw_sample, but no stage before it is called so"):
+        connected([raw, replace(features, inputs=("raw_sample",))])
+    with pytest.raises(ValueError, match="image_features reads raw_samples, but no stage before it"):
+        connected([features, raw])
+
+
+def test_the_warehouse_is_built_again_when_what_it_holds_is_declared_otherwise(opened: Settings) -> None:
+    stages = graph.stages(opened)
+    warehouse = next(one for one in stages if one.name == "warehouse")
+    work = warehouse.work(opened.opened_store, None, [f"sample-{index:05d}" for index in range(4)])
+    before = warehouse.signature(work)
+    (raw,) = [one for one in stages if one.name == "raw_samples"]
+    changed = replace(raw.relations, tables=(replace(raw.relations.tables[0], select="SELECT 1"),))
+    others = [replace(one, relations=changed) if one is raw else one for one in stages[:-2]]
+    again = warehouse_of(others, graph.captioner_infos(opened), opened.scorer)
+    assert again.signature(work) != before
+    assert warehouse_of(stages[:-2], graph.captioner_infos(opened), opened.scorer).signature(work) == before
