@@ -89,6 +89,11 @@ def test_pages_of_stages_have_one_shape(stage):
     assert (headings[:3], headings[-2:]) == (SHAPE[:3], SHAPE[3:])
 
 
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_code_is_marked_as_markdown_does(page):
+    assert "``" not in FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
