@@ -48,7 +48,7 @@ $(VENV)/.docs: $(VENV)/.demo
 	@$(PIP) --editable '.[sample,ui,docs]'
 	@touch $@
 
-# The versions that make and CI install, resolved anew by pip-tools in an environment of its own.
+# The versions that make and CI install. pip-tools resolves them again, in an environment of its own.
 constraints:
 	@rm -rf $(VENV)-constraints && $(PYTHON) -m venv $(VENV)-constraints
 	@$(VENV)-constraints/bin/pip install --quiet --upgrade pip pip-tools

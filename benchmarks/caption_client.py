@@ -1,4 +1,4 @@
-"""How many captions a second the client gets out of a server, beside the most that the server could give.
+"""How many captions a second the client gets out of a server, next to the most that the server could give.
 
     python -m benchmarks.caption_client [--latency 2] [--rounds 10] [--in-flight 8 64 256] [--memory 10000]
 
@@ -10,7 +10,7 @@ in flight over that time. The images are photos of the embedded sample cut to 50
   its caption cleaned and checkpointed.
 - AsyncOpenAI: OpenAI's own client on JPEGs that are ready, with a semaphore, as one would write it.
 
-CPU is of this process, all its threads, in milliseconds for each caption; the server's share of one core is beside it.
+CPU is of this process, all its threads, in milliseconds for each caption; the server's share of one core is next to it.
 Memory is what the process holds, in MiB, after the first thousand captions of a long run and at most after that.
 """
 
@@ -172,7 +172,7 @@ CONTESTANTS: dict[str, Callable[[Server, list[bytes], int, int], int]] = {
 
 
 def throughput(what: str, images: list[bytes], latency: float, in_flight: int, rounds: int) -> dict[str, Any]:
-    """Captions a second of one contestant, beside the ideal."""
+    """Captions a second of one contestant, next to the ideal."""
     captions = in_flight * rounds
     with fixed_latency(latency) as server:
         wall, cpu = time.perf_counter(), time.process_time()

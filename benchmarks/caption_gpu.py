@@ -1,4 +1,4 @@
-"""Seconds a caption on this machine's GPU, beside the reference run and beside lmdeploy's own batch interface.
+"""Seconds a caption on this machine's GPU, next to the reference run and to lmdeploy's own batch interface.
 
     python -m benchmarks.caption_gpu [--shapes internvl2-8b qwen2.5-vl-7b] [--captions 512] [--tokens 150] [--tiles 12]
 
@@ -71,7 +71,7 @@ class Measured:
     Attributes:
         captions: what came of it.
         wall: seconds.
-        cpu: CPU seconds of our threads; None where nobody counted.
+        cpu: CPU seconds of our threads; None if nobody counted.
         usage: of the GPU.
     """
 
@@ -144,7 +144,7 @@ def watched() -> Iterator[Usage]:
 
 
 def our_cpu() -> float:
-    """CPU seconds of our threads so far, beside lmdeploy's; all of them last as long as the process."""
+    """CPU seconds of our threads so far, and of lmdeploy's; all of them last as long as the process."""
     ticks = 0
     for thread in threading.enumerate():
         if thread.name.startswith(_OURS):

@@ -1,4 +1,4 @@
-"""Captions to a searchable collection: encoder time, store time and search, beside the bare encoder and qdrant-client.
+"""Captions to a searchable collection: encoder time, store time and search, next to the bare encoder and qdrant-client.
 
     python -m benchmarks.collection                       # 10,000 captions and 100,000 points, three minutes
     python -m benchmarks.collection --captions 100000     # most of an hour: a long caption takes 10 ms on two cores

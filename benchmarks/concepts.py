@@ -1,4 +1,4 @@
-"""Captions per second of concept counting, beside the paper's way on the same captions, and its peak memory.
+"""Captions per second of concept counting, next to the paper's way on the same captions, and its peak memory.
 
     python -m benchmarks.concepts [--captions N] [--generated N] [--paper N]
 

@@ -93,7 +93,7 @@ def vocabularies() -> dict[str, tuple[str, ...]]:
 
 
 def row(name: str, source: str, counts: Mapping[str, np.ndarray], captions: int) -> dict[str, Any]:
-    """The figures of one source: its own, and beside the original captions."""
+    """The figures of one source: its own, and next to the original captions."""
     own, original = counts[source], counts[ORIGINAL]
     shares = share_under(own, (1, 10))
     return {

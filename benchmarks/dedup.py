@@ -1,4 +1,4 @@
-"""Semantic duplicates among planted ones: seconds, memory and recall beside exact search and semhash, in one run.
+"""Semantic duplicates among planted ones: seconds, memory and recall, next to exact search and semhash, in one run.
 
     python -m benchmarks.dedup                                      # 100,000 x 384, three minutes
     python -m benchmarks.dedup --rows 100000 --rows 1000000         # and how time grows, ten minutes

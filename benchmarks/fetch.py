@@ -1,4 +1,4 @@
-"""Images per second of fetching beside img2dataset, from the same server, and its peak memory.
+"""Images per second of fetching, next to img2dataset, from the same server, and its peak memory.
 
     python -m benchmarks.fetch [--images 10000] [--connections 256] [--repetitions 3] [--rows 100000]
 
@@ -8,7 +8,7 @@
 
 All with one process that fetches, the same number of connections, the same list in shards of the same size, retries,
 and Parquet written to the same disk, in alternating repetitions; figures are medians. A rate counts from the server's
-first request to the last file written, so that neither is charged for starting up; the whole command is given beside
+first request to the last file written, so that neither is charged for starting up; the whole command is given next to
 it, and its CPU time, which does not depend on what else the machine does. Memory is the peak of the sum of the
 proportional set sizes (PSS) of all of a command's processes. The server is another process; that its share of a core
 stays small says that it is not what is measured.

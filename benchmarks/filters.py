@@ -1,4 +1,4 @@
-"""Seconds and peak memory of each filter over a pool of generated metadata, beside a straightforward pandas version.
+"""Seconds and peak memory of each filter over a pool of generated metadata, next to a straightforward pandas version.
 
     python -m benchmarks.filters [--rows 1000000] [--clustered 131072] [--filters basic_filter ...]
 

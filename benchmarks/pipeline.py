@@ -1,4 +1,4 @@
-"""Images per second of the whole per-shard chain beside bare loops over the same images, and its peak memory.
+"""Images per second of the whole per-shard chain, next to bare loops over the same images, and its peak memory.
 
     python -m benchmarks.pipeline [--images 1024] [--shard-size 256] [--repetitions 3] [--memory 1 4 16]
 
@@ -146,7 +146,7 @@ class Bare:
         )
 
     def loop(self) -> dict[str, float]:
-        """Everything that the models need, and nothing that is checked, kept or measured besides."""
+        """Everything that the models need, and nothing else that is checked, kept or measured."""
         for pixels, _ in _prepared(self.image_model, self.path):
             self.image_model.embed(pixels)
         self.text_encoder.encode(self.texts)

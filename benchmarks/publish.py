@@ -1,4 +1,4 @@
-"""Seconds and peak memory of publishing, beside the bare libraries writing the same samples from the same store.
+"""Seconds and peak memory of publishing, next to the bare libraries writing the same samples from the same store.
 
     python -m benchmarks.publish [--samples 10000 --samples 30000] [--repetitions 3]
 

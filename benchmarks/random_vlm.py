@@ -246,7 +246,7 @@ def build(name: str, folder: Path, *, tiny: bool = False, tiles: int = 12) -> in
         name: one of ``SHAPES``.
         folder: where to.
         tiny: of the same family, but a few hundred thousand parameters.
-        tiles: for InternVL, the most tiles that an image is cut into, beside one of the whole.
+        tiles: for InternVL, the most tiles that an image is cut into, not counting the one of the whole.
 
     Returns:
         Number of its parameters.

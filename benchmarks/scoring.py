@@ -1,4 +1,4 @@
-"""Scoring a shard with open_clip, from JPEG files to scores, beside the bare model over tensors that are ready.
+"""Scoring a shard with open_clip, from JPEG files to scores, next to the bare model over tensors that are ready.
 
     python -m benchmarks.scoring [--images 256] [--repetitions 3] [--precision fp32 --precision bf16]
 

@@ -1,4 +1,4 @@
-"""How fast captions are measured by their texts alone, each signal beside a plain loop over the captions.
+"""How fast captions are measured by their texts alone, each signal next to a plain loop over the captions.
 
     python -m benchmarks.text_quality
 

@@ -260,7 +260,7 @@ class _Keys:
             choices = dict.fromkeys(self._type(one) for one in schema["anyOf"])
             return (", " if all(one.startswith("`") for one in choices) else "; or ").join(choices)
         if "enum" in schema:
-            return ", ".join(f"`{one}`" for one in schema["enum"])
+            return ", ".join(f"`{one if isinstance(one, str) else json.dumps(one)}`" for one in schema["enum"])
         if "const" in schema:
             return f"`{schema['const']}`"
         if self._kinds(schema) or schema.get("properties"):

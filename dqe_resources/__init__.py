@@ -1,1 +1,1 @@
-"""With what it is built: models, the store, the collection, the warehouse."""
+"""What assets are built with: models, the store, the collection, the warehouse."""

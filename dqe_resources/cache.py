@@ -1,4 +1,4 @@
-"""Files that are derived once and kept: converted models, embedded vocabularies."""
+"""Files that are made once and kept: converted models, embedded vocabularies."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def cached_file(name: str, build: Callable[[Path], None]) -> Path:
                     partial.unlink(missing_ok=True)
     except OSError as error:
         raise CacheError(
-            f"cannot make {target}: {error}; free or permit its folder, or set DQE_DATA to another one"
+            f"cannot make {target}: {error}; free space or allow writing there, or set DQE_DATA to another folder"
         ) from error
     return target
 

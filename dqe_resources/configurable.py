@@ -31,7 +31,7 @@ def _on_one_line(text: str | None) -> str | None:
 
 
 class Strict(BaseModel):
-    """Settings that refuse a key they do not know, and say which they do.
+    """Settings that refuse unknown keys and say which keys are allowed.
 
     A subclass describes its fields under "Attributes:" in its docstring. These texts are the fields' descriptions in
     the JSON Schema of dqe.yaml and in Dagster's UI.

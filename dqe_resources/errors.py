@@ -8,9 +8,9 @@ class DataQualityError(Exception):
 
 
 class UsageError(DataQualityError):
-    """What was asked for cannot be meant: a wrong setting, an unknown name, an expression that is none."""
+    """The request is wrong: a wrong setting, an unknown name, an expression that cannot be read."""
 
 
 def one_line(error: BaseException) -> str:
-    """Another library's error as part of a message: on one line, by its type where it says nothing."""
+    """Another library's error as part of a message: on one line; its type if it has no text."""
     return " ".join(str(error).split()) or type(error).__name__

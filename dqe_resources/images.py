@@ -1,4 +1,4 @@
-"""Image bytes from the web, decoded with care: the one place where it is done."""
+"""Decodes image bytes from the web with care; nothing else in the project decodes them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ImageError(DataQualityError):
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """What an image file says of itself, once it has been decoded whole.
+    """Facts about an image file that has been decoded completely.
 
     Attributes:
         format: jpeg, png, webp ...
@@ -54,10 +54,10 @@ class ImageInfo:
 
 
 def inspect(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageInfo:
-    """Decode an image file whole and say what it is.
+    """Decode an image file completely and describe it.
 
     Raises:
-        ImageError: it is no image, not whole, or larger than allowed. A large one is refused before it is decoded.
+        ImageError: it is not an image, incomplete, or too large. A large one is refused before it is decoded.
     """
     if not data:
         raise ImageError("empty", "the file has no bytes")
@@ -81,7 +81,7 @@ def decode(data: bytes, longest_side: int | None = None, max_pixels: int | None 
         data: the image file.
         longest_side: what is wanted of it, in pixels: a JPEG may be decoded at a half, a quarter or an eighth of its
             size, in a fraction of the time, but no smaller than this. By default all of it.
-        max_pixels: pixels that it may have; None where it was looked at before.
+        max_pixels: pixels that it may have; None if it was looked at before.
 
     Raises:
         ImageError: the bytes give no image, or one that is larger than allowed, which is then not decoded.
@@ -117,7 +117,7 @@ def opened(data: bytes, max_pixels: int | None = None) -> Iterator[Image.Image]:
 
     Args:
         data: the image file.
-        max_pixels: pixels that it may have; None where it was looked at before.
+        max_pixels: pixels that it may have; None if it was looked at before.
 
     Raises:
         ImageError: it is none, larger than allowed, or whatever Pillow raises while it is used.

@@ -1,4 +1,4 @@
-"""Tables that people bring, with a row for each sample: Parquet, CSV, TSV or JSON Lines, joined by a key."""
+"""Users' tables with a row for each sample: Parquet, CSV, TSV or JSON Lines, joined by a key."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TableError(DataQualityError):
 
 
 class KeyedTable(Strict):
-    """Settings that name a table, and what reads it: in blocks, holding only the rows that are asked for.
+    """Settings that name a table, and its reader, which reads blocks and holds only the requested rows.
 
     Attributes:
         path: The file: .parquet, .csv, .tsv, .jsonl or .ndjson.
@@ -78,7 +78,7 @@ class KeyedTable(Strict):
         return self.key_column or self.key
 
     def state(self) -> dict[str, Any]:
-        """What changes when the file does."""
+        """A state that changes whenever the file changes."""
         stat = self.path.stat()
         return {"bytes": stat.st_size, "modified": stat.st_mtime_ns}
 

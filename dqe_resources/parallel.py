@@ -1,4 +1,4 @@
-"""Work done ahead of where it is needed, in order and in bounded memory."""
+"""Work done before its result is needed, in order and in bounded memory."""
 
 from __future__ import annotations
 

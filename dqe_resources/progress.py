@@ -19,7 +19,7 @@ _LOG_EVERY_SECONDS = 5.0
 class Step:
     """How far an asset's partition is: ``done`` of ``total`` samples; ``outcome`` once it has ended.
 
-    ``note`` says what else there is to say meanwhile.
+    ``note`` is a remark about work that is still running.
     """
 
     asset: str

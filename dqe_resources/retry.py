@@ -23,7 +23,7 @@ def backoff_seconds(attempt: int, *, base: float, longest: float, random: random
 
 
 def retry_after_seconds(header: str | None, now: datetime | None = None) -> float | None:
-    """The seconds to wait that a Retry-After header asks for (RFC 9110, 10.2.3), or None where it says nothing.
+    """The seconds to wait that a Retry-After header asks for (RFC 9110, 10.2.3), or None if it says nothing.
 
     Args:
         header: a number of seconds, or an HTTP date.

@@ -1,4 +1,4 @@
-"""The DuckDB warehouse: rebuilt next to the live file, which it then replaces, read by anyone at any time."""
+"""The DuckDB warehouse: a rebuild is written next to the live file and replaces it; readers are never blocked."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Warehouse(Configurable):
     statement_timeout: float = Field(default=300.0, gt=0)
 
     def signature(self) -> dict[str, Any]:
-        """Where the file lies and how long a query may run change nothing that is in it."""
+        """Only the kind: the place and the time limit of queries do not change its content."""
         return {"kind": self.kind}
 
     def rebuild(self, build: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
@@ -120,7 +120,7 @@ class Warehouse(Configurable):
 
     @contextmanager
     def session(self) -> Iterator[Callable[[str], pa.Table]]:
-        """What runs one query after another as ``query`` does, all on the warehouse as it is now.
+        """A function that runs queries as ``query`` does, all on the warehouse as it is now.
 
         Raises:
             WarehouseError: as for ``connect``.

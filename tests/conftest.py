@@ -31,7 +31,7 @@ SBU = ROOT.parent / "shared" / "data" / "sbu"
 
 @pytest.fixture(scope="session")
 def model_cache() -> Path:
-    """Converted models, kept between sessions beside what make demo keeps."""
+    """Converted models, kept between sessions next to those of make demo."""
     cache = ROOT / "data" / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     return cache

@@ -1,4 +1,4 @@
-"""A CLIP of 0.2 million weights beside open_clip's own word pieces, in a folder as open_clip's local-dir: reads it."""
+"""A CLIP of 0.2 million weights next to open_clip's own word pieces, in a folder as open_clip's local-dir: reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What captions took: time, tokens, money."""
+"""The cost of captions: time, tokens, money."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Accounting:
-    """What the captions of a table took.
+    """The cost of the captions of a table.
 
     Attributes:
-        captions: captions that there are.
+        captions: number of captions.
         errors: samples that the captioner failed to caption.
         flags: how many captions have each flag, the most frequent first.
         prompt_tokens: of all prompts and images.
         completion_tokens: of all captions.
-        busy_seconds: for which at least one caption was under way; None where no model ran.
+        busy_seconds: for which at least one caption was under way; None if no model ran.
     """
 
     captions: int
@@ -46,7 +46,7 @@ class Accounting:
 
 
 def account(rows: pa.Table) -> Accounting:
-    """What the captions of a ``SYNTHETIC_CAPTIONS`` table took."""
+    """The cost of the captions of a ``SYNTHETIC_CAPTIONS`` table."""
     counts = pc.value_counts(pc.list_flatten(rows["flags"].combine_chunks()))
     flags = sorted(((one["values"], one["counts"]) for one in counts.to_pylist()), key=lambda item: (-item[1], item[0]))
     return Accounting(

@@ -1,4 +1,4 @@
-"""Asking a captioner, for whatever: questions in, answers out, and rows made of them while others are under way."""
+"""Asking a captioner: questions in, answers out, and rows made from answers while others are still under way."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ Finished = tuple[T, Caption, datetime | None]
 
 
 def answers(captioner: Captioner, questions: Iterable[tuple[T, Sample | Caption]]) -> Iterator[tuple[T, Caption]]:
-    """The answer to each question as it is finished, beside what it is about.
+    """Each answer as soon as it is finished, with what its question is about.
 
     Args:
         captioner: the captioner; it may take the questions in another thread.
-        questions: what each is about, and the sample; or, where there is nothing to ask, the answer.
+        questions: what each is about, and the sample; or the answer, if there is nothing to ask.
 
     Raises:
         CaptionerError: the captioner cannot go on.
@@ -85,7 +85,7 @@ def collect(
         CaptionerError: the captioner cannot go on; says how much is kept.
         RuntimeError: as ``answers``.
     """
-    # Half of what may be lost: what is finished while the one half is being written is less than the other.
+    # Half of what may be lost: less than the other half is finished while this half is being written.
     every = max(captioner.checkpoint_every // 2, 1) if isinstance(captioner, VisionCaptioner) else None
     waiting: list[Finished[T]] = []
     kept = known
@@ -111,7 +111,7 @@ def collect(
 
 
 def prepared(data: bytes, captioner: VisionCaptioner) -> bytes | Caption:
-    """An image as the captioner is given it; where it cannot be read, the answer that says so."""
+    """An image as the captioner gets it; if it cannot be read, the answer that says so."""
     try:
         return prepare_image(data, captioner.image_longest_side)
     except ImageError as error:
@@ -121,7 +121,7 @@ def prepared(data: bytes, captioner: VisionCaptioner) -> bytes | Caption:
 def record(
     caption: Caption, finished_at: datetime | None, captioner: Captioner, prompt: Prompt | None
 ) -> dict[str, Any]:
-    """What every table of answers says of one, but for what is made of its text."""
+    """The columns that every table of answers has, without those made from the text."""
     # Whoever wrote it, a caption without a word is none.
     is_blank = caption.finish_reason != "error" and not (caption.text or "").strip()
     return {

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dqe_resources.captioners.protocol import Captioner
 
 ROWS_AT_ONCE = 16
-"""Rows of an input that are read at once, beside the row group that they are in."""
+"""Rows of an input that are read at once, in addition to the row group that they are in."""
 
 
 def captions_of(captioner: Captioner, captioners: Sequence[Captioner]) -> Stage:
@@ -49,8 +49,8 @@ def captions_of(captioner: Captioner, captioners: Sequence[Captioner]) -> Stage:
     def synthetic(work: Work, captioner: Captioner) -> pa.Table:
         """What one captioner says of each image, how it was asked, and what is wrong with it.
 
-        The text is kept as generated, beside the straightforward caption made of it. A shard that was interrupted
-        goes on with the captions that are missing.
+        The text is kept as generated, next to the straightforward caption made from it. A shard that was interrupted
+        goes on with the missing captions.
         """
         raw = work.read("raw_samples", ["uid", "status"])
         return synthetic_captions(
@@ -68,7 +68,7 @@ def captions_of(captioner: Captioner, captioners: Sequence[Captioner]) -> Stage:
 
 
 def known_rows(work: Work, schema: pa.Schema) -> pa.Table:
-    """Rows that were made of the same inputs in the same way: by a run that was interrupted, or that failed a check.
+    """Rows that an interrupted run, or one that failed a check, made from the same inputs in the same way.
 
     Args:
         work: the work.

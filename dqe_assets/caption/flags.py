@@ -88,7 +88,7 @@ _LATIN_SHARE = 0.5
 
 
 def caption_flags(texts: Sequence[str | None], finish_reasons: Sequence[str]) -> list[list[str] | None]:
-    """The flags of each caption, None where there is no text.
+    """The flags of each caption, None if there is no text.
 
     Args:
         texts: captions as generated.
@@ -121,7 +121,7 @@ def flags_of(text: str, *, cut: bool = False) -> list[str]:
 
 
 def ends_within_sentence(text: str) -> bool:
-    """Whether a text breaks off: after a whole sentence without ending the last, or on a word that ends none.
+    """Whether a text breaks off: it stops after a whole sentence and part of another, or at a word that ends none.
 
     A single phrase without a full stop ("A dog on a beach") is whole.
     """
@@ -135,7 +135,7 @@ def ends_within_sentence(text: str) -> bool:
 
 
 def is_refusal(text: str) -> bool:
-    """Whether a text begins as models begin that decline, or that say that they were given no image."""
+    """Whether a text begins like a refusal, or like an answer that says that there was no image."""
     return _REFUSAL.match(text) is not None
 
 
@@ -176,7 +176,7 @@ def is_english(text: str) -> bool:
     """Whether a text is English, by its first 400 characters, or too short to say.
 
     By script where letters outside the Latin alphabet outnumber those in it, otherwise by fastText's lid.176 (Joulin
-    et al. 2016) in its compressed form: another language only where it is at least half sure.
+    et al. 2016) in its compressed form: another language only if it is at least half sure.
     """
     text = text[:_READ_FOR_LANGUAGE]
     letters = [character for character in text if character.isalpha()]

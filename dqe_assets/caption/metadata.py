@@ -1,4 +1,4 @@
-"""What a person sees of these assets in the UI: figures, a preview, and a plot where it says more."""
+"""The metadata of these assets in the UI: figures, a preview, and plots."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def synthetic_captions_of(captioners: Sequence[Captioner]) -> Callable[[Work, pa.Table, Captioner], Metadata]:
-    """What is shown of captions, beside what is stored of these captioners."""
+    """Makes the metadata of captions, which compares them with the stored ones of these captioners."""
 
     def synthetic_captions(work: Work, table: pa.Table, captioner: Captioner) -> Metadata:
-        return {**_one(table, captioner), "captioners": markdown_table(*_captioners_beside(work, captioners))}
+        return {**_one(table, captioner), "captioners": markdown_table(*_captioners_compared(work, captioners))}
 
     return synthetic_captions
 
@@ -56,8 +56,8 @@ def _one(table: pa.Table, captioner: Captioner) -> Metadata:
     }
 
 
-def _captioners_beside(work: Work, captioners: Sequence[Captioner]) -> tuple[list[str], list[list[Any]]]:
-    """What is stored of every captioner for the same shard; how well their captions fit is measured later."""
+def _captioners_compared(work: Work, captioners: Sequence[Captioner]) -> tuple[list[str], list[list[Any]]]:
+    """The stored captions of every captioner for the same shard; how well they fit is measured later."""
     rows = []
     columns = ["caption", "finish_reason", "flags", "prompt_tokens", "completion_tokens", "seconds", "finished_at"]
     for captioner in captioners:

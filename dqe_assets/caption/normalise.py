@@ -92,13 +92,13 @@ def straightforward_captions(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
         texts: string array, with nulls.
 
     Returns:
-        string array of the same length, null where the text is null.
+        string array of the same length, null if the text is null.
     """
     return pa.array([None if text is None else straightforward(text) for text in texts.to_pylist()], type=pa.string())
 
 
 def normalise_captions(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """`normalise_original` of every text, null where the text is null."""
+    """`normalise_original` of every text, null if the text is null."""
     return pa.array(
         [None if text is None else normalise_original(text) for text in texts.to_pylist()], type=pa.string()
     )

@@ -1,4 +1,4 @@
-"""Images as a vision-language model is given them."""
+"""Images as a vision-language model gets them."""
 
 from __future__ import annotations
 

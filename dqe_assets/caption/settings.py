@@ -1,4 +1,4 @@
-"""Where captions come from, as the stages that read them are told."""
+"""Where captions come from: settings for the stages that read them."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def synthetic_captions(
 def _questions(
     batches: Iterator[pa.RecordBatch], wanted: np.ndarray, captioner: Captioner, prompt: Prompt | None
 ) -> Iterator[tuple[int, Sample | Caption]]:
-    """Row and sample of each that is wanted, those with images prepared ahead in all cores."""
+    """Row and sample of each wanted caption; images are prepared ahead, on all cores."""
 
     def values() -> Iterator[tuple[int, dict[str, Any]]]:
         first = 0

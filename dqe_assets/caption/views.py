@@ -1,4 +1,4 @@
-"""What people read of captions: how they were made, what they took, and how the models compare."""
+"""Views and report sections of captions: how they were made, what they cost, and how the models compare."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ RELATIONS = Relations(
         ),
         Table(
             "captioner_comparison",
-            "The models beside one another, and beside the captions that the images came with",
+            "The models side by side, and next to the captions that the images came with",
             {
                 "caption_source": ("VARCHAR", "original, or a captioner's name"),
                 "model": ("VARCHAR", "model that wrote the captions; null for the originals"),
@@ -150,7 +150,7 @@ RELATIONS = Relations(
     report_sections=(
         ReportSection(
             "Captioners",
-            "The models beside one another: preferred is the share of the images where a model's caption is preferred "
+            "The models side by side: preferred is the share of the images where a model's caption is preferred "
             "to the original above 70 %, original is that where the original is, and preference counts both, against "
             "each other source.",
             COMPARISON,

@@ -1,4 +1,4 @@
-"""The ``dqe`` command: one file for each command or few that belong together."""
+"""The ``dqe`` command: one file for each command, or for a few related ones."""
 
 from __future__ import annotations
 

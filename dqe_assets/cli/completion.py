@@ -32,7 +32,7 @@ def _files(store: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _store() -> Path | None:
-    """The folder of the store; None where it is elsewhere, or where nobody can say."""
+    """The folder of the store; None if it is on another machine or cannot be found."""
     import yaml
 
     try:

@@ -1,4 +1,4 @@
-"""``dqe concepts``: what the data says of a concept."""
+"""``dqe concepts``: how often the data shows a concept."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PLACES = {"original": "original captions", "image": "images"}
 
 
 def concepts(names: Names, limit: Limit = 3, html: Page = None, *, as_json: Json = False) -> None:
-    """Say how often the data shows a concept, which accuracy that predicts, and what is missing; with examples."""
+    """Show how often the data shows a concept, the accuracy that this predicts, the samples missing, and examples."""
     with clear_errors():
         import json
 
@@ -69,13 +69,15 @@ def concepts(names: Names, limit: Limit = 3, html: Page = None, *, as_json: Json
         if unknown:
             line = f"concepts: {{names: {json.dumps(unknown, ensure_ascii=False)}}}"
             console.print(
-                escape(f"To have images looked at too, and all of it counted for good, add to data/dqe.yaml: {line}"),
+                escape(
+                    f"To count these concepts in every run, in the images too, add this line to data/dqe.yaml: {line}"
+                ),
                 highlight=False,
                 soft_wrap=True,
             )
         if any(EXAMPLE_SOURCE in answer.plan["source"].to_pylist() for answer in answers):
             console.print(
-                "[yellow]The predicted accuracies are made up[/yellow]: name accuracies that you measured as "
+                "[yellow]The predicted accuracies are made up[/yellow]: give your own measurements as "
                 "concepts.measurements in data/dqe.yaml (docs/concepts.md)",
                 highlight=False,
                 soft_wrap=True,
@@ -103,8 +105,8 @@ def _document(answer: Answer) -> dict[str, Any]:
 
 
 def _print(answer: Answer) -> None:
-    whence = f"in {', '.join(answer.tasks)}" if answer.known else "not in the vocabulary: captions counted now"
-    console.print(f"\n[b]{escape(answer.concept)}[/b] ({escape(whence)})", highlight=False)
+    origin = f"in {', '.join(answer.tasks)}" if answer.known else "not in the vocabulary: captions counted now"
+    console.print(f"\n[b]{escape(answer.concept)}[/b] ({escape(origin)})", highlight=False)
     print_table(_counts(answer))
     for line in _sentences(answer):
         console.print(escape(line), highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The files that a data folder begins with: dqe.yaml, and the schema by which editors check it."""
+"""The first files of a data folder: dqe.yaml, and the schema that editors check it with."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def source_lines(source: Source, settings: dict[str, Any]) -> str:
 
 
 def write_settings(path: Path, text: str) -> None:
-    """Write dqe.yaml, and the schema that its first line names beside it, and say so."""
+    """Write dqe.yaml and, next to it, the schema that its first line names; say so."""
     from dqe_assets.cli.settings_schema import SCHEMA_FILE, settings_schema_text
     from dqe_resources.store import replace_file
 

@@ -13,7 +13,7 @@ from dqe_assets.cli.terminal import clear_errors, console, errors, print_table, 
 if TYPE_CHECKING:
     from dqe_resources.captioners.served_engine import ServedEngine
 
-Names = Annotated[list[str] | None, typer.Argument(help="Names of engines; all by default.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Names of engines; by default all of them.")]
 
 engine = typer.Typer(no_args_is_help=True, help="The models that lmdeploy serves: start, watch and stop them.")
 
@@ -29,7 +29,7 @@ def up(names: Names = None) -> None:
 
 @engine.command()
 def status(names: Names = None) -> None:
-    """Say which engines are up, where, since when, and how much memory the GPUs have left."""
+    """Show which engines are up, where, since when, and how much memory the GPUs have left."""
     with clear_errors():
         import pyarrow as pa
 
@@ -87,7 +87,7 @@ def _chosen(names: list[str] | None) -> list[ServedEngine]:
 
     there = {one.name: one for one in load_settings().engines}
     if not there:
-        raise SettingsError(f"{configuration_path()}: lists no engines; docs/gpu.md says how")
+        raise SettingsError(f"{configuration_path()}: lists no engines; docs/gpu.md says how to add one")
     unknown = sorted(set(names or ()) - set(there))
     if unknown:
         raise SettingsError(f"{configuration_path()}: no engine {unknown[0]}; there are: {', '.join(there)}")

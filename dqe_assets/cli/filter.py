@@ -41,12 +41,12 @@ Expression = Annotated[
 def filter_pool(
     pools: PoolNames,
     expression: Expression,
-    out: Annotated[Path, typer.Option(help="Where to write the subset: a .npy, with a .json beside it.")],
+    out: Annotated[Path, typer.Option(help="Where to write the subset: a .npy; its .json goes next to it.")],
     *,
     force: Annotated[bool, typer.Option("--force", help="Overwrite another subset.")] = False,
-    as_json: Annotated[bool, json_option("file, samples, and manifest, which is also written beside it.")] = False,
+    as_json: Annotated[bool, json_option("file, samples, and manifest, which is also written next to it.")] = False,
 ) -> None:
-    """Choose samples of one or more pools, and write their uids as DataComp's resharder takes them."""
+    """Choose samples of one or more pools, and write their uids in the format of DataComp's resharder."""
     with clear_errors():
         from dqe_assets.filtering.build_subset import make_subset
         from dqe_assets.filtering.settings import open_pools, parsed
@@ -72,16 +72,20 @@ def filter_pool(
 
 def reshard(
     subset: Annotated[str, typer.Argument(help="A .npy of uids, or the name of a subset of data/dqe.yaml.")],
-    out: Annotated[Path, typer.Option(help="Folder to write the shards to: empty, or of this very export.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder to write the shards to: an empty one, or one where this export began.")
+    ],
     sources: Annotated[
         list[str] | None,
         typer.Option("--from", help="Folder or URL of WebDataset tars, or store (the default); may be repeated."),
     ] = None,
     samples_per_shard: Annotated[int, typer.Option(min=1, help="Samples in each shard.")] = SAMPLES_PER_SHARD,
     *,
-    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Go on without samples not found.")] = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Go on without the samples that are missing.")
+    ] = False,
 ) -> None:
-    """Write WebDataset shards with exactly the samples of a subset, going on where a stopped run was."""
+    """Write WebDataset shards with exactly the samples of a subset. A stopped run continues where it was."""
     with clear_errors():
         from dqe_assets.filtering.store_pool import STORE
         from dqe_assets.filtering.subset import read_subset
@@ -98,7 +102,7 @@ def reshard(
         missing, shards = manifest["missing"]["count"], len(manifest["shards"])
         console.print(
             f"[b]{out}[/b]: {manifest['samples']:,} samples, {shards:,} shard{'s' if shards > 1 else ''}"
-            + (f"; [yellow]{missing:,} of the subset were not there[/yellow]" if missing else ""),
+            + (f"; [yellow]{missing:,} of the subset were missing[/yellow]" if missing else ""),
             highlight=False,
             soft_wrap=True,
         )
@@ -119,7 +123,7 @@ def _settings_if_any() -> Settings | None:
 
 
 def _store_pool(settings: Settings | None) -> StorePool | None:
-    """Our own store, with the shards that are finished; None where there are no settings."""
+    """Our own store, with the shards that are finished; None if there are no settings."""
     if settings is None:
         return None
     from dqe_assets.filtering.store_pool import StorePool
@@ -144,7 +148,7 @@ def _finished_shards(settings: Settings) -> tuple[str, ...]:
 
 
 def _require_free(out: Path, expression: str, pools: Sequence[str], *, force: bool) -> None:
-    """Refuse to overwrite what is not the same subset, before hours are spent on it."""
+    """Refuse to overwrite another subset, before hours are spent on it."""
     from dqe_assets.filtering.subset import manifest_path
 
     if out.suffix != ".npy":
@@ -188,9 +192,9 @@ def _print_manifest(manifest: dict[str, Any]) -> None:
     )
     for leaf in manifest["leaves"]:
         if leaf["fitted"] != leaf["leaf"]:
-            console.print(f"{escape(leaf['leaf'])} is here {escape(leaf['fitted'])}", style="dim", highlight=False)
+            console.print(f"{escape(leaf['leaf'])} became {escape(leaf['fitted'])}", style="dim", highlight=False)
     if manifest["collisions"]:
-        console.print(f"{manifest['collisions']:,} samples are in several pools, and kept of the first", style="dim")
+        console.print(f"{manifest['collisions']:,} samples are in several pools; the first pool counts", style="dim")
 
 
 def _subset_path(subset: str) -> Path:
@@ -202,7 +206,7 @@ def _subset_path(subset: str) -> Path:
     settings = _settings_if_any()
     names = [one.name for one in settings.subsets] if settings else []
     if subset not in names:
-        fail(f"{subset}: neither a .npy nor a subset of data/dqe.yaml; there are: {', '.join(names) or 'none'}")
+        fail(f"{subset}: neither a .npy nor a subset of data/dqe.yaml, which has: {', '.join(names) or 'none'}")
     return subset_path(subset)
 
 

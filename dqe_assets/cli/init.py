@@ -1,4 +1,4 @@
-"""``dqe init``: the settings for one's own data."""
+"""``dqe init``: writes the settings for your own data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Name = Annotated[str | None, typer.Option(help="Name of the source; by default f
 Caption = Annotated[str | None, typer.Option("--caption-column", help="Column of the caption.")]
 Image = Annotated[str | None, typer.Option("--image-column", help="Column of the image.")]
 Url = Annotated[str | None, typer.Option("--url-column", help="Column of the image's URL.")]
-Key = Annotated[str | None, typer.Option("--key-column", help="Column that names a row for good.")]
+Key = Annotated[str | None, typer.Option("--key-column", help="Column with a name for each row that never changes.")]
 Split = Annotated[str | None, typer.Option(help="Split of a Hugging Face dataset.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the dqe.yaml that is there.")]
 
@@ -43,7 +43,7 @@ def init(
     *,
     force: Force = False,
 ) -> None:
-    """Write dqe.yaml for your own data: look at it, guess its columns, and say what was found."""
+    """Write dqe.yaml for your own data: look at the data, guess its columns, and say what was found."""
     with clear_errors():
         import yaml
         from pydantic import ValidationError
@@ -55,7 +55,7 @@ def init(
         from dqe_resources.sources.guess_columns import Chosen
 
         path = configuration_path()
-        with console.status("looking at it"):
+        with console.status("looking at the data"):
             found = guess(what, Chosen(image=image, url=url, caption=caption, key=key, split=split))
         settings = _from_folder(found.settings, path.parent)
         try:
@@ -63,9 +63,9 @@ def init(
         except ValidationError as error:
             raise UsageError(f"--name {name}: {error.errors()[0]['msg']}") from error
         if path.exists() and not force:
-            console.print("Among the sources of dqe.yaml it would be:", style="dim")
+            console.print("As one of the sources in dqe.yaml it would be:", style="dim")
             console.print(source_lines(source, settings), markup=False, highlight=False, soft_wrap=True, end="")
-            fail(f"{path}: is there already; add the source to it, or overwrite it with --force")
+            fail(f"{path} exists already; add the source to it, or overwrite it with --force")
         for fact in found.facts:
             console.print(escape(fact), highlight=False, soft_wrap=True)
         if found.is_seen:
@@ -85,7 +85,7 @@ def _print_size(source: Source) -> None:
 
 
 def _name(what: str) -> str:
-    """A name for a source, of the letters and digits that its place ends in."""
+    """A name for a source, made from the letters and digits at the end of its path."""
     last = what.rstrip("/").rpartition("/")[2].partition("*")[0].partition(".")[0]
     name = re.sub("[^a-z0-9]+", "_", last.lower()).strip("_")[:64]
     return name if re.match("[a-z]", name) else f"data_{name}".strip("_")

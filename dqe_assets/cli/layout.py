@@ -64,7 +64,7 @@ def lay_out(columns: Sequence[Column], width: int) -> list[list[tuple[Column, in
 
     Args:
         columns: all columns, the first of which tells rows apart.
-        width: of the terminal. Columns without a value are left out where it does not suffice for all.
+        width: of the terminal. Columns without a value are left out if it does not suffice for all.
     """
     if not _fits(columns, width):
         columns = [column for column in columns if not column.is_empty] or columns[:1]

@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from dqe_assets.orchestration.runner import Outcome
 
 AssetNames = Annotated[
-    list[str] | None, typer.Argument(help="Names of assets; all by default.", autocompletion=asset_names)
+    list[str] | None, typer.Argument(help="Names of assets; by default all of them.", autocompletion=asset_names)
 ]
 ShardKeys = Annotated[
     list[str] | None,
-    typer.Option("--shard", help="A shard; may be repeated. All by default.", autocompletion=shard_keys),
+    typer.Option("--shard", help="A shard; may be repeated. By default all shards.", autocompletion=shard_keys),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Make again what is current.")]
+Force = Annotated[bool, typer.Option("--force", help="Also make again what is current.")]
 STATES = ("current", "stale", "missing", "failed")
 
 
 def demo() -> None:
     """Take the embedded sample through every stage and print its quality report.
 
-    Where there is no dqe.yaml yet, the one that comes with the platform is written first.
+    If there is no dqe.yaml yet, the one that comes with the platform is written first.
     """
     with clear_errors():
         from dqe_assets.cli.data_folder import default_settings, write_settings
@@ -104,7 +104,7 @@ def status(
         ),
     ] = False,
 ) -> None:
-    """Say what is current, stale, missing or failed, for each asset."""
+    """Show for each asset what is current, stale, missing or failed."""
     with clear_errors():
         from collections import Counter
 

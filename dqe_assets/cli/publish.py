@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 
 
 def publish(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to: empty, or of this very publication.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Folder to write to: an empty one, or one where this publication began."),
+    ],
     where: Annotated[
-        str, typer.Option(help='SQL over the warehouse\'s table samples: "NOT is_duplicate" ...')
+        str, typer.Option(help='SQL condition over the table samples of the warehouse: "NOT is_duplicate" ...')
     ] = "true",
     caption: Annotated[str, typer.Option(help="best, original, or a captioner's name.")] = BEST,
-    file_format: Annotated[Format, typer.Option("--format", help="As what the dataset is opened.")] = "hf",
+    file_format: Annotated[Format, typer.Option("--format", help="Format of the dataset.")] = "hf",
     shard_size: Annotated[int, typer.Option(min=1, help="Samples in each file.")] = SAMPLES_PER_SHARD,
     *,
-    vectors: Annotated[bool, typer.Option("--vectors", help="Also the vectors, for another Qdrant.")] = False,
+    vectors: Annotated[bool, typer.Option("--vectors", help="Also write the vectors, for another Qdrant.")] = False,
 ) -> None:
-    """Write the samples that a condition chooses as a dataset to train on, going on where a stopped run was."""
+    """Write the samples that a condition chooses as a dataset to train on. A stopped run continues where it was."""
     with clear_errors():
         from dqe_assets.orchestration.settings import load_settings
         from dqe_assets.publish.dataset import Request, opening
@@ -52,7 +55,7 @@ def publish(
 
 
 def _require_current(settings: Settings) -> None:
-    """Refuse a warehouse that speaks of other data than the store holds now."""
+    """Refuse a warehouse that is older than the data in the store."""
     from dqe_assets.core.partitions import registered_shards
     from dqe_assets.orchestration import graph, runner
     from dqe_assets.orchestration.instance import instance

@@ -23,7 +23,7 @@ def recommend(
         ),
     ] = False,
 ) -> None:
-    """Say which pools of data to train on for a compute, and how sure that is."""
+    """Recommend which pools of data to train on for a given compute, and say how sure that is."""
     with clear_errors():
         from dqe_assets.orchestration import runner
         from dqe_assets.orchestration.settings import load_settings
@@ -37,7 +37,9 @@ def recommend(
         table = settings.opened_store.read(pool_utilities.name, None, POOL_UTILITIES)
         is_current = runner.state(settings, pool_utilities, None, ()) == "current"
         if not is_current:
-            errors.print("[yellow]Measurements or settings have changed since:[/yellow] dqe materialize pool_utilities")
+            errors.print(
+                "[yellow]Measurements or settings have changed since; run:[/yellow] dqe materialize pool_utilities"
+            )
         metrics = list(fitted_pools(table))
         warnings = sorted({text for text in table["warning"].to_pylist() if text})
         if as_json:
@@ -61,7 +63,7 @@ def recommend(
             console.print(f"[yellow]warning:[/yellow] {escape(warning)}", highlight=False)
         if any(fitted.is_made_up for fitted in metrics):
             console.print(
-                "[yellow]These numbers are made up[/yellow]: name your own training curves as scaling.measurements in "
+                "[yellow]These numbers are made up[/yellow]: give your own training curves as scaling.measurements in "
                 "data/dqe.yaml (docs/scaling.md)",
                 highlight=False,
             )

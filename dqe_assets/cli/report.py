@@ -68,7 +68,7 @@ def get(image_name: ImageName, *, as_json: Json = False) -> None:
 
 
 def explain(image_name: ImageName, *, as_json: Json = False) -> None:
-    """Show how every number of a sample came to be: measured, chosen, filtered, and by which code, from what, when."""
+    """Show the origin of every number of a sample: how it was measured and chosen, by which code, from what, when."""
     with clear_errors():
         from dqe_assets.orchestration.graph import relations
         from dqe_assets.orchestration.settings import load_settings
@@ -86,7 +86,7 @@ def explain(image_name: ImageName, *, as_json: Json = False) -> None:
 
 
 def gallery() -> None:
-    """Say where the gallery is, and open it in a browser."""
+    """Print the path of the gallery, and open it in a browser."""
     with clear_errors():
         from dqe_assets.report.assets import gallery_path
 

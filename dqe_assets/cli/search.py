@@ -20,13 +20,13 @@ SHOWN = 50
 
 Text = Annotated[str | None, typer.Argument(help="What to look for.")]
 Image = Annotated[Path | None, typer.Option(help="An image to look for instead.")]
-Like = Annotated[str | None, typer.Option(metavar="UID_OR_NAME", help="A sample to look for others like it.")]
+Like = Annotated[str | None, typer.Option(metavar="UID_OR_NAME", help="Look for samples like this one.")]
 Where = Annotated[
     list[str] | None,
     typer.Option(help="A condition: source=sample, language=en, similarity_original>=0.3; may be repeated."),
 ]
 Using = Annotated[str, typer.Option("--in", help="What to search: image, original, or a captioner's name.")]
-Limit = Annotated[int, typer.Option(min=1, max=100_000, help="How many.")]
+Limit = Annotated[int, typer.Option(min=1, max=100_000, help="How many samples to find.")]
 Unique = Annotated[bool, typer.Option("--unique", help="Leave out redundant duplicates.")]
 Json = Annotated[
     bool, json_option("hits, each with uid, image_name, source, shard, score, caption_source, caption and similarity.")
@@ -62,7 +62,7 @@ def search(
         if hits:
             print_table(_shown(found))
         else:
-            console.print("Nothing found: no sample fulfils the condition.")
+            console.print("Nothing found: no sample meets the conditions.")
         if len(hits) > SHOWN:
             console.print(f"and {len(hits) - SHOWN:,} more")
         if save is not None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pydantic_core import core_schema
 
 SCHEMA_FILE = "dqe.schema.json"
-"""Its name beside dqe.yaml, whose first line names it."""
+"""Name of its file next to dqe.yaml, whose first line names it."""
 
 
 class _SettingsSchema(GenerateJsonSchema):

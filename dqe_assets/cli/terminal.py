@@ -66,15 +66,15 @@ def clear_errors() -> Iterator[None]:
         is_usage = isinstance(error, UsageError | ValueError)
         raise typer.Exit(ExitCode.WRONG_USAGE if is_usage else ExitCode.FAILED) from None
     except KeyboardInterrupt:
-        errors.print("stopped; what is finished is kept: run the same command again to go on")
+        errors.print("stopped; finished work is kept. To go on, run the same command again")
         raise typer.Exit(ExitCode.STOPPED) from None
 
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for one piece of work, or now and then a line where there is no terminal; on the error stream.
+    """A bar for one piece of work, or now and then a line if there is no terminal; on the error stream.
 
-    Gives what is to be told how much of how much is done.
+    Gives a function to call with the number done and the total.
     """
     if errors.is_terminal:
         with _bars(errors) as bars:

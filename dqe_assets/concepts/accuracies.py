@@ -87,7 +87,7 @@ def read_accuracies(path: Path) -> list[MeasuredConcepts]:
 
 
 def content_digest(path: Path) -> str:
-    """Digest of a table: what makes a fit of it current.
+    """Digest of a table: a fit is current while it stays the same.
 
     Raises:
         MeasurementsError: it cannot be read.
@@ -98,10 +98,10 @@ def content_digest(path: Path) -> str:
 def _measured(row: Mapping[str, Any]) -> tuple[str, str, int, float]:
     missing = [name for name in ("concept", "count", "accuracy") if row.get(name) in (None, "")]
     if missing:
-        raise MeasurementsError(f"no {', '.join(missing)}; there must be concept, count, accuracy")
+        raise MeasurementsError(f"no {', '.join(missing)}; needed: concept, count, accuracy")
     count, accuracy = finite_number("count", row["count"]), finite_number("accuracy", row["accuracy"])
     if count < 0 or count != round(count):
         raise MeasurementsError(f"count is {count:g}, it must be a whole number, 0 or more")
     if not 0 <= accuracy <= 1:
-        raise MeasurementsError(f"accuracy is {accuracy:g}, it must lie in 0 to 1; divide percentages by 100")
+        raise MeasurementsError(f"accuracy is {accuracy:g}, it must be from 0 to 1; divide percentages by 100")
     return str(row.get("model") or _MODEL), str(row["concept"]), round(count), accuracy

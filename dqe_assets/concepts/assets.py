@@ -1,4 +1,4 @@
-"""What the data teaches and what it hardly shows: how often each concept is seen, and what follows from that."""
+"""Concept frequency: how often the data shows each concept, and what follows from that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the captions and images of a shard to what they show, and from all shards to frequencies."""
+"""Counts the concepts that the captions and images of a shard show, and adds up all shards."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def shard_hits(
 
     Args:
         uids: the samples, [n].
-        captions: their captions by source, each [n]; null where there is none.
+        captions: their captions by source, each [n]; null if there is none.
         images: positions of the concepts that each image shows, list<int32> [m].
         image_rows: int64 [m], the samples that have an image, ascending.
         counting: the concepts, and how they are counted.
@@ -75,7 +75,7 @@ def shard_hits(
 
 @dataclass(frozen=True, slots=True)
 class ShardHits:
-    """What the samples of a shard show, as it counts in the whole corpus.
+    """The concepts that the samples of a shard show, as they count in the whole corpus.
 
     Attributes:
         shard: the shard.
@@ -257,7 +257,7 @@ def _of(table: pa.Table, item: str) -> pa.Table:
 
 
 def _named(lists: pa.ListArray, names: Sequence[str], there: Mask) -> pa.ListArray:
-    """Positions as names; null where there is nothing."""
+    """Positions as names; null if there is nothing."""
     rows, values = flat(lists)
     offsets = np.zeros(len(lists) + 1, np.int32)
     np.cumsum(np.bincount(rows, minlength=len(lists)), out=offsets[1:])

@@ -6,7 +6,7 @@ every word of a caption where their index holds nouns alone; ``lemmas`` says wha
 
 **Words in brackets** say which sense of a name is meant ("kite (bird of prey)"), and captions hardly repeat them. The
 paper splits names at spaces and underscores alone and so looks for "(bird" and "prey)", which occur nowhere and are
-ignored. Here they are left out where absent words are ignored, and needed like any other where absent words count.
+ignored. Here they are left out if absent words are ignored, and needed like any other if absent words count.
 
 **Corpora in parts.** With ``absent_words="ignore"`` a word that no caption has is not needed, so what a caption shows
 depends on all other captions. It still takes one pass: a part whose captions lack a word that others have shows none of
@@ -204,7 +204,7 @@ class ConceptIndex:
         return found
 
     def _match(self, words: pa.ListArray, seen: Mask) -> pa.ListArray:
-        """The concepts whose needed words all occur: looked for only where the rarest of them does."""
+        """The concepts whose needed words all occur: looked for only if the rarest of them does."""
         rows, occurring = flat(words)
         needed = seen[self._needs] if self._ignores else np.ones(len(self._needs), bool)
         concept, need = self._concept_of_need[needed], self._needs[needed]

@@ -1,6 +1,6 @@
-"""What the data says of a concept that someone asks for, from the warehouse: whether it is in the vocabulary or not.
+"""Answers how often the data shows a concept that someone asks for, in the vocabulary or not, from the warehouse.
 
-What is in the vocabulary has been counted, so the answer is read. What is not is counted now, in the captions of the
+A concept in the vocabulary has been counted, so the answer is read. Any other is counted now, in the captions of the
 warehouse: DuckDB first finds the captions that have a form of each word as a part of them, a quick scan that splits and
 lemmatises nothing, and only those few are counted as all captions were. Every word of such a concept is needed, also
 where ``absent_words`` is ``ignore``; images are not looked at again.
@@ -96,7 +96,7 @@ class Answer:
         concept: its name: as the vocabulary has it, or as it was asked for.
         known: whether it is in the vocabulary.
         tasks: the lists that it comes from.
-        counts: item, samples, searched, rank, agreed (null where not known): a row for each caption source, and image.
+        counts: item, samples, searched, rank, agreed (null if not known): a row for each caption source, and image.
         concepts: how many concepts are ranked.
         absent_words: words of it that no caption has.
         plan: ``CONCEPT_PLAN`` of it, without its place.
@@ -258,7 +258,7 @@ def word_parts(word: str, method: Method) -> list[str]:
 
 @cache
 def _forms_by_lemma() -> dict[str, list[str]]:
-    """What ``lemma`` looks words up in, the other way round."""
+    """The table of ``lemma``, inverted: the forms of each lemma."""
     from simplemma.strategies.dictionaries.dictionary_factory import DEFAULT_DICTIONARY_FACTORY
 
     forms: dict[str, list[str]] = {}

@@ -37,12 +37,12 @@ class Misalignment:
 
     @property
     def share(self) -> float:
-        """Misaligned samples as a share of all: the misalignment degree of the paper; 0 where there are no samples."""
+        """Misaligned samples as a share of all: the misalignment degree of the paper; 0 if there are no samples."""
         return self.misaligned / self.samples if self.samples else 0.0
 
     @property
     def share_of_comparable(self) -> float:
-        """Misaligned samples as a share of those that could be; 0 where there are none."""
+        """Misaligned samples as a share of those that could be; 0 if there are none."""
         return self.misaligned / self.comparable if self.comparable else 0.0
 
 

@@ -1,7 +1,7 @@
-"""What concept frequency says of zero-shot accuracy: it grows with the logarithm of the count.
+"""How zero-shot accuracy depends on concept frequency: it grows with the logarithm of the count.
 
-The analysis of Udandarao et al., "No 'Zero-Shot' Without Exponential Data" (arXiv 2404.04125), and what it costs: an
-accuracy that grows with ln(count) needs so many times more samples for every further point.
+This is the analysis of Udandarao et al., "No 'Zero-Shot' Without Exponential Data" (arXiv 2404.04125), with its cost:
+if accuracy grows with ln(count), every further point multiplies the samples needed by the same factor.
 """
 
 from __future__ import annotations
@@ -115,11 +115,11 @@ def log_linear_fit(counts: ArrayLike, accuracy: ArrayLike, bins: int = BINS, lev
     """
     x, y = _log_counts(counts), np.asarray(accuracy, np.float64)
     if x.shape != y.shape or x.ndim != 1:
-        raise ValueError(f"{x.size} counts and {y.size} accuracies: there must be one of each for a concept")
+        raise ValueError(f"{x.size} counts and {y.size} accuracies: give one count and one accuracy for each concept")
     if not np.isfinite(y).all():
         raise ValueError("an accuracy is not finite")
     if not x.size or x.min() == x.max():
-        raise ValueError("all counts are the same: accuracy cannot be told to depend on them")
+        raise ValueError("all counts are the same, so nothing can be fitted: measure concepts of different frequency")
     edges = np.linspace(x.min(), x.max(), bins)
     # The last edge may fall short of the greatest by a rounding.
     place = np.minimum(np.searchsorted(edges, x, side="left"), bins - 1)
@@ -160,7 +160,7 @@ def samples_needed(fit: LogLinearFit, counts: ArrayLike, target: float) -> Array
         target: the accuracy wanted, in the unit of the fitted accuracies.
 
     Returns:
-        Whole numbers as float64, in the shape of ``counts``: 0 where the target is reached, ``inf`` where no number
+        Whole numbers as float64, in the shape of ``counts``: 0 if the target is reached, ``inf`` if no number
         reaches it, since accuracy does not grow with frequency or the number is beyond what a float holds.
 
     Raises:

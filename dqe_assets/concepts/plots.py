@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _BAND = 0.16
 _THRESHOLDS = (1, 10, 100, 1_000)
 _NONE_AT = 0.5
-"""Where a count of 0 stands on a logarithmic axis: beside the others, so that what is never shown is seen."""
+"""Where a count of 0 stands on a logarithmic axis: next to the others, so that concepts never shown can be seen."""
 
 
 def rank_frequency(counts: Mapping[str, ArrayLike], theme: Theme = LIGHT) -> bytes:
@@ -63,7 +63,7 @@ def rank_frequency(counts: Mapping[str, ArrayLike], theme: Theme = LIGHT) -> byt
 
 
 def tail_shares(counts: Mapping[str, ArrayLike], theme: Theme = LIGHT) -> bytes:
-    """The share of concepts that fewer than 1, 10, 100 and 1,000 samples show, beside one another, as PNG.
+    """The share of concepts that fewer than 1, 10, 100 and 1,000 samples show, side by side, as PNG.
 
     Args:
         counts: as for ``rank_frequency``.

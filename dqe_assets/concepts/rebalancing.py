@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Difficulty(NamedTuple):
-    """How much each reason counts for what makes a sample hard."""
+    """The weight of each reason that makes a sample hard."""
 
     rarity: float = 1.0
     misalignment: float = 1.0
@@ -63,9 +63,9 @@ def rebalanced_weights(hits: Lists, counts: ArrayLike, temperature: float, cap: 
         ValueError: the temperature or the cap is out of range.
     """
     if not 0 <= temperature <= 1:
-        raise ValueError(f"the temperature is {temperature}, it must lie in 0 to 1")
+        raise ValueError(f"the temperature is {temperature}, it must be from 0 to 1")
     if not cap >= 1:
-        raise ValueError(f"the cap is {cap}, it must be 1 or more: each sample is drawn once on average")
+        raise ValueError(f"the cap is {cap}, it must be 1 or more, since each sample is drawn once on average")
     rarity = _rarest(hits, counts)
     weights = np.ones(len(rarity))
     known = np.isfinite(rarity)
@@ -98,8 +98,8 @@ def curriculum(
     Args:
         hits: list<int32>, concepts that each sample shows, [n].
         counts: samples that show each concept, [C].
-        alignment: how well each caption fits its image, [n], nan where not known; only its order matters.
-        caption_words: words of each caption, [n], nan where there is none.
+        alignment: how well each caption fits its image, [n], nan if not known; only its order matters.
+        caption_words: words of each caption, [n], nan if there is none.
         weights: of rarity, misalignment and length, none below 0.
 
     Raises:

@@ -39,7 +39,7 @@ def rank_frequency(counts: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int
 def gini(counts: ArrayLike) -> float:
     """The Gini coefficient of counts: 0 if all concepts are equally frequent, near 1 if few have nearly everything.
 
-    nan where there are no concepts or nothing shows any.
+    nan if there are no concepts or nothing shows any.
     """
     ordered = np.sort(np.asarray(counts, np.float64))
     total = ordered.sum()
@@ -50,7 +50,7 @@ def gini(counts: ArrayLike) -> float:
 
 
 def share_under(counts: ArrayLike, limits: Sequence[int] = LIMITS) -> dict[int, float]:
-    """The share of concepts that fewer samples show than each limit; nan where there are no concepts."""
+    """The share of concepts that fewer samples show than each limit; nan if there are no concepts."""
     numbers = np.asarray(counts)
     return {limit: float((numbers < limit).mean()) if numbers.size else float("nan") for limit in limits}
 

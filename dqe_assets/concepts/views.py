@@ -1,4 +1,4 @@
-"""What people read of concepts: how often each is shown, where captions and images disagree, what to add."""
+"""Views and report sections of concepts: how often each is shown, where captions and images disagree, what to add."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What every stage is made of."""
+"""The parts that every stage is built from."""

@@ -41,7 +41,7 @@ def complete(rows_each: int = 1, *, of: str = "raw_samples") -> Check:
     """Rows in = rows out: every uid of an input has its rows, and no other uid has any."""
 
     def run(work: Work, table: pa.Table) -> CheckResult:
-        # With no rows for each (no pairs, where there is no captioner) no sample is expected at all.
+        # If there are no rows for each (no pairs, since there is no captioner), no sample is expected at all.
         expected = pc.unique(work.read(of, ["uid"])["uid"]).slice(0, None if rows_each else 0)
         missing = pc.sum(pc.invert(pc.is_in(expected, value_set=table["uid"]))).as_py() or 0
         foreign = pc.sum(pc.invert(pc.is_in(table["uid"], value_set=expected))).as_py() or 0

@@ -1,4 +1,4 @@
-"""What the plots of all stages are made with: colours, axes, legends, pictures small enough for metadata and pages.
+"""Shared parts of all plots: colours, axes, legends, and pictures small enough for metadata and pages.
 
 Every function gives the same bytes for the same input. Colours are those of Okabe and Ito (2008), which people with
 any colour vision can tell apart; the original captions are grey throughout, each captioner has one colour.
@@ -133,7 +133,7 @@ def contact_sheet(
 
 
 def thumbnail(data: bytes, size: tuple[int, int]) -> Image.Image | None:
-    """A picture within a size, upright, in RGB, what is transparent on white; None where it cannot be read."""
+    """A picture within a size, upright, in RGB, what is transparent on white; None if it cannot be read."""
     try:
         picture = decode(data, 2 * max(size), MOST_PIXELS)
     except ImageError:
@@ -188,7 +188,7 @@ def bin_count(values: int) -> int:
 
 
 def percent(part: int, whole: int) -> str:
-    """A share in words: with two digits where it is below 1 or above 99 %."""
+    """A share in words, with two digits if it is below 1 % or above 99 %."""
     share = 100 * part / whole
     return f"{share:.0f} %" if part in (0, whole) or 1 <= share <= 99 else f"{share:.2g} %"
 
@@ -250,7 +250,7 @@ def add_legend(axes: Axes, theme: Theme, columns: int, below: float = 0.2) -> No
 
 
 def placeholder(message: str, theme: Theme) -> bytes:
-    """A picture of a line of text, where there is nothing to draw."""
+    """A picture with a line of text, used if there is nothing to draw."""
     figure, axes = new_figure(0.7, theme, width=4.0)
     axes.set_axis_off()
     axes.text(0.5, 0.5, message, ha="center", va="center", color=theme.muted, fontsize=10)

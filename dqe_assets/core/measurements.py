@@ -1,4 +1,4 @@
-"""Tables of measurements that people bring: CSV, TSV, Parquet or JSON Lines, every fault said by file and row."""
+"""Tables of measurements from users: CSV, TSV, Parquet or JSON Lines. Errors name the file and the row."""
 
 from __future__ import annotations
 

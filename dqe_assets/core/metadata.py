@@ -1,4 +1,4 @@
-"""What stages build their metadata from: tables, previews and pictures in Markdown."""
+"""Helpers for the metadata of stages: tables, previews and pictures in Markdown."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Markdown(str):
 
 
 def percentage(found: pa.ChunkedArray) -> str:
-    """The share of a boolean column that is true; empty where it has no rows."""
+    """The share of a boolean column that is true; empty if it has no rows."""
     share = pc.mean(pc.fill_null(found, fill_value=False).cast(pa.float64())).as_py()
     return "" if share is None else f"{share:.1%}"
 

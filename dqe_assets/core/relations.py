@@ -1,7 +1,7 @@
-"""What a stage contributes to what people read: warehouse, quality report, gallery and explanations.
+"""What a stage adds to the warehouse, the quality report, the gallery and the explanations.
 
-The module ``views.py`` of a stage says it all in one ``Relations``; ``report`` builds the warehouse from those of all
-stages, in an order that follows from what each query reads.
+The module ``views.py`` of a stage puts all of this into one ``Relations``. ``report`` builds the warehouse from the
+``Relations`` of all stages, and derives the order from the tables that each query reads.
 """
 
 from __future__ import annotations
@@ -90,10 +90,10 @@ class ReportSection:
 
     Attributes:
         title: its heading.
-        description: what it says, in a sentence or two; or what writes them from the warehouse.
+        description: what it says, in a sentence or two; or a function that writes them from the warehouse.
         query: its rows.
-        order: where it stands: lower first; those of one number as the stages stand.
-        only_with: a table or view; where that has no rows, the section is left out.
+        order: its place: lower numbers first; equal numbers in the order of the stages.
+        only_with: a table or view; if it has no rows, the section is left out.
     """
 
     title: str
@@ -105,7 +105,7 @@ class ReportSection:
 
 @dataclass(frozen=True, slots=True)
 class GallerySection:
-    """Samples that the gallery shows with all their captions; left out where there are none.
+    """Samples that the gallery shows with all their captions; left out if there are none.
 
     Attributes:
         anchor: its name in the page's address.
@@ -138,7 +138,7 @@ class GalleryPlots:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What ``dqe explain`` says of a sample; left out where there are no rows.
+    """What ``dqe explain`` says of a sample; left out if there are no rows.
 
     Attributes:
         title: its heading.
@@ -159,7 +159,7 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Relations:
-    """All that a stage contributes to what people read.
+    """All that a stage adds to the warehouse, report, gallery and explanations.
 
     Attributes:
         reads: what is read of assets.
@@ -173,7 +173,7 @@ class Relations:
         gallery_plots: plots of the gallery.
         explanations: what ``dqe explain`` says of a sample.
         by_manifest: functions that say what depends on the manifest of an asset over all shards, by the asset's name.
-            Each is given the facts of that manifest; none where the asset is not materialised.
+            Each is given the facts of that manifest; none if the asset is not materialised.
     """
 
     reads: tuple[Read, ...] = ()
@@ -189,12 +189,12 @@ class Relations:
 
 
 def in_order(things: Iterable[_Ordered]) -> list[_Ordered]:
-    """What several stages contribute, as it stands on the page."""
+    """What several stages contribute, in the order of the page."""
     return sorted(things, key=attrgetter("order"))
 
 
 def sql_file(module: str, name: str, **values: str) -> Callable[[], str]:
-    """The query in ``sql/<name>.sql`` beside a module, read when it is needed.
+    """The query in ``sql/<name>.sql`` next to a module, read when it is needed.
 
     Args:
         module: the ``__file__`` of the module.
@@ -223,7 +223,7 @@ def columns(schema: pa.Schema, **types: str) -> dict[str, tuple[str, str]]:
 
 
 def literal(text: str) -> str:
-    """A text as SQL has it."""
+    """A text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -237,7 +237,7 @@ def occurrences(table: str, lists: str, name: str, meanings: Mapping[str, str]) 
 
     Args:
         table: table or view with ``uid``, ``caption_source`` and the column.
-        lists: the column; null where there is nothing to count.
+        lists: the column; null if there is nothing to count.
         name: what one of its values is called.
         meanings: the meaning of each value.
     """

@@ -1,4 +1,4 @@
-"""Settings, and what they configure, as Dagster resources: seen in the UI, changed in the launchpad for a run."""
+"""Settings as Dagster resources: people see them in the UI and can change them for a run in the launchpad."""
 
 # Dagster and pydantic read the annotations of these classes as they are, so they cannot be postponed in this module.
 
@@ -20,7 +20,7 @@ _PLAIN = (bool, int, float, str)
 
 
 class RunOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """What holds for one run."""
+    """Options of one run."""
 
     force: bool = Field(default=False, description="make again what is current")
 
@@ -46,10 +46,9 @@ class SettingsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 def as_resource(settings: Strict) -> SettingsResource:
-    """A resource with the fields of these settings; a run is given the settings, with what it changes of them.
+    """A resource with the fields of these settings; a run gets the settings with its own changes.
 
-    Numbers, texts, choices, lists of them and what is nested of them can be changed in the launchpad. Secrets are not
-    shown.
+    Numbers, texts, choices, lists of these, and nested ones can be changed in the launchpad. Secrets are not shown.
     """
     kind = type(settings)
     model = create_model(
@@ -75,7 +74,7 @@ def _fields(settings: Strict) -> dict[str, Any]:
 
 
 def _shown_type(annotation: Any) -> Any:  # noqa: PLR0911 - one for each form of type
-    """The type that Dagster's configuration has for it; None where it has none, or it is a secret."""
+    """The type that Dagster's configuration has for it; None if it has none, or it is a secret."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation in _PLAIN:
         return annotation
@@ -84,13 +83,18 @@ def _shown_type(annotation: Any) -> Any:  # noqa: PLR0911 - one for each form of
     if origin is Annotated:
         return _shown_type(arguments[0])
     if origin is Literal:
-        return str if all(isinstance(one, str) for one in arguments) else None
-    if origin in (types.UnionType, Union) and type(None) in arguments and len(arguments) == 2:
-        inner = _shown_type(next(one for one in arguments if one is not type(None)))
-        return inner | None if inner is not None else None
+        return _only({type(one) for one in arguments})
+    if origin in (types.UnionType, Union):
+        shown = _only({_shown_type(one) for one in arguments if one is not type(None)})
+        return shown | None if shown is not None and type(None) in arguments else shown
     if origin in (list, tuple) and _shown_type(arguments[0]) in _PLAIN:
         return list[_shown_type(arguments[0])]  # type: ignore[misc]
     return None
+
+
+def _only(found: set[Any]) -> Any:
+    """The one that there is; None if there are several."""
+    return next(iter(found)) if len(found) == 1 else None
 
 
 def _plain(value: Any) -> Any:

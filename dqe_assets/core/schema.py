@@ -16,7 +16,7 @@ ORIGINAL = "original"
 
 
 IMAGE = "image"
-"""The item of ``joint_embeddings`` that is the picture itself, beside the caption sources."""
+"""The item of ``joint_embeddings`` that is the picture itself; the others are caption sources."""
 
 
 REFINED = "refined"

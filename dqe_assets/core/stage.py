@@ -1,7 +1,7 @@
-"""A stage: a pure function that makes one partition of an asset, and what every asset needs around it.
+"""A stage: a pure function that makes one partition of an asset, and everything that an asset needs around it.
 
-Which inputs it reads, what makes its output current, its checks, its metadata, progress, and storing it. Dagster is not
-known here: ``core/asset.py`` makes a Dagster asset of a stage.
+That is: which inputs it reads, when its output is current, its checks, metadata and progress, and how it is stored.
+This module knows nothing of Dagster: ``core/asset.py`` turns a stage into a Dagster asset.
 """
 
 from __future__ import annotations
@@ -78,17 +78,17 @@ class Stage:
     tables: Mapping[str, pa.Schema] = field(default_factory=dict)
 
     def arguments(self, resources: Mapping[str, Any]) -> dict[str, Any]:
-        """What its function, checks and metadata take of the resources, by parameter.
+        """The resources that its function, checks and metadata take, by parameter.
 
-        A stage that needs one setting alone names it (``"duplicates.min_jaccard"``), so that another one changes
-        nothing for it.
+        A stage that needs a single setting names it (``"duplicates.min_jaccard"``): other settings then change nothing
+        for it.
         """
         return {parameter: _at(resources, path) for parameter, path in self.resources.items()}
 
     def work(self, store: Store, partition: str | None, shards: Sequence[str], log: Any = None) -> Work:
-        """The work of making a partition; for an asset over all shards, of those shards whose inputs are there.
+        """What the function gets to make a partition; for an asset over all shards, the shards whose inputs exist.
 
-        An asset that reads nothing of any shard has none, and stays current when shards come and go.
+        An asset that reads no shard gets no shards, and stays current when shards come and go.
         """
         tables = {**self.tables, **({self.name: self.schema} if self.schema is not None else {})}
         if partition is not None:
@@ -122,7 +122,7 @@ class Stage:
         )
 
     def current(self, work: Work, arguments: Mapping[str, Any]) -> StoredPartition | None:
-        """What is stored for the partition, if it is what making it again would give."""
+        """The stored partition if making it again would give the same; otherwise None."""
         stored = work.store.get(self.name, work.partition)
         if stored is None or stored.stamp.failed_checks:
             return None
@@ -143,7 +143,7 @@ class Stage:
         reused = stored is not None
         progress.report(progress.Step(self.name, work.partition, 0, 0))
         if stored is None:
-            # Before the inputs are read: what changes meanwhile must not count as what went in.
+            # Taken before the inputs are read: later changes must not count as inputs.
             version = self.fingerprint(work, arguments)
             with _uncollected():
                 stored, output, results = self._made(replace(work, version=version, force=force), arguments)
@@ -191,7 +191,7 @@ class Stage:
     def _store_batches(
         self, work: Work, batches: Batches, arguments: Mapping[str, Any]
     ) -> tuple[pa.Table, dict[str, CheckResult]]:
-        """Write batches as they come: only what is looked at afterwards, which is not the images, stays in memory."""
+        """Write batches as they come: only the columns that are read afterwards, never images, stay in memory."""
         schema = work.tables[self.name]
         small: list[pa.RecordBatch] = []
         results: dict[str, CheckResult] = {}
@@ -230,7 +230,7 @@ class Stage:
 
     @property
     def _looked_at(self) -> list[str]:
-        """The columns that checks and metadata are made of."""
+        """The columns that checks and metadata read."""
         return [name for name in self.schema.names if name != "image"] if self.schema is not None else []
 
     def _check(self, work: Work, output: Output, arguments: Mapping[str, Any]) -> dict[str, CheckResult]:
@@ -287,7 +287,7 @@ def stage(  # noqa: PLR0913
     Args:
         kinds: what it is made with, shown in the UI (at most three).
         code_version: to be raised when the function would give another output for the same inputs.
-        schema: of the table; None where the function returns a Manifest.
+        schema: of the table; None if the function returns a Manifest.
         inputs: per-shard assets that it reads.
         unpartitioned_inputs: assets over all shards that it reads.
         name: of the asset; by default the function's.
@@ -333,7 +333,7 @@ def stage(  # noqa: PLR0913
 
 
 def connected(stages: Sequence[Stage]) -> list[Stage]:
-    """The stages, each knowing the tables of all: so that it can read them by name."""
+    """The stages, each told the tables of all of them, so that it can read them by name."""
     tables = {one.name: one.schema for one in stages if one.schema is not None}
     return [replace(one, tables=tables) for one in stages]
 
@@ -356,7 +356,7 @@ def _at(resources: Mapping[str, Any], path: str) -> Any:
 
 
 def _signature_of(value: Any) -> Any:
-    """What of a resource or setting changes what is made with it; None where nothing does."""
+    """The part of a resource or setting that changes the output; None if nothing does."""
     if hasattr(value, "signature"):
         return value.signature()
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
@@ -364,9 +364,9 @@ def _signature_of(value: Any) -> Any:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Keep the garbage collector from what is there already: Dagster's objects alone are hundreds of thousands.
+    """Keep the garbage collector away from existing objects: Dagster alone has hundreds of thousands.
 
-    What is made meanwhile is collected, but more rarely: hardly any of it is part of a cycle.
+    New objects are still collected, but less often: hardly any of them is part of a cycle.
     """
     thresholds = gc.get_threshold()
     gc.freeze()
@@ -381,7 +381,7 @@ def _uncollected() -> Iterator[None]:
 
 
 def _peak_gpu_memory() -> dict[str, int]:
-    """The most that torch has held on a GPU in this process; nothing where it was not used."""
+    """The most memory that torch has held on a GPU in this process; nothing if it was not used."""
     torch = sys.modules.get("torch")
     used = torch.cuda.max_memory_allocated() if torch is not None and torch.cuda.is_initialized() else 0
     return {"peak_gpu_memory_mib": round(used / 2**20)} if used else {}

@@ -1,4 +1,4 @@
-"""What a stage is given and gives back: its work, its checks and their results, its output."""
+"""The input and output of a stage: its work, its checks with their results, and what it returns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FACTS = b"facts"
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage's function is given first: the partition to make, and the inputs to make it from.
+    """The first argument of a stage's function: the partition to make, and its inputs.
 
     Attributes:
         asset: name of the asset.
@@ -32,7 +32,7 @@ class Work:
         tables: the schema of every asset that is a table, by name.
         left_out: shards whose inputs are not there, or failed a check.
         version: fingerprint of everything that goes into the partition.
-        force: whether it is made again though it may be current: from the beginning, without what was made before.
+        force: whether it is made again from the beginning, even if it is current.
         log: writes a line to the run's log.
     """
 
@@ -63,7 +63,7 @@ class Work:
         return self.store.read(asset, None, self.tables[asset], columns)
 
     def batches(self, asset: str, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
-        """This shard's table of an input, so many rows at a time; raises as ``read`` does."""
+        """This shard's table of an input, a number of rows at a time; raises as ``read`` does."""
         return self.store.batches(asset, self.partition, self.tables[asset], columns, rows)
 
     def read_rows(self, asset: str, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
@@ -76,7 +76,7 @@ class Work:
             yield self.store.read(asset, shard, self.tables[asset], columns)
 
     def version_of(self, asset: str) -> str:
-        """Fingerprint of this shard's table of an input: another table has another one."""
+        """Fingerprint of this shard's table of an input; it changes when the table changes."""
         return input_fingerprint(self, asset, self.partition)
 
     @property
@@ -85,7 +85,7 @@ class Work:
         return Checkpoint(self.store, self.asset, self.partition or UNPARTITIONED, self.version)
 
     def meter(self, total: int) -> progress.Meter:
-        """What tells how far this partition is, of so many samples."""
+        """Reports how many of this partition's samples are done."""
         return progress.Meter(self.asset, self.partition, total, self.log)
 
     def track(self, items: Iterable[Any], total: int) -> Iterator[Any]:
@@ -98,12 +98,12 @@ Batches = Generator[pa.RecordBatch, None, None]
 
 
 class StartOverError(Exception):
-    """Raised among batches: those before it do not hold. The function is called again, and knows better then."""
+    """Raised between batches: those before it are wrong. The function is called again, and then knows better."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What a check found: whether it holds, in words, with the values that say so."""
+    """The result of a check: whether it passed, a sentence that says so, and the values behind it."""
 
     passed: bool
     description: str
@@ -126,7 +126,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The output of a stage that is not a table: what was made, and how many rows of it."""
+    """The output of a stage that is not a table: facts about the result, and its number of rows."""
 
     rows: int
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -138,7 +138,7 @@ def with_facts(table: pa.Table, facts: Mapping[str, Any]) -> pa.Table:
 
 
 def facts_of(table: pa.Table) -> Mapping[str, Any]:
-    """The facts that ``with_facts`` has put beside a table."""
+    """The facts that ``with_facts`` has added to a table."""
     return json.loads((table.schema.metadata or {}).get(_FACTS, b"{}"))
 
 
@@ -152,10 +152,10 @@ def input_fingerprint(work: Work, asset: str, partition: str | None) -> str:
     where = f"{asset}, shard {partition}" if partition else asset
     if stored is None:
         again = f"dqe materialize {asset}" + (f" --shard {partition}" if partition else "")
-        raise StorageError(f"{work.asset} needs {where}, which is not there; run: {again}")
+        raise StorageError(f"{work.asset} needs {where}, which is not there yet; run: {again}")
     if stored.stamp.failed_checks:
         raise StorageError(
             f"{work.asset} needs {where}, which failed {', '.join(stored.stamp.failed_checks)}: "
-            "fix what the check names and materialise it again"
+            "fix what the check names, then materialise it again"
         )
     return stored.stamp.identity

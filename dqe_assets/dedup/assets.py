@@ -97,7 +97,7 @@ def duplicate_pairs(work: Work, rules: PairRules) -> pa.Table:
 
     Pairs within and between shards that have not changed since it was last made are kept and not looked for again.
     """
-    # Before they are read: what changes meanwhile is not what was looked at.
+    # Taken before they are read: later changes were not looked at.
     versions = {shard: _shard_version(work, shard) for shard in work.shards}
     earlier, unchanged = _earlier(work, rules, versions)
     new = [shard for shard in work.shards if shard not in unchanged]
@@ -211,7 +211,7 @@ def _samples(work: Work) -> pa.Table:
 
 
 def _vectors(work: Work, file: IO[bytes], uids: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """The features of these samples, float16 [n, d], mapped from a file; 0 where there are none."""
+    """The features of these samples, float16 [n, d], mapped from a file; 0 if there are none."""
     vectors = np.zeros((len(uids), 0), np.float16)
     for table in work.scan("image_features", ["uid", "embedding"]):
         wanted = table.filter(pc.is_in(table["uid"], value_set=uids))
@@ -225,7 +225,7 @@ def _vectors(work: Work, file: IO[bytes], uids: pa.Array | pa.ChunkedArray) -> n
 
 
 def _preferences(work: Work, representative: Representative) -> pa.Table:
-    """Which samples are rather to be kept: those with the greater number."""
+    """Which samples to keep first: those with the greater number."""
     tables, before = [pa.table({"uid": pa.array([], pa.string()), "preference": pa.array([], pa.float64())})], 0
     for shard in work.shards:
         of_shard = work.of_shard(shard)
@@ -236,7 +236,7 @@ def _preferences(work: Work, representative: Representative) -> pa.Table:
 
 
 def _preference(work: Work, raw: pa.Table, before: int, representative: Representative) -> pa.ChunkedArray | pa.Array:
-    """Of the rows of a shard, with so many rows before it."""
+    """The preferences of a shard's rows; ``before`` counts the rows of the shards before it."""
     match representative:
         case "largest":
             return pc.multiply(raw["width"].cast(pa.float64()), raw["height"].cast(pa.float64()))

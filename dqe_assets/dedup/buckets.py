@@ -32,7 +32,7 @@ class Search:
     """How the pairs were looked for.
 
     Attributes:
-        buckets: k-means buckets that the rows were put into; 0 where all pairs were tried.
+        buckets: k-means buckets that the rows were put into; 0 if all pairs were tried.
         probes: buckets that each row was looked up in, its own included.
         sampled_pairs: pairs that sampled rows have, found by trying all rows, that the probes were chosen by.
         sampled_recall: share of them that lies within the probes.
@@ -99,7 +99,7 @@ def bucketed_pairs(unit: UnitRows, threshold: float, new: int) -> tuple[NDArray[
     As in SemDeDup (Abbas et al. 2023), the rows are put into k-means buckets and compared within them; but a pair may
     lie across a border, so each row is looked up in the neighbouring buckets too. In how many is measured: the pairs
     of a sample of rows are found by trying all rows, and four times as many buckets are searched as hold ``RECALL`` of
-    them. A bucket is left out where it cannot matter: of two unit vectors at most ``delta`` apart in different
+    them. A bucket is left out if it cannot matter: of two unit vectors at most ``delta`` apart in different
     buckets, one is within ``delta / 2`` of the plane halfway between the centroids, and is looked up across it.
 
     The buckets are about twice the root of n, so that time grows with n to the power of 1.5 at most. In memory are the

@@ -90,7 +90,7 @@ def cluster(
         pairs_by_kind: for each kind its pairs of row numbers, int64 [m, 2].
         preference: floats [n]: of a cluster that row with the greatest represents it, and of equal ones that with the
             smallest uid; NaN is less than all others.
-        similarities: gives the similarity of each of some pairs of rows, int64 [k, 2]; NaN where there is none.
+        similarities: gives the similarity of each of some pairs of rows, int64 [k, 2]; NaN if there is none.
 
     Returns:
         Table with the columns that ``DUPLICATE_CLUSTERS`` and ``CAPTION_DUPLICATES`` share: a row for each row of a

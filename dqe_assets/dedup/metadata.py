@@ -1,4 +1,4 @@
-"""What a person sees of these assets in the UI: figures, a preview, and a plot where it says more."""
+"""The metadata of these assets in the UI: figures, a preview, and plots."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def duplicate_clusters(work: Work, table: pa.Table, rules: PairRules) -> Metadat
 
 
 def _planted_duplicates(work: Work, rules: PairRules) -> Metadata:
-    """How alike planted copies are, and the thresholds; nothing where nothing was planted."""
+    """How alike planted copies are, and the thresholds; nothing if nothing was planted."""
     raws, features = [], []
     for shard in work.shards:
         of_shard = work.of_shard(shard)

@@ -34,7 +34,7 @@ def find_pairs(
 ) -> pa.Table:
     """All pairs of duplicate images; of equal ones, each with the first of them.
 
-    Digests are always compared anew, which takes no longer than reading them. Near pairs are looked for only where one
+    Digests are always compared again, which takes no longer than reading them. Near pairs are looked for only if one
     of the two samples is not known. As equal samples count as one, a near pair speaks for all that equal its two: those
     that were linked to a sample which is gone are looked up again.
 
@@ -80,7 +80,7 @@ def find_pairs(
 
 
 class _Known:
-    """What was found earlier of one kind, as far as it still holds.
+    """The pairs of one kind that were found earlier and still hold.
 
     Attributes:
         samples: bool [n], those whose value was looked up earlier, by itself or by a sample that is still there.

@@ -99,7 +99,7 @@ def _by_all_pairs(
 def _by_bands(
     hashes: NDArray[np.uint64], max_distance: int, new: int
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]] | None:
-    """None where so many hashes agree in a band that all pairs are tried faster."""
+    """None if so many hashes agree in a band that all pairs are tried faster."""
     affordable = new * len(hashes) // _CANDIDATE_COST
     found = [np.empty((0, 2), dtype=np.int64)]
     # Neighbouring bits, which depend on one another, are dealt out to different bands.

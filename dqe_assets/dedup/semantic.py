@@ -138,7 +138,7 @@ def cosines(embeddings: NDArray[np.floating], pairs: NDArray[np.int64]) -> NDArr
         pairs: row numbers, int64 [m, 2].
 
     Returns:
-        float64 [m], the same whatever the order of a pair; NaN where a row is zero or not finite.
+        float64 [m], the same whatever the order of a pair; NaN if a row is zero or not finite.
     """
     result = np.empty(len(pairs))
     for start in range(0, len(pairs), _BLOCK):

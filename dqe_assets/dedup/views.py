@@ -1,4 +1,4 @@
-"""What people read of duplicates: pictures that several samples show, and captions that several images have."""
+"""Views and report sections of duplicates: pictures shared by several samples, captions shared by several images."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def image_features(
     model: ImageModel,
     track: Callable[[Iterable[Any], int], Iterator[Any]] = lambda items, _: iter(items),
 ) -> pa.Table:
-    """One row of ``IMAGE_FEATURES`` for each row of ``raw_samples``; null where there is no image.
+    """One row of ``IMAGE_FEATURES`` for each row of ``raw_samples``; null if there is no image.
 
     Args:
         raw: columns uid and image of ``raw_samples``.

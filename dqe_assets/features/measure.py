@@ -250,7 +250,7 @@ def _colourfulness(rgb: NDArray[np.float32]) -> float:
 
 
 def _focus(luminance: NDArray[np.float32]) -> tuple[float, float]:
-    """Centre of the gradient energy as fractions of width and height; the middle where there is no gradient."""
+    """Centre of the gradient energy as fractions of width and height; the middle if there is no gradient."""
     padded = np.pad(luminance, 1, mode="edge")
     across = padded[1:-1, 2:] - padded[1:-1, :-2]
     down = padded[2:, 1:-1] - padded[:-2, 1:-1]

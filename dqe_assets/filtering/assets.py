@@ -1,4 +1,4 @@
-"""Which samples to train on: what each filter keeps, and the subsets that are made of them."""
+"""Which samples to train on: what each filter keeps, and the subsets made from the filters."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _SHARE_TOLERANCE = 0.01
 
 
 def subset_path(name: str) -> Path:
-    """Where a subset of the settings is written; its manifest lies beside it."""
+    """Where a subset of the settings is written; its manifest is next to it."""
     return data_directory() / "subsets" / f"{name}.npy"
 
 
@@ -103,7 +103,7 @@ def _something_kept(_: Work, output: Manifest) -> CheckResult:
 
 
 def _state(expression: Expression) -> list[Any]:
-    """Everything besides the pools that decides what an expression keeps."""
+    """Everything apart from the pools that decides what an expression keeps."""
     return [expression.text, {leaf.text: leaf.versions for leaf in expression.leaves}]
 
 
@@ -117,7 +117,7 @@ def filter_masks_of(named: Mapping[str, str], signals: Sequence[str]) -> Stage:
 
     Args:
         named: the filters, by name.
-        signals: assets that filters may read beside those that are always there.
+        signals: assets that filters may read in addition to those that always exist.
     """
 
     @stage(
@@ -256,7 +256,7 @@ def _agrees_with_masks(work: Work, output: Manifest) -> CheckResult:
     kept = [np.empty(0, UID_TYPE)]
     for shard in masks.stamp.facts["shards"]:
         table = _read_masks(work, shard, masks.stamp.facts)
-        # What has no image is in no pool, whatever an expression says of it.
+        # A sample without an image is in no pool, whatever the expression says.
         statuses = work.of_shard(shard).read("raw_samples", ["status"])["status"]
         mask = expression.mask({text: table[name].to_numpy() for text, name in names.items()})
         kept.append(parse_uids(table["uid"].filter(pa.array(mask & (statuses.to_numpy() == "ok")))))

@@ -57,7 +57,7 @@ def make_subset(
 
     Fractions and clusters are of all pools taken as one. A uid that several pools have is kept as it stands in the
     first of them that keeps it; one that stands several times in one pool is kept as often as it is kept there. Memory
-    is that of the uids kept and of the scores that fractions are found of, besides a few batches.
+    holds the uids kept, the scores that fractions are computed from, and a few batches.
 
     Args:
         expression: what to keep.

@@ -25,7 +25,7 @@ NAMED: dict[str, str] = {
     "clip_l14_30": "clip_score(l14, fraction=0.3)",
     "datacomp_1b": "image_based & clip_l14_30",
 }
-"""Expressions that have a name, besides the filters; ``datacomp_1b`` is how DataComp-1B was made of the xlarge pool."""
+"""Expressions with a name, in addition to the filters; ``datacomp_1b`` made DataComp-1B from the xlarge pool."""
 
 _LONGEST = 10_000
 
@@ -124,7 +124,7 @@ class _Reader:
             place = (error.offset or 1) - 1 + len(self._text) - len(self._text.lstrip())
             raise self._error(f"not an expression ({error.msg})", place) from error
         except (RecursionError, MemoryError, ValueError) as error:
-            raise self._error("not an expression, or too deep a one") from error
+            raise self._error("not an expression, or its brackets are nested too deep") from error
 
     def _expression(self, node: ast.expr) -> Expression:
         match node:

@@ -1,4 +1,4 @@
-"""What the configured filters, and the subsets, make of one sample: step by step, with what was measured."""
+"""How the configured filters and subsets decide about one sample: step by step, with the measured values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plots of filters: what two of them keep together, what each step leaves, what is kept of what was planted."""
+"""Plots of filters: what two of them both keep, what each step leaves, and how much planted data is kept."""
 
 from __future__ import annotations
 

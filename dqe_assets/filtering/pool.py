@@ -33,7 +33,7 @@ SCORES = {"b32": "clip_b32_similarity_score", "l14": "clip_l14_similarity_score"
 """Column of the cosine of caption and image by each of OpenAI's CLIP models, by its architecture."""
 
 EMBEDDINGS = ("b32_img", "l14_img")
-"""Columns of image embeddings by the same models: in DataComp's folders, arrays of the .npz beside each Parquet."""
+"""Columns of image embeddings by the same models: in DataComp's folders, arrays of the .npz next to each Parquet."""
 
 BATCH_ROWS = 131_072
 EMBEDDING_BATCH_ROWS = 8_192
@@ -137,7 +137,7 @@ class TablePool:
 
 @dataclass(frozen=True)
 class DataCompPool:
-    """A folder or fsspec URL of DataComp metadata: Parquet files, and a .npz of embeddings beside each.
+    """A folder or fsspec URL of DataComp metadata: Parquet files, and a .npz of embeddings next to each.
 
     Attributes:
         url: the folder.
@@ -173,7 +173,7 @@ class DataCompPool:
 
 @dataclass(frozen=True)
 class MetadataFile:
-    """One Parquet file of a DataComp pool and the .npz beside it."""
+    """One Parquet file of a DataComp pool and the .npz next to it."""
 
     filesystem: fsspec.AbstractFileSystem
     path: str
@@ -185,7 +185,7 @@ class MetadataFile:
 
     @property
     def arrays_path(self) -> str:
-        """Path of the .npz beside it."""
+        """Path of the .npz next to it."""
         return self.path.removesuffix(".parquet") + ".npz"
 
     @cached_property
@@ -245,7 +245,7 @@ class MetadataFile:
                 raise PoolError(f"{where} is {column.type}; expected text") from error
             except pa.ArrowInvalid as error:
                 row = first + _first_not_utf8(column)
-                raise PoolError(f"{where}, row {row} (counting from 0): not UTF-8; mend the row") from error
+                raise PoolError(f"{where}, row {row} (counting from 0): not UTF-8; fix the row") from error
         return column
 
     def _parquet(self) -> pq.ParquetFile:
@@ -278,7 +278,7 @@ class _Embedding:
         except OSError as error:
             raise PoolError(
                 f"{part.arrays_path}: cannot be read ({one_line(error)}); "
-                f"it must lie beside {part.name} and hold the array {name}"
+                f"it must be in the same folder as {part.name} and hold the array {name}"
             ) from error
         try:
             self._member = self._opened(f"{name}.npy")
@@ -313,7 +313,7 @@ class _Embedding:
         if rows != part.rows:
             raise PoolError(
                 f"{self._where} has {rows:,} rows and {part.name} has {part.rows:,}: row {min(rows, part.rows)} "
-                f"(counting from 0) has no partner; fetch both files again"
+                f"(counting from 0) is in only one of them; fetch both files again"
             )
         return width, dtype
 

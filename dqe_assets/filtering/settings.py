@@ -78,12 +78,14 @@ def open_pools(names: Sequence[str], store: StorePool | None, folder: Path) -> l
         elif store is not None:
             pools.append(store)
         else:
-            raise PoolError("there is no store here: run in the project's folder, or set DQE_DATA to its data folder")
+            raise PoolError(
+                "there is no store here: run this in the project's folder, or set DQE_DATA to the data folder"
+            )
     return pools
 
 
 def pool_state(name: str, folder: Path) -> list[list[Any]]:
-    """What tells whether the files of a pool have changed: name, size and time of each.
+    """Name, size and time of each file of a pool: they show whether it has changed.
 
     Raises:
         PoolError: the folder cannot be listed.
@@ -108,7 +110,7 @@ def _url(name: str, folder: Path) -> str:
 
 
 def check_selection(filters: Mapping[str, str], subsets: Sequence[Subset], *, text_is_masked: bool) -> None:
-    """Refuse what cannot be parsed or made, and names that are there twice, when the settings are loaded.
+    """Refuse wrong expressions, impossible subsets and repeated names when the settings are loaded.
 
     Args:
         filters: of the store's samples, by name.
@@ -124,7 +126,9 @@ def check_selection(filters: Mapping[str, str], subsets: Sequence[Subset], *, te
     names = [subset.name for subset in subsets]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise PydanticCustomError("repeated", "subsets: the name '{name}' is there twice", {"name": repeated[0]})
+        raise PydanticCustomError(
+            "repeated", "subsets: two subsets have the name '{name}'; rename one", {"name": repeated[0]}
+        )
     if "uid" in filters:
         raise PydanticCustomError("reserved", "filters: the name 'uid' is reserved", {})
     for where, text in expressions.items():

@@ -110,7 +110,7 @@ class StoreShard:
     def files(self, columns: Sequence[str]) -> list[InputFile]:
         """The partitions that the columns are read from, each with the fingerprint of all that went into it."""
         assets = {"raw_samples", *(self._source(name).asset for name in columns)}
-        # What is over all shards is named once, with the first of them.
+        # Assets over all shards are named once, with the first shard.
         over_all = assets & set(CORPUS_INPUTS) if self.name == self.pool.shards[0] else set()
         keys = [(asset, self.name) for asset in assets - set(CORPUS_INPUTS)] + [(asset, None) for asset in over_all]
         stored = [self.pool.store.get(asset, partition) for asset, partition in sorted(keys)]
@@ -159,7 +159,7 @@ def _original(column: str) -> _Source:
 
 
 def _cluster(column: str, kind: str) -> _Source:
-    """A column of the duplicate cluster of a kind that each sample is in; null where it is alone."""
+    """A column of the duplicate cluster of a kind that each sample is in; null if it is alone."""
 
     def values(shard: StoreShard) -> pa.ChunkedArray:
         uids = shard.table("raw_samples", ["uid"])["uid"]

@@ -1,4 +1,4 @@
-"""Subsets as DataComp's resharder takes them: sorted 128-bit uids in a .npy, and a manifest beside it.
+"""Subsets as DataComp's resharder takes them: sorted 128-bit uids in a .npy, and a manifest next to it.
 
 A uid is an element of dtype ``u8,u8``: its first 16 hexadecimal digits and its last 16. As in DataComp, a sample that
 stands in a pool several times, and is kept, stands in the subset as often, and the resharder then writes it as often.
@@ -144,7 +144,7 @@ def _run_starts(uids: NDArray[np.void]) -> NDArray[np.int64]:
 
 
 def manifest_path(path: Path) -> Path:
-    """Where the manifest of a subset lies."""
+    """Path of the manifest of a subset."""
     return path.with_suffix(".json")
 
 
@@ -154,7 +154,7 @@ def write_subset(path: Path, uids: NDArray[np.void], manifest: Mapping[str, Any]
     Args:
         path: where, ending in .npy.
         uids: ``UID_TYPE`` [n], sorted.
-        manifest: what is to be said of it.
+        manifest: what it says about the subset.
 
     Raises:
         SubsetError: the path does not end in .npy.

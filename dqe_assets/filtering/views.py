@@ -1,4 +1,4 @@
-"""What people read of filters: what each keeps, what two keep together, what each step removes."""
+"""Views and report sections of filters: what each keeps, what two keep together, what each step removes."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _of_configured(manifest: Mapping[str, Any]) -> Relations:
     """What depends on which filters there are: their masks, as a column for each and as rows, and their steps.
 
     Args:
-        manifest: ``Tally.facts`` of the asset ``filter_masks``; empty where it is not materialised.
+        manifest: ``Tally.facts`` of the asset ``filter_masks``; empty if it is not materialised.
     """
     facts = manifest or {"filters": [], "both": []}
     filters = {one["filter"]: one["expression"] for one in facts["filters"]}

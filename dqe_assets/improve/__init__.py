@@ -1,1 +1,1 @@
-"""Better captions: judged, asked for again, and the best of each sample."""
+"""Better captions: judging them, asking for them again, and choosing the best one of each sample."""

@@ -52,7 +52,7 @@ def cohen_kappa(first: ArrayLike, second: ArrayLike) -> float:
         second: [n], that of the other.
 
     Returns:
-        Kappa; NaN where there is no item, or where both give all items one category, so that chance explains all.
+        Kappa; NaN if there is no item, or if both give all items one category, so that chance explains all.
 
     Raises:
         ValueError: they rate different numbers of items.
@@ -79,7 +79,7 @@ def means(judged: pa.Table, by: str) -> pa.Table:
 
     Returns:
         The value, ``judged`` (captions), and for each of ``MEASURES`` its mean, ``<measure>_low`` and
-        ``<measure>_high``, null where there are too few to say; ``original`` first, then in order.
+        ``<measure>_high``, null if there are too few to say; ``original`` first, then in order.
     """
     values = judged[by].to_pylist()
     records = []
@@ -109,7 +109,7 @@ def agreement(judged: pa.Table) -> pa.Table:
         For each pair ``source_a`` and ``source_b`` (``original`` first, then by name): ``pairs`` of captions of one
         image; ``ties``, those where either has no preference; of the others how often the judge and how often the
         scorer prefers a (``judge_prefers_a``, ``scorer_prefers_a``), the share on which they agree (``agreed``), and
-        Cohen's ``kappa``, both null where there is nothing to say.
+        Cohen's ``kappa``, both null if there is nothing to say.
     """
     samples: dict[str, dict[str, tuple[float, float]]] = {}
     for uid, source, overall, similarity in zip(

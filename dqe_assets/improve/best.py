@@ -35,9 +35,9 @@ class _Candidates:
     """The captions of a source, n of everything.
 
     Attributes:
-        texts: strings; null where there is none, or no image.
+        texts: strings; null if there is none, or no image.
         flags: lists of what is wrong with each, as found in one way and in another.
-        measured: similarity and judgement, float64; NaN where there is none.
+        measured: similarity and judgement, float64; NaN if there is none.
         shared: whether their similarities prove nothing.
     """
 
@@ -47,7 +47,7 @@ class _Candidates:
     shared: bool
 
     def faults(self, rule: BestRule) -> list[str]:
-        """Why each caption is set aside; empty where it is not, or where there is none."""
+        """Why each caption is set aside; empty if it is not, or if there is none."""
         texts, scored = self.texts.to_pylist(), np.isfinite(self.measured[SIMILARITY]).tolist()
         rows = zip(texts, *(flags.to_pylist() for flags in self.flags), scored, strict=True)
         return [
@@ -117,7 +117,7 @@ def best_captions(
 
 
 def below_runner_up(best: pa.Table, rule: BestRule) -> int:
-    """How many rows of ``BEST_CAPTIONS`` have a caption that is worse than the next, by what is said to decide."""
+    """How many rows of ``BEST_CAPTIONS`` have a caption that is worse than the next one by the deciding measure."""
     count = 0
     for criterion, reasons in ((SIMILARITY, (HIGHEST[SIMILARITY], KEPT)), (JUDGEMENT, (HIGHEST[JUDGEMENT],))):
         decided = best.filter(
@@ -132,9 +132,9 @@ def below_runner_up(best: pa.Table, rule: BestRule) -> int:
 
 
 def _chosen(candidates: Mapping[str, _Candidates], rule: BestRule, has_image: np.ndarray) -> dict[str, pa.Array]:
-    """The columns of ``BEST_CAPTIONS`` that tell of the choice."""
+    """The columns of ``BEST_CAPTIONS`` that describe the choice."""
     total = len(has_image)
-    # Before the sources comes none of them: what is chosen where there is no caption, or no second one.
+    # Before the sources comes "none": the choice if there is no caption, or no second one.
     names = [None, *candidates]
     texts = pa.chunked_array([pa.nulls(total, pa.string()), *(one.texts for one in candidates.values())])
     faults = np.array([[""] * total, *(one.faults(rule) for one in candidates.values())], object).T
@@ -178,7 +178,7 @@ def _chosen(candidates: Mapping[str, _Candidates], rule: BestRule, has_image: np
 
 
 def _comparable(values: np.ndarray, tier: np.ndarray) -> np.ndarray:
-    """Values [n, sources], 0 where not all captions of the sample that are of the same tier have one."""
+    """Values [n, sources], 0 if not all captions of the sample that are of the same tier have one."""
     known = np.isfinite(values)
     compared = np.zeros_like(known)
     for one in (_SOUND, _SET_ASIDE):
@@ -194,7 +194,7 @@ def _head_start(sources: Sequence[str | None], criterion: str, rule: BestRule) -
 
 
 def _final(refined: pa.Table, uids: pa.ChunkedArray) -> pa.Table:
-    """The refined caption of each sample: the one accepted in the last round; null where there is none."""
+    """The refined caption of each sample: the one accepted in the last round; null if there is none."""
     accepted = refined.filter(refined["accepted"]).sort_by([("round", "descending"), (SIMILARITY, "descending")])
     # index_in finds the first.
     return accepted.select(["caption", "flags", SIMILARITY]).take(pc.index_in(uids, value_set=accepted["uid"]))
@@ -203,7 +203,7 @@ def _final(refined: pa.Table, uids: pa.ChunkedArray) -> pa.Table:
 def _of(
     source: str, table: pa.Table | None, column: str, uids: pa.ChunkedArray, kind: pa.DataType
 ) -> pa.ChunkedArray | pa.Array:
-    """A column of a caption source in the order of the uids; null where the table has no row."""
+    """A column of a caption source in the order of the uids; null if the table has no row."""
     if table is None:
         return pa.nulls(len(uids), kind)
     rows = table.filter(pc.equal(table["caption_source"], source))

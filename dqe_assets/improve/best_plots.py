@@ -1,4 +1,4 @@
-"""What choosing the best caption does, as a picture: how well captions fit before and after."""
+"""A plot of the effect of choosing the best caption: how well captions fit before and after."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def before_and_after(original: ArrayLike, best: ArrayLike, independent: ArrayLik
     Best captions whose similarity proves nothing are hatched.
 
     Args:
-        original: similarity of each sample's original caption, [n]; NaN where it has none.
-        best: similarity of its best caption, [n]; NaN where it has none.
+        original: similarity of each sample's original caption, [n]; NaN if it has none.
+        best: similarity of its best caption, [n]; NaN if it has none.
         independent: bool [n], false where the scorer shares a backbone with who wrote the best caption.
         theme: the colours.
     """

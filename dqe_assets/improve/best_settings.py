@@ -56,7 +56,7 @@ class BestRule(Strict):
     def _each_once(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         repeated = sorted({name for name in names or () if (names or ()).count(name) > 1})
         if repeated:
-            raise PydanticCustomError("repeated", "'{name}' is there twice", {"name": repeated[0]})
+            raise PydanticCustomError("repeated", "'{name}' is listed twice; remove one", {"name": repeated[0]})
         return names
 
     @field_validator("avoid")

@@ -1,9 +1,9 @@
-"""Judging: which samples are drawn, what the judge is asked of each, and what becomes of its answers.
+"""Judging: which samples are drawn, which question the judge gets, and how its answers become rows.
 
-All captions of a sample are judged in one request, beside one another. The image, which takes most of the tokens, is
-then read once, and what is compared is judged by the same scale at the same moment. What this costs is that a judge may
-favour a place (Zheng et al. 2023, arXiv 2306.05685), so the order is drawn for each sample and kept as ``place``: over
-many samples a favour falls on all sources alike, and can be measured.
+All captions of a sample are judged in one request, side by side. The image, which takes most of the tokens, is
+then read once, and what is compared is judged by the same scale at the same moment. The price: a judge may favour a
+place (Zheng et al. 2023, arXiv 2306.05685). So the order is drawn for each sample and kept as ``place``: over many
+samples such a favour falls on all sources alike, and can be measured.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Question:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What the captions are called, which says nothing of where they come from."""
+        """The labels of the captions, which do not reveal their sources."""
         return tuple(f"{ascii_uppercase[n % 26]}{n // 26 or ''}" for n in range(len(self.captions)))
 
     def prompt(self, rubric: Prompt) -> str:
@@ -75,7 +75,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What holds for all questions: who is asked, what, and what all of it may take."""
+    """Terms of all questions: the judge, the rubric, and the limits on tokens and cost."""
 
     judge: Judge
     rubric: Prompt
@@ -83,7 +83,7 @@ class Terms:
 
 
 def load_rubric() -> Prompt:
-    """What a judge is asked, which comes with the platform."""
+    """The question to a judge, which comes with the platform."""
     return read_prompt("rubric", Path(__file__).with_name("rubric.txt"))
 
 
@@ -91,10 +91,10 @@ def mean_similarity(scores: Mapping[str, np.ndarray]) -> np.ndarray:
     """What samples are stratified by: the original caption's similarity, or else the mean of the other captions'.
 
     Args:
-        scores: similarities of each caption source, float [n], NaN where there is none.
+        scores: similarities of each caption source, float [n], NaN if there is none.
 
     Returns:
-        float64 [n], NaN where no caption has a similarity.
+        float64 [n], NaN if no caption has a similarity.
     """
     others = np.array([values for source, values in scores.items() if source != ORIGINAL], np.float64)
     count = np.isfinite(others).sum(0)
@@ -241,7 +241,7 @@ def _sample(question: Question, image: Callable[[int], bytes], terms: Terms) -> 
 
 
 def _rows(question: Question, answer: Caption, terms: Terms, before: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """The rows of an answer, which count what was asked and taken before."""
+    """The rows of an answer; attempts and tokens from before are counted too."""
     marked = parse(answer.text or "", question.labels) if answer.finish_reason in {"stop", "length"} else {}
     taken = _taken(before) + Tokens(answer.prompt_tokens or 0, answer.completion_tokens or 0)
     request = {

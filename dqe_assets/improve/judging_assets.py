@@ -86,7 +86,7 @@ def caption_judgements_of(captions: CaptionSources, settings: Judging) -> Stage:
 
 
 def _scores(work: Work, uids: Sequence[str], captions: CaptionSources) -> dict[str, np.ndarray]:
-    """Similarity of each caption source, in the order of the samples, NaN where there is no image or caption."""
+    """Similarity of each caption source, in the order of the samples, NaN if there is no image or caption."""
     table = work.read("caption_scores", ["uid", "caption_source", "similarity"])
     order = pa.array(uids)
     scores = {}
@@ -98,7 +98,7 @@ def _scores(work: Work, uids: Sequence[str], captions: CaptionSources) -> dict[s
 
 
 def _known(work: Work) -> tuple[pa.Table, bool]:
-    """Rows that were made of the same inputs in the same way, and whether they were too few of use."""
+    """Rows that were made from the same inputs in the same way, and whether too few of them were usable."""
     known, failed = [work.checkpoint.rows(CAPTION_JUDGEMENTS)], False
     with contextlib.suppress(StorageError):
         stored = work.store.get(work.asset, work.partition)

@@ -1,4 +1,4 @@
-"""The settings of judging: who judges, how much, and what it may take."""
+"""The settings of judging: the judge, how many samples, and the limits on tokens and cost."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class Judging(Strict):
         if any(priced) != all(priced) or (self.max_cost is not None and not all(priced)):
             raise PydanticCustomError(
                 "prices",
-                "needs both price_per_million_prompt_tokens and price_per_million_completion_tokens: one of them, or "
-                "max_cost, says nothing alone",
+                "needs both price_per_million_prompt_tokens and price_per_million_completion_tokens: max_cost, or "
+                "one price alone, cannot limit the cost",
             )
         worst = self.judge.worst
         if not self.cap.allows(worst):

@@ -1,4 +1,4 @@
-"""What people read of judgements: what a judge thinks of each source, and how far the scorer agrees."""
+"""Views and report sections of judgements: what a judge thinks of each source, and how far the scorer agrees."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ _VIEWS = (
 
 
 def _statistics(connection: duckdb.DuckDBPyConnection) -> dict[str, pa.Table]:
-    """What the tables are filled from beside the judgements themselves."""
+    """What the tables are filled from, in addition to the judgements themselves."""
     judged = connection.sql(
         "SELECT * FROM stored_caption_judgements LEFT JOIN stored_caption_scores USING (uid, caption_source) "
         "WHERE overall IS NOT NULL"

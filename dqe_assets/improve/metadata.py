@@ -1,4 +1,4 @@
-"""What a person sees of these assets in the UI: figures, a preview, and a plot where it says more."""
+"""The metadata of these assets in the UI: figures, a preview, and plots."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def best_captions(_: Work, table: pa.Table) -> Metadata:
-    """Which sources the best captions are from and why, and how well they fit, beside the originals."""
+    """Which sources the best captions are from and why, and how well they fit, next to the originals."""
     before, after = (
         table[name].cast(pa.float64()).fill_null(np.nan).to_numpy() for name in ("original_similarity", "similarity")
     )
@@ -103,7 +103,7 @@ def refined_captions_of(*, independent: bool) -> Callable[[Work, pa.Table], Meta
 
 
 def _refined_captions(table: pa.Table, *, independent: bool) -> Metadata:
-    """What each round brought and took, whether that proves anything, and answers beside what they were asked for."""
+    """What each round gained and cost, whether that proves anything, and answers next to the captions before."""
     rounds = rounds_of(table)
     accepted = table.filter(table["accepted"])
     return {

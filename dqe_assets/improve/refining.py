@@ -1,8 +1,8 @@
-"""Asking again for captions that fit badly, and keeping an answer only where it fits better.
+"""Asking again for captions that fit badly, and keeping an answer only if it fits better.
 
-Each round asks for several answers for each caption that there is something wrong with, telling what is wrong and
-what was measured, and scores them against the image: Self-Refine (Madaan et al. 2023, arXiv 2303.17651), but with a
-judge of its own. A score that is aimed at stops being a measure (Goodhart's law): a bare list of the right words scores
+Each round asks for several answers for each faulty caption, tells the model what is wrong and what was measured, and
+scores the answers against the image. This is Self-Refine (Madaan et al. 2023, arXiv 2303.17651), but with a separate
+judge. A score that is aimed at stops being a measure (Goodhart's law): a bare list of the right words scores
 well and is no caption. So such answers are vetoed whatever their score, and gains are reported together with lengths.
 """
 
@@ -163,7 +163,7 @@ def _request(place: int, row: Mapping[str, Any], present: Present, reasons: Sequ
 def _in_words(
     present: Present, original_similarity: float | None, reasons: Sequence[str], rules: Refining
 ) -> str | None:
-    """What a prompt says is wrong with the caption that there is."""
+    """What is wrong with the present caption, in the words of the prompt."""
     measured = f"a model that compares images with texts gives it a similarity of {_number(present.similarity):.3f}"
     said = {
         NO_CAPTION: None,

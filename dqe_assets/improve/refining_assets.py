@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dqe_resources.scorers.protocol import Scorer
 
 IMAGES_AT_ONCE = 32
-"""Images that are read at once, beside the row group that they are in."""
+"""Images that are read at once, in addition to the row group that they are in."""
 
 _LEAST_PROBABLE = 0.01
 
@@ -81,7 +81,7 @@ def refined_captions_of(
     def refined_captions(work: Work, captioner: VisionCaptioner, scorer: Scorer) -> pa.Table:
         """Captions that fit badly asked for again, round after round: every answer, and which were accepted.
 
-        A sample's caption changes only where an answer fits its image better. A shard that was interrupted goes on
+        A sample's caption changes only if an answer fits its image better. A shard that was interrupted goes on
         with the answers that are missing.
         """
         rows, vectors = _image_vectors(work)

@@ -1,4 +1,4 @@
-"""The candidates of a round: what a captioner that sees the image is asked, and what it said before."""
+"""The candidates of a round: the questions to a captioner that sees the image, and its earlier answers."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class CandidateAsker:
             yield from questions
 
     def _seed(self, number: int, candidate: int) -> int | None:
-        """Another one for each candidate of each round, where the captioner has one: the same would answer the same."""
+        """A different seed for each candidate of each round, if the captioner has one: equal seeds repeat answers."""
         if self.captioner.seed is None:
             return None
         return self.captioner.seed + (number - 1) * self.candidates + candidate

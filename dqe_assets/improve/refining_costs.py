@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def costs(rows: pa.Table, rules: Refining, price_per_hour: float | None) -> pa.Array:
-    """What each answer cost, float64, null where there is no price.
+    """What each answer cost, float64, null if there is no price.
 
     By its tokens where the settings price them; otherwise each round's busy time at the price of an hour, shared
     among its answers by the seconds that each took.

@@ -1,4 +1,4 @@
-"""What asking again for captions brought, as a picture."""
+"""A plot of what asking again for captions gained."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def similarity_by_round(answers: pa.Table) -> np.ndarray:
         answers: ``REFINED_CAPTIONS``.
 
     Returns:
-        float32 [rounds + 1, samples], NaN where there was no caption; a sample that is asked about no more keeps what
+        float32 [rounds + 1, samples], NaN if there was no caption; a sample that is asked about no more keeps what
         it has.
     """
     uids = pc.unique(answers["uid"])

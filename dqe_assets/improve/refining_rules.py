@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from dqe_assets.improve.refining_settings import Refining
 
 NO_CAPTION, BELOW, BELOW_ORIGINAL = "no_caption", "below", "below_original"
-"""Reasons for asking again, besides the flags of a caption."""
+"""Reasons for asking again, in addition to the flags of a caption."""
 
 UNCHANGED, WORD_LIST, TOO_LONG = "unchanged", "word_list", "too_long"
-"""Vetoes, besides the flags of an answer."""
+"""Vetoes, in addition to the flags of an answer."""
 
 ALWAYS_ALLOWED_WORDS = 50
 
@@ -37,7 +37,7 @@ _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """The caption that a sample has now; similarity None where nothing could be scored."""
+    """The caption that a sample has now; similarity None if nothing could be scored."""
 
     caption: str | None
     flags: tuple[str, ...]
@@ -45,7 +45,7 @@ class Present:
 
 
 def reasons_for(present: Present, original_similarity: float | None, rules: Refining) -> tuple[str, ...]:
-    """Why a caption is asked for again; none where it may stay."""
+    """Why a caption is asked for again; none if it may stay."""
     if present.caption is None:
         return (NO_CAPTION,)
     similarity = present.similarity
@@ -93,8 +93,8 @@ def accept(
 
     Args:
         places: int64 [m], which sample each answer is of.
-        similarity: float32 [m], NaN where there is none.
-        previous: float32 [m], of the caption that the sample has, NaN where it has none: any answer is better.
+        similarity: float32 [m], NaN if there is none.
+        previous: float32 [m], of the caption that the sample has, NaN if it has none: any answer is better.
         vetoed: bool [m], answers that are not accepted.
         min_gain: by how much it must be higher; at 0 it must be higher still.
 

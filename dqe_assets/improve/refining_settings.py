@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def _known_flag(flag: str) -> str:
     if flag not in FLAGS:
-        raise ValueError(f"there is no such flag; there are: {', '.join(FLAGS)}")
+        raise ValueError(f"unknown flag; allowed: {', '.join(FLAGS)}")
     return flag
 
 
@@ -117,11 +117,11 @@ def check_refining(refining: Refining, captioners: Sequence[Captioner]) -> None:
         if name not in allowed:
             raise PydanticCustomError(
                 "refining",
-                "refining: {key}: '{name}' is none of those that there are{who}: {allowed}",
+                "refining: {key}: there is no '{name}'{who}; allowed: {allowed}",
                 {
                     "key": key,
                     "name": name,
-                    "who": " and see the image" if key == "captioner" else "",
+                    "who": " that sees the image" if key == "captioner" else "",
                     "allowed": ", ".join(allowed) or "none",
                 },
             )

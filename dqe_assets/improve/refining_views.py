@@ -1,4 +1,4 @@
-"""What people read of asking again for captions: every answer, and what each round brought."""
+"""Views and report sections of asking again for captions: every answer, and what each round brought."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ RELATIONS = Relations(
         GallerySection(
             "refined",
             "Refined",
-            "Captions that were asked for again, those first that gained most, beside what was there.",
+            "Captions that were asked for again, those first that gained most, next to the captions before.",
             """
             SELECT uid FROM refined_captions WHERE accepted
             GROUP BY uid ORDER BY arg_max(similarity, round) - arg_min(previous_similarity, round) DESC NULLS LAST, uid

@@ -30,7 +30,7 @@ def _source_state(work: Work, ingest: IngestSettings) -> Any:
 
 
 def _found(table: pa.Table) -> Any:
-    """What the web gave: asked again, it may give something else."""
+    """The images that the web gave: asked again, it may give others."""
     return table.select(["uid", "sha256", "reason"]).to_pydict()
 
 

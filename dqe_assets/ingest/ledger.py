@@ -1,4 +1,4 @@
-"""Outcomes of rows that are in files already: of this shard's unfinished run, and of its table as it was."""
+"""Outcomes of rows that are already in files: of this shard's unfinished run, and of its earlier table."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _INDEX_SCHEMA = pa.schema([OUTCOMES.field(name) for name in _INDEX])
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where an outcome is: which file, and which of its rows; and what is asked of it before it is read."""
+    """Where an outcome is (file and row), and the facts needed before it is read."""
 
     file: int
     position: int
@@ -87,7 +87,7 @@ class Ledger:
         self._add(index, lambda rows: store.read_rows(asset, shard, RAW_SAMPLES, rows, OUTCOMES.names), refetch)
 
     def add_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Add what an unfinished run has kept, in place of what is there; files that were added before are not again.
+        """Add the outcomes that an unfinished run has kept; they replace others. Each file is added only once.
 
         A file that cannot be read is left out, and its rows are fetched again.
         """

@@ -1,4 +1,4 @@
-"""What becomes of a row's image: the columns of ``raw_samples`` that say so."""
+"""The outcome of a row's image: the columns of ``raw_samples`` that describe it."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def of_bytes(data: bytes, key: str, limits: ImageLimits) -> Outcome:
 
 
 def host_of(url: str | None) -> str:
-    """The host that a URL names; empty where it names none."""
+    """The host that a URL names; empty if it names none."""
     try:
         return urlsplit(url or "").hostname or ""
     except ValueError:

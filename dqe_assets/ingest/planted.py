@@ -1,4 +1,4 @@
-"""How well each stage finds what was planted in the embedded sample: its truth beside what the stages say."""
+"""How well each stage finds what was planted in the embedded sample: the truth next to what the stages say."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def auc(scores: ArrayLike, positive: ArrayLike) -> float:
         positive: bool [n].
 
     Returns:
-        0 to 1; NaN where there is no positive or no negative.
+        0 to 1; NaN if there is no positive or no negative.
     """
     values, is_positive = np.asarray(scores, np.float64), np.asarray(positive, bool)
     positives = int(is_positive.sum())
@@ -133,7 +133,7 @@ def text_figures(raw: pa.Table, text: pa.Table, masked: pa.Table) -> pa.Table:
 
 
 def pair_similarity(raw: pa.Table, features: pa.Table) -> pa.Table:
-    """How alike the copies of one photo are, and of two: what thresholds for duplicates are chosen by.
+    """How alike copies of one photo are, and copies of two photos: the thresholds for duplicates are chosen by this.
 
     Args:
         raw: uid, status, reason, width, height and truth of ``RAW_SAMPLES``.
@@ -204,7 +204,7 @@ class _Figures:
 
 @dataclass(frozen=True)
 class _Planted:
-    """The rows that have a truth, as arrays [n]; width and height are 0 where there is no image."""
+    """The rows that have a truth, as arrays [n]; width and height are 0 if there is no image."""
 
     uids: NDArray[np.str_]
     photo: NDArray[np.str_]
@@ -315,13 +315,13 @@ def _alignment(planted: _Planted, scores: pa.Table, figures: _Figures) -> None:
 
 
 def _values(table: pa.Table, column: str, uids: NDArray[np.str_]) -> NDArray[np.float64]:
-    """A column's values at some uids, NaN where there is none."""
+    """A column's values at some uids, NaN if there is none."""
     taken = table[column].take(pa.array(_positions(table["uid"], uids)))
     return taken.to_numpy().astype(np.float64)
 
 
 def _clusters(uids: NDArray[np.str_], members: pa.Table) -> NDArray[np.int64]:
-    """A number for the cluster of each uid, -1 where it is in none."""
+    """A number for the cluster of each uid, -1 if it is in none."""
     numbers = {cluster: number for number, cluster in enumerate(pc.unique(members["cluster"]).to_pylist())}
     cluster_of = dict(zip(members["uid"].to_pylist(), members["cluster"].to_pylist(), strict=True))
     return np.array([numbers[cluster_of[uid]] if uid in cluster_of else -1 for uid in uids.tolist()], np.int64)

@@ -1,4 +1,4 @@
-"""Rows of a source made into rows of ``raw_samples``: every one of them, whatever becomes of its image."""
+"""Turns rows of a source into rows of ``raw_samples``: every row, with or without an image."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ROW_BYTES = 1024
-"""What a row counts beside its image, in the size of a batch."""
+"""Bytes that a row adds to the size of a batch, not counting its image."""
 
 
 def uid_of(source: str, key: str) -> str:

@@ -1,4 +1,4 @@
-"""The part of a shard that is fetched: what is kept of it, what is asked for again, and when it is given up."""
+"""The rows of a shard that are fetched: which are kept, which are fetched again, and when to give up."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class ImageLimits(Strict):
 
 
 class IngestSettings(Strict):
-    """What ``raw_samples`` is made by.
+    """The settings of ``raw_samples``.
 
     Attributes:
         sources: where image-caption pairs come from.
@@ -42,7 +42,7 @@ class IngestSettings(Strict):
     refetch: Refetch = "transient"
 
     def signature(self) -> None:
-        """Nothing: a shard depends on its own source alone, and on how that is now."""
+        """Nothing: a shard depends only on its own source and on the present state of that source."""
 
     def source_of(self, shard: str) -> Source:
         """The source that a partition key belongs to.

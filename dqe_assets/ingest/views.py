@@ -1,4 +1,4 @@
-"""What people read of fetching: which images could not be read and why, from which hosts, and how long it took."""
+"""Views and report sections of fetching: which images could not be read, why, from which hosts, and the time taken."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The whole: settings, graph, jobs, sensors, runs."""
+"""Everything put together: settings, graph, jobs, sensors, runs."""

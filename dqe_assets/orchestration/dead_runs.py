@@ -24,7 +24,7 @@ def process_tags() -> dict[str, str]:
 def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark runs of this machine whose process is gone as failed; returns their ids.
 
-    They would also keep their place in the pools, so that what is launched later would wait for them.
+    Otherwise they would keep their places in the pools, and later runs would wait for them.
     """
     host, dead = socket.gethostname(), []
     for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)):

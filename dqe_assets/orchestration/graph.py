@@ -92,7 +92,7 @@ def stages(settings: Settings) -> list[Stage]:
 
 
 def resources(settings: Settings) -> dict[str, Any]:
-    """What stages are handed, by key: the parts of data/dqe.yaml by their own names, and what is made of several."""
+    """The resources that stages get, by key: parts of data/dqe.yaml by their names, and values made from several."""
     parts = {name: getattr(settings, name) for name in type(settings).model_fields if name not in _IN_INGEST}
     return {
         **{name: part for name, part in parts.items() if isinstance(part, Strict)},
@@ -103,12 +103,12 @@ def resources(settings: Settings) -> dict[str, Any]:
 
 
 def relations(settings: Settings) -> tuple[Relations, ...]:
-    """What all stages contribute to what people read."""
+    """What all stages add to the warehouse, report, gallery and explanations."""
     return relations_of(stages(settings))
 
 
 def captioner_infos(settings: Settings) -> list[CaptionerInfo]:
-    """The captioners; refined captions stand beside theirs, as those of another one."""
+    """The captioners; refined captions count as those of one more captioner."""
     shared = settings.captions.shared
     refiner = settings.refining.captioner if settings.refining else None
     return [

@@ -24,6 +24,8 @@ CONFIGURATION_FILE = "dagster.yaml"
 
 _WRITTEN = "# Written by dqe, from the key concurrency of dqe.yaml. To write your own, take out this line.\n"
 
+_BY_AN_EARLIER_VERSION = "telemetry:\n  enabled: false\n"
+
 
 class InstanceError(DataQualityError):
     """The folder of the Dagster instance cannot be written."""
@@ -46,7 +48,9 @@ def instance(concurrency: Concurrency | None = None) -> Iterator[dg.DagsterInsta
             _configure(home, concurrency or Concurrency())
         opened = dg.DagsterInstance.get()
     except OSError as error:
-        raise InstanceError(f"{home}: cannot be written ({error.strerror or error}); allow writing there") from error
+        raise InstanceError(
+            f"{home}: cannot be written ({error.strerror or error}); allow this user to write there"
+        ) from error
     with opened as current:
         if concurrency:
             _limit_pools(current, concurrency)
@@ -61,7 +65,8 @@ def _configure(home: Path, concurrency: Concurrency) -> None:
         OSError: it cannot be written.
     """
     path = home / CONFIGURATION_FILE
-    if path.exists() and not path.read_text(encoding="utf-8").startswith(_WRITTEN):
+    found = path.read_text(encoding="utf-8") if path.exists() else ""
+    if found and found != _BY_AN_EARLIER_VERSION and not found.startswith(_WRITTEN):
         return
     text = _WRITTEN + yaml.safe_dump(
         {
@@ -78,7 +83,7 @@ def _configure(home: Path, concurrency: Concurrency) -> None:
         },
         sort_keys=False,
     )
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
+    if found != text:
         replace_file(path, lambda target: target.write(text.encode()))
 
 

@@ -56,7 +56,7 @@ def materialize(
     shards: Sequence[str] = (),
     force: bool = False,
 ) -> Outcome:
-    """Make what is missing or no longer current: for each shard, a run of its own, then what is over all shards.
+    """Make what is missing or no longer current: one run for each shard, then the assets over all shards.
 
     Args:
         settings: the settings.

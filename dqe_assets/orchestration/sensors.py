@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SyncPlan:
-    """Which partitions to add and which to remove; what is stored for a removed one stays on disk, unused."""
+    """Which partitions to add and which to remove. The files of a removed one stay on disk, unused."""
 
     add: list[str]
     remove: list[str]

@@ -107,7 +107,7 @@ class Settings(Strict):
         map: The map of the images.
         judging: A model that marks the captions of a few samples of each shard. Off by default.
         scaling: Measured training curves, and the compute to recommend data for.
-        shards_per_run: Shards of one run that the sensor starts.
+        shards_per_run: The most shards that one run of a backfill makes.
         automation: ``eager`` materialises each asset by itself as soon as what it is made of is new; ``off`` waits for
             a person.
         concurrency: How many steps and runs Dagster does at once.
@@ -149,16 +149,20 @@ class Settings(Strict):
             repeated = sorted({name for name in names if names.count(name) > 1})
             if repeated:
                 raise PydanticCustomError(
-                    "repeated", "{what}: the name '{name}' is there twice", {"what": what, "name": repeated[0]}
+                    "repeated",
+                    "{what}: the name '{name}' is used twice; rename one",
+                    {"what": what, "name": repeated[0]},
                 )
         reserved = {ORIGINAL, IMAGE, REFINED} & set(self.captioner_names)
         if reserved:
-            raise PydanticCustomError("reserved", "captioners: the name '{name}' is reserved", {"name": min(reserved)})
+            raise PydanticCustomError(
+                "reserved", "captioners: the name '{name}' is reserved; choose another", {"name": min(reserved)}
+            )
         countable = [*self.caption_sources, IMAGE]
         if self.concepts.count_by not in countable:
             raise PydanticCustomError(
                 "count_by",
-                "concepts: there is nothing called '{name}' to count by; there are: {allowed}",
+                "concepts.count_by: there is no '{name}' to count by; allowed: {allowed}",
                 {"name": self.concepts.count_by, "allowed": ", ".join(countable)},
             )
         return self
@@ -170,7 +174,7 @@ class Settings(Strict):
         if unknown:
             raise PydanticCustomError(
                 "sources",
-                "best.sources: there are no captions of '{name}'; there are: {allowed}",
+                "best.sources: there are no captions of '{name}'; allowed: {allowed}",
                 {"name": unknown[0], "allowed": ", ".join(allowed)},
             )
         return self
@@ -299,7 +303,7 @@ def _read(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise SettingsError(
-            f"{path}: not there; run in the project's folder, or set DQE_DATA to the folder that holds it"
+            f"{path}: not there; run this in the project's folder, or set DQE_DATA to the folder that holds it"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not YAML: {one_line(error)}") from error

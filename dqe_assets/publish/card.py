@@ -54,7 +54,7 @@ def figures(query: Query, selection: Selection) -> list[tuple[str, str, str]]:
 
 
 def pictures(query: Query, selection: Selection) -> dict[str, bytes]:
-    """The PNG files beside the card."""
+    """The PNG files next to the card."""
     before, after = (
         {
             row["bin"]: row["n"]

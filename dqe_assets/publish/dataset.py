@@ -47,7 +47,7 @@ _OPENED = {
 
 
 def opening(manifest: dict[str, Any], folder: Path) -> str:
-    """How what is published in a folder is opened, as it is to be typed."""
+    """The command or code that opens a published folder."""
     last = -(-manifest["samples"] // manifest["samples_per_shard"]) - 1
     return _OPENED[manifest["format"]].format(folder=folder, first=0, last=last)
 
@@ -61,7 +61,7 @@ class Request:
         caption: ``best``, ``original`` or a captioner's name.
         format: of the files.
         shard_size: samples in each file but the last.
-        vectors: whether the named vectors are published beside them.
+        vectors: whether the named vectors are published too.
     """
 
     condition: str
@@ -74,9 +74,9 @@ class Request:
 def publish(
     settings: Settings, folder: Path, request: Request, track: Callable[[int, int], None] = lambda _, __: None
 ) -> dict[str, Any]:
-    """Write what is asked for to a folder, going on where a killed run was; returns the manifest.
+    """Write a publication to a folder; a killed run goes on where it stopped. Returns the manifest.
 
-    Memory is that of a few thousand samples' facts and a few images, besides four bytes for each sample chosen.
+    Memory holds the facts of a few thousand samples, a few images, and four bytes for each sample chosen.
 
     Args:
         settings: the settings.
@@ -94,12 +94,12 @@ def publish(
         selection = select(query, request.condition, request.caption)
         about = _about(settings, selection, request)
         shards = Shards(settings.opened_store, query, selection)
-        files = [*_shard_files(shards, request, about["vectors"]), *_beside(query, selection, request, about)]
+        files = [*_shard_files(shards, request, about["vectors"]), *_card_files(query, selection, request, about)]
         return write_folder(folder, about, files, track)
 
 
 def _about(settings: Settings, selection: Selection, request: Request) -> dict[str, Any]:
-    """All that decides what is written."""
+    """Everything that decides the files' content."""
     names = dict.fromkeys((IMAGE, *settings.caption_sources), settings.scorer.dimension)
     of_source: Counter[str] = Counter()
     for chosen in selection.shards:
@@ -142,7 +142,7 @@ def _about(settings: Settings, selection: Selection, request: Request) -> dict[s
 
 
 def _lineage(settings: Settings, selection: Selection) -> list[dict[str, Any]]:
-    """What was made of the shards, by which version of the code, and from what."""
+    """The assets made from the shards, with the versions of their code and their fingerprints."""
     shards = [chosen.shard for chosen in selection.shards]
     synthetic = [SYNTHETIC_CAPTIONS_PREFIX + name for name in settings.captioner_names]
     per_shard = ["raw_samples", "image_features", *synthetic, "joint_embeddings", "caption_scores", "best_captions"]
@@ -182,7 +182,7 @@ def _shard_files(shards: Shards, request: Request, vectors: dict[str, int] | Non
     ]
 
 
-def _beside(query: Query, selection: Selection, request: Request, about: dict[str, Any]) -> list[File]:
+def _card_files(query: Query, selection: Selection, request: Request, about: dict[str, Any]) -> list[File]:
     """The card, its pictures and the loader of vectors."""
 
     def write_card(target: BinaryIO) -> None:

@@ -1,4 +1,4 @@
-"""What a publication can be told, apart from what carries it out: the command line reads it without loading that."""
+"""The options of a publication, apart from the code that writes it: the command line loads only this."""
 
 from __future__ import annotations
 

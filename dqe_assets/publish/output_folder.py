@@ -1,4 +1,4 @@
-"""A folder of files that is written whole: each file at once, its manifest last, going on where a killed run was."""
+"""A folder of files, each written atomically, the manifest last. A killed run goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _held(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     if folder.exists() and not folder.is_dir():
-        raise PublishError(f"{folder}: is a file; name an empty folder")
+        raise PublishError(f"{folder}: this is a file; name an empty folder")
     lock = FileLock(folder / _LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """The samples of a subset as WebDataset shards, as DataComp's resharder writes them (Gadre et al. 2023).
 
-Shard n is ``{n:08d}.tar`` with ``{n:08d}_stats.json`` beside it, and ``sizes.json`` says how many samples each holds.
+Shard n is ``{n:08d}.tar`` with ``{n:08d}_stats.json`` next to it, and ``sizes.json`` says how many samples each holds.
 A sample's key is ``<uid>-<copy>``: a uid that is in the subset k times is written k times. Unlike there, a sample that
 is missing is an error, whatever is killed goes on where it was, and the same input gives the same bytes.
 """
@@ -49,7 +49,7 @@ class Plan:
         parts: where they are copied from, in order.
         uids: the subset's uids without repeats, "u8,u8" [n], sorted.
         copies: how often each is in the subset, int64 [n].
-        part_of: the first part that has it, int32 [n]; -1 where none has.
+        part_of: the first part that has it, int32 [n]; -1 if none has.
         digests: of the uids of each part.
         again: how many more samples of the parts have a uid of the subset that was found before.
         samples_per_shard: samples in each shard but the last.
@@ -189,7 +189,7 @@ def _require_samples(plan: Plan, *, allow_missing: bool) -> None:
     if len(missing) == len(plan.uids):
         raise ReshardError(
             f"{_named(plan.parts)}: not one of the subset's {len(missing):,} samples is there (looked for "
-            f"{_listed(missing)} ...); is it the store, or are they the tars, that the subset was made from?"
+            f"{_listed(missing)} ...); name the store or the tars that the subset was made from"
         )
     if len(missing) and not allow_missing:
         raise ReshardError(
@@ -238,7 +238,7 @@ def _write_shard(folder: Path, number: int, entries: Iterator[tuple[str, Sample]
 
 
 def write_tar(target: BinaryIO | _Digest, entries: Iterable[tuple[str, Sample]]) -> dict[str, int]:
-    """Write samples by their keys as a WebDataset tar; returns how many there were, and how many encoded anew."""
+    """Write samples by their keys as a WebDataset tar; returns how many there were, and how many were encoded again."""
     stats = {"successes": 0, "encoded": 0}
     with tarfile.open(fileobj=target, mode="w|", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
         for key, sample in entries:
@@ -260,7 +260,7 @@ class _Index:
         self._high, self._low = np.ascontiguousarray(uids["f0"]), np.ascontiguousarray(uids["f1"])
 
     def positions(self, names: list[str]) -> np.ndarray:
-        """The position of each uid, int64 [n]; -1 where it is not among them."""
+        """The position of each uid, int64 [n]; -1 if it is not among them."""
         wanted = parse_uids(pa.array(names, pa.string()))
         high, low = wanted["f0"], wanted["f1"]
         at = np.searchsorted(self._high, high)
@@ -325,7 +325,7 @@ def _stats(folder: Path, number: int) -> dict[str, Any] | None:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """The JSON object of a file; None where there is none."""
+    """The JSON object of a file; None if there is none."""
     try:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -41,7 +41,7 @@ _STORE_COLUMNS = [*_PICTURE_COLUMNS, "source", "shard", "image_name", "url", "ca
 
 
 class SamplesError(DataQualityError):
-    """What samples are to be copied from cannot be read: says which file, which sample and what to do."""
+    """A store or tar to copy samples from cannot be read: says which file, which sample and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Sample:
     Attributes:
         uid: 32 lower-case hex digits.
         files: contents by extension, such as jpg, txt and json.
-        encoded: whether its image was encoded anew.
+        encoded: whether its image was encoded again.
     """
 
     uid: str
@@ -67,7 +67,7 @@ class Picture:
         uid: 32 lower-case hex digits.
         extension: jpg, png or webp.
         data: contents of the file.
-        encoded: whether it was encoded anew.
+        encoded: whether it was encoded again.
     """
 
     uid: str
@@ -99,8 +99,8 @@ class SamplePart(Protocol):
 class StoreShard:
     """The samples of a shard of our own store that have an image.
 
-    An image is copied as it was found where training reads it so: JPEG, PNG and WebP that stand upright. Any other is
-    encoded anew as an upright JPEG, for readers of WebDataset know nothing of EXIF orientations.
+    An upright JPEG, PNG or WebP is copied byte for byte, since training can read it. Any other image is encoded again
+    as an upright JPEG: readers of WebDataset know nothing of EXIF orientations.
     """
 
     store: Store
@@ -237,13 +237,13 @@ def _split(name: str) -> tuple[str, str]:
 
 def _uid(tar: str, key: str, facts: bytes | None) -> str:
     if facts is None:
-        raise SamplesError(f"{tar}: sample {key} has no .json, so its uid is not known; leave the tar out, or mend it")
+        raise SamplesError(f"{tar}: sample {key} has no .json, so its uid is not known; leave the tar out, or fix it")
     try:
         uid = str(json.loads(facts)["uid"]).lower()
     except (ValueError, KeyError, TypeError):
         uid = ""
     if not _UID.fullmatch(uid):
         raise SamplesError(
-            f"{tar}: the .json of sample {key} has no uid of 32 hex digits; leave the tar out, or mend it"
+            f"{tar}: the .json of sample {key} has no uid of 32 hex digits; leave the tar out, or fix it"
         )
     return uid

@@ -1,4 +1,4 @@
-"""Which samples are published, and what is said of each: found in the warehouse."""
+"""Which samples are published, with the facts about each: read from the warehouse."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _FACTS: dict[str, Column] = {
     ),
     "s.cluster": Column("cluster", pa.string(), "duplicate cluster; null if it is alone"),
 }
-"""What is published of a sample besides its image, by the SQL that gives it."""
+"""What is published of a sample apart from its image, by the SQL that gives it."""
 
 FACTS = table_schema([UID, *_FACTS.values()])
 
@@ -153,8 +153,8 @@ def select(query: Query, condition: str, caption: str) -> Selection:
         caption: ``best``, ``original`` or a captioner's name.
 
     Raises:
-        PublishError: the condition is wrong or does not always say the same, there is no such caption, or no sample is
-            left: says what each term keeps by itself.
+        PublishError: the condition is wrong or can give another value each time, there is no such caption, or no
+            sample is left: says what each term keeps by itself.
     """
     sources = query("SELECT DISTINCT caption_source FROM captions ORDER BY ALL")["caption_source"].to_pylist()
     if caption not in {BEST, *sources}:
@@ -218,7 +218,7 @@ def _checked(query: Query, condition: str) -> Any:
     except ValueError as error:
         raise RequestError(f"--where: {one_line(error)}") from error
     try:
-        # In brackets of another kind, one that closes what is not its own is an error: true) OR (true
+        # Inside brackets of another kind, an unmatched closing bracket is an error: true) OR (true
         syntax(f"[{condition}\n]")
     except ValueError as error:
         raise RequestError(f"--where: brackets do not match: {' '.join(condition.split())}") from error
@@ -234,7 +234,7 @@ def _checked(query: Query, condition: str) -> Any:
     )["name"].to_pylist()
     if changing:
         raise RequestError(
-            f"--where: {changing[0]}() does not always give the same, and a publication must; "
+            f"--where: {changing[0]}() can give another value each time, and a publication must stay the same; "
             "for one sample in ten: md5_number_lower(uid) % 10 = 0"
         )
     try:
@@ -243,7 +243,7 @@ def _checked(query: Query, condition: str) -> Any:
         columns = query("SELECT * FROM samples LIMIT 0").column_names
         raise RequestError(f"--where: {error}; the columns of samples are: {', '.join(columns)}") from error
     if not pa.types.is_boolean(kind):
-        raise RequestError(f"--where: not a condition, but {kind}: {condition}")
+        raise RequestError(f"--where: expected a condition that is true or false, this gives {kind}: {condition}")
     return tree
 
 
@@ -252,11 +252,11 @@ def _steps(query: Query, condition: str, tree: Any) -> tuple[int, tuple[Step, ..
     terms = _terms(condition, tree)
     counts = _counts(query, terms)
     whole = _counts(query, [condition]) if len(terms) > 1 else counts
-    # Terms are cut out of the text: where that does not say the same as the whole, the whole is the only term.
+    # Terms are cut out of the text: if they do not give the same as the whole, the whole is the only term.
     if counts is None or whole is None or counts[-1] != whole[-1]:
         terms, counts = [condition], whole
     if counts is None:
-        raise RequestError(f"--where: cannot be computed: {condition}")
+        raise RequestError(f"--where: this cannot be computed, correct it: {condition}")
     return counts[0], tuple(Step(term, counts[2 * n + 1], counts[2 * n + 2]) for n, term in enumerate(terms))
 
 

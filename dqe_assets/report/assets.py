@@ -1,4 +1,4 @@
-"""The last stage: what people read."""
+"""The last stage: the warehouse and the gallery."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LEFT_OUT = (caption.RELATIONS, judging_views.RELATIONS, refining_views.RELATIONS
 
 
 def relations_of(stages: Sequence[Stage]) -> tuple[Relations, ...]:
-    """What these stages contribute to what people read, and what joins them."""
+    """The relations of these stages, and those that join them."""
     return (*(one.relations for one in stages if one.relations), *LEFT_OUT, tables.RELATIONS)
 
 
@@ -94,7 +94,7 @@ def warehouse_of(stages: Sequence[Stage], captioners: Sequence[CaptionerInfo], s
     def build(work: Work, warehouse: Warehouse) -> Manifest:
         """The DuckDB file that people query: samples, captions, preferences, duplicates, failures, and views.
 
-        It is built beside the live file and swapped in, so a reader is neither blocked nor broken.
+        It is built next to the live file and swapped in, so readers are neither blocked nor broken.
         """
         prepared = inputs(work)
 
@@ -116,7 +116,7 @@ def gallery_path() -> Path:
 
 
 class _Loads(HTMLParser):
-    """Collects what a page loads from elsewhere, and what of it would run."""
+    """Collects what a page would load from other places, and scripts that it would run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ def stored_images(store: Store, connection: duckdb.DuckDBPyConnection, uids: lis
 
 
 def _facts(work: Work, asset: str) -> Mapping[str, Any]:
-    """What the manifest of an asset over all shards says; that it is there, the stage has made sure."""
+    """The facts in the manifest of an asset over all shards; the stage has made sure that it exists."""
     stored = work.store.get(asset, None)
     return stored.stamp.facts if stored else {}
 

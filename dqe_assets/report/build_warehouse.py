@@ -74,7 +74,7 @@ def build_warehouse(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInpu
         ValueError: a uid stands in more than one row of ``raw_samples``, so that rows cannot be joined; or the
             relations contradict each other: two have one name, they read each other in a circle, a query is no SELECT,
             or it is not clear what a view's column means.
-        duckdb.Error: a file is torn or has not the columns of its schema, or a query reads what is not there.
+        duckdb.Error: a file is torn or lacks columns of its schema, or a query reads something that does not exist.
     """
     relations = _resolved(inputs)
     registered: list[str] = []
@@ -101,7 +101,7 @@ def build_warehouse(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInpu
 
 
 def _resolved(inputs: WarehouseInputs) -> list[Relations]:
-    """The relations, and those that depend on manifests beside them."""
+    """The relations, and those that depend on manifests."""
     resolved = []
     for one in inputs.relations:
         dependent = [of(inputs.manifests.get(asset, {})) for asset, of in one.by_manifest.items()]
@@ -110,7 +110,7 @@ def _resolved(inputs: WarehouseInputs) -> list[Relations]:
 
 
 def _configured(inputs: WarehouseInputs) -> dict[str, pa.Table]:
-    """What queries read beside the assets, by name."""
+    """What queries read apart from the assets, by name."""
     utc = inputs.materialisations.cast(MATERIALISATIONS)
     position = utc.schema.get_field_index("materialised_at")
     infos = inputs.captioners
@@ -145,7 +145,7 @@ def _files(read: Read, assets: Mapping[str, Sequence[Path | str]]) -> dict[str, 
 
 
 def _read(read: Read, files: Mapping[str, Sequence[Path | str]]) -> str:
-    """SQL of what is read."""
+    """SQL that reads it."""
     columns = [_column(read.schema.field(name)) for name in read.columns.split()]
     selects = []
     for rest, source in [(rest, _parquet(paths)) for rest, paths in files.items()] or [("", f"no_{read.name}")]:

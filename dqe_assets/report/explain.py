@@ -1,4 +1,4 @@
-"""What is known of a sample, at a glance or with how every number of it came to be."""
+"""Everything known about a sample, at a glance or with the origin of every number."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def glance(warehouse: Warehouse, relations: Sequence[Relations], image_name: str
 def explanation(
     warehouse: Warehouse, relations: Sequence[Relations], image_name: str, *, store: Store, subsets: Sequence[str]
 ) -> list[Section]:
-    """The samples of that name: all that was measured and decided of each, and what every number is from.
+    """The samples of that name: all that was measured and decided about each, and the origin of every number.
 
-    A name that several sources use gives a sample of each. What is from the warehouse is as it was when that was built:
-    the last section of a sample says which of it the store has written again since.
+    A name that several sources use gives a sample of each. Numbers from the warehouse are as old as the warehouse: the
+    last section of a sample says which of them the store has written again since.
 
     Args:
         warehouse: where they are looked up.
@@ -102,7 +102,7 @@ def _samples(connection: duckdb.DuckDBPyConnection, image_name: str) -> list[dic
 def _sections(
     connection: duckdb.DuckDBPyConnection, sample: dict[str, Any], parts: Sequence[Explanation]
 ) -> Iterator[tuple[Section, Sequence[str]]]:
-    """What there is to say, each with the assets that it is from; what has no title is headed by the sample's name."""
+    """All sections, each with the assets that it comes from; one without a title gets the sample's name."""
     for part in parts:
         table = _rows(connection, sql_of(part.query), sample["uid"])
         if table.num_rows:
@@ -111,7 +111,7 @@ def _sections(
 
 
 def _selection(store: Store, subsets: Sequence[str], sample: dict[str, Any]) -> Iterator[tuple[Section, Sequence[str]]]:
-    """What filters and subsets make of it: nothing where it has no image."""
+    """What filters and subsets make of it: nothing if it has no image."""
     masks = store.get(MASKS, None)
     if masks is None or sample["status"] != "ok" or sample["shard"] not in masks.stamp.facts["shards"]:
         return

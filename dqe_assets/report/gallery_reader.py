@@ -293,7 +293,7 @@ def _gain(row: dict[str, Any]) -> float | None:
 
 
 def _clean(text: str | None) -> str | None:
-    """Text on one line, of bounded length, without control characters; None where nothing is left."""
+    """Text on one line, of bounded length, without control characters; None if nothing is left."""
     if text is None:
         return None
     visible = "".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in text[: 2 * CAPTION_CHARACTERS])

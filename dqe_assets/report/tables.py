@@ -1,4 +1,4 @@
-"""What joins several stages: the tables of samples, captions, shards and captioners, and what people read of them."""
+"""Tables that join several stages: samples, captions, shards and captioners, with their views and report sections."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ _VIEWS = (
     ),
     View(
         "caption_quality",
-        "The caption sources beside one another: how well their captions fit, and how long they are",
+        "The caption sources side by side: how well their captions fit, and how long they are",
         """
         SELECT caption_source, count(caption) AS captions, avg(similarity) AS mean_similarity,
             quantile_cont(similarity, 0.1) AS p10_similarity, median(similarity) AS median_similarity,

@@ -184,7 +184,7 @@ def read_measurements(path: Path, metrics: tuple[str, ...] | None = None) -> lis
 
 
 def _faults(metric: str, pool: str, curve: Sequence[_Point]) -> Iterator[str]:
-    """What is wrong with a pool's points, by row."""
+    """The errors in a pool's points, by row."""
     if len(curve) == 1:
         yield f"{curve[0].where}: the only point of {pool} for {metric}; a curve needs at least two"
     for before, point in zip((None, *curve), curve, strict=False):
@@ -220,7 +220,7 @@ def read_evaluation(path: Path) -> dict[str, float]:
 
 
 def content_digest(path: Path) -> list[str]:
-    """Digests of a table and of the evaluation files that it names: what makes a fit of them current.
+    """Digests of a table and of the evaluation files that it names: a fit is current while they stay the same.
 
     Raises:
         MeasurementsError: the table cannot be read.
@@ -235,7 +235,7 @@ def content_digest(path: Path) -> list[str]:
 def _keys(row: Mapping[str, Any]) -> tuple[str, float, float]:
     missing = [name for name in _KEYS if row.get(name) in (None, "")]
     if missing:
-        raise ValueError(f"no {', '.join(missing)}; there must be {', '.join(_KEYS)}")
+        raise ValueError(f"no {', '.join(missing)}; needed: {', '.join(_KEYS)}")
     numbers = {name: finite_number(name, row[name]) for name in ("pool_size", "samples_seen")}
     for name, value in numbers.items():
         if value <= 0:
@@ -247,5 +247,5 @@ def _errors(row: Mapping[str, Any], path: Path) -> dict[str, float]:
     if row.get("eval_results"):
         return read_evaluation(path.parent / str(row["eval_results"]))
     if row.get("metric") in (None, "") or row.get("error") in (None, ""):
-        raise ValueError("no metric and error, and no eval_results in their place")
+        raise ValueError("needs metric and error, or eval_results in their place")
     return {str(row["metric"]): finite_number("error", row["error"])}

@@ -65,7 +65,7 @@ class Problem:
         if a is not None:
             positive("a", a)
         if d is not None and not 0 <= d <= highest_d:
-            raise ValueError(f"d is {d:g}, it must lie below the lowest error, {self.errors.min():g}, and not below 0")
+            raise ValueError(f"d is {d:g}, it must be below the lowest error, {self.errors.min():g}, and not below 0")
         known_tau = [np.log(BOUNDS["tau"]) if curve.repeats else np.log(BOUNDS["tau"])[[1, 1]] for curve in curves]
         bounds = np.array(
             [

@@ -138,7 +138,7 @@ def fit_pools(  # noqa: PLR0913
     problem = Problem(curves, a, d)
     if problem.points <= problem.unknowns:
         raise ValueError(
-            f"{problem.points} points cannot say {problem.unknowns} unknowns and how large the noise is: "
+            f"{problem.points} points are too few for {problem.unknowns} unknowns and the size of the noise: "
             "measure more points, or give a or d"
         )
     estimate, cost = problem.solved()

@@ -1,4 +1,4 @@
-"""The scaling law for data filtering: what error training on a pool, or on a mixture of pools, ends with.
+"""The scaling law for data filtering: the error after training on a pool, or on a mixture of pools.
 
 The law is that of Goyal, Maini, Lipton, Raghunathan and Kolter, "Scaling Laws for Data Filtering: Data Curation cannot
 be Compute Agnostic" (CVPR 2024, arXiv 2404.07177). A pool has a utility ``b`` < 0, whose half-life is ``tau`` epochs.

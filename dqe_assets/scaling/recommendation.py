@@ -79,7 +79,7 @@ def fit_measurements(
 
     Args:
         curves: as ``read_measurements`` gives them.
-        source: what to call where they came from.
+        source: name of the place they came from.
         scale: ``a``, if it is not to be fitted.
         irreducible: ``d``, if it is not to be fitted.
 

@@ -1,4 +1,4 @@
-"""What people read of scaling laws: what pools of data are worth, and how many of the best to train on."""
+"""Views and report sections of scaling laws: what pools of data are worth, and how many of the best to train on."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class EmbeddedCaptions:
 
     Attributes:
         whole: each caption, or of one too long what the encoder reads.
-        parts: float32 [p, d], the sentences of those too long; none where such captions are only truncated.
+        parts: float32 [p, d], the sentences of those too long; none if such captions are only truncated.
         of: int64 [p], the caption that each part is of, ascending.
     """
 
@@ -58,12 +58,12 @@ class Preferring:
 
 @dataclass(frozen=True, slots=True)
 class CaptionSimilarity:
-    """How well n captions fit their images, float32 [n] each; NaN where there is nothing to compare.
+    """How well n captions fit their images, float32 [n] each; NaN if there is nothing to compare.
 
     Attributes:
         similarity: by the configured policy.
-        truncated: of a caption too long, that of its beginning; NaN where the caption fits the encoder.
-        sentences_mean: of a caption too long, the mean over its sentences; NaN where none were embedded.
+        truncated: of a caption too long, that of its beginning; NaN if the caption fits the encoder.
+        sentences_mean: of a caption too long, the mean over its sentences; NaN if none were embedded.
         sentences_max: the highest of them.
     """
 
@@ -145,7 +145,7 @@ def joint_embeddings(
         uids: n uids.
         samples: the columns that the scorer reads, n rows in batches, of which few are held at once.
         has_image: bool [n].
-        captions: n captions of each source; null or blank where there is none.
+        captions: n captions of each source; null or blank if there is none.
         scorer: the scorer.
         progress: is told how many more images or captions are embedded.
     """
@@ -305,13 +305,13 @@ def _with_image(samples: Iterable[pa.RecordBatch], has_image: np.ndarray) -> Ite
 
 
 def _table(uids: pa.ChunkedArray, item: str, **columns: pa.Array) -> pa.Table:
-    """Rows of ``JOINT_EMBEDDINGS``, null where nothing is said."""
+    """Rows of ``JOINT_EMBEDDINGS``, null if nothing is said."""
     empty = {name: pa.nulls(len(uids), JOINT_EMBEDDINGS.field(name).type) for name in JOINT_EMBEDDINGS.names[2:]}
     return pa.table({"uid": uids, "item": pa.repeat(item, len(uids)), **empty, **columns}, schema=JOINT_EMBEDDINGS)
 
 
 def _parts(vectors: np.ndarray, of: np.ndarray, total: int) -> pa.Array:
-    """A column that ``parts_of`` reads, of ``total`` rows, null where there are none; ``of`` is the row of each."""
+    """A column that ``parts_of`` reads, of ``total`` rows, null if there are none; ``of`` is the row of each."""
     each = from_matrix(vectors, np.arange(len(of)), len(of), pa.float16())
     counts = np.bincount(of, minlength=total)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)

@@ -206,7 +206,7 @@ def caption_scores_of(caption_sources: Sequence[str]) -> Stage:
         """The similarity of every caption with its image, with its tokens and whether it was cut.
 
         A caption that is too long for the encoder is scored by ``scorer.long_captions``; what each policy would give
-        stands beside it.
+        stands next to it.
         """
         return alignment.caption_scores(work.read("joint_embeddings"), captions.names, long_captions)
 

@@ -37,7 +37,7 @@ def image_text(
     detector: TextDetector,
     track: Callable[[Iterable[Any], int], Iterator[Any]] = lambda items, _: iter(items),
 ) -> pa.Table:
-    """One row of ``IMAGE_TEXT`` for each sample; null where there is no image. Each distinct picture is looked at once.
+    """One row of ``IMAGE_TEXT`` for each sample; null if there is no image. Each distinct picture is looked at once.
 
     Args:
         features: columns uid and pixel_digest of ``image_features``, n rows.
@@ -144,7 +144,7 @@ def without_text(
 def _around(
     pixels: NDArray[np.uint8], text: NDArray[np.bool_], corners: NDArray[np.float32]
 ) -> NDArray[np.uint8] | None:
-    """The mean colour around a region; None where everything there is text."""
+    """The mean colour around a region; None if everything there is text."""
     size = (pixels.shape[1], pixels.shape[0])
     sides = np.linalg.norm((np.roll(corners, -1, axis=0) - corners) * size, axis=1)
     width = max(2, round(RING * float(sides.min())))
@@ -156,7 +156,7 @@ def _around(
 def _drawn(
     corners: NDArray[np.float32], size: tuple[int, int], width: int
 ) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
-    """A region with so many pixels around it: the part of the image that it lies in, and which pixels of that it is."""
+    """A region with a margin: the part of the image that contains it, and which pixels of that part belong to it."""
     points = corners * np.array(size, np.float32) - 0.5
     left, top = np.maximum(np.floor(points.min(axis=0)).astype(int) - width, 0)
     right, bottom = np.minimum(np.ceil(points.max(axis=0)).astype(int) + width + 1, size)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _TOLERANCE = 0.01
-"""How far the two may be from 1 together: half precision leaves 0.001."""
+"""How far the sum of the two may be from 1: half precision leaves 0.001."""
 
 
 class PreferenceImport(KeyedTable):
@@ -57,7 +57,7 @@ class PreferenceImport(KeyedTable):
         return {**self.model_dump(mode="json", exclude={"image_backbones"}), **self.state()}
 
     def probabilities(self, keys: Sequence[str | None]) -> tuple[pa.Array, pa.Array]:
-        """The probability of each caption of n samples, float32 [n] each; null where the file has no row.
+        """The probability of each caption of n samples, float32 [n] each; null if the file has no row.
 
         Args:
             keys: the column ``key`` of the samples.
@@ -75,7 +75,7 @@ class PreferenceImport(KeyedTable):
                 if second is None or not (min(first, second) >= 0 and abs(first + second - 1) <= _TOLERANCE):
                     raise TableError(
                         f"{self.path}, row {row:,}: {first} and {second} are not the probabilities of two captions, "
-                        "which are 0 to 1 and 1 together"
+                        "each must be from 0 to 1, and their sum 1"
                     )
                 values[:, place] = first, second
         first_values, second_values = (pa.array(one, pa.float32(), from_pandas=True) for one in values)

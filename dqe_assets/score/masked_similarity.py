@@ -48,7 +48,7 @@ def masked_similarity(
     fill: str = "surrounding_mean",
     track: Callable[[Iterable[Any], int], Iterator[Any]] = lambda items, _: iter(items),
 ) -> pa.Table:
-    """One row of ``MASKED_SIMILARITY`` for each sample; null where the original caption has no score.
+    """One row of ``MASKED_SIMILARITY`` for each sample; null if the original caption has no score.
 
     The masked images go to the scorer as the images themselves went: as files where it looks at images, or as the
     features of ``image_features`` where it looks at those.

@@ -1,4 +1,4 @@
-"""What a person sees of these assets in the UI: figures, a preview, and a plot where it says more."""
+"""The metadata of these assets in the UI: figures, a preview, and plots."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def joint_embeddings(_: Work, table: pa.Table, scorer: Scorer) -> Metadata:
 
 
 def caption_scores(_: Work, table: pa.Table, scorer: Scorer, captions: CaptionSources, long_captions: str) -> Metadata:
-    """The similarities of each caption source: their means, distributions, and each captioner's beside the originals.
+    """The similarities of each caption source: their means, distributions, and each captioner's next to the originals.
 
     Where long captions are scored sentence by sentence, also what each policy gives.
     """
@@ -75,12 +75,12 @@ def caption_scores(_: Work, table: pa.Table, scorer: Scorer, captions: CaptionSo
             ],
         ),
         "distribution": picture(similarity_histogram(scores), "similarity of caption and image by source"),
-        **_beside_originals(table, captions),
+        **_against_originals(table, captions),
         **_long_captions(table, long_captions),
     }
 
 
-def _beside_originals(table: pa.Table, captions: CaptionSources) -> Metadata:
+def _against_originals(table: pa.Table, captions: CaptionSources) -> Metadata:
     """The similarity of each image's original caption against that of each captioner's."""
     similarity = {
         source: table.filter(pc.equal(table["caption_source"], source))["similarity"].to_numpy()
@@ -150,7 +150,7 @@ def _ratio(one: PreferenceComparison) -> str:
 
 
 def text_quality(_: Work, table: pa.Table, captions: CaptionSources) -> Metadata:
-    """How long the captions of each source are, in which language, and what they are that is no description."""
+    """How long the captions of each source are, in which language, and how many describe nothing."""
     rows, patterns = [], []
     for source in captions.names:
         part = table.filter(pc.equal(table["caption_source"], source))
@@ -211,7 +211,7 @@ def masked_similarity(work: Work, table: pa.Table, scorer: Scorer, text_detector
 
 
 def _planted_text(work: Work) -> Metadata:
-    """How well scores tell pictures with their caption drawn into them; nothing where nothing was planted."""
+    """How well scores tell pictures with their caption drawn into them; nothing if nothing was planted."""
     raw = work.read("raw_samples", ["uid", "status", "reason", "width", "height", "truth"])
     if raw["truth"].null_count == len(raw):
         return {}

@@ -1,4 +1,4 @@
-"""What captions from the web are that are no description: file names, a shop's or an agency's phrases, markup ..."""
+"""Captions from the web that describe nothing: file names, a shop's or an agency's phrases, markup ..."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """What a caption can be, or hold.
+    """Something that a caption can be or contain.
 
     Attributes:
         meaning: what it says of a caption.
@@ -121,7 +121,7 @@ def found_patterns(captions: pa.Array) -> pa.ListArray:
         captions: strings [n].
 
     Returns:
-        list<string> [n], null where the caption is.
+        list<string> [n], null if the caption is.
     """
     matches = [pc.match_substring_regex(captions, one.expression, ignore_case=True) for one in PATTERNS.values()]
     grid = np.stack([pc.fill_null(found, fill_value=False).to_numpy(zero_copy_only=False) for found in matches], axis=1)

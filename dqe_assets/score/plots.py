@@ -103,7 +103,7 @@ def preference_bars(preferences: Sequence[Preference], theme: Theme = LIGHT) -> 
     """Which of two captions is preferred above 70, 80 and 90 %, three bars for each pair, as PNG.
 
     The left end of a bar is the first source's, the right end the second's, grey between: neither that surely; both
-    counts stand beside it. A line across each end is its 95 % interval. A pair that is not independent is hatched and
+    counts stand next to it. A line across each end is its 95 % interval. A pair that is not independent is hatched and
     said to be so.
     """
     shown = [preference for preference in preferences if preference.n]

@@ -34,18 +34,18 @@ class PreferenceComparison:
     Attributes:
         source_a: one caption source.
         source_b: the other.
-        against: the caption source that each of them was put against; None where they were put against each other.
+        against: the caption source that each of them was put against; None if they were put against each other.
         threshold: probability.
         n: samples that were compared.
         above_a: those where the caption of a is preferred with a probability strictly above the threshold.
         above_b: those where that of b is.
-        share_a: above_a / n; NaN where n is 0.
+        share_a: above_a / n; NaN if n is 0.
         share_a_low: its lower end.
         share_a_high: its higher end.
         share_b: above_b / n.
         share_b_low: its lower end.
         share_b_high: its higher end.
-        ratio: above_b / above_a, how many times as often b is preferred; NaN where neither is.
+        ratio: above_b / above_a, how many times as often b is preferred; NaN if neither is.
         ratio_low: its lower end.
         ratio_high: its higher end.
     """
@@ -74,7 +74,7 @@ def preference_counts(
     """How often each of two captions is preferred with a probability strictly above each threshold.
 
     Args:
-        probability_a: [n], probability that the image goes with caption a; NaN where there is none. A threshold is
+        probability_a: [n], probability that the image goes with caption a; NaN if there is none. A threshold is
             rounded to the type of float that these are.
         probability_b: [n], the same for caption b.
         thresholds: probabilities.
@@ -91,7 +91,7 @@ def preference_report(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> list[PreferenceComparison]:
-    """How caption sources compare: each pair against each other, and captioners by what each does to the originals.
+    """How caption sources compare: each pair directly, and captioners by how each compares with the originals.
 
     Captioners are compared over the samples where both were put against the original caption: "how many times as
     often does InternVL2 beat the original as CogVLM2 does". Intervals are percentiles of a bootstrap over the samples
@@ -99,7 +99,7 @@ def preference_report(
 
     Args:
         probabilities: for each pair of caption sources, the probabilities of a's and of b's caption, [n] each, of the
-            same n samples in the same order for all pairs; NaN where there is none. All by one scorer.
+            same n samples in the same order for all pairs; NaN if there is none. All by one scorer.
         thresholds: probabilities, ascending.
         sample: compare only so many samples, drawn without replacement; all by default, or if there are fewer.
         seed: of that draw and of the bootstrap: the same seed gives the same figures.
@@ -175,14 +175,14 @@ def compare_levels(  # noqa: PLR0917
 
 
 def level_table(levels_a: np.ndarray, levels_b: np.ndarray, thresholds: int) -> np.ndarray:
-    """Samples by how many thresholds their probabilities are above: int64 [t + 1, t + 1]; of -1 there is none."""
+    """Counts of samples by how many thresholds each probability is above: int64 [t + 1, t + 1]; -1 is not counted."""
     both = (levels_a >= 0) & (levels_b >= 0)
     cells = levels_a[both] * (thresholds + 1) + levels_b[both]
     return np.bincount(cells, minlength=(thresholds + 1) ** 2).reshape(thresholds + 1, -1)
 
 
 def _levels(probability: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
-    """How many thresholds each probability is above: int64 [n], -1 where there is none."""
+    """How many thresholds each probability is above: int64 [n], -1 if there is none."""
     above = np.zeros(len(probability), np.int64)
     for threshold in thresholds:
         above += probability > threshold
@@ -195,7 +195,7 @@ def _floats(values: ArrayLike) -> np.ndarray:
 
 
 def _estimate(part: int, whole: int, parts: np.ndarray, wholes: ArrayLike) -> tuple[float, float, float]:
-    """A share with the 2.5 and 97.5 percentiles of the drawn ones, as values that occur: there may be infinite ones."""
+    """A share, with the 2.5 and 97.5 percentiles of the drawn ones, taken from them as some may be infinite."""
     drawn = _ratio(parts, wholes)
     drawn = drawn[~np.isnan(drawn)]
     low, high = np.quantile(drawn, (0.025, 0.975), method="inverted_cdf") if drawn.size else (np.nan, np.nan)

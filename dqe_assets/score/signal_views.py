@@ -1,4 +1,4 @@
-"""What people read of captions and images without asking a model how well they fit, and which pairs to doubt."""
+"""Views of captions and images that need no model to say how well they fit, and the pairs to doubt."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def _signals() -> str:
 _VIEWS = (
     View(
         "text_quality_by_source",
-        "The caption sources beside one another by their texts alone",
+        "The caption sources side by side, by their texts alone",
         f"""
         SELECT caption_source, count(words) AS captions, avg(({_OTHER_LANGUAGE})::INTEGER) AS share_not_english,
             median(words) AS median_words, avg(special_ratio) AS mean_special_ratio,

@@ -1,4 +1,4 @@
-"""What can be said of a caption by its text alone: language, length, signs, repetition, and what it is instead."""
+"""Measures of a caption from its text alone: language, length, signs, repetition, and known patterns."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _SPECIAL, _DIGIT, _SPACE = 1, 1 << 20, 1 << 40
 
 
 def text_quality(uids: pa.ChunkedArray, captions: Mapping[str, pa.Array]) -> pa.Table:
-    """One row of ``TEXT_QUALITY`` for each caption, n for each source; null where there is no caption.
+    """One row of ``TEXT_QUALITY`` for each caption, n for each source; null if there is no caption.
 
     Args:
         uids: n uids.
-        captions: n captions of each source, null where there is none.
+        captions: n captions of each source, null if there is none.
     """
     pieces = [
         (source, uids.slice(start, AT_ONCE), texts.slice(start, AT_ONCE))
@@ -82,7 +82,7 @@ def languages_of(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
     """The likeliest language of each caption by its first ``READ_FOR_LANGUAGE`` characters, and its probability.
 
     Returns:
-        ISO 639 codes, string [n], and probabilities, float32 [n]; null where a caption has no letter.
+        ISO 639 codes, string [n], and probabilities, float32 [n]; null if a caption has no letter.
     """
     lettered = pc.if_else(pc.match_substring_regex(captions, r"\pL"), captions, pa.scalar(None, pa.string()))
     beginnings = pc.utf8_slice_codeunits(lettered, 0, READ_FOR_LANGUAGE).to_pylist()
@@ -100,7 +100,7 @@ def sign_ratios(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
         captions: strings [n] of at most ``READ`` characters.
 
     Returns:
-        float32 [n] and float32 [n], of all characters but spaces: 0 to 1; null where there is none.
+        float32 [n] and float32 [n], of all characters but spaces: 0 to 1; null if there is none.
     """
     lengths = pc.fill_null(pc.utf8_length(captions), 0).to_numpy(zero_copy_only=False)
     joined = "".join(captions.drop_null().to_pylist())
@@ -122,7 +122,7 @@ def word_repetition(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
     are separated by white space; case and the signs around them do not count.
 
     Returns:
-        int32 [n] and float32 [n], 0 to 1; null where the caption is.
+        int32 [n] and float32 [n], 0 to 1; null if the caption is.
     """
     texts = pc.utf8_trim_whitespace(captions)
     split = pc.utf8_split_whitespace(texts)
@@ -162,7 +162,7 @@ def _counted(points: NDArray[np.uint32]) -> NDArray[np.int64]:
 
 @cache
 def _added() -> NDArray[np.int64]:
-    """What each code point adds; -1 where that was not looked up yet."""
+    """What each code point adds; -1 if that was not looked up yet."""
     return np.full(sys.maxunicode + 1, -1, np.int64)
 
 

@@ -1,4 +1,4 @@
-"""What people read of scores: which captions are preferred and how surely, and what long captions change."""
+"""Views and report sections of scores: which captions are preferred and how surely, and what long captions change."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ _CHANGES = ", ".join(
 
 
 def long_captions_in_words(connection: duckdb.DuckDBPyConnection) -> str:
-    """Sentences that say what the policy for long captions changes; none where it changes nothing."""
+    """Sentences that say what the policy for long captions changes; none if it changes nothing."""
     found = connection.execute(
         "SELECT caption_source, compared, mean_truncated, mean_sentences_mean, mean_sentences_max, changed_by_mean, "
         "changed_by_max FROM long_captions WHERE mean_sentences_mean IS NOT NULL"

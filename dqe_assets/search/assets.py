@@ -1,4 +1,4 @@
-"""The collection: what makes the samples of a shard searchable."""
+"""The collection, which makes the samples of a shard searchable."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _is_there(work: Work, stamp: Stamp, vectors: Vectors, scorer: Scorer, captio
 
 @contextmanager
 def _opened(work: Work, vectors: Vectors, named: Mapping[str, int]) -> Iterator[Collection]:
-    """The collection, made anew where what is there has other vectors or is damaged: all that is in it can be.
+    """The collection. If it is damaged or has other vectors, an empty one takes its place: all of it can be made again.
 
     The other shards are then no longer intact, so they are written again when they are next materialised.
     """
@@ -52,7 +52,7 @@ def _opened(work: Work, vectors: Vectors, named: Mapping[str, int]) -> Iterator[
         try:
             collection = stack.enter_context(vectors.open(named))
         except (VectorsMismatchError, VectorsBrokenError) as error:
-            work.log(f"The collection is made anew, and its other shards have to be materialised again: {error}")
+            work.log(f"The collection starts empty, and its other shards have to be materialised again: {error}")
             vectors.recreate(named)
             collection = stack.enter_context(vectors.open(named))
         yield collection

@@ -31,9 +31,9 @@ def collection_points(
         scores: ``CAPTION_SCORES``.
 
     Returns:
-        Columns uid, a list of floats for each named vector (null where absent), and the payload: image_name, source,
+        Columns uid, a list of floats for each named vector (null if absent), and the payload: image_name, source,
         shard, url, width, height, language (of the original caption), ``caption_<source>``, ``similarity_<source>``,
-        ``flags_<captioner>``, and ``flagged_<captioner>``: whether there is any, null where there is no caption.
+        ``flags_<captioner>``, and ``flagged_<captioner>``: whether there is any, null if there is no caption.
         Which duplicate cluster a sample is in is not among them: that is known only over all shards, and changes for
         old points with every new shard; a search asks the warehouse for it.
     """
@@ -50,6 +50,6 @@ def collection_points(
 
 
 def languages(texts: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """The most likely language of each text, as an ISO 639 code; null where there is no letter to tell it by."""
+    """The most likely language of each text, as an ISO 639 code; null if there is no letter to tell it by."""
     has_letter = ((text, bool(text) and any(map(str.isalpha, text))) for text in texts.to_pylist())
     return pa.array([detect_language(text)[0] if told else None for text, told in has_letter], pa.string())

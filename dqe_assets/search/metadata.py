@@ -1,4 +1,4 @@
-"""What a person sees of these assets in the UI: figures, a preview, and a plot where it says more."""
+"""The metadata of these assets in the UI: figures, a preview, and plots."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class SampleMap:
         topics: topic of each sample, int [n].
         names: name of each topic.
         sources: source of each sample.
-        scores: similarity of each sample's original caption, float [n]; not finite where there is none.
+        scores: similarity of each sample's original caption, float [n]; not finite if there is none.
     """
 
     places: NDArray[np.floating]

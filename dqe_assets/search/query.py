@@ -52,7 +52,9 @@ class Query:
 
     def __post_init__(self) -> None:
         if sum(part is not None for part in (self.text, self.image, self.like)) != 1:
-            raise ValueError('give a text (dqe search "a cat"), --image FILE, or --like UID_OR_NAME, one of the three')
+            raise ValueError(
+                'give a text (dqe search "a cat"), --image FILE, or --like UID_OR_NAME: exactly one of these three'
+            )
 
 
 class Searched(Protocol):

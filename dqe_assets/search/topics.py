@@ -57,7 +57,7 @@ def collection_map(samples: pa.Table, vectors: NDArray[np.floating], topics: int
     Linderman 2021, doi 10.1038/s41587-020-00809-z); UMAP itself compiles for longer than everything here runs.
 
     Args:
-        samples: n rows of uid, source, caption (to name the topics by) and similarity; both null where there is none.
+        samples: n rows of uid, source, caption (to name the topics by) and similarity; both null if there is none.
         vectors: n vectors of unit length, floats [n, d].
         topics: how many, or None to choose by n.
     """

@@ -1,4 +1,4 @@
-"""What people read of topics: the map of the samples, and a row for each topic."""
+"""Views and report sections of topics: the map of the samples, and a row for each topic."""
 
 from __future__ import annotations
 

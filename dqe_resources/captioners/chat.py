@@ -38,7 +38,7 @@ class ChatModel(VisionModel):
         url: Address of the server, with or without ``/v1``.
         api_key_env: Name of the environment variable that holds the server's key, if it wants one.
         extra_body: Further fields of each request, by the server's names: top_p, repetition_penalty ...
-        image_options: Further fields beside the image's URL, such as max_dynamic_patch for InternVL on lmdeploy.
+        image_options: Further fields next to the image's URL, such as max_dynamic_patch for InternVL on lmdeploy.
         connect_seconds: Seconds that connecting may take.
         idle_seconds: Seconds that the server may be silent before or within an answer.
         total_seconds: Seconds that one answer may take in all.

@@ -90,7 +90,7 @@ def error_of_status(status: int, message: str, wait: float | None) -> NoAnswerEr
 
 
 async def refusal(response: aiohttp.ClientResponse) -> str:
-    """What a server said instead of an answer, on one line."""
+    """The server's refusal, on one line."""
     address = response.headers.get("Location", "")
     text = _one_line(await response.content.read(4 * _SHOWN))
     return " ".join(filter(None, (f"HTTP {response.status}", response.reason, address, text)))

@@ -1,4 +1,4 @@
-"""The client of a chat server: many requests at once, each sent again where that may help."""
+"""The client of a chat server: many requests at once, each sent again if that may help."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class EngineSettings(Strict):
         model_format: Format of quantised weights: awq, gptq, fp8 ...
         session_len: The most tokens of prompt, image and caption together.
         max_batch_size: Captions generated at once: by default 384 on an A100, 1,024 on an H100 or H200, 128 on others.
-        cache_max_entry_count: Share of the GPU memory left beside the weights that the key-value cache takes.
+        cache_max_entry_count: Share of the GPU memory left by the weights that the key-value cache takes.
         quant_policy: Bits of the key-value cache: 4 or 8; 0 for the model's own type; 16 for FP8, on the PyTorch engine
             only.
         block_size: Tokens of a block of the key-value cache.

@@ -1,4 +1,4 @@
-"""Work given to something that does much of it at once: as much as it takes, results as they come."""
+"""Gives a worker as many items at once as it takes, and yields results as they come."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def in_flight(
     started: dict[Future[R], T] = {}
     try:
         while True:
-            # What has ended is handed on before more is started: whoever keeps it then has it early.
+            # Finished items are handed on before more are started, so that they can be saved early.
             while finished.empty() and len(started) < limit and (taken := list(islice(rest, 1))):
                 future = start(taken[0])
                 started[future] = taken[0]

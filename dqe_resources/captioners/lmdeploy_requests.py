@@ -1,4 +1,4 @@
-"""Requests to an engine of lmdeploy: as many under way as it takes, and repeated where that may help."""
+"""Requests to an engine of lmdeploy: as many under way as it takes, and repeated if that may help."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Engine(Protocol):
 
 
 def failed(code: str, error: str) -> Answer:
-    """The answer where there is none, by lmdeploy's name of the error."""
+    """The answer of a failed request, with lmdeploy's name of the error."""
     return Answer("", "error", code=code, error=error)
 
 
@@ -127,7 +127,7 @@ def captions(
             yield request.index, _caption(answer, seconds, request.attempt)
     except StalledError:
         raise CaptionerError(
-            f"{label}: lmdeploy's engine finished no caption for {stall_seconds:g} s; "
+            f"{label}: lmdeploy's engine has finished no caption for {stall_seconds:g} s; "
             "see its log above, and raise stall_seconds if a caption may take that long"
         ) from None
 

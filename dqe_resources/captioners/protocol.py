@@ -1,4 +1,4 @@
-"""What a captioner is."""
+"""The interface of a captioner."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CaptionerError(DataQualityError):
     """A captioner cannot go on: says what it asked, what came back last, and what to do."""
 
     def with_progress(self, finished: int, total: int, what: str) -> CaptionerError:
-        """The same, with what is kept of a shard, and that it can go on: for who keeps it."""
+        """The same error, with how much of the shard is kept and that it can go on: for the caller that keeps it."""
         return CaptionerError(
             f"{str(self).rstrip('.')}. {finished:,} of {total:,} {what} are finished and kept: "
             "fix it and materialise the same shard again, which asks for the rest"
@@ -28,7 +28,7 @@ class CaptionerError(DataQualityError):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a captioner is given of one image.
+    """The input of a captioner for one image.
 
     Attributes:
         values: the columns that the captioner reads.
@@ -48,14 +48,14 @@ class Caption:
     """One generated caption, or why there is none.
 
     Attributes:
-        text: the caption as generated; None where there is none.
+        text: the caption as generated; None if there is none.
         finish_reason: ``stop``, ``length`` where it was cut at the most tokens allowed, ``error``, or ``unparsable``
             where a judge's answers were not of the form that it was asked for.
         error: the last error, if finish_reason is ``error`` or ``unparsable``.
         prompt_tokens: tokens of prompt and image; None if nobody counted.
         completion_tokens: tokens of the text; None if nobody counted.
-        seconds: from asking the model to its whole answer; None where no model ran.
-        attempts: how often the model was asked; None where no model ran.
+        seconds: from asking the model to its whole answer; None if no model ran.
+        attempts: how often the model was asked; None if no model ran.
         model: the model that wrote it, where that is not the captioner's for every sample.
     """
 

@@ -44,7 +44,7 @@ class NotHealthyError(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU as nvidia-smi sees it, memory in MiB; None where it does not say."""
+    """A GPU as nvidia-smi sees it, memory in MiB; None if it does not say."""
 
     index: int
     name: str
@@ -58,8 +58,7 @@ class EngineProcess:
 
     Attributes:
         pid: its process, which leads a session of its own.
-        began: when the process began, in the kernel's ticks: by it, a pid that another process was given since is told
-            apart.
+        began: when the process began, in the kernel's ticks: this shows if another process has got the same pid since.
         since: the same in seconds since 1970.
         command: what was started.
         gpus: on which GPUs; empty for all.
@@ -127,7 +126,7 @@ def down(engine: ServedEngine) -> bool:
 
 
 def status(engine: ServedEngine) -> Status:
-    """What is known of an engine, asked of itself."""
+    """The status of an engine, as the engine itself reports it."""
     running = _running(engine)
     if running is None:
         return Status(engine, "down")
@@ -137,7 +136,7 @@ def status(engine: ServedEngine) -> Status:
 
 
 def gpus() -> list[Gpu]:
-    """The NVIDIA GPUs of this machine; none where nvidia-smi is missing or fails."""
+    """The NVIDIA GPUs of this machine; none if nvidia-smi is missing or fails."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
@@ -155,7 +154,7 @@ def _mib(text: str) -> int | None:
 
 
 def require_gpu(engine: ServedEngine) -> None:
-    """Refuse where the GPUs that an engine needs are not there.
+    """Refuse if the GPUs that an engine needs are not there.
 
     Raises:
         EngineError: says what is there and what to do.
@@ -290,7 +289,7 @@ class _Process:
 
 
 def _processes() -> Iterator[_Process]:
-    """The processes of this machine that have not ended; none where there is no /proc, nor a GPU for lmdeploy."""
+    """The processes of this machine that have not ended; none if there is no /proc, nor a GPU for lmdeploy."""
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             # The name stands in brackets and may hold anything, brackets too.

@@ -52,7 +52,7 @@ class TableCaptioner(KeyedTable, Captioner):
         return {**super().signature(), **self.state()}
 
     def caption(self, samples: Iterator[Sample]) -> Iterator[tuple[int, Caption]]:
-        """The caption in each sample's row of the table, in order; an error where there is no such row.
+        """The caption in each sample's row of the table, in order; an error if there is no such row.
 
         Raises:
             CaptionerError: the file cannot be read, or has rows of one key with different captions.

@@ -31,7 +31,7 @@ _AMBIGUOUS = {134: "crane bird", 517: "construction crane", 638: "maillot swimsu
 
 @dataclass(frozen=True, slots=True)
 class ImageEmbeddings:
-    """What the model says of n images.
+    """The output of the model for n images.
 
     Attributes:
         features: float32 [n, 1280], pooled features, not normalised; none is negative.
@@ -77,7 +77,7 @@ class ImageModel(Configurable):
     threads: Annotated[int, Field(ge=0)] = 1
 
     def signature(self) -> dict[str, Any]:
-        """The weights and how they are run; how many at a time changes nothing."""
+        """The weights and how they are run; the batch size changes nothing."""
         return {"kind": self.kind, "weights": package_version(_DISTRIBUTION), "conversion": _CONVERSION}
 
     @property

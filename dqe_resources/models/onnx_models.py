@@ -21,7 +21,7 @@ _OPSET = 20
 
 
 class ConversionError(DataQualityError):
-    """A converted model does not give what the torch model gives."""
+    """A converted model gives other results than the torch model."""
 
 
 def convert(

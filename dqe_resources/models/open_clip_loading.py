@@ -1,4 +1,4 @@
-"""How a model of open_clip is found and loaded, and what is wrong where it cannot be."""
+"""Finds and loads a model of open_clip, or says why that fails."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def load_network(
 
     Args:
         architecture: as open_clip names it, or the path of a configuration.
-        weights: a tag or the path of a checkpoint; None where the architecture comes with them.
+        weights: a tag or the path of a checkpoint; None if the architecture comes with them.
         precision: of the weights and of what runs through them.
         device: where it runs.
         _files: digests of the local files among these, so that a changed file is loaded again.
@@ -106,17 +106,19 @@ def dimension_of(architecture: str) -> int:
     except (OSError, ValueError) as error:
         raise OpenClipError(f"open_clip has no configuration of {architecture}: {one_line(error)[:300]}") from error
     if not configuration:
-        raise OpenClipError(f"open_clip has no model {architecture}; `open_clip.list_models()` has all")
+        raise OpenClipError(f"open_clip has no model {architecture}; `open_clip.list_models()` lists all of them")
     return int(configuration["embed_dim"])
 
 
 def _registered(architecture: str) -> str:
-    """What open_clip calls a model: a configuration by its name, once it was told of it."""
+    """The name of a model in open_clip; a configuration file is registered there first."""
     if not architecture.endswith(CONFIGURATION):
         return architecture
     open_clip = import_open_clip()
     name = Path(architecture).stem
     open_clip.add_model_config(architecture)
     if name not in open_clip.list_models():
-        raise OpenClipError(f"{architecture}: no configuration of open_clip: needs embed_dim, vision_cfg and text_cfg")
+        raise OpenClipError(
+            f"{architecture}: not a configuration of open_clip: it needs embed_dim, vision_cfg and text_cfg"
+        )
     return name

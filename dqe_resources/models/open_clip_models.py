@@ -62,7 +62,7 @@ class OpenClipSettings(Strict):
         for path in (self._folder, self._configuration, self._checkpoint):
             if path is not None and not path.exists():
                 raise PydanticCustomError(
-                    "missing", "there is nothing at {path}: give the path of what is there", {"path": str(path)}
+                    "missing", "there is nothing at {path}: correct the path", {"path": str(path)}
                 )
         return self
 

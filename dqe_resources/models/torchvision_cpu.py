@@ -1,4 +1,4 @@
-"""Makes torchvision importable where torch is built for the CPU and torchvision for CUDA, as PyPI has it."""
+"""Makes torchvision importable if torch is built for the CPU and torchvision for CUDA, as on PyPI."""
 
 from __future__ import annotations
 

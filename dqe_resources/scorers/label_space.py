@@ -34,7 +34,7 @@ _RIDGE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class _Space:
-    """What maps images into the text space.
+    """The map from images into the text space.
 
     Attributes:
         classes: float32 [1000, d], the classes' text embeddings less their mean.

@@ -1,4 +1,4 @@
-"""The scorer of any open_clip model: CLIP, SigLIP and what has come after them."""
+"""The scorer for any open_clip model: CLIP, SigLIP and their successors."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class OpenClipScorer(OpenClipSettings, Scorer):
     PackageError, and OpenClipError if the model cannot be loaded.
 
     Attributes:
-        image_backbones: Other names of the image tower, besides the architecture's. A captioner that shares one is not
-            judged by this scorer.
+        image_backbones: Other names of the image tower, apart from the architecture's. A captioner that shares one
+            is not judged by this scorer.
     """
 
     kind: ClassVar[str] = "open_clip"

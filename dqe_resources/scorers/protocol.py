@@ -1,4 +1,4 @@
-"""What a scorer is."""
+"""The interface of a scorer."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What source a folder, a file, a pattern or a repository on the hub is: guessed from names and content.
+"""Guesses the kind of source of a folder, a file, a pattern or a repository on the hub, from names and content.
 
-Nothing is guessed that could be wrong without anyone seeing it: where two columns could be meant, it is asked which.
+No guess may be wrong without anyone seeing it: if two columns are possible, the user is asked which one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 @dataclass
 class Guess:
-    """What source it is.
+    """A guessed source.
 
     Attributes:
         source: its kind.
@@ -50,14 +50,14 @@ class Guess:
 
 
 def guess(what: str, chosen: Chosen) -> Guess:
-    """What source it is.
+    """Guess what source it is.
 
     Args:
         what: a folder, a file, a pattern, or owner/name of a repository on the Hugging Face hub.
-        chosen: what a person says of it.
+        chosen: what the user has said about it.
 
     Raises:
-        UsageError: it is nothing that can be a source, or it must be said which column is meant.
+        UsageError: it cannot be a source, or the user must say which column is meant.
         SourceError: a file is damaged.
     """
     path = Path(os.path.abspath(Path(what).expanduser()))  # noqa: PTH100 - a link stays as it is named
@@ -86,7 +86,7 @@ def _folder(path: Path, chosen: Chosen) -> Guess:
         return _images(path, found[_IMAGE], found.get(_LIST, ()))
     tars = {tar.with_suffix("") for tar in found.get(_TAR, ())}
     if tars and {file.with_suffix("") for file in found.get(_PARQUET, ())} == tars:
-        # As img2dataset leaves it: what is known of each tar's samples lies beside the tar.
+        # As img2dataset leaves it: a Parquet file next to each tar describes its samples.
         del found[_PARQUET]
     if not found:
         raise UsageError(f"{path}: holds no images, Parquet files, tars or lists of URLs")
@@ -121,9 +121,9 @@ def _images_with_metadata(metadata: Path, chosen: Chosen) -> Guess:
 
 def _images(path: Path, images: Sequence[Path], lists: Sequence[Path]) -> Guess:
     captions = sum(image.with_suffix(".txt").is_file() for image in images)
-    facts = [f"{path}: a folder of {_count(images, 'image')}, {captions:,} of them with a caption (.txt) beside them"]
+    facts = [f"{path}: a folder of {_count(images, 'image')}, {captions:,} of them with a caption in a .txt file"]
     if not captions:
-        facts.append("no row has a caption: put them into .txt files beside the images, or into a metadata.csv")
+        facts.append("no image has a caption: put captions into .txt files next to the images, or into a metadata.csv")
     if lists:
         facts.append(f"{lists[0].name} is not read: captions of a folder are in metadata.csv, by file_name and text")
     return Guess(FolderSource, {"path": str(path)}, facts)
@@ -163,7 +163,7 @@ def _list(path: Path, files: Sequence[Path], chosen: Chosen) -> Guess:
     caption = columns.caption(url)
     facts = [f"{path}: {_count(files, 'list')} of URLs", _said(url=url, caption=caption, key=chosen.key)]
     if names:
-        facts.append("the first line is already a row, so the columns are given names")
+        facts.append("the first line is already a row, so the columns got names")
     settings = _given(path=str(path), url_column=url, caption_column=caption, key_column=chosen.key, column_names=names)
     return Guess(UrlsSource, settings, facts)
 

@@ -1,4 +1,4 @@
-"""Which column of a table holds the image, its URL, the caption or the key: guessed from names and first rows."""
+"""Guesses which column of a table holds the image, its URL, the caption or the key, from names and first rows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _URL = re.compile(r"\s*https?://\S+\s*", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What a person says of the data, in place of a guess.
+    """What the user has said about the data, instead of a guess.
 
     Attributes:
         image: column of the image.
@@ -57,11 +57,11 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table, and what a person says of them.
+    """The columns of a table, and what the user has said about them.
 
     Attributes:
         where: the table, for messages.
-        values: the first values of each column; none where they were not read.
+        values: the first values of each column; none if they were not read.
         chosen: by a person.
         images: columns of images, or of paths of images.
         texts: columns of text.

@@ -1,4 +1,4 @@
-"""Hugging Face datasets: what ``save_to_disk`` leaves, and repositories of Parquet files, local or on the hub."""
+"""Hugging Face datasets: folders that ``save_to_disk`` wrote, and repositories of Parquet files, local or hub."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class HfSource(Source):
     needed are fetched from the Parquet files. Of most repositories in another format the hub keeps a copy in Parquet,
     at the revision ``refs/convert/parquet``.
 
-    Rows are named as with ``parquet``, or as with ``urls`` where there is no image column.
+    Rows are named as with ``parquet``, or as with ``urls`` if there is no image column.
 
     Attributes:
         path: Local folder: written by ``save_to_disk``, or a clone of a repository.

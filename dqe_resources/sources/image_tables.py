@@ -1,4 +1,4 @@
-"""Tables with images in them, or with paths of images: what the kinds of source that read them have in common."""
+"""Tables with images or paths of images: the common part of the sources that read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is found out about a source's rows in one pass and kept in data/cache: which are equal, and which have changed.
+"""An index of a source's rows, made in one pass and kept in data/cache: which are equal, and which have changed.
 
 Memory while an index is built: some 45 bytes for each row (10 million rows: 450 MB), and 10 bytes on disk.
 """
@@ -29,7 +29,7 @@ _SCHEMA = pa.schema([("identity", pa.uint64()), ("content", pa.uint64()), ("numb
 
 
 def digest64(*texts: str | None) -> int:
-    """64 bits of some texts, in which nothing is not the same as an empty text."""
+    """A 64-bit digest of some texts; None and an empty text differ."""
     joined = "\0".join(["\x01" if text is None else text for text in texts])
     return int.from_bytes(hashlib.blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 

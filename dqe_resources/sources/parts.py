@@ -1,4 +1,4 @@
-"""The tables that a source's rows stand in, end to end: read in batches, from any row on."""
+"""The tables that hold a source's rows, laid end to end: read in batches, starting at any row."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _footer(part: ParquetPart) -> tuple[int, pa.Schema]:
 
 
 def file_state(path: Path) -> tuple[int, int]:
-    """Size and time of a file: what is looked at to know whether it has changed."""
+    """Size and time of a file: they show whether it has changed."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
 
@@ -189,7 +189,7 @@ def parts_digest(parts: Sequence[Part], first: int, last: int) -> str:
 
 
 def check_columns(part: Part, columns: Mapping[str, Callable[[pa.DataType], bool] | None], expected: str = "") -> None:
-    """Refuse a table that lacks a column, or where its type is not the one expected.
+    """Refuse a table that lacks a column, or has one of another type than expected.
 
     Raises:
         SourceError: says the table, the column and what there is.
@@ -241,7 +241,7 @@ def find_files(path: Path, suffixes: Sequence[str]) -> list[tuple[Path, str]]:
     root = Path(*_before_pattern(path))
     matches = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())  # noqa: PTH207
     if not matches:
-        raise SourceError(f"{path}: no file is named like this")
+        raise SourceError(f"{path}: there is no such file; correct the path or the pattern")
     return [(one, one.relative_to(root).as_posix()) for one in matches]
 
 

@@ -1,4 +1,4 @@
-"""What a source is."""
+"""The interface of a source."""
 
 from __future__ import annotations
 

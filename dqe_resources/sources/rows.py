@@ -14,7 +14,7 @@ class Truth:
     """What was planted in a row of the embedded sample.
 
     Attributes:
-        photo: key of the photo that the image was made from; None where there is no photo.
+        photo: key of the photo that the image was made from; None if there is no photo.
         image: kind of image: original, exact_copy, recompressed, truncated ...
         caption: kind of caption: right, other_photo, file_name ...
     """
@@ -31,7 +31,7 @@ class SourceRow:
     Attributes:
         key: the source's own name of the row, unique within the source: the uid is made of it.
         caption: the caption as found, or None.
-        image: the file's bytes, or the path of a local file (which may be missing), or None where only a URL is known.
+        image: the file's bytes, or the path of a local file (which may be missing), or None if only a URL is known.
         url: where the image came from, or None.
         truth: what was planted, in the embedded sample only.
         uid: the uid, 32 hex digits in lower case, of a source that has uids of its own; None to make it of the key.

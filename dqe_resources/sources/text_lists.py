@@ -1,7 +1,7 @@
 """Lists kept as text: CSV, TSV, JSON Lines and plain lines, also compressed, read from beginning to end.
 
-What a list from the web gets wrong in one line stays with that line: it is a row with a fault, and the next line is
-read as if nothing had been. Only what concerns the whole file is an error.
+A fault in one line of a list from the web affects only that line: it becomes a row with a fault, and reading goes on
+with the next line. Only a fault of the whole file is an error.
 """
 
 from __future__ import annotations
@@ -302,8 +302,8 @@ def paired_rows(urls: Path, captions: Path) -> Iterator[ListRow]:
             counts.append(lines.number)
     if counts[0] != counts[1]:
         raise SourceError(
-            f"{urls} has {counts[0]:,} lines and {captions} has {counts[1]:,}: expected as many, "
-            "a caption for each URL; get both files again"
+            f"{urls} has {counts[0]:,} lines and {captions} has {counts[1]:,}: expected one "
+            "caption for each URL; get both files again"
         )
 
 

@@ -191,7 +191,7 @@ def _index(path: Path, target: Path) -> None:
 def _collect(tar: tarfile.TarFile, samples: list[_Sample]) -> None:
     """Add the samples of a tar, as far as it can be read."""
     for member in tar:
-        # What is kept for extracting would grow with the tar.
+        # tarfile keeps every member for extraction: that would grow with the tar.
         tar.members = []  # type: ignore[attr-defined]
         match = _MEMBER.fullmatch(member.name)
         kind = _kind(match[2]) if match and member.isreg() else None

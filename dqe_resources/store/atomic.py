@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and what killed writers leave behind."""
+"""Writes files completely or not at all, and removes what killed writers leave behind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StorageError(DataQualityError):
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write a file so that at its path there is ever the whole old one or the whole new one.
+    """Write a file so that its path always holds either the complete old file or the complete new one.
 
     Raises:
         StorageError: it cannot be written; what was there is untouched.
@@ -59,7 +59,7 @@ def remove_abandoned(folder: Path, pattern: str) -> int:
 
 
 def _is_abandoned(temporary: Path) -> bool:
-    """Whether a temporary file's writer is dead: one that lives holds a lock on it, from soon after it is there."""
+    """Whether a temporary file's writer is dead: a live writer locks the file soon after it creates it."""
     try:
         with temporary.open("rb") as file:
             if datetime.now(UTC).timestamp() - os.fstat(file.fileno()).st_mtime < _YOUNG_SECONDS:

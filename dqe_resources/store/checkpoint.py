@@ -1,4 +1,4 @@
-"""What is made of a partition while the rest of it is still being made, so that a kill loses little."""
+"""Finished rows of a partition, saved while the rest is still being made, so that a kill loses little."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Checkpoint:
     _latest: _Latest = field(default_factory=_Latest, init=False, repr=False, compare=False)
 
     def rows(self, schema: pa.Schema) -> pa.Table:
-        """All rows that were appended, in no particular order; a file that cannot be read is left out."""
+        """All appended rows, in no particular order; a file that cannot be read is left out."""
         tables = []
         for path in self.files():
             # A kill on a file system without atomic renames can leave a torn file; its rows are made again.
@@ -119,7 +119,7 @@ class Checkpoint:
             self.store.filesystem.rm(self._folder, recursive=True)
 
     def _opened(self, path: str) -> contextlib.AbstractContextManager[pa.NativeFile | BinaryIO]:
-        """A file; one of this machine is mapped, so that nothing is read of it but what is wanted."""
+        """A file; a local one is mapped, so that only the wanted parts are read."""
         return pa.memory_map(path) if self.store.is_local else self.store.filesystem.open(path, "rb")
 
     @property

@@ -64,7 +64,7 @@ def conform(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
     expected, found = schema.names, table.column_names
     if set(expected) != set(found):
         raise StorageError(
-            f"{path}: the table to write has other columns than declared: "
+            f"{path}: the columns of the table to write differ from the declared ones: "
             f"missing {sorted(set(expected) - set(found))}, unknown {sorted(set(found) - set(expected))}"
         )
     for column in schema:

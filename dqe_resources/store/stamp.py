@@ -1,4 +1,4 @@
-"""The stamp: what a stored partition says of itself, in the metadata of its file."""
+"""The stamp: facts about a stored partition, in the metadata of its file."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a stored partition says of itself.
+    """Facts about a stored partition.
 
     Attributes:
         fingerprint: hex digest of everything that went into it.
         code_version: of the asset that made it.
-        rows: rows of the table, or points, files ... of what the manifest speaks of.
-        failed_checks: blocking checks that it did not pass: it is there to be looked at, not to be built upon.
-        facts: what else a manifest holds; empty for most tables.
-        content: digest of the output itself, where the same inputs can give another one; else empty.
+        rows: rows of the table, or points, files ... that a manifest counts.
+        failed_checks: blocking checks that it failed: people may look at it, but nothing is built from it.
+        facts: everything else in a manifest; empty for most tables.
+        content: digest of the output itself, if the same inputs can give another one; else empty.
     """
 
     fingerprint: str
@@ -34,7 +34,7 @@ class Stamp:
 
     @property
     def identity(self) -> str:
-        """What it is for whatever is made from it: equal for equal partitions."""
+        """What later assets depend on: equal for equal partitions."""
         return fingerprint(self.fingerprint, self.content) if self.content else self.fingerprint
 
     def to_json(self) -> bytes:

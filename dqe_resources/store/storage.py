@@ -1,8 +1,7 @@
-"""The store: one Parquet file for each asset and partition, or a JSON manifest where the asset is not a table.
+"""The store: one Parquet file for each asset and partition, or a JSON manifest if the asset is not a table.
 
-A file is written to a temporary name and renamed, so what is there is whole. Its metadata holds a fingerprint of
-everything that went into it, so that what is current is known without asking anyone else, and the same inputs
-give the same bytes.
+A file is written to a temporary name and renamed, so a file that exists is complete. Its metadata holds a fingerprint
+of everything that went into it: the store alone tells what is current. The same inputs give the same bytes.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class StoredPartition:
 class Store:
     """Reads and writes the partitions of assets under a root folder or fsspec URL.
 
-    All methods raise StorageError, which names the file and what to do, where the store cannot be read or written.
+    All methods raise StorageError, which names the file and what to do, if the store cannot be read or written.
     """
 
     root: str
@@ -116,7 +115,7 @@ class Store:
             StorageError: a batch does not fit the schema, or the file cannot be written.
         """
         path = self.path(asset, partition)
-        # A large table may be long in the writing: each run that was killed meanwhile has left much of it behind.
+        # Writing a large table takes long: each run that was killed meanwhile has left a large file behind.
         self._sweep(f"{glob.escape(asset)}/{glob.escape(f'.{Path(path).name}.')}*.tmp")
         # What makes the first batch may take long, and its errors are none of the file's.
         rest = iter(batches)
@@ -133,7 +132,7 @@ class Store:
         return path
 
     def write_manifest(self, asset: str, partition: str | None, stamp: Stamp) -> str:
-        """Write the manifest of an asset that is not a table, once what it speaks of is in place."""
+        """Write the manifest of an asset that is not a table, after its files are in place."""
         path = self.path(asset, partition, ".json")
         self.write_file(path, lambda target: target.write(stamp.to_json()))
         return path
@@ -187,7 +186,7 @@ class Store:
             yield from file.iter_batches(rows, columns=list(columns))
 
     def get(self, asset: str, partition: str | None) -> StoredPartition | None:
-        """What is stored for a partition, from the file's footer alone; None if nothing is."""
+        """The stored partition, from the file's footer alone; None if there is none."""
         for suffix in (".parquet", ".json"):
             path = self.path(asset, partition, suffix)
             try:
@@ -216,7 +215,7 @@ class Store:
         return any(path.rpartition("/")[2].startswith(prefix) for path in paths)
 
     def urls(self, asset: str, partitions: Sequence[str | None]) -> list[str]:
-        """Those partitions of a table that are stored, as another program names them: local paths, or URLs."""
+        """Local paths or URLs, for other programs, of those partitions of a table that are stored."""
         filesystem = self.filesystem
         paths = [self.path(asset, partition) for partition in partitions]
         stored = [path for path in paths if filesystem.exists(path)]
@@ -235,13 +234,13 @@ class Store:
             with self._parquet(path, asset, partition) as file:
                 return Stamp.from_json((file.metadata.metadata or {})[_STAMP])
         except (ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"{path}: not written by this platform; move it away, or {fix}") from error
+            raise StorageError(f"{path}: this platform did not write it; move it away, or {fix}") from error
 
     @contextlib.contextmanager
     def _checked(
         self, asset: str, partition: str | None, schema: pa.Schema, columns: Sequence[str] | None
     ) -> Iterator[pq.ParquetFile]:
-        """A table's file that holds the columns; says it where what is then read of it is damaged."""
+        """A table's file, checked to hold the columns; reading damaged parts raises StorageError."""
         path, fix = self.path(asset, partition), _how_to_fix(asset, partition)
         with self._parquet(path, asset, partition) as file:
             check_schema(file.schema_arrow, schema, path, columns, fix)

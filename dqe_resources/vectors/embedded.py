@@ -173,7 +173,7 @@ class EmbeddedQdrant(Vectors):
     _seen: tuple[str, Contents] | None = PrivateAttr(None)
 
     def signature(self) -> dict[str, Any]:
-        """The kind: what is stored does not depend on where, and the collection's identity says whether it is there."""
+        """Only the kind: the place does not change the content, and the collection's identity shows if it exists."""
         return {"kind": self.kind}
 
     @property
@@ -217,7 +217,7 @@ class EmbeddedQdrant(Vectors):
                     shard.close()
 
     def contents(self, vectors: Mapping[str, int]) -> Contents:
-        """As in general; opened again only if a process has changed the collection, or begun to, in the meantime."""
+        """As ``Vectors.contents``; opens it again only if a process has changed it, or begun to, in the meantime."""
         change = self._last_change()
         if self._seen is None or change is None or self._seen[0] != change:
             found = super().contents(vectors)
@@ -227,7 +227,7 @@ class EmbeddedQdrant(Vectors):
         return self._seen[1]
 
     def _last_change(self) -> str | None:
-        """Random text that is another one once the collection has changed, or is another one; None if unknown."""
+        """Random text that differs once the collection has changed or has been replaced; None if unknown."""
         try:
             return (self._collection / _CHANGE).read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError):
@@ -355,7 +355,7 @@ def _check_free(directory: Path, written: int = 0) -> None:
     if free < needed:
         raise VectorsError(
             f"the disk of {directory} is almost full: {free >> 20} MiB are free, and {needed >> 20} MiB are needed to "
-            "open or write the collection safely. Free some space and run this again: what is written already stays"
+            "open or write the collection safely. Free some space and run this again: what is already written is kept"
         )
 
 

@@ -47,7 +47,7 @@ def points_of(batch: pa.RecordBatch, shard: str, vectors: Mapping[str, int]) -> 
     """The rows of a batch as points of a shard.
 
     Args:
-        batch: column ``uid`` (32 hex digits), one column for each named vector (list of floats, null where the sample
+        batch: column ``uid`` (32 hex digits), one column for each named vector (list of floats, null if the sample
             has none; a column may be absent), and the payload (text, numbers, truth values and lists of these).
         shard: the shard, also put into the payload.
         vectors: the collection's named vectors with their dimensions.

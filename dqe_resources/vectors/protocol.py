@@ -1,4 +1,4 @@
-"""What a collection of vectors is, whichever Qdrant holds it."""
+"""The interface of a collection of vectors, for every kind of Qdrant."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class VectorsBusyError(VectorsError):
 
 
 class VectorsMismatchError(VectorsError):
-    """The collection there is has other named vectors than those asked for."""
+    """The existing collection has other named vectors than those asked for."""
 
 
 class VectorsBrokenError(VectorsError):
-    """What is stored cannot be read as a collection."""
+    """The stored files cannot be read as a collection."""
 
 
 class VectorsUnreachableError(VectorsError):
@@ -101,7 +101,7 @@ class Collection(ABC):
         Args:
             shard: the shard.
             points: column ``uid``; one column for each named vector (list of float16 or float32, any length but zero;
-                null or an absent column where there is none); every other column is payload (text, finite numbers,
+                null or an absent column if there is none); every other column is payload (text, finite numbers,
                 truth values and lists of these; nulls are left out).
 
         Returns:
@@ -282,7 +282,7 @@ def check_names(vectors: Mapping[str, int]) -> None:
         raise ValueError("a collection needs at least one named vector")
     for name, size in vectors.items():
         if not name or name in {".", ".."} or "/" in name or size < 1:
-            raise ValueError(f"a collection cannot have a vector named '{name}' of {size} dimensions")
+            raise ValueError(f"a collection cannot have a vector named '{name}' with {size} dimensions")
 
 
 def check_vectors(place: str, there: Mapping[str, int], wanted: Mapping[str, int], how: str) -> None:

@@ -180,7 +180,7 @@ class ServerQdrant(Vectors):
     timeout_s: PositiveInt = 60
 
     def signature(self) -> dict[str, Any]:
-        """The kind: what is stored does not depend on where, and the collection's identity says whether it is there."""
+        """Only the kind: the place does not change the content, and the collection's identity shows if it exists."""
         return {"kind": self.kind}
 
     @property
@@ -228,7 +228,7 @@ class ServerQdrant(Vectors):
         try:
             client = self._connect()
         except ValueError as error:
-            raise VectorsUnreachableError(f"'{self.url}' is no address of a Qdrant server: {error}") from error
+            raise VectorsUnreachableError(f"'{self.url}' is not the address of a Qdrant server: {error}") from error
         try:
             yield _Client(client, self.url, self.collection)
         finally:
@@ -258,8 +258,8 @@ class ServerQdrant(Vectors):
         identity = (info.config.metadata or {}).get(_IDENTITY)
         if identity is None:
             raise VectorsBrokenError(
-                f"{self.location} carries no identity: either it was not made here (set another name of the "
-                "collection), or the server is older than 1.16 and cannot keep one"
+                f"{self.location} has no identity: either it was not made here (set another collection name), "
+                "or the server is older than 1.16 and cannot keep one"
             )
         return str(identity)
 

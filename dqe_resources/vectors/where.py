@@ -97,7 +97,7 @@ def clauses(where: Where | None) -> list[Clause]:
 
 def _clause(field: str, value: object) -> Clause:
     if (field == UID) != isinstance(value, frozenset):
-        raise ValueError(f"condition on '{field}': {value!r}; '{UID}', and nothing else, takes a set of uids")
+        raise ValueError(f"condition on '{field}': {value!r}; only '{UID}' takes a set of uids")
     if isinstance(value, frozenset):
         return Among(value)
     if isinstance(value, np.generic):
@@ -138,7 +138,9 @@ def parse_where(texts: str | Iterable[str], indexes: Mapping[str, Index] = DEFAU
     for condition in (part for text in texts for part in _NEXT_CONDITION.split(text)):
         match = _CONDITION.fullmatch(condition)
         if match is None:
-            raise ValueError(f"'{condition.strip()}' is no condition: FIELD OPERATOR VALUE, the operators {_OPERATORS}")
+            raise ValueError(
+                f"'{condition.strip()}' is not a condition; write FIELD OPERATOR VALUE, operator {_OPERATORS}"
+            )
         field, operator, text = match["field"], match["operator"], match["value"].strip()
         kind = index_of(field, indexes)
         if kind is None:
@@ -151,7 +153,9 @@ def parse_where(texts: str | Iterable[str], indexes: Mapping[str, Index] = DEFAU
         elif operator == "<" and (known is None or (isinstance(known, Range) and known.high is None)):
             found[field] = Range(known.low if isinstance(known, Range) else None, _bound(field, text, kind))
         elif operator in {"=", ">=", "<"}:
-            raise ValueError(f"'{condition.strip()}': '{field}' already has a condition that this would replace")
+            raise ValueError(
+                f"'{condition.strip()}': '{field}' already has a condition that this one would replace; leave one out"
+            )
         else:
             raise ValueError(f"'{condition.strip()}': operator {operator} is not known; allowed: {_OPERATORS}")
     return found
@@ -169,7 +173,7 @@ def _value(field: str, text: str, kind: Index) -> Value:
 
 def _bound(field: str, text: str, kind: Index) -> float:
     if kind not in {"integer", "float"}:
-        raise ValueError(f"'{field}' is no number: the only operator that it allows is =")
+        raise ValueError(f"'{field}' is not a number, so the only operator for it is =")
     return _number(field, text)
 
 

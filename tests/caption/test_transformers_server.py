@@ -148,7 +148,7 @@ def test_only_what_is_missing_is_asked_for_when_the_client_was_killed(shard, vlm
     asked = vlm_server.requests() - before
     captioner = settings.captioners[0]
     assert IMAGES <= asked <= IMAGES + captioner.checkpoint_every + captioner.concurrency
-    assert asked - killed_at < IMAGES, "the second run began anew"
+    assert asked - killed_at < IMAGES, "the second run started over"
 
     table = store.read("synthetic_captions/tiny", "blocks-00000", SYNTHETIC_CAPTIONS)
     assert table.num_rows == IMAGES

@@ -113,7 +113,7 @@ def test_flags_are_counted_with_an_example(warehouse: Warehouse) -> None:
         assert "seen by" in row["example"]
 
 
-def test_the_report_shows_the_models_beside_one_another(warehouse: Warehouse) -> None:
+def test_the_report_shows_the_models_side_by_side(warehouse: Warehouse) -> None:
     with warehouse.connect() as connection:
         section = next(one for one in quality_report(connection, RELATIONS) if one.title == "Captioners")
     assert section.table["source"].to_pylist() == ["original", "labels", "vlm"]

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from datetime import datetime
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
@@ -106,7 +107,7 @@ def test_search_by_image_and_by_condition(finished: Path, tmp_path: Path) -> Non
     ("arguments", "message"),
     [
         (["search"], "give a text"),
-        (["search", "a cat", "--image", "x.jpg"], "one of the three"),
+        (["search", "a cat", "--image", "x.jpg"], "one of these three"),
         (["search", "a cat", "--in", "caption"], "there are no vectors 'caption'; there are: image, original, labels"),
         (["search", "a cat", "--where", "colour=red"], "colour"),
         (["get", "nobody.jpg"], "no sample is named nobody.jpg; near it:"),
@@ -226,7 +227,7 @@ def test_concepts_as_json_have_null_where_no_number_of_samples_is_enough(finishe
     assert all(row["predicted_accuracy"] < 1 for row in known["plan"])
 
 
-def test_recommend_as_json_has_the_answer_and_what_it_is_from(finished: Path) -> None:
+def test_recommend_as_json_has_the_answer_and_its_origin(finished: Path) -> None:
     found = document(finished, "recommend", "--samples-seen", "32M")
     assert (found["is_current"], found["warnings"]) == (True, [])
     (metric,) = [one for one in found["metrics"] if one["metric"] == "imagenet1k"]
@@ -255,7 +256,7 @@ def test_help_says_what_exit_codes_mean_and_version_which_one_it_is(data: Path) 
     assert (
         "Exit codes: 0 done; 1 something failed, or is not there yet; 2 the command line or dqe.yaml is wrong" in text
     )
-    assert dqe(data, "--version").stdout == "0.1.0\n"
+    assert dqe(data, "--version").stdout == f"{version('data-quality-engine')}\n"
     assert dqe(data, "no-such-command").returncode == 2
 
 

@@ -39,7 +39,7 @@ CAPTIONS = ("a red square", "a green square on a wall", "blue", "a square that i
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with an empty data folder beside what is looked at."""
+    """A folder to work in, with an empty data folder next to the data."""
     monkeypatch.setenv("DQE_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -102,11 +102,11 @@ def tar(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def test_a_folder_of_images_with_captions_beside_them(place: Path) -> None:
+def test_a_folder_of_images_with_captions_next_to_them(place: Path) -> None:
     folder = folder_of_images(place / "Holiday 2024", sidecars=True)
     found = init(folder)
     assert written(found) == {"kind": "folder", "name": "holiday_2024", "path": str(folder)}
-    assert "a folder of 4 images, 3 of them with a caption (.txt) beside them" in said(found)
+    assert "a folder of 4 images, 3 of them with a caption in a .txt file" in said(found)
     assert "source holiday_2024, kind folder: 4 rows in 1 shard" in said(found)
     assert [row.caption for row in rows()] == ["a red square", "blue", "a green square on a wall", None]
 
@@ -116,7 +116,7 @@ def test_a_folder_without_captions_is_taken_and_that_is_said(place: Path) -> Non
     (place / "images" / "labels.csv").write_text("name,label\n")
     found = init("images")
     assert written(found)["kind"] == "folder"
-    assert "no row has a caption" in said(found)
+    assert "no image has a caption" in said(found)
     assert "labels.csv is not read" in said(found)
 
 
@@ -409,7 +409,7 @@ def test_a_dqe_yaml_that_is_there_is_overwritten_only_by_force(place: Path) -> N
     (place / "data" / "dqe.yaml").write_text("sources: [{kind: sample}]\n")
     refused = init("images")
     assert refused.exit_code == 2
-    assert "dqe.yaml: is there already; add the source to it, or overwrite it with --force" in said(refused)
+    assert "dqe.yaml exists already; add the source to it, or overwrite it with --force" in said(refused)
     assert f"- kind: folder name: images path: {place}/images" in said(refused)
     assert (place / "data" / "dqe.yaml").read_text() == "sources: [{kind: sample}]\n"
     assert written(init("images", "--force"))["kind"] == "folder"

@@ -75,7 +75,7 @@ def test_a_description_is_of_the_class_nearest_to_the_field() -> None:
     assert sample["shard_size"]["default"] == 64
 
 
-def test_the_file_beside_dqe_yaml_is_current_and_its_first_line_names_it() -> None:
+def test_the_schema_file_next_to_dqe_yaml_is_current_and_its_first_line_names_it() -> None:
     assert (ROOT / "data" / SCHEMA_FILE).read_text() == settings_schema_text(), (
         "run: dqe schema --out data/dqe.schema.json"
     )

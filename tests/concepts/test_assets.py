@@ -92,10 +92,10 @@ def test_a_fit_keeps_what_it_was_made_of() -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("concept,count,accuracy\ncat,1,1.2", "line 2: accuracy is 1.2, it must lie in 0 to 1; divide percentages"),
+        ("concept,count,accuracy\ncat,1,1.2", "line 2: accuracy is 1.2, it must be from 0 to 1; divide percentages"),
         ("concept,count,accuracy\ncat,1.5,0.2", "line 2: count is 1.5, it must be a whole number"),
         ("concept,count,accuracy\ncat,many,0.2", "line 2: count is 'many', it must be a number"),
-        ("concept,count\ncat,1", "line 2: no accuracy; there must be concept, count, accuracy"),
+        ("concept,count\ncat,1", "line 2: no accuracy; needed: concept, count, accuracy"),
         ("concept,count,accuracy\ncat,1,0.1\ncat,2,0.1", "line 3: 'cat' of model stands twice"),
         ("concept,count,accuracy\ncat,1,0.1", "model has 1 concepts; a fit needs at least 10"),
         ("concept,count,accuracy\n", "no measurements"),
@@ -117,7 +117,7 @@ def test_faults_of_measurements_are_said_by_line(tmp_path: Path, text: str, faul
             "concepts.vocabulary: there is no file .*birds.txt; allowed: imagenet",
         ),
         ({"measurements": "m.csv"}, "concepts.measurements: there is no file .*m.csv; allowed: 'example'"),
-        ({"count_by": "cogvlm2"}, "nothing called 'cogvlm2' to count by; there are: original, image"),
+        ({"count_by": "cogvlm2"}, "there is no 'cogvlm2' to count by; allowed: original, image"),
         ({"tagger": {"kind": "ram"}}, "concepts.tagger: kind 'ram' is not known; allowed: labels, open_clip"),
         ({"treshold": 0.7}, "concepts: unknown key 'treshold'; allowed: absent_words, candidates"),
         ({"temperature": 2}, "concepts.temperature: .*less than or equal to 1"),

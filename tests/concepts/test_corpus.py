@@ -40,7 +40,7 @@ def counting(absent_words: AbsentWords = "zero", names: Sequence[str] = NAMES) -
 def hits(
     count: Counting, captions: Sequence[str | None], images: Sequence[Sequence[int] | None], first: int = 0
 ) -> pa.Table:
-    """The hits of a shard whose images show concepts by position; None where there is no image."""
+    """The hits of a shard whose images show concepts by position; None if there is no image."""
     rows = [row for row, shown in enumerate(images) if shown is not None]
     pairs = [(place, value) for place, row in enumerate(rows) for value in images[row] or ()]
     places, values = (np.array([pair[side] for pair in pairs], np.int64) for side in (0, 1))
@@ -141,7 +141,7 @@ def test_usable_samples_have_an_image_and_a_caption() -> None:
         assert shown.to_pylist() == expected
 
 
-def test_hits_of_other_concepts_are_refused_with_the_mend() -> None:
+def test_hits_of_other_concepts_are_refused_with_the_fix() -> None:
     table = hits(counting(), ["a cat"], [None])
     with pytest.raises(StaleHitsError, match=r"shard s0: counted with other concepts .* dqe materialize concept_hits"):
         concept_frequency(corpus(counting(names=["cat"]), table))

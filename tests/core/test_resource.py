@@ -47,7 +47,7 @@ def handed(resource: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A value as it could be typed into the launchpad; None where it could not be."""
+    """A value as it could be typed into the launchpad; None if it could not be."""
     if isinstance(value, list | tuple):
         return [plain(one) for one in value] if value and all(plain(one) is not None for one in value) else None
     if isinstance(value, Path):

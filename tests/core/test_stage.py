@@ -241,7 +241,7 @@ def materialized(**options: object) -> runner.Outcome:
         return runner.materialize(settings, current, **options)  # type: ignore[arg-type]
 
 
-def test_a_failing_blocking_check_stops_what_is_downstream_and_is_mended_by_running_again(folder: Path) -> None:
+def test_a_failing_blocking_check_stops_what_is_downstream_and_is_fixed_by_running_again(folder: Path) -> None:
     good = (folder / "4.jpg").read_bytes()
     (folder / "4.jpg").write_bytes(b"<html>gone</html>")
     outcome = materialized()

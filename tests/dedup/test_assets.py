@@ -138,7 +138,7 @@ def test_killed_while_pairs_are_looked_for_the_old_ones_are_whole(
     assert known == [0, 4]
 
 
-def test_what_is_kept_is_chosen_anew_without_a_new_search(known: list[int], data: Path) -> None:
+def test_what_is_kept_is_chosen_again_without_a_new_search(known: list[int], data: Path) -> None:
     make("abc")
     kept = make("abc", "duplicate_clusters")
     assert set(kept["representative"].to_pylist()) == {"0-a"}

@@ -22,6 +22,10 @@ STAGES = sorted({path.parent.name for path in (ROOT / "dqe_assets").glob("*/*ass
 SHAPE = ["What it answers", "How to switch it on", "An example", "Every setting", "What can go wrong"]
 LINK = re.compile(r"(?<!`)\]\(([^)\s]+)\)")
 NAMED_PAGE = re.compile(r"\bdocs/[\w/]+\.md\b")
+NAMED_FILE = re.compile(r"\b(?:dqe_assets|dqe_resources|benchmarks|tests)/[\w/]+\.(?:py|csv|txt|sql)\b")
+NAMED_MODULE = re.compile(r"(?:-m|from) ((?:dqe_assets|dqe_resources|benchmarks)\.[\w.]+)")
+OTHER = ("CHANGELOG.md", "CONTRIBUTING.md")
+"""Pages that name files of other versions, and of examples."""
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -54,6 +58,15 @@ def test_code_and_settings_name_pages_that_exist():
     assert named
     for path, page in named:
         assert (ROOT / page).exists(), f"{path}: names {page}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in OTHER], ids=by_name)
+def test_files_and_modules_that_are_named_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    for name in NAMED_FILE.findall(text):
+        assert (ROOT / name).exists(), name
+    for name in NAMED_MODULE.findall(text):
+        assert (ROOT / f"{name.replace('.', '/')}.py").exists(), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=by_name)

@@ -25,7 +25,7 @@ SECONDS = 360
 
 
 def samples(data: Path) -> int:
-    """Rows of the warehouse's table of samples; 0 where there is none."""
+    """Rows of the warehouse's table of samples; 0 if there is none."""
     import duckdb
 
     path = data / "warehouse.duckdb"

@@ -37,7 +37,7 @@ def table(rows: int, *, seed: int = 0, **columns: Any) -> pa.Table:
 def write_part(
     folder: Path, name: str, metadata: pa.Table, embeddings: Mapping[str, np.ndarray] | None = None, group: int = 7
 ) -> None:
-    """One Parquet file, in small row groups, and if there are embeddings the .npz beside it."""
+    """One Parquet file, in small row groups, and if there are embeddings the .npz next to it."""
     folder.mkdir(exist_ok=True)
     pq.write_table(metadata, folder / f"{name}.parquet", row_group_size=group)
     if embeddings is not None:

@@ -264,7 +264,7 @@ def test_a_subset_of_several_pools_says_the_share_of_each_and_keeps_what_both_ha
         ({"filters": {"uid": "no_filter"}}, "filters: the name 'uid' is reserved"),
         ({"filters": {"A b": "no_filter"}}, "filters.A b"),
         ({"subsets": [{"name": "x", "expression": "basic &"}]}, r"subsets\.x: not an expression"),
-        ({"subsets": [{"name": "x", "expression": "basic"}] * 2}, "subsets: the name 'x' is there twice"),
+        ({"subsets": [{"name": "x", "expression": "basic"}] * 2}, "subsets: two subsets have the name 'x'; rename one"),
         ({"subsets": [{"name": "../x", "expression": "basic"}]}, r"subsets\.0\.name"),
         ({"subsets": [{"name": "x", "expression": "basic", "pools": []}]}, r"subsets\.0\.pools"),
     ],

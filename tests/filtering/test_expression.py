@@ -113,7 +113,7 @@ def test_parameters():
         ("basic & clip_score(l14, part=0.3)", "clip_score: unknown key 'part'; allowed: arch, fraction, threshold at"),
         ("image_based", "image_based: reference: Field required"),
         ("sql('width >')", "sql: condition: not an SQL condition"),
-        ("~" * 9000 + "basic", "not an expression, or too deep a one"),
+        ("~" * 9000 + "basic", "not an expression, or its brackets are nested too deep"),
         ("(" * 900 + "basic" + ")" * 900, "not an expression"),
         (" & ".join(["basic"] * 2000), "an expression has more than 10,000 characters"),
         ("basic\0", "not an expression"),

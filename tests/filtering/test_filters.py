@@ -225,7 +225,7 @@ class TestClipScore:
 
     def test_scores_that_are_none(self):
         found = pa.table({"clip_b32_similarity_score": [math.inf, 0.2]})
-        with pytest.raises(FilterError, match="is inf; mend the scores"):
+        with pytest.raises(FilterError, match="is inf; fix the scores"):
             ClipScore(arch="b32", fraction=0).mask(found)
 
     def test_all_and_none(self):
@@ -593,10 +593,10 @@ class TestSql:
             ("width in (select 1)", "a subquery is not of one row"),
             ("exists (from read_csv('/etc/passwd'))", "a subquery is not of one row"),
             ("row_number() over () = width", "a window function is not of one row"),
-            ("count(*) > width", r"count(_star)?\(\) is of many rows"),
-            ("max(width) > 1", r"max\(\) is of many rows"),
-            ("width > random()", r"random\(\) does not always give the same"),
-            ("width > year(today())", r"today\(\) does not always give the same"),
+            ("count(*) > width", r"count(_star)?\(\) works on many rows"),
+            ("max(width) > 1", r"max\(\) works on many rows"),
+            ("width > random()", r"random\(\) can give another value each time"),
+            ("width > year(today())", r"today\(\) can give another value each time"),
             ("width > 1) union select (true", "not one SQL condition"),
             ("width > 1) from samples where (true", "not an SQL condition"),
             ("width > 1), (width > 2", "not one SQL condition"),

@@ -114,7 +114,7 @@ class TestBadMetadata:
 
     def test_no_arrays(self, folder):
         (folder / "00000000.npz").unlink()
-        self.refused(folder, ["uid", "l14_img"], "00000000.npz", "beside 00000000.parquet")
+        self.refused(folder, ["uid", "l14_img"], "00000000.npz", "same folder as 00000000.parquet")
 
     @pytest.mark.parametrize("keep", [0, 100, 300])
     def test_torn_arrays(self, folder, keep):

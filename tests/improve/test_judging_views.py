@@ -1,4 +1,4 @@
-"""Judgements in the warehouse, the report and the gallery, and none where none is configured."""
+"""Judgements in the warehouse, the report and the gallery, and none if none is configured."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_the_gallery_shows_where_they_disagree_with_the_reasons_as_text(warehous
     assert page == page_of(warehouse, store)
 
 
-def test_without_a_judge_nothing_of_it_is_shown(tmp_path: Path) -> None:
+def test_without_a_judge_no_judgement_is_shown(tmp_path: Path) -> None:
     store = make_store(tmp_path, shards=1)
     plain = Warehouse(path=tmp_path / "w.duckdb")
     plain.rebuild(lambda connection: build_warehouse(connection, store.inputs))

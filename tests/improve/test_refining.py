@@ -265,12 +265,12 @@ VLM = {"kind": "openai", "name": "vlm", "url": "http://127.0.0.1:9", "model": "t
 @pytest.mark.parametrize(
     ("refining", "message"),
     [
-        ({"captioner": "vml"}, "refining: captioner: 'vml' is none of those that there are and see the image: vlm"),
-        ({"captioner": "labels"}, "refining: captioner: 'labels' is none of those .* see the image: vlm"),
-        ({"captioner": "vlm", "of": "me"}, "refining: of: 'me' is none of those .*: original, labels, vlm"),
+        ({"captioner": "vml"}, "refining: captioner: there is no 'vml' that sees the image; allowed: vlm"),
+        ({"captioner": "labels"}, "refining: captioner: there is no 'labels' that sees the image; allowed: vlm"),
+        ({"captioner": "vlm", "of": "me"}, "refining: of: there is no 'me'; allowed: original, labels, vlm"),
         ({"captioner": "vlm", "prompt": "x"}, "refining: no prompt 'x'; there are: "),
         ({"captioner": "vlm", "temperature": 0}, "3 candidates at temperature 0 would all be the same"),
-        ({"captioner": "vlm", "flags": ["ugly"]}, "refining.flags.0: there is no such flag; there are: cut_off"),
+        ({"captioner": "vlm", "flags": ["ugly"]}, "refining.flags.0: unknown flag; allowed: cut_off"),
         ({"captioner": "vlm", "round": 2}, "refining: unknown key 'round'; allowed: .*rounds"),
     ],
 )

@@ -120,7 +120,7 @@ def test_rounds_add_up(warehouse: Warehouse, store: Store) -> None:
     assert first["independent"] is True
 
 
-def test_the_last_accepted_caption_stands_beside_the_others_with_its_score(warehouse: Warehouse, store: Store) -> None:
+def test_the_last_accepted_caption_stands_next_to_the_others_with_its_score(warehouse: Warehouse, store: Store) -> None:
     captions = warehouse.query(
         "SELECT * FROM captions WHERE caption_source = 'refined' ORDER BY similarity"
     ).to_pylist()

@@ -194,7 +194,7 @@ def test_tars_are_copied_file_by_file(tmp_path: Path) -> None:
     # As img2dataset writes them: keys count samples, and uids may be in upper case.
     write_tar(tmp_path / "in" / "00000000.tar", [in_tar(number) for number in range(5)])
     write_tar(tmp_path / "in" / "00000001.tar", [in_tar(number, uid=uid(number).upper()) for number in range(5, 8)])
-    (tmp_path / "in" / "00000000.parquet").write_bytes(b"what lies beside the tars")
+    (tmp_path / "in" / "00000000.parquet").write_bytes(b"a file next to the tars")
     wanted = [uid(number) for number in (1, 4, 6)]
     for url in (str(tmp_path / "in"), f"file://{tmp_path / 'in'}"):
         out = tmp_path / f"out{len(url)}"

@@ -108,7 +108,7 @@ def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> object:
 
 
 def _files(path: Path) -> set[str]:
-    """What lies beside the warehouse, its lock file aside."""
+    """What is next to the warehouse, apart from its lock file."""
     return {entry.name for entry in path.parent.iterdir() if entry.suffix != ".lock"}
 
 

@@ -104,7 +104,7 @@ def test_budgets_are_read_as_people_write_them() -> None:
 def test_too_few_points_say_which_metric() -> None:
     few = [curve for curve in read_measurements(EXAMPLE_FILE) if curve.pool == "top 0-10%"]
     short = [type(few[0])(few[0].metric, few[0].pool, 1.28e7, few[0].samples_seen[:3], few[0].error[:3])]
-    with pytest.raises(MeasurementsError, match=r"mine\.csv, imagenet1k: 3 points cannot say"):
+    with pytest.raises(MeasurementsError, match=r"mine\.csv, imagenet1k: 3 points are too few"):
         fit_measurements(short, "mine.csv")
 
 

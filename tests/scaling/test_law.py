@@ -257,10 +257,10 @@ def test_the_best_number_of_pools_grows_with_compute_and_crossings_are_where_err
         ({"samples_seen": [1e6], "error": [0.5]}, "pool 1: 1 point, a curve needs at least two"),
         ({"samples_seen": [1e6, 2e6]}, "lists of one length"),
         ({"pool_size": -1}, "pool_size is -1"),
-        ({"d": 0.35}, "d is 0.35, it must lie below the lowest error, 0.3"),
+        ({"d": 0.35}, "d is 0.35, it must be below the lowest error, 0.3"),
         ({"a": 0}, "a is 0"),
         ({"law": "chinchilla"}, "law is 'chinchilla'; allowed: utility, data"),
-        ({}, "4 points cannot say 4 unknowns"),
+        ({}, "4 points are too few for 4 unknowns"),
     ],
 )
 def test_bad_input_is_refused_by_row(arguments: dict[str, object], message: str) -> None:

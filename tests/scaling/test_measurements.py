@@ -106,9 +106,9 @@ def test_an_evaluation_without_all_18_tasks_has_no_mean_and_a_task_without_a_met
         (["top,1000,1500,in1k,0.9", *ROWS[1:]], "line 3: samples_seen of top decreases from 1,500 to 1,000"),
         (["top,2000,500,in1k,0.9", *ROWS[1:]], "line 3: pool_size of top is 1,000, and 2,000 before"),
         (ROWS[1:], "line 2: the only point of top for in1k; a curve needs at least two"),
-        (["top,,500,in1k,0.9", *ROWS[1:]], "line 2: no pool_size; there must be pool, pool_size, samples_seen"),
+        (["top,,500,in1k,0.9", *ROWS[1:]], "line 2: no pool_size; needed: pool, pool_size, samples_seen"),
         (["top,-1,500,in1k,0.9", *ROWS[1:]], "line 2: pool_size is -1, it must be above 0"),
-        (["top,1000,500,in1k", *ROWS[1:]], "line 2: no metric and error, and no eval_results in their place"),
+        (["top,1000,500,in1k", *ROWS[1:]], "line 2: needs metric and error, or eval_results in their place"),
         ([], r"m\.csv: no measurements"),
     ],
 )

@@ -129,7 +129,7 @@ def made() -> set[str]:
     """Make what the preferences need and is not current; returns what was made, every check of which holds."""
     settings = load_settings()
     resources = graph.resources(settings)
-    anew = set()
+    ran = set()
     for stage in graph.stages(settings):
         if stage.name in NEEDED:
             work, arguments = stage.work(settings.opened_store, SHARD, [SHARD]), stage.arguments(resources)
@@ -137,8 +137,8 @@ def made() -> set[str]:
             _, metadata, results = stage.make(work, arguments)
             assert all(result.passed for result in results.values())
             assert metadata["reused"] == current
-            anew |= set() if current else {stage.name}
-    return anew
+            ran |= set() if current else {stage.name}
+    return ran
 
 
 def test_scores_and_preferences_follow_the_settings(folder: Path, tiny_clip: Path) -> None:

@@ -66,7 +66,7 @@ def test_suspects_say_why_in_a_fixed_order_those_most_objected_to_first(opened: 
     assert len({(row["uid"], row["caption_source"]) for row in suspects}) == len(suspects)
 
 
-def test_the_sources_texts_stand_beside_one_another(opened: Settings) -> None:
+def test_the_sources_texts_stand_side_by_side(opened: Settings) -> None:
     original, labels = asked(opened, "FROM text_quality_by_source")
     assert (original["caption_source"], labels["caption_source"]) == ("original", "labels")
     assert original["captions"] == 253

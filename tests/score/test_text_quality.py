@@ -124,7 +124,7 @@ def test_every_source_has_its_rows_in_order() -> None:
 
 @pytest.fixture(scope="module")
 def planted() -> pa.Table:
-    """What is said of the sample's captions, beside the kind that was planted."""
+    """What is said of the sample's captions, next to the kind that was planted."""
     plants = manifest()
     uids = pa.chunked_array([[plant.name for plant in plants]])
     table = text_quality(uids, {"original": pa.array([plant.caption for plant in plants], pa.string())})

@@ -98,7 +98,7 @@ def test_a_point_has_all_that_a_search_can_be_narrowed_by() -> None:
 
 @pytest.mark.parametrize("query", [{}, {"text": "a", "like": "b"}])
 def test_a_query_is_one_thing(query: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="one of the three"):
+    with pytest.raises(ValueError, match="one of these three"):
         Query(**query)
 
 

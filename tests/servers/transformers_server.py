@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _START_SECONDS = 120
 
-# torchvision is hidden: one that was built for CUDA does not decode images beside a torch for the CPU, and transformers
+# torchvision is hidden: a build for CUDA does not decode images next to a torch for the CPU, and transformers
 # does without it. One thread, since the tests and what they start share few cores.
 _LAUNCH = """
 import sys

@@ -1,4 +1,4 @@
-"""What a filter is."""
+"""The interface of a filter."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Filter(Strict):
 
     @property
     def versions(self) -> dict[str, str]:
-        """Versions of what decides, besides its parameters."""
+        """Versions of everything else that decides, apart from its parameters."""
         return self.detector.versions if self.detector else {}
 
     @property

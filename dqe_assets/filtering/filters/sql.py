@@ -158,6 +158,6 @@ def _check_function(name: str) -> None:
     query = "SELECT function_type, stability FROM duckdb_functions() WHERE function_name = lower(?)"
     kinds = _run(query, [name])
     if {"aggregate", "window"} & set(kinds["function_type"].to_pylist()):
-        raise ValueError(f"{name}() is of many rows; a condition speaks of one")
+        raise ValueError(f"{name}() works on many rows; a condition is about one row")
     if not {None, "CONSISTENT"} >= set(kinds["stability"].to_pylist()):
-        raise ValueError(f"{name}() does not always give the same; a condition must")
+        raise ValueError(f"{name}() can give another value each time; a condition must always give the same")

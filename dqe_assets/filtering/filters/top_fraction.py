@@ -50,7 +50,7 @@ def top_threshold(pools: Sequence[Pool], column: str, fraction: float) -> float 
     place = max(len(scores) - 1 - n, 0)
     threshold = float(np.partition(scores, place)[place])
     if not math.isfinite(threshold):
-        raise FilterError(f"{column}: the threshold of {fraction:g} of {rows:,} rows is {threshold}; mend the scores")
+        raise FilterError(f"{column}: the threshold of {fraction:g} of {rows:,} rows is {threshold}; fix the scores")
     return threshold
 
 

@@ -15,7 +15,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class AddressRules:
-    """Only globally routable unicast addresses, and what the settings allow besides.
+    """Only globally routable unicast addresses, and those that the settings allow.
 
     Addresses that carry an IPv4 address (mapped, 6to4, NAT64) lead where that one leads, so it is looked at too.
 
@@ -39,7 +39,7 @@ class AddressRules:
         return host.lower() in self._hosts
 
     def permits(self, address: str) -> bool:
-        """Whether an IPv4 or IPv6 address may be connected to; what is no address may not."""
+        """Whether an IPv4 or IPv6 address may be connected to; false for anything else."""
         permitted = self._known.get(address)
         if permitted is None:
             permitted = self._known[address] = self._judge(address)

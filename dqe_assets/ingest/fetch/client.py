@@ -1,4 +1,4 @@
-"""One request for one image: redirects, limits, refusals, and what became of it."""
+"""One request for one image: redirects, limits, refusals, and the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Headers by which a server says what its images are not for."""
+"""Headers by which a server forbids some uses of its images."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Placeholders(Strict):
     """What counts as a placeholder: a picture that a server sends in place of one that is gone.
 
     Attributes:
-        urls: Hosts and paths of placeholders, besides those that are known; ``*`` stands for anything.
+        urls: More hosts and paths of placeholders, in addition to the known ones; ``*`` stands for anything.
         sha256: SHA-256 digests of placeholders, 64 hex digits in lower case.
         same_bytes: Bytes that so many URLs of a shard give, with different captions, are a placeholder; null for never.
             With one caption they are copies of one image.

@@ -1,4 +1,4 @@
-"""Why a row has no image: one closed vocabulary, for what is fetched and for what is read from files."""
+"""Why a row has no image: one closed vocabulary, for fetched images and for files."""
 
 from __future__ import annotations
 

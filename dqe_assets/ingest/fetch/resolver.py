@@ -1,4 +1,4 @@
-"""Names of hosts to addresses, of which only those that may be connected to are given."""
+"""Resolves host names, and gives only addresses that may be connected to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many URLs at once: whose turn it is, what is asked again and when, and when it is over."""
+"""Fetches many URLs at once: decides whose turn it is, what to ask again and when, and when to stop."""
 
 from __future__ import annotations
 
@@ -359,6 +359,6 @@ class Scheduler(Generic[T]):
         self.pump()
 
     def fail(self, error: BaseException) -> None:
-        """End with an error of whatever it works with."""
+        """End with an error of the client or of the caller's functions."""
         if not self._ended.done():
             self._ended.set_exception(error)

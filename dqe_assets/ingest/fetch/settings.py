@@ -70,7 +70,7 @@ class Fetching(Strict):
         user_agent_token: Its name in X-Robots-Tag headers that are for one client only.
         disallowed_header_directives: Directives of X-Robots-Tag by which a server forbids the use; an empty list
             ignores them.
-        placeholders: What counts as a placeholder, besides what is known.
+        placeholders: What else counts as a placeholder, in addition to the known ones.
         allow: Networks, addresses and host names that may be asked although they are not globally routable.
         connect_to: Where to connect in place of a host, or of any host (``*``), as ``address:port``: a mirror, or a
             cache. The address is subject to ``allow`` like any other.

@@ -1,4 +1,4 @@
-"""The rows of a shard that are fetched: in order of their hosts' turns, into files from which a kill takes little."""
+"""Fetches the rows of a shard, host by host in turn, into files that lose little if the process is killed."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Canary:
                 f"source {self.source}: of its first {total:,} rows {ok:,} have an image ({ok / total:.1%}, at least "
                 f"{self.min_success_rate:.0%} required); the others: {by_reason_and_host(outcomes.elements())}. "
                 f"No more were fetched. If that is what the source is like, lower its min_success_rate in dqe.yaml; "
-                f"else mend what the reasons name and run the same command again"
+                f"else fix what the reasons name and run the same command again"
             )
 
 
@@ -229,7 +229,7 @@ class _ShardFetch:
     async def _save(self) -> None:
         (outcomes, size), self._outcomes, self._decoded_bytes = (self._outcomes, self._decoded_bytes), [], 0
         if outcomes:
-            # Beside the threads that decode: most of it waits for the disk.
+            # Next to the threads that decode: most of it waits for the disk.
             await asyncio.get_running_loop().run_in_executor(_threads("save"), self._append, outcomes)
             self._unsaved_rows -= len(outcomes)
             self._unsaved_bytes -= size

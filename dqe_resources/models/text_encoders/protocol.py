@@ -1,4 +1,4 @@
-"""What a text encoder is."""
+"""The interface of a text encoder."""
 
 from __future__ import annotations
 

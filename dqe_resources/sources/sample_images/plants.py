@@ -1,4 +1,4 @@
-"""What is done to a photo's file to plant a defect in the embedded sample.
+"""Plants defects in the photo files of the embedded sample.
 
 Every choice is a digest of the plant's seed, so a plant is the same whenever and in whatever order it is made. Only
 JPEG is written: Pillow's libjpeg-turbo gives the same bytes on every processor, its zlib-ng does not.

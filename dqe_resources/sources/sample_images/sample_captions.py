@@ -1,4 +1,4 @@
-"""Captions that say nothing of a picture, or that a page must not run."""
+"""Captions that say nothing about a picture, or that hold code which a page must not run."""
 
 from __future__ import annotations
 

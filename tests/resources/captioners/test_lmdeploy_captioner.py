@@ -222,7 +222,7 @@ def test_one_load_serves_all_shards_and_another_model_takes_its_place(monkeypatc
     assert closed == ["a"]
 
 
-def test_an_engine_that_failed_is_loaded_anew_and_not_closed(monkeypatch):
+def test_an_engine_that_failed_is_loaded_again_and_not_closed(monkeypatch):
     loads = []
 
     def stand_in(settings):

@@ -167,7 +167,7 @@ def test_a_configuration_and_a_checkpoint_of_ones_own(tiny_clip: Path, tmp_path:
     np.testing.assert_allclose(own.embed_texts(TEXTS).vectors, scorer_of(tiny_clip).embed_texts(TEXTS).vectors)
     assert own.model == "open_clip own.json (own.pt)"
     (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(OpenClipError, match=r"other\.json: no configuration of open_clip"):
+    with pytest.raises(OpenClipError, match=r"other\.json: not a configuration of open_clip"):
         own.model_copy(update={"architecture": str(tmp_path / "other.json")}).load()
 
 

@@ -215,7 +215,7 @@ def test_a_folder_kind_refuses_a_file(tmp_path: Path) -> None:
         FolderSource(name="x", path=tmp_path / "x")
 
 
-def test_a_shard_that_went_is_an_error_with_the_mend(folder: Path) -> None:
+def test_a_shard_that_went_is_an_error_with_the_fix(folder: Path) -> None:
     source = FolderSource(name="photos", path=folder)
     with pytest.raises(SourceError, match=r"has no shard photos-00009.*run: dqe sync"):
         source.shard("photos-00009")

@@ -275,7 +275,7 @@ def test_a_changed_file_is_refused_by_name() -> None:
         replace(PHOTOS["puppy"], sha256="0" * 64).read()
 
 
-def test_an_absent_file_or_package_is_named_with_its_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_file_or_package_is_named_with_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SamplePhotoError, match=r"cannot read .*nothing\.png .* pip install scikit-image=="):
         replace(PHOTOS["chelsea"], path="data/nothing.png").read()
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)

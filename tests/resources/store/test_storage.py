@@ -83,7 +83,7 @@ def test_nothing_there_is_none_for_get_and_an_error_for_read(store: Store) -> No
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbage", "empty"])
-def test_a_torn_file_is_named_with_the_mend_and_left_alone(store: Store, damage: str) -> None:
+def test_a_torn_file_is_named_with_the_fix_and_left_alone(store: Store, damage: str) -> None:
     path = Path(store.write_table("scores", "s-00000", table(), SCHEMA, STAMP))
     whole = path.read_bytes()
     torn = {"cut": whole[: len(whole) // 2], "garbage": b"hello world" * 20, "empty": b""}[damage]
@@ -108,7 +108,7 @@ def test_a_foreign_parquet_file_is_refused(store: Store, tmp_path: Path) -> None
     folder = tmp_path / "store" / "scores"
     folder.mkdir(parents=True)
     pq.write_table(table(), folder / "s-00000.parquet")
-    with pytest.raises(StorageError, match="not written by this platform; move it away"):
+    with pytest.raises(StorageError, match="this platform did not write it; move it away"):
         store.get("scores", "s-00000")
 
 

@@ -403,12 +403,12 @@ class TestParseWhere:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("source", "'source' is no condition: FIELD OPERATOR VALUE, the operators =, >= and <"),
-            ("", "'' is no condition"),
+            ("source", "'source' is not a condition; write FIELD OPERATOR VALUE, operator =, >= and <"),
+            ("", "'' is not a condition"),
             ("colour=red", "'colour' cannot be searched; allowed: image_name, source, .*similarity_"),
             ("width>200", "operator > is not known; allowed: =, >= and <"),
             ("source!=web", "operator != is not known"),
-            ("source>=web", "'source' is no number"),
+            ("source>=web", "'source' is not a number"),
             ("width=wide", "'width' is a number, not 'wide'"),
             ("width>=nan", "'width' is a number, not 'nan'"),
             ("width=1,width>=0", "already has a condition"),
@@ -646,7 +646,7 @@ class TestEmbedded:
             lambda d: (d / "edge_config.json").write_text("{"),
         ],
     )
-    def test_an_unreadable_collection_says_what_to_do_and_can_be_made_anew(self, tmp_path, damage):
+    def test_an_unreadable_collection_says_what_to_do_and_can_be_made_again(self, tmp_path, damage):
         store = EmbeddedQdrant(directory=tmp_path)
         with store.open(NAMES) as collection:
             collection.replace_shard("web-0", make_points(range(3)))
