@@ -34,7 +34,7 @@ from dqe_assets.core.schema import IMAGE_TYPE
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.settings import load_settings
-from dqe_assets.publish import publish as publishing
+from dqe_assets.publish import dataset as publishing
 from dqe_assets.publish.selection import FACTS, published_sql
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from dqe_assets.core.stage import Stage
     from dqe_assets.orchestration.settings import Settings
+    from dqe_assets.publish.options import Format
 
 COPIED = 1_000
 SHARD_SIZE = 10_000
@@ -95,7 +96,7 @@ def copy_partition(settings: Settings, stage: Stage, shard: str, copy: str) -> N
     store.write_table(stage.name, copy, table, stage.schema, replace(stored.stamp))
 
 
-def ours(settings: Settings, folder: Path, kind: publishing.Format) -> int:
+def ours(settings: Settings, folder: Path, kind: Format) -> int:
     """What the platform writes; returns how many samples."""
     request = publishing.Request(CONDITION, CAPTION, kind, SHARD_SIZE)
     return int(publishing.publish(settings, folder, request)["samples"])
@@ -148,14 +149,14 @@ def bare_datacomp(settings: Settings, folder: Path) -> int:
     return int(copied[0]) if copied else 0
 
 
-BARE: dict[publishing.Format, tuple[str, Callable[[Settings, Path], int]]] = {
+BARE: dict[Format, tuple[str, Callable[[Settings, Path], int]]] = {
     "hf": ("datasets", bare_hf),
     "webdataset": ("webdataset", bare_webdataset),
     "datacomp": ("DuckDB COPY", bare_datacomp),
 }
 
 
-def measured(who: str, kind: publishing.Format, folder: Path) -> dict[str, Any]:
+def measured(who: str, kind: Format, folder: Path) -> dict[str, Any]:
     """Seconds, CPU seconds, peak memory and samples of one way to write one format, in this process."""
     settings = load_settings()
     folder.mkdir()
@@ -169,7 +170,7 @@ def measured(who: str, kind: publishing.Format, folder: Path) -> dict[str, Any]:
     }
 
 
-def in_a_process(who: str, kind: publishing.Format, folder: Path) -> dict[str, Any]:
+def in_a_process(who: str, kind: Format, folder: Path) -> dict[str, Any]:
     """The same in a process of its own, whose output is removed."""
     command = [sys.executable, "-m", "benchmarks.publish", "--step", f"{who}:{kind}", "--folder", str(folder)]
     try:
