@@ -80,3 +80,6 @@ def _measured(term: Expression, fitted: Mapping[str, Filter], sample: Mapping[st
                 yield f"{name} {sample[name]:.4g}"
             elif isinstance(sample[name], int):
                 yield f"{name} {sample[name]}"
+        if found.detector is not None:
+            is_english = found.detector.english(pa.array([sample[TEXT]], pa.string()))[0]
+            yield f"language {'English' if is_english else 'not English'}"
