@@ -96,7 +96,7 @@ def gallery() -> None:
 
         path = gallery_path()
         if not path.exists():
-            fail(f"{path}: not there; run: dqe materialize sample_gallery", ExitCode.FAILED)
+            fail(f"{path}: not there; run: dqe materialize", ExitCode.FAILED)
         console.print(str(path), soft_wrap=True)
         if console.is_terminal:
             typer.launch(path.as_uri())

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.filtering.expression import parse
+from dqe_assets.filtering.pool import TEXT
 from dqe_assets.filtering.select import columns_of, leaf_masks
 from dqe_assets.filtering.store_pool import StorePool
 from dqe_assets.filtering.subset import parse_uids, read_subset

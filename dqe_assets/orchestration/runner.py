@@ -138,7 +138,7 @@ def _run(
         if error and error.cls_name == "DagsterAssetCheckFailedError":
             continue  # the check itself says more, below
         name = (event.step_key or "").replace("__", "/")
-        message = _in_words(error.message) if error else "failed"
+        message = failure_in_words(error.message) if error else "failed"
         outcome.failures.append(f"{name}{f', shard {shard}' if shard else ''}: {message}")
     for evaluation in result.get_asset_check_evaluations():
         if evaluation.blocking and not evaluation.passed:
@@ -146,7 +146,7 @@ def _run(
             outcome.failures.append(f"{where}: check {evaluation.check_name}: {evaluation.description}")
 
 
-def _in_words(message: str) -> str:
+def failure_in_words(message: str) -> str:
     """What a person needs of an exception as Python writes it: ``module.Name: text``.
 
     Of an error that a person can fix, the text says all. Of any other, its type is told too, and where its
@@ -161,8 +161,8 @@ def _in_words(message: str) -> str:
     return f"{line}. Its traceback is on the run's page: dqe ui"
 
 
-def _subclasses(cls: type) -> set[type]:
-    return {cls}.union(*(_subclasses(one) for one in cls.__subclasses__()))
+def _subclasses(cls: type[Exception]) -> set[type[Exception]]:
+    return {cls} | {one for below in cls.__subclasses__() for one in _subclasses(below)}
 
 
 def _selected(settings: Settings, assets: Sequence[str]) -> list[Stage]:
