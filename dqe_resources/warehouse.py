@@ -165,7 +165,7 @@ class Warehouse(Configurable):
         import duckdb
 
         if not self.path.is_file():
-            message = f"there is no warehouse at {self.path}: run `make demo` or `dqe materialize warehouse`"
+            message = f"there is no warehouse at {self.path}: run: dqe materialize"
             raise WarehouseMissingError(message)
         # Attached rather than opened: DuckDB shares one instance among the connections of a process to one path, and
         # a process that still holds the file from before a rebuild would be given that one again.

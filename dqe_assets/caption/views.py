@@ -150,9 +150,10 @@ RELATIONS = Relations(
     report_sections=(
         ReportSection(
             "Captioners",
-            "The models side by side: preferred is the share of the images where a model's caption is preferred "
-            "to the original above 70 %, original is that where the original is, and preference counts both, against "
-            "each other source.",
+            "The models side by side. A caption is preferred where its preference is above 70 %. Column preferred: the "
+            "share of the images where the model's caption is preferred to the original. Column original: the share "
+            "where the original is preferred. Column preference: on how many images each of the two is preferred, "
+            "against each other source.",
             COMPARISON,
             order=50,
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,7 +56,7 @@ def concepts(names: Names, limit: Limit = 3, html: Page = None, *, as_json: Json
 
         with closing(settings.warehouse.connect()) as connection:
             lookup = Lookup(connection, settings.concepts.method, settings.concepts.count_by, plan)
-            answers = [lookup.ask(name, limit) for name in names]
+            answers = [_readable(lookup.ask(name, limit)) for name in names]
             if html:
                 _write_page(settings, connection, answers, html)
         if as_json:
@@ -84,6 +85,22 @@ def concepts(names: Names, limit: Limit = 3, html: Page = None, *, as_json: Json
             )
         rare = next((answer.concept for answer in answers if not answer.is_shown), None)
         say_next(*([f'dqe search "{escape(rare)}"'] if rare else []), 'dqe sql "FROM concept_plan LIMIT 20"')
+
+
+def _readable(answer: Answer) -> Answer:
+    """The answer with HTML entities of captions decoded, as search shows them."""
+    from dqe_assets.caption.normalise import normalise_captions
+
+    def decoded(table: pa.Table) -> pa.Table:
+        place = table.schema.get_field_index("caption")
+        return table.set_column(place, "caption", normalise_captions(table["caption"]))
+
+    return replace(
+        answer,
+        examples=decoded(answer.examples),
+        misaligned=decoded(answer.misaligned),
+        candidates=decoded(answer.candidates),
+    )
 
 
 def _document(answer: Answer) -> dict[str, Any]:

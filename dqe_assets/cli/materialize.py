@@ -61,7 +61,7 @@ def demo() -> None:
             outcome = runner.materialize(settings, current, shards=shards)
         _stop_if_failed(outcome)
         print_report(settings)
-        _print_outcome(outcome)
+        _print_outcome(outcome, is_all=len(samples) == len(settings.sources))
         say_next("dqe ui", "dqe gallery", 'dqe search "a cat"', 'dqe sql "SELECT * FROM worst_captions LIMIT 10"')
 
 
@@ -91,8 +91,9 @@ def materialize(assets: AssetNames = None, shard: ShardKeys = None, *, force: Fo
             runner.sync(settings, current)
             outcome = runner.materialize(settings, current, assets=assets or (), shards=shard or (), force=force)
         _stop_if_failed(outcome)
-        _print_outcome(outcome)
-        say_next("dqe report")
+        is_all = not (assets or shard)
+        _print_outcome(outcome, is_all=is_all)
+        say_next(*(["dqe report"] if is_all else ["dqe materialize", "dqe status"]))
 
 
 def status(
@@ -131,7 +132,7 @@ def status(
         print_table(pa.Table.from_pylist([{name: value or None for name, value in row.items()} for row in rows]))
         if is_current:
             console.print("All is current.")
-        say_next("dqe sync" if not shards else "dqe report" if is_current else "dqe materialize")
+        say_next("dqe report" if is_current else "dqe materialize")
 
 
 def _stop_if_failed(outcome: Outcome) -> None:
@@ -142,6 +143,13 @@ def _stop_if_failed(outcome: Outcome) -> None:
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _print_outcome(outcome: Outcome) -> None:
-    made = f"{len(outcome.made)} partitions made or checked, {outcome.current} were current"
-    console.print(f"[green]All is current[/green] ({made}).")
+def _print_outcome(outcome: Outcome, *, is_all: bool) -> None:
+    """Say what was made.
+
+    Args:
+        outcome: of the command.
+        is_all: whether it was asked for all assets and shards, and not for some of them.
+    """
+    made, current = len(outcome.made), outcome.current
+    said = f"{made:,} partition{'' if made == 1 else 's'} made, {current:,} {'was' if current == 1 else 'were'} current"
+    console.print(f"[green]All is current[/green] ({said})." if is_all else f"{said}.")

@@ -39,7 +39,11 @@ def report(*, as_json: Json = False) -> None:
     with clear_errors():
         from dqe_assets.orchestration.settings import load_settings
 
-        _show(_report_sections(load_settings()), 'dqe sql "SELECT * FROM worst_captions LIMIT 10"', as_json=as_json)
+        settings = load_settings()
+        sections = _report_sections(settings)
+        if not (as_json or _is_current(settings)):
+            console.print("[yellow]The warehouse is not current; run:[/yellow] dqe materialize")
+        _show(sections, 'dqe sql "SELECT * FROM worst_captions LIMIT 10"', as_json=as_json)
 
 
 def sql(query: Annotated[str, typer.Argument(help="A query; tables and views: dqe sql 'SHOW TABLES'.")]) -> None:
@@ -92,7 +96,7 @@ def gallery() -> None:
 
         path = gallery_path()
         if not path.exists():
-            fail(f"{path}: not there; run: dqe materialize sample_gallery", ExitCode.FAILED)
+            fail(f"{path}: not there; run: dqe materialize", ExitCode.FAILED)
         console.print(str(path), soft_wrap=True)
         if console.is_terminal:
             typer.launch(path.as_uri())
@@ -119,6 +123,18 @@ def _report_sections(settings: Settings) -> list[Section]:
 
     with settings.warehouse.connect() as connection:
         return quality_report(connection, relations(settings))
+
+
+def _is_current(settings: Settings) -> bool:
+    """Whether the warehouse holds what the store holds now."""
+    from dqe_assets.core.partitions import registered_shards
+    from dqe_assets.orchestration import graph, runner
+    from dqe_assets.orchestration.instance import instance
+
+    with instance() as current:
+        shards = registered_shards(current)
+    (warehouse,) = (stage for stage in graph.stages(settings) if stage.name == "warehouse")
+    return runner.state(settings, warehouse, None, shards) == "current"
 
 
 def _show(sections: Sequence[Section], next_command: str, *, as_json: bool) -> None:

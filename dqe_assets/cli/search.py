@@ -29,7 +29,11 @@ Using = Annotated[str, typer.Option("--in", help="What to search: image, origina
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="How many samples to find.")]
 Unique = Annotated[bool, typer.Option("--unique", help="Leave out redundant duplicates.")]
 Json = Annotated[
-    bool, json_option("hits, each with uid, image_name, source, shard, score, caption_source, caption and similarity.")
+    bool,
+    json_option(
+        "hits, each with uid, score, image_name, caption, caption_source, similarity, language, source, shard, url, "
+        "width and height."
+    ),
 ]
 Save = Annotated[Path | None, typer.Option(metavar="FILE.parquet", help="Write what is found to a Parquet file.")]
 

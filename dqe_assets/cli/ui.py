@@ -13,6 +13,9 @@ from dqe_assets.cli.terminal import clear_errors, fail
 
 WORKSPACE = Path("workspace.yaml")
 
+SUPERSEDED = "ignore:Function `dev_command` is superseded:FutureWarning"
+"""Of ``dagster dev``: what takes its place is another program to install."""
+
 
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of 127.0.0.1 to listen on.")] = 3000,
@@ -31,4 +34,6 @@ def ui(
             pass
         where = ["--workspace", str(WORKSPACE)] if WORKSPACE.exists() else ["--module-name", "dqe_assets.definitions"]
         address = ["--host", "127.0.0.1", "--port", str(port)]
+        ignored = [*filter(None, [os.environ.get("PYTHONWARNINGS")]), SUPERSEDED]
+        os.environ["PYTHONWARNINGS"] = ",".join(ignored)
         os.execv(sys.executable, [sys.executable, "-m", "dagster", "dev", *where, *address])  # noqa: S606 - in its place

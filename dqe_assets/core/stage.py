@@ -155,7 +155,8 @@ class Stage:
             results = self._check(work, output, arguments)
         seconds = time.monotonic() - started
         metadata = self._metadata(work, stored, output, arguments, seconds=seconds, reused=reused)
-        outcome = "current" if reused else f"{stored.stamp.rows:,} rows, {seconds:.1f} s"
+        rows = stored.stamp.rows
+        outcome = "current" if reused else f"{rows:,} row{'' if rows == 1 else 's'}, {seconds:.1f} s"
         if work.left_out:
             outcome += f"; left out, as their inputs are missing or failed: {', '.join(work.left_out)}"
         failed_now = [name for name, result in results.items() if not result.passed]

@@ -144,7 +144,9 @@ RELATIONS = Relations(
             "Repeated captions",
             "Captions given to several images in the same words, or nearly: the five most frequent of each source.",
             """
-            SELECT caption_source AS source, captions, exact AS in_the_same_words, left(text, 60) AS text
+            SELECT caption_source AS source, captions, exact AS in_the_same_words,
+                CASE WHEN length(text) > 60 THEN regexp_replace(left(text, 60), '\\s+\\S*$', '') || '…' ELSE text END
+                    AS text
             FROM repeated_captions
             QUALIFY row_number() OVER (PARTITION BY caption_source ORDER BY captions DESC, text) <= 5
             ORDER BY caption_source <> 'original', caption_source, captions DESC, text

@@ -175,7 +175,7 @@ class _Reader:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            said = first["msg"].removeprefix("Value error, ")
+            said = "is missing" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
             raise self._error(f"{name}: {f'{where}: ' if where else ''}{said}", place) from error
 
     def _value(self, node: ast.expr) -> Any:
@@ -201,6 +201,6 @@ class _Reader:
 
     def _error(self, what: str, place: int | None = None, advice: str = "") -> ExpressionError:
         at = f" at character {place + 1}" if place is not None else ""
-        of = f" of: {self._text}" if self._text.strip() else ""
+        of = f"; in: {self._text}" if self._text.strip() else ""
         where = f" (the definition of {self._within[-1]})" if self._within else ""
         return ExpressionError(f"{what}{at}{of}{where}{advice}")

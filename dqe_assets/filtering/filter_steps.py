@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.filtering.expression import parse
+from dqe_assets.filtering.pool import TEXT
 from dqe_assets.filtering.select import columns_of, leaf_masks
 from dqe_assets.filtering.store_pool import StorePool
 from dqe_assets.filtering.subset import parse_uids, read_subset
@@ -80,3 +81,6 @@ def _measured(term: Expression, fitted: Mapping[str, Filter], sample: Mapping[st
                 yield f"{name} {sample[name]:.4g}"
             elif isinstance(sample[name], int):
                 yield f"{name} {sample[name]}"
+        if found.detector is not None:
+            is_english = found.detector.english(pa.array([sample[TEXT]], pa.string()))[0]
+            yield f"language {'English' if is_english else 'not English'}"

@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from dqe_assets.filtering.expression import NAMED, ExpressionError, parse
+from dqe_assets.filtering.filters import FILTERS
 from dqe_assets.filtering.filters.tmars import MASKED_SIMILARITY
 from dqe_assets.filtering.pool import DataCompPool, Pool, PoolError
 from dqe_assets.filtering.store_pool import STORE, StorePool
@@ -128,6 +129,14 @@ def check_selection(filters: Mapping[str, str], subsets: Sequence[Subset], *, te
     if repeated:
         raise PydanticCustomError(
             "repeated", "subsets: two subsets have the name '{name}'; rename one", {"name": repeated[0]}
+        )
+    built_in = {*NAMED, *FILTERS}
+    hiding = sorted((built_in - set(DEFAULT_FILTERS)) & set(filters))
+    if hiding:
+        raise PydanticCustomError(
+            "built_in",
+            "filters: the name '{name}' is that of a built-in filter; give yours another name than: {there}",
+            {"name": hiding[0], "there": ", ".join(sorted(built_in))},
         )
     if "uid" in filters:
         raise PydanticCustomError("reserved", "filters: the name 'uid' is reserved", {})

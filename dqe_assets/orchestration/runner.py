@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.dead_runs import process_tags
 from dqe_assets.orchestration.resources import dagster_resources
 from dqe_assets.orchestration.sensors import plan_sync
-from dqe_resources.errors import UsageError
+from dqe_resources.errors import DataQualityError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +32,8 @@ class Outcome:
     """What a command materialised.
 
     Attributes:
-        made: asset and partition of all that ran.
-        current: how many partitions were left alone since they are current.
+        made: asset and partition of all that were made.
+        current: how many partitions were found current.
         failures: a line for each thing that went wrong.
     """
 
@@ -125,19 +126,43 @@ def _run(
         raise_on_error=False,
         tags=process_tags(),
     )
-    outcome.made += [(stage.name, shard) for stage in selected]
+    for node in result.filter_events(lambda event: event.is_step_materialization):
+        made = node.step_materialization_data.materialization
+        if made.metadata["reused"].value:
+            outcome.current += 1
+        else:
+            outcome.made.append((made.asset_key.to_user_string(), shard))
     for event in result.get_step_failure_events():
         data = event.step_failure_data
         error = data.error.cause if data.error and data.error.cause else data.error
         if error and error.cls_name == "DagsterAssetCheckFailedError":
             continue  # the check itself says more, below
         name = (event.step_key or "").replace("__", "/")
-        message = " ".join((error.message if error else "failed").split())
+        message = failure_in_words(error.message) if error else "failed"
         outcome.failures.append(f"{name}{f', shard {shard}' if shard else ''}: {message}")
     for evaluation in result.get_asset_check_evaluations():
         if evaluation.blocking and not evaluation.passed:
             where = f"{evaluation.asset_key.to_user_string()}{f', shard {shard}' if shard else ''}"
             outcome.failures.append(f"{where}: check {evaluation.check_name}: {evaluation.description}")
+
+
+def failure_in_words(message: str) -> str:
+    """What a person needs of an exception as Python writes it: ``module.Name: text``.
+
+    Of an error that a person can fix, the text says all. Of any other, its type is told too, and where its
+    traceback is.
+    """
+    line = " ".join(message.split())
+    name, _, text = line.partition(": ")
+    if name in {f"{cls.__module__}.{cls.__qualname__}" for cls in _subclasses(DataQualityError)}:
+        return text or name.rpartition(".")[2]
+    if re.fullmatch(r"\w+(\.\w+)*", name):
+        line = line.removeprefix(name.rpartition(".")[0]).removeprefix(".")
+    return f"{line}. Its traceback is on the run's page: dqe ui"
+
+
+def _subclasses(cls: type[Exception]) -> set[type[Exception]]:
+    return {cls} | {one for below in cls.__subclasses__() for one in _subclasses(below)}
 
 
 def _selected(settings: Settings, assets: Sequence[str]) -> list[Stage]:

@@ -315,6 +315,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _in_words(fault: Any) -> str:
+    if fault["type"] == "missing":
+        return "is missing"
     value = "" if isinstance(fault["input"], dict | list) else f" (found {fault['input']!r})"
     return f"{fault['msg'].removeprefix('Value error, ')}{value}"
 

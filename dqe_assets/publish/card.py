@@ -98,7 +98,7 @@ def render(about: Mapping[str, Any], **more: Any) -> str:
     environment = Environment(  # noqa: S701 - Markdown: what is from outside is made harmless by the filters below
         loader=PackageLoader("dqe_assets.publish", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"plain": _plain, "indented": _indented}
+    environment.filters |= {"plain": _plain, "indented": _indented, "setting": _setting}
     return environment.get_template("card.md.j2").render(
         **about, **more, licence=_licence(about["sources"]), size=_size(about["samples"]), columns=_columns(FACTS)
     )
@@ -130,6 +130,19 @@ def _number(value: float | None) -> str:
 def _plain(text: object) -> str:
     """Text as it stands inside a table of Markdown."""
     return re.sub(r"([\\`*_{}\[\]<>#|$])", r"\\\1", " ".join(str(text).split()))
+
+
+def _setting(value: object) -> str:
+    """The value of a setting, as people read it."""
+    match value:
+        case None:
+            return "not set"
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return ", ".join(map(_setting, value)) or "none"
+        case _:
+            return str(value)
 
 
 def _indented(text: str) -> str:

@@ -309,8 +309,8 @@ def _captions_in_words(connection: duckdb.DuckDBPyConnection) -> str:
     scorers = connection.execute("SELECT DISTINCT scorer FROM captioners ORDER BY scorer").fetchall()
     scored_by = f", by {scorers[0][0]}" if scorers else ""
     return (
-        f"How well captions fit their images{scored_by}; better is the share above the original, "
-        f"cut that of captions too long for the encoder.{long_captions_in_words(connection)}"
+        f"How well captions fit their images{scored_by}. Column better: the share that fits better than the original. "
+        f"Column cut: the share that is too long for the encoder.{long_captions_in_words(connection)}"
     )
 
 

@@ -70,6 +70,6 @@ def test_killed_at_random_moments_it_ends_with_the_same_store(
     assert query(data, captions) == query(finished, captions)
     assert (data / "gallery.html").read_bytes() == (finished / "gallery.html").read_bytes()
     again = dqe(data, "materialize")
-    assert "0 partitions made or checked" in again.stdout
+    assert "(0 partitions made" in again.stdout
     for text in ("a cat", "red motorcycle"):
         assert dqe(data, "search", text).stdout == dqe(finished, "search", text).stdout

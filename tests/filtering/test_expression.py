@@ -85,9 +85,9 @@ def test_parameters():
     ("text", "said"),
     [
         ("", "an expression is empty"),
-        ("clip_l14_3 & basic", "of: clip_l14_3 & basic. Did you mean clip_l14_30? There are: basic, basic_filter"),
-        ("basic & é & clip_l14_3(1)", "there is no filter é at character 9 of: basic & é & clip_l14_3(1). There are:"),
-        ("'é' & nonsense", "neither a filter nor filters joined by &, | and ~ at character 1 of: 'é' & nonsense"),
+        ("clip_l14_3 & basic", "; in: clip_l14_3 & basic. Did you mean clip_l14_30? There are: basic, basic_filter"),
+        ("basic & é & clip_l14_3(1)", "there is no filter é at character 9; in: basic & é & clip_l14_3(1). There are:"),
+        ("'é' & nonsense", "neither a filter nor filters joined by &, | and ~ at character 1; in: 'é' & nonsense"),
         ("  basic & nonsense", "There are: basic, basic_filter, caption_quality"),
         ("basic and laion2b", "joined by &, | and ~, not by and, or and not at character 1"),
         ("not basic", "not by and, or and not"),
@@ -111,7 +111,7 @@ def test_parameters():
         ("clip_score(l14)", "clip_score: give either threshold= or fraction="),
         ("clip_score(l14, fraction=1.5)", "clip_score: fraction: Input should be less than or equal to 1"),
         ("basic & clip_score(l14, part=0.3)", "clip_score: unknown key 'part'; allowed: arch, fraction, threshold at"),
-        ("image_based", "image_based: reference: Field required"),
+        ("image_based", "image_based: reference: is missing"),
         ("sql('width >')", "sql: condition: not an SQL condition"),
         ("~" * 9000 + "basic", "not an expression, or its brackets are nested too deep"),
         ("(" * 900 + "basic" + ")" * 900, "not an expression"),
@@ -126,14 +126,14 @@ def test_what_is_wrong_is_told(text, said):
 
 
 def test_places_are_those_of_the_text():
-    with pytest.raises(ExpressionError, match="at character 21 of"):
+    with pytest.raises(ExpressionError, match="at character 21; in"):
         parse("  sql('\"é\" > 1') &  nonsense", {})
-    with pytest.raises(ExpressionError, match="at character 9 of"):
+    with pytest.raises(ExpressionError, match="at character 9; in"):
         parse("  basic ) ")
 
 
 def test_faults_in_definitions_name_the_definition():
-    with pytest.raises(ExpressionError, match=r"wrong at character 9 of: basic & wrong \(the definition of mine\)\. "):
+    with pytest.raises(ExpressionError, match=r"wrong at character 9; in: basic & wrong \(the definition of mine\)\. "):
         parse("mine", {"mine": "basic & wrong", **NAMED})
     with pytest.raises(ExpressionError, match=r"a is defined by itself \(a > b > a\)"):
         parse("a", {"a": "b & basic_filter", "b": "~a"})

@@ -43,7 +43,7 @@ def test_the_settings_that_come_with_the_project_load(data: Path) -> None:
         ({"sources": [{"kind": "sample", "shard_size": "many"}]}, r"sources\.0\.shard_size: .*integer.*'many'"),
         ({"sources": [{"kind": "sample", "name": "My photos"}]}, r"sources\.0\.name: .*pattern"),
         ({"sources": [{"kind": "folder", "name": "x", "path": "/no/such"}]}, r"sources\.0\.path: there is nothing at"),
-        ({"sources": [{"kind": "folder", "name": "x"}]}, r"sources\.0\.path: Field required"),
+        ({"sources": [{"kind": "folder", "name": "x"}]}, r"sources\.0\.path: is missing"),
         ({"sources": [SAMPLE, SAMPLE]}, "sources: the name 'sample' is used twice; rename one"),
         ({"captioners": [{"kind": "labels", "name": "original"}]}, "captioners: the name 'original' is reserved"),
         (

@@ -225,7 +225,7 @@ class TestRebuild:
 
     def test_a_missing_or_foreign_file_says_what_to_do(self, tmp_path: Path) -> None:
         warehouse = Warehouse(path=tmp_path / "w.duckdb")
-        with pytest.raises(WarehouseMissingError, match="make demo"):
+        with pytest.raises(WarehouseMissingError, match=r"run: dqe materialize$"):
             warehouse.query("SELECT 1")
         warehouse.path.write_bytes(b"not a database " * 1000)
         with pytest.raises(WarehouseError, match="dqe materialize warehouse") as caught:
