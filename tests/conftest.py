@@ -29,6 +29,28 @@ ROOT = Path(__file__).parent.parent
 SBU = ROOT.parent / "shared" / "data" / "sbu"
 
 
+SLOW = (
+    *("benchmarks/", "end_to_end/", "search/", "publish/"),
+    *("caption/test_lmdeploy_backfill", "caption/test_misbehaving", "caption/test_synthetic", "caption/test_transf"),
+    *("cli/test_filter", "cli/test_init", "cli/test_json", "cli/test_packaging", "concepts/test_assets"),
+    *("core/test_asset", "core/test_stage", "dedup/test_assets", "docs/test_contributing", "docs/test_reference"),
+    *("filtering/test_assets", "filtering/test_filters", "improve/test_judging.", "improve/test_refining."),
+    *("ingest/test_fetch", "orchestration/test_dead_runs", "report/test_gallery.", "scaling/test_assets"),
+    *("resources/captioners/", "resources/models/", "resources/scorers/", "resources/sources/test_index"),
+    *("resources/sources/test_hf", "resources/taggers/", "resources/vectors/", "score/test_alignment"),
+    *("score/test_image_text", "score/test_imported", "test_definitions"),
+)
+"""Tests that start servers, kill processes, load models or materialise assets, by the beginning of their path."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what is named above, and what waits for the sample to go through every stage."""
+    for item in items:
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        if path.startswith(SLOW) or "finished" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def model_cache() -> Path:
     """Converted models, kept between sessions next to those of make demo."""

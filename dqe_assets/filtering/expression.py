@@ -175,7 +175,7 @@ class _Reader:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            said = "is missing" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
+            said = "is missing" if first["msg"] == "Field required" else first["msg"].removeprefix("Value error, ")
             raise self._error(f"{name}: {f'{where}: ' if where else ''}{said}", place) from error
 
     def _value(self, node: ast.expr) -> Any:

@@ -315,7 +315,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _in_words(fault: Any) -> str:
-    if fault["type"] == "missing":
+    if fault["msg"] == "Field required":
         return "is missing"
     value = "" if isinstance(fault["input"], dict | list) else f" (found {fault['input']!r})"
     return f"{fault['msg'].removeprefix('Value error, ')}{value}"

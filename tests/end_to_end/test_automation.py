@@ -12,8 +12,6 @@ from tests.end_to_end.test_ui import dagster_dev, poll, write_photos
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
-
 SETTINGS = """
 sources: [{{kind: folder, name: photos, path: {folder}, shard_size: 2}}]
 captioners: [{{kind: labels, name: labels}}]

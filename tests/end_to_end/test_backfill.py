@@ -16,8 +16,6 @@ from tests.end_to_end.test_ui import BACKFILL_SECONDS, FINISHED, dagster_dev, po
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
-
 SETTINGS = """
 sources: [{{kind: folder, name: photos, path: {folder}, shard_size: 4}}]
 captioners: [{{kind: labels, name: labels}}]

@@ -348,7 +348,7 @@ def test_the_two_files_of_sbu_are_read_in_step(tmp_path: Path) -> None:
 
 
 def test_files_of_sbu_with_different_lengths_are_named_with_their_lines(tmp_path: Path) -> None:
-    message = r"u\.txt has 2 lines and .*c\.txt has 3: expected as many"
+    message = r"u\.txt has 2 lines and .*c\.txt has 3: expected one caption for each URL"
     with pytest.raises(SourceError, match=message):
         all_rows(sbu(tmp_path, "a\nb\n", "1\n2\n3"))
     with pytest.raises(SourceError, match=r"u\.txt has 3 lines and .*c\.txt has 1"):
