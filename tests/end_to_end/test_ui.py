@@ -108,9 +108,9 @@ def write_photos(folder: Path, count: int) -> None:
 
 @contextlib.contextmanager
 def dagster_dev(data: Path) -> Iterator[Dagster]:
-    """``dagster dev`` on a data folder; whatever it started is gone afterwards."""
+    """``dqe ui`` on a data folder; whatever it started is gone afterwards."""
     port = free_port()
-    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-m", "dqe_assets.cli", "ui", "--port", str(port)]
     ui = Dagster(f"http://127.0.0.1:{port}", data)
     with (data / "dev.log").open("w") as log:
         process = subprocess.Popen(
