@@ -33,7 +33,11 @@ def asset_key(name: str) -> dg.AssetKey:
 
 
 def asset(
-    stage: Stage, *, shards_per_run: int, automation: dg.AutomationCondition[Any] | None = None
+    stage: Stage,
+    *,
+    shards_per_run: int,
+    automation: dg.AutomationCondition[Any] | None = None,
+    in_pool: bool = True,
 ) -> dg.AssetsDefinition:
     """The Dagster asset of a stage, with its checks.
 
@@ -41,15 +45,17 @@ def asset(
         stage: the stage.
         shards_per_run: the most partitions that a run of a backfill makes.
         automation: when Dagster makes it by itself.
+        in_pool: whether its step waits for its turn in its pool.
     """
     with warnings.catch_warnings():
         # Backfill policies and code references are beta: what changes in them, the tests will say.
         warnings.simplefilter("ignore", dg.BetaWarning)
-        return _asset(stage, shards_per_run, automation)
+        return _asset(stage, shards_per_run, automation, stage.pool if in_pool else None)
 
 
-def _asset(stage: Stage, shards_per_run: int, automation: dg.AutomationCondition[Any] | None) -> dg.AssetsDefinition:
-
+def _asset(
+    stage: Stage, shards_per_run: int, automation: dg.AutomationCondition[Any] | None, pool: str | None
+) -> dg.AssetsDefinition:
     @dg.asset(
         key=asset_key(stage.name),
         deps=[asset_key(name) for name in (*stage.inputs, *stage.unpartitioned_inputs)],
@@ -62,7 +68,7 @@ def _asset(stage: Stage, shards_per_run: int, automation: dg.AutomationCondition
         tags={"dqe/over": "shard" if stage.partitioned else "all_shards"},
         code_version=stage.code_version,
         description=stage.description,
-        pool=stage.pool,
+        pool=pool,
         metadata=_definition_metadata(stage),
         required_resource_keys=_resource_keys(stage),
         check_specs=[

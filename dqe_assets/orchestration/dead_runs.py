@@ -31,6 +31,8 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
         pid = _process_of(instance, run)
         if run.tags.get(_HOST_TAG, host) == host and pid is not None and not _is_alive(pid):
             instance.report_run_failed(run, "The process was killed. What it had finished is in the store.")
+            # What it held in the pools would be held for ever.
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             dead.append(run.run_id)
     return dead
 

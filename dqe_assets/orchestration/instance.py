@@ -76,7 +76,7 @@ def _configure(home: Path, concurrency: Concurrency) -> None:
                 "pools": {"default_limit": 1, "granularity": "op"},
             },
             "run_queue": {"dequeue_interval_seconds": 1},
-            "run_monitoring": {"enabled": True},
+            "run_monitoring": {"enabled": True, "free_slots_after_run_end_seconds": 60},
             "run_retries": {"enabled": True, "max_retries": 0},
             "telemetry": {"enabled": False},
             "nux": {"enabled": False},

@@ -118,7 +118,7 @@ def _run(
     # What Dagster has left of the run before holds itself, and stages, which freeze it, keep the collector from it.
     gc.collect()
     result = dg.materialize(
-        [asset(stage, shards_per_run=settings.shards_per_run) for stage in selected],
+        [asset(stage, shards_per_run=settings.shards_per_run, in_pool=False) for stage in selected],
         instance=current,
         partition_key=shard,
         resources=dagster_resources(settings, force=force),
