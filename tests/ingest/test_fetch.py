@@ -389,7 +389,9 @@ def test_the_documentation_has_every_reason_and_every_setting() -> None:
         "ok": False,
         **{reason: meaning.transient for reason, meaning in REASONS.items()},
     }
-    assert all(f"`{name}`" in text for name in (*Fetching.model_fields, *Placeholders.model_fields))
+    settings = [*Fetching.model_fields, *(f"placeholders.{name}" for name in Placeholders.model_fields)]
+    assert "placeholders" in settings
+    assert not [name for name in settings if not re.search(rf"`(fetching\.)?{re.escape(name)}[`.]", text)]
 
 
 @pytest.mark.parametrize(
