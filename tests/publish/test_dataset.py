@@ -402,10 +402,11 @@ def test_a_warehouse_that_is_not_current_is_not_published(data: Path, tmp_path: 
     assert "'zip' is not one of 'hf', 'webdataset', 'datacomp'" in wrong.stderr
 
 
-def test_the_line_of_the_readme_is_true(finished: Path, opened: Settings, tmp_path: Path) -> None:
-    line = next(line for line in (ROOT / "README.md").read_text().splitlines() if "dqe publish training" in line)
+def test_the_line_of_the_documentation_is_true(finished: Path, opened: Settings, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "publish.md").read_text()
+    line = next(line for line in page.splitlines() if "dqe publish training" in line)
     program, command, folder, *options = shlex.split(line)
-    assert (program, command, folder) == (".venv/bin/dqe", "publish", "training")
+    assert (program, command, folder) == ("dqe", "publish", "training")
     done = dqe(finished, command, str(tmp_path / folder), *options)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].endswith('data/{00000000..00000000}.tar")')
