@@ -3,13 +3,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import pytest
 from dagster._core.events import EngineEventData
 from dagster._core.test_utils import create_run_for_test
 
+from dqe_assets.core.asset import asset
+from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.dead_runs import end_dead_runs, process_tags
+from dqe_assets.orchestration.settings import load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -45,3 +52,21 @@ def test_only_runs_whose_process_is_gone_are_ended(dead_pid: int) -> None:
         assert {statuses[run.run_id] for run in dead} == {dg.DagsterRunStatus.FAILURE}
         assert {statuses[run.run_id] for run in alive} == {dg.DagsterRunStatus.STARTED}
         assert end_dead_runs(instance) == []
+
+
+def test_a_dead_run_gives_back_its_place_in_a_pool_and_a_living_one_keeps_it(dead_pid: int) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        storage = instance.event_log_storage
+        storage.set_concurrency_slots("model", 2)
+        dead, alive = started(instance, process_tags() | {"dqe/pid": str(dead_pid)}), started(instance, process_tags())
+        for run in (dead, alive):
+            assert storage.claim_concurrency_slot("model", run.run_id, "step").is_claimed
+        assert storage.get_concurrency_info("model").active_slot_count == 2
+        end_dead_runs(instance)
+        assert storage.get_concurrency_info("model").active_run_ids == {alive.run_id}
+
+
+def test_a_run_of_the_command_line_waits_in_no_pool(data: Path) -> None:
+    (stage,) = [one for one in graph.stages(load_settings({})) if one.name == "image_features"]
+    assert asset(stage, shards_per_run=1).op.pool == stage.pool == "model"
+    assert asset(stage, shards_per_run=1, in_pool=False).op.pool is None
