@@ -163,7 +163,7 @@ def _check_result(key: dg.AssetKey, check: Check, results: Mapping[str | None, C
 def _definition_metadata(stage: Stage) -> dict[str, Any]:
     """The columns of its table, and where its function is."""
     file, line = inspect.getsourcefile(stage.function), inspect.getsourcelines(stage.function)[1]
-    source = dg.LocalFileCodeReference(file_path=file or "", line_number=line, label=stage.function.__qualname__)
+    source = dg.LocalFileCodeReference(file_path=file or "", line_number=line, label=stage.function.__name__)
     metadata: dict[str, Any] = {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[source])}
     if stage.schema is not None:
         metadata["dagster/column_schema"] = dg.TableSchema(columns=[_column(field) for field in stage.schema])
