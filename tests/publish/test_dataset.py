@@ -402,18 +402,37 @@ def test_a_warehouse_that_is_not_current_is_not_published(data: Path, tmp_path: 
     assert "'zip' is not one of 'hf', 'webdataset', 'datacomp'" in wrong.stderr
 
 
-def test_the_line_of_the_documentation_is_true(finished: Path, opened: Settings, tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "publish.md").read_text()
-    line = next(line for line in page.splitlines() if "dqe publish training" in line)
-    program, command, folder, *options = shlex.split(line)
-    assert (program, command, folder) == ("dqe", "publish", "training")
-    done = dqe(finished, command, str(tmp_path / folder), *options)
+GOOD = "original_similarity >= 0.2 AND NOT is_duplicate"
+BASIC = "least(width, height) >= 200 AND uid IN (SELECT uid FROM filter_masks WHERE basic)"
+
+
+@pytest.mark.parametrize(
+    ("page", "folder", "opened_by", "condition", "caption"),
+    [
+        ("README.md", "aligned", 'load_dataset("{folder}")', GOOD, "best"),
+        ("docs/publish.md", "training", "{folder}/data/{{00000000..00000000}}.tar", f"{GOOD} AND {BASIC}", "original"),
+    ],
+)
+def test_the_lines_of_the_pages_are_true(
+    finished: Path,
+    opened: Settings,
+    tmp_path: Path,
+    page: str,
+    folder: str,
+    opened_by: str,
+    condition: str,
+    caption: str,
+) -> None:
+    lines = (ROOT / page).read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"    dqe publish {folder} "))
+    program, command, _, *options = shlex.split(line)
+    assert (program, command) == ("dqe", "publish")
+    target = tmp_path / folder
+    done = dqe(finished, command, str(target), *options)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].endswith('data/{00000000..00000000}.tar")')
-    samples = json.loads((tmp_path / folder / "manifest.json").read_text())["samples"]
-    good = "original_similarity >= 0.2 AND NOT is_duplicate AND least(width, height) >= 200"
-    english = "uid IN (SELECT uid FROM filter_masks WHERE basic)"
-    assert samples == len(chosen_by_hand(opened, f"{good} AND {english}", "original")) > 0
+    assert opened_by.format(folder=target) in done.stdout.splitlines()[-1]
+    samples = json.loads((target / "manifest.json").read_text())["samples"]
+    assert samples == len(chosen_by_hand(opened, condition, caption)) > 0
 
 
 def test_a_licence_of_a_source_changes_nothing_that_is_made_of_it(opened: Settings) -> None:
