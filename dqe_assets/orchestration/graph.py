@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from dqe_assets.core.relations import Relations
     from dqe_assets.orchestration.settings import Settings
 
-_IN_INGEST = frozenset({"images", "fetching"})
-"""What stages are handed as parts of ``ingest``."""
+_NOT_HANDED = frozenset({"images", "fetching", "concurrency"})
+"""What no stage is handed by its name: the first two are parts of ``ingest``, and the last is Dagster's own."""
 
 
 def stages(settings: Settings) -> list[Stage]:
@@ -93,7 +93,7 @@ def stages(settings: Settings) -> list[Stage]:
 
 def resources(settings: Settings) -> dict[str, Any]:
     """The resources that stages get, by key: parts of data/dqe.yaml by their names, and values made from several."""
-    parts = {name: getattr(settings, name) for name in type(settings).model_fields if name not in _IN_INGEST}
+    parts = {name: getattr(settings, name) for name in type(settings).model_fields if name not in _NOT_HANDED}
     return {
         **{name: part for name, part in parts.items() if isinstance(part, Strict)},
         "captions": settings.captions,
