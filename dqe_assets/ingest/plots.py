@@ -32,12 +32,12 @@ def status_bars(reasons: Mapping[str, int], theme: Theme = LIGHT) -> bytes:
         reasons: samples of each reason.
         theme: the colours.
     """
-    ordered = sorted(reasons.items(), key=lambda item: (item[0] != "ok", -item[1], item[0]))
+    ordered = sorted(reasons.items(), key=lambda item: (item[0] != OK, -item[1], item[0]))
     if not sum(reasons.values()):
         return placeholder("no samples", theme)
     figure, axes = new_figure(0.9 + 0.34 * len(ordered), theme)
     names, counts = zip(*ordered, strict=True)
-    colours = [theme.good if name == "ok" else theme.bad for name in names]
+    colours = [theme.good if name == OK else theme.bad for name in names]
     places = range(len(names))
     axes.barh(places, counts, height=0.66, color=colours)
     total = sum(counts)

@@ -61,11 +61,11 @@ class Preference:
             first.source_a,
             first.source_b,
             first.n,
-            {percent: (one.above_a, one.above_b) for percent, one in by_percent.items()},
+            {threshold: (one.above_a, one.above_b) for threshold, one in by_percent.items()},
             independent,
             {
-                percent: ((one.share_a_low, one.share_a_high), (one.share_b_low, one.share_b_high))
-                for percent, one in by_percent.items()
+                threshold: ((one.share_a_low, one.share_a_high), (one.share_b_low, one.share_b_high))
+                for threshold, one in by_percent.items()
             },
         )
 
