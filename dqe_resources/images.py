@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """Pillow's decoders that are used at all: the fewer, the less an image from the web can reach."""
 
+IMAGE_SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"),
+        *(".tif", ".tiff", ".avif", ".avifs", ".heic", ".heif", ".heics", ".heifs", ".hif", ".jxl", ".svg", ".svgz"),
+        *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".jpm", ".jxr", ".wdp", ".hdp", ".ico", ".cur", ".icns"),
+        *(".pbm", ".pgm", ".ppm", ".pnm", ".pam", ".pfm", ".tga", ".dds", ".qoi", ".pcx", ".exr", ".hdr"),
+        *(".psd", ".psb", ".xcf", ".eps", ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".raf", ".orf"),
+        *(".rw2", ".pef", ".srw"),
+    }
+)
+"""How the names of image files end, in lower case: also of formats that are not decoded, which become rows too."""
+
 _EXIF_ORIENTATION = 0x0112
 
 

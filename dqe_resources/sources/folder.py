@@ -13,6 +13,7 @@ from pydantic import model_validator
 
 from dqe_resources.configurable import ExistingPath
 from dqe_resources.fingerprint import fingerprint
+from dqe_resources.images import IMAGE_SUFFIXES
 from dqe_resources.sources.protocol import Shard, Source, SourceError
 from dqe_resources.sources.rows import SourceRow
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 METADATA_FILES = ("metadata.csv", "metadata.jsonl")
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqe_resources.errors import UsageError, one_line
+from dqe_resources.images import IMAGE_SUFFIXES
 from dqe_resources.sources.datacomp import DatacompSource
-from dqe_resources.sources.folder import IMAGE_SUFFIXES, METADATA_FILES, FolderSource
+from dqe_resources.sources.folder import METADATA_FILES, FolderSource
 from dqe_resources.sources.guess_columns import Chosen, Columns, key_column, list_head, names_to_give, tar_head
 from dqe_resources.sources.hf import HfSource
 from dqe_resources.sources.parquet import ParquetSource

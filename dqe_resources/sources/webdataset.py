@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dqe_resources.fingerprint import fingerprint
+from dqe_resources.images import IMAGE_SUFFIXES
 from dqe_resources.sources.datacomp import checked_uid
-from dqe_resources.sources.folder import IMAGE_SUFFIXES
 from dqe_resources.sources.index import cached
 from dqe_resources.sources.parts import (
     FilesPath,

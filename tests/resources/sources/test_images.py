@@ -46,6 +46,14 @@ def test_sidecars_give_their_first_line(folder: Path) -> None:
     assert source.key(1) == "photos-00001"
 
 
+def test_images_that_are_not_decoded_have_their_rows_too(tmp_path: Path) -> None:
+    names = ["a.jfif", "b.HEIC", "c.svg", "d.jp2", "e.jxl", "f.ico", "g.cr2"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+        (tmp_path / name).with_suffix(".txt").write_text(f"caption of {name}")
+    assert all_rows(FolderSource(name="photos", path=tmp_path)) == [(name, f"caption of {name}") for name in names]
+
+
 def test_only_the_touched_shard_changes_its_digest(folder: Path) -> None:
     source = FolderSource(name="photos", path=folder, shard_size=2)
     before = [shard.digest for shard in source.shards()]
