@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
+from dqe_assets.core.hashing import mixed
 from dqe_assets.filtering.filters.protocol import Filter, Mask
 from dqe_assets.filtering.pool import UID
 from dqe_assets.filtering.subset import parse_uids
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from numpy.typing import NDArray
 
 
 class RandomSubset(Filter):
@@ -42,15 +42,7 @@ class RandomSubset(Filter):
     def mask(self, table: pa.Table | pa.RecordBatch) -> Mask:
         """Where the hash lies in the lowest ``fraction`` of its range; raises UidError."""
         uids = parse_uids(table.column(UID))
-        seed = _mixed(np.array([self.seed], np.uint64))
-        hashed = _mixed(uids["f1"] ^ _mixed(uids["f0"] ^ seed))
+        seed = mixed(np.array([self.seed], np.uint64))
+        hashed = mixed(uids["f1"] ^ mixed(uids["f0"] ^ seed))
         # 53 bits, as a double in [0, 1) has.
         return (hashed >> np.uint64(11)).astype(np.float64) * 2.0**-53 < self.fraction
-
-
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014), a bijection in which each bit turns on all others."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

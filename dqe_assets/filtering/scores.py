@@ -1,0 +1,270 @@
+"""Scores to choose samples by, from embeddings and concepts, in NumPy: each is of the whole pool at once."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dqe_resources.parallel import ordered_map
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+_BLOCK_ROWS = 512
+_ROWS_AT_ONCE = 8_192
+_LEAST_SUM = 1e-30
+"""Sums of exponentials below this may have lost digits in 32 bits."""
+
+_NEGLIGIBLE = 18.0
+"""What is smaller by a factor of exp(18) makes no difference in 32 bits."""
+
+
+def s_clip_loss(
+    images: NDArray[np.floating],
+    texts: NDArray[np.floating],
+    *,
+    batch: int = 32_768,
+    temperature: float = 0.01,
+    repeats: int = 5,
+    seed: int = 0,
+) -> NDArray[np.float32]:
+    """Similarity less what the contrastive loss takes off it: float32 [n], higher is better.
+
+    s_ii - (T / 2) * mean over K random batches of [logsumexp_j(s_ij / T) + logsumexp_j(s_ji / T)], where s_ij is the
+    inner product of image i and text j of the batch. A pair loses what its image has in common with other captions and
+    its caption with other images, so that a caption that fits everything scores low (Wang et al. 2024, arXiv
+    2405.19547, there negCLIPLoss).
+
+    For each repeat the rows are shuffled and cut into batches of equal size, give or take one row. Memory beyond the
+    embeddings is that of one batch, and of some blocks of 512 rows of its similarities.
+
+    Args:
+        images: unit vectors [n, d].
+        texts: unit vectors of their captions [n, d].
+        batch: rows of a batch at most, those that a model was trained with or fewer.
+        temperature: T.
+        repeats: K.
+        seed: of the shuffles.
+
+    Raises:
+        ValueError: arrays that do not belong together, or hold something that is not finite; a batch, temperature or
+            number of repeats that is not positive.
+    """
+    images, texts = _matrix(images, "images"), _matrix(texts, "texts")
+    if images.shape != texts.shape:
+        raise ValueError(f"images are {list(images.shape)} and texts {list(texts.shape)}; expected one text an image")
+    if batch < 1 or temperature <= 0 or repeats < 1:
+        raise ValueError(f"batch={batch}, temperature={temperature}, repeats={repeats}: each must be positive")
+    total, random = np.zeros(len(images)), np.random.default_rng(seed)
+    for _ in range(repeats):
+        order = random.permutation(len(images))
+        for rows in np.array_split(order, max(1, math.ceil(len(order) / batch))):
+            total[rows] += _normaliser(images[rows], texts[rows], temperature)
+    own = np.einsum("ij,ij->i", images, texts, dtype=np.float64)
+    return (own - temperature / 2 * total / repeats).astype(np.float32)
+
+
+def _normaliser(images: NDArray[np.float32], texts: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+    """logsumexp_j(s_ij / T) + logsumexp_j(s_ji / T) of a batch, [rows]."""
+    from threadpoolctl import threadpool_limits
+
+    scaled, across = images * np.float32(1 / temperature), np.ascontiguousarray(texts.T)
+    of_image, of_text = np.empty(len(images)), np.full(len(images), -np.inf)
+    bound = np.full(len(images), -np.inf)
+    ones = np.ones(len(images), np.float32)
+
+    def block(start: int) -> tuple[float, NDArray[np.floating], NDArray[np.floating]]:
+        logits = scaled[start : start + _BLOCK_ROWS] @ across
+        largest = logits.max()
+        logits -= largest
+        np.exp(logits, out=logits)
+        return float(largest), logits @ ones, ones[: len(logits)] @ logits
+
+    starts = range(0, len(images), _BLOCK_ROWS)
+    with threadpool_limits(1, "blas"), np.errstate(divide="ignore"):  # the blocks run side by side
+        for start, (largest, by_row, by_column) in zip(
+            starts, ordered_map(block, starts, ahead=os.cpu_count() or 1), strict=True
+        ):
+            rows = slice(start, start + len(by_row))
+            of_image[rows] = np.log(by_row.astype(np.float64)) + largest
+            of_image[rows][by_row < _LEAST_SUM] = np.nan
+            of_text = np.logaddexp(of_text, np.log(by_column.astype(np.float64)) + largest)
+            np.maximum(bound, math.log(_LEAST_SUM) + largest, out=bound, where=by_column < _LEAST_SUM)
+    # One shift for a block loses what lies far below its largest similarity.
+    of_text[of_text < bound + _NEGLIGIBLE] = np.nan
+    _exactly(of_image, scaled, texts)
+    _exactly(of_text, texts, scaled)
+    return of_image + of_text
+
+
+def _exactly(found: NDArray[np.float64], own: NDArray[np.float32], others: NDArray[np.float32]) -> None:
+    """Fill what is NaN: the logsumexp of the inner products of a row and all others."""
+    lost = np.flatnonzero(np.isnan(found))
+    for start in range(0, len(lost), _BLOCK_ROWS):
+        rows = lost[start : start + _BLOCK_ROWS]
+        found[rows] = np.logaddexp.reduce((own[rows] @ others.T).astype(np.float64), axis=1)
+
+
+def normsim(images: NDArray[np.floating], targets: NDArray[np.floating], p: float = 2) -> NDArray[np.float32]:
+    """How near images are to those of a task: float32 [n] (NormSim, Wang et al. 2024, arXiv 2405.19547).
+
+    For p = 2 it is f' S f, where f is the image and S the sum of t t' over the targets t: the sum of all squared
+    similarities. For p = infinity it is the largest similarity.
+
+    Args:
+        images: unit vectors [n, d].
+        targets: unit vectors [m, d], such as those of the images that a model will be evaluated on.
+        p: 2 or infinity.
+
+    Raises:
+        ValueError: another p; no target; arrays of different widths, or with something that is not finite.
+    """
+    images, targets = _matrix(images, "images"), _matrix(targets, "targets")
+    if not len(targets) or images.shape[1] != targets.shape[1]:
+        raise ValueError(f"images are {list(images.shape)} and targets {list(targets.shape)}; expected [n, d], [m, d]")
+    if p == 2:
+        summed = targets.T.astype(np.float64) @ targets
+        return np.concatenate([np.empty(0), *(_squared(rows, summed) for rows in _blocks(images))]).astype(np.float32)
+    if p != math.inf:
+        raise ValueError(f"p={p}: expected 2 or infinity")
+    found = np.full(len(images), -np.inf, np.float32)
+    for rows, best in zip(_blocks(images), _blocks(found), strict=True):
+        for some in _blocks(targets):
+            np.maximum(best, (rows @ some.T).max(axis=1), out=best)
+    return found
+
+
+def _squared(rows: NDArray[np.float32], summed: NDArray[np.float64]) -> NDArray[np.float64]:
+    wide = rows.astype(np.float64)
+    return np.einsum("ij,ij->i", wide @ summed, wide)
+
+
+def _blocks(array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    return [array[start : start + _ROWS_AT_ONCE] for start in range(0, len(array), _ROWS_AT_ONCE)]
+
+
+def mix(columns: Mapping[str, NDArray[np.floating]], weights: Mapping[str, float]) -> NDArray[np.float64]:
+    """The weighted sum of several scores, each brought to mean 0 and standard deviation 1 first: float64 [n].
+
+    As M-FLYT mixes signals (Shechter and Carmon 2025, arXiv 2503.08805). A score that is the same for all rows adds
+    nothing. A row that lacks one of the scores (NaN) has none.
+
+    Args:
+        columns: scores [n], by name; those that have no weight are not read.
+        weights: by the same names.
+
+    Raises:
+        ValueError: no weight, one that is not finite, or one whose column is not there; columns of different lengths,
+            or with something infinite.
+    """
+    missing = sorted(set(weights) - set(columns))
+    if missing or not weights:
+        raise ValueError(f"no column for the weights {', '.join(missing)}" if missing else "no weights")
+    wide = {name: np.asarray(columns[name], np.float64) for name in weights}
+    if len({values.shape for values in wide.values()}) > 1 or next(iter(wide.values())).ndim != 1:
+        raise ValueError(f"columns of {', '.join(f'{name}: {list(one.shape)}' for name, one in wide.items())}")
+    total = np.zeros(len(next(iter(wide.values()))))
+    for name, values in wide.items():
+        if not math.isfinite(weights[name]) or np.isinf(values).any():
+            raise ValueError(f"{name}: the weight {weights[name]} or a score is not finite")
+        total += weights[name] * _standardised(values)
+    return total
+
+
+def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    there = values[~np.isnan(values)]
+    if not len(there):
+        return values
+    centred, spread = values - there.mean(), there.std()
+    # What is the same everywhere but for rounding has no spread.
+    return centred / spread if spread > 1e-12 * np.abs(there).max() else centred * 0
+
+
+def soft_cap(
+    scores: NDArray[np.floating], n: int, rho: float = 0.15, draw: int = 100_000, seed: int = 0
+) -> NDArray[np.int64]:
+    """Rows to train on, drawn by their scores, with repeats: int64 [n], in the order in which they were drawn.
+
+    Soft cap sampling (Shechter and Carmon 2025, arXiv 2503.08805): ``draw`` rows are drawn without replacement, with
+    probabilities in proportion to exp(score); ``rho`` is subtracted from their scores; and so on until there are n.
+
+    Args:
+        scores: [n]. A row whose score is NaN or minus infinity is never drawn.
+        n: how many rows to draw.
+        rho: what each draw takes off a row's score, at least 0.
+        draw: rows drawn at a time, at most as many as can be drawn at all.
+        seed: of the draws.
+
+    Raises:
+        ValueError: no row can be drawn; a score of plus infinity; n or rho negative; draw not positive.
+    """
+    if n < 0 or rho < 0 or draw < 1:
+        raise ValueError(f"n={n}, rho={rho}, draw={draw}: expected n and rho of at least 0, draw of at least 1")
+    rows = np.flatnonzero(~np.isnan(scores) & (np.asarray(scores) != -np.inf))
+    left = np.asarray(scores, np.float64)[rows]
+    if np.isinf(left).any():
+        raise ValueError(f"row {rows[np.flatnonzero(np.isinf(left))[0]]}: the score is infinite")
+    if n and not len(rows):
+        raise ValueError("no row has a score: none can be drawn")
+    random, drawn = np.random.default_rng(seed), np.empty(n, np.int64)
+    done = 0
+    while done < n:
+        count = min(draw, len(rows), n - done)
+        # The largest of scores with Gumbel noise are a draw without replacement (Kool et al. 2019, arXiv 1903.06059).
+        noisy = left + random.gumbel(size=len(left))
+        chosen = np.sort(np.argpartition(-noisy, count - 1)[:count])
+        drawn[done : done + count] = rows[chosen]
+        left[chosen] -= rho
+        done += count
+    return drawn
+
+
+def balanced_probabilities(
+    hits: Sequence[Sequence[int]] | pa.Array | pa.ChunkedArray, counts: NDArray[np.integer], t: float
+) -> NDArray[np.float64]:
+    """With which probability each sample is kept so that no concept has many more than t: float64 [n].
+
+    MetaCLIP (Xu et al. 2024, arXiv 2309.16671): a concept is kept with p_e = min(1, t / count_e), and a sample with
+    1 - prod over its concepts of (1 - p_e). A sample without a concept is not kept. A concept counts once a sample.
+
+    Args:
+        hits: for each sample the numbers of its concepts, from 0: lists, or an Arrow array of lists.
+        counts: how many samples have each concept [concepts].
+        t: how many samples of a concept are wanted, at least 0.
+
+    Raises:
+        ValueError: t negative; the number of a concept that has no count, with the sample's row.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not t >= 0:
+        raise ValueError(f"t={t}: expected at least 0")
+    lists = hits if isinstance(hits, pa.Array | pa.ChunkedArray) else pa.array(map(list, hits), pa.list_(pa.int64()))
+    samples = np.asarray(pc.list_parent_indices(lists), np.int64)
+    concepts = np.asarray(pc.list_flatten(lists), np.int64)
+    outside = np.flatnonzero((concepts < 0) | (concepts >= len(counts)))
+    if len(outside):
+        row, number = int(samples[outside[0]]), int(concepts[outside[0]])
+        raise ValueError(f"row {row}: concept {number}; there are counts of {len(counts)} concepts")
+    pairs = np.unique(samples * max(len(counts), 1) + concepts)
+    samples, concepts = np.divmod(pairs, max(len(counts), 1))
+    kept = np.minimum(1, t / np.maximum(np.asarray(counts, np.float64), min(t, 1) or 1))
+    with np.errstate(divide="ignore"):
+        logs = np.log1p(-kept)[concepts]
+    return -np.expm1(np.bincount(samples, logs, len(lists)))
+
+
+def _matrix(array: NDArray[np.floating], name: str) -> NDArray[np.float32]:
+    found = np.ascontiguousarray(array, np.float32)
+    if found.ndim != 2:
+        raise ValueError(f"{name} are {list(found.shape)}; expected [n, d]")
+    if not np.isfinite(found).all():
+        raise ValueError(f"{name}: row {np.flatnonzero(~np.isfinite(found).all(axis=1))[0]} is not finite")
+    return found
