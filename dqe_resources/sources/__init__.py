@@ -14,6 +14,7 @@ from dqe_resources.sources.sample import SampleSource
 from dqe_resources.sources.sbu import SbuSource
 from dqe_resources.sources.urls import UrlsSource
 from dqe_resources.sources.webdataset import WebdatasetSource
+from dqe_resources.sources.world import WorldSource
 
 __all__ = ["AnySource", "Source", "SourceError"]
 
@@ -28,5 +29,6 @@ AnySource = Annotated[
         HfSource,
         WebdatasetSource,
         DatacompSource,
+        WorldSource,
     ),
 ]
