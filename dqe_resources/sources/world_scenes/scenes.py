@@ -198,8 +198,8 @@ class World:
 
         match kind:
             case "partial":
-                told = scene.objects[int(random.integers(len(scene.objects)))]
-                return kind, one_of(_PARTIAL).format(names()[told.concept])
+                one = scene.objects[int(random.integers(len(scene.objects)))]
+                return kind, one_of(_PARTIAL).format(names()[one.concept])
             case "generic":
                 return kind, one_of(_GENERIC)
             case "file_name":
