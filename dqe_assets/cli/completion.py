@@ -26,6 +26,12 @@ def shard_keys(incomplete: str) -> list[str]:
     return sorted(name for name in names if name.startswith(incomplete))
 
 
+def run_keys(incomplete: str) -> list[str]:
+    """Training runs that the data folder has something of."""
+    folder = data_directory() / "training"
+    return sorted(path.name for path in folder.glob("*") if path.is_dir() and path.name.startswith(incomplete))
+
+
 def _files(store: Path) -> Iterator[tuple[Path, str]]:
     for folder, _, files in os.walk(store):
         yield from ((Path(folder), Path(name).stem) for name in files if not name.startswith("."))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from dqe_assets.cli.completion import asset_names, shard_keys
+from dqe_assets.cli.completion import asset_names, run_keys, shard_keys
 from dqe_assets.cli.report import print_report
 from dqe_assets.cli.terminal import (
     ExitCode,
@@ -31,6 +31,10 @@ AssetNames = Annotated[
 ShardKeys = Annotated[
     list[str] | None,
     typer.Option("--shard", help="A shard; may be repeated. By default all shards.", autocompletion=shard_keys),
+]
+RunKeys = Annotated[
+    list[str] | None,
+    typer.Option("--run", help="A training run; may be repeated. By default all of them.", autocompletion=run_keys),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Also make again what is current.")]
 STATES = ("current", "stale", "missing", "failed")
@@ -66,7 +70,7 @@ def demo() -> None:
 
 
 def sync() -> None:
-    """Register the shards of every source as partitions."""
+    """Register the shards of every source, and the training runs, as partitions."""
     with clear_errors():
         from dqe_assets.orchestration import runner
         from dqe_assets.orchestration.instance import instance
@@ -75,11 +79,15 @@ def sync() -> None:
         settings = load_settings()
         with instance(settings.concurrency) as current, progress_bars():
             plan = runner.sync(settings, current)
-        console.print(f"{plan.total} shards; {len(plan.add)} added, {len(plan.remove)} removed")
+        for what, one in (("shards", plan.shards), ("training runs", plan.runs)):
+            if what == "shards" or one.total or one.remove:
+                console.print(f"{one.total} {what}; {len(one.add)} added, {len(one.remove)} removed")
         say_next("dqe materialize")
 
 
-def materialize(assets: AssetNames = None, shard: ShardKeys = None, *, force: Force = False) -> None:
+def materialize(
+    assets: AssetNames = None, shard: ShardKeys = None, run: RunKeys = None, *, force: Force = False
+) -> None:
     """Make what is missing or no longer current."""
     with clear_errors():
         from dqe_assets.orchestration import runner
@@ -89,9 +97,11 @@ def materialize(assets: AssetNames = None, shard: ShardKeys = None, *, force: Fo
         settings = load_settings()
         with instance(settings.concurrency) as current, progress_bars():
             runner.sync(settings, current)
-            outcome = runner.materialize(settings, current, assets=assets or (), shards=shard or (), force=force)
+            outcome = runner.materialize(
+                settings, current, assets=assets or (), shards=shard or (), runs=run or (), force=force
+            )
         _stop_if_failed(outcome)
-        is_all = not (assets or shard)
+        is_all = not (assets or shard or run)
         _print_outcome(outcome, is_all=is_all)
         say_next(*(["dqe report"] if is_all else ["dqe materialize", "dqe status"]))
 
@@ -101,7 +111,7 @@ def status(
     as_json: Annotated[
         bool,
         json_option(
-            f"shards (how many), is_current, and assets, each with asset and how many are {', '.join(STATES)}."
+            f"shards and runs (how many), is_current, and assets, each with asset and how many are {', '.join(STATES)}."
         ),
     ] = False,
 ) -> None:
@@ -121,14 +131,16 @@ def status(
             shards = registered_shards(current)
         rows = []
         for stage in graph.stages(settings):
-            keys: list[str | None] = [*shards] if stage.partitioned else [None]
+            keys = runner.keys(settings, stage, shards)
             counts = Counter(runner.state(settings, stage, key, shards) for key in keys)
             rows.append({"asset": stage.name, **{name: counts[name] for name in STATES}})
         is_current = not any(row[name] for row in rows for name in STATES[1:])
         if as_json:
-            print_json({"shards": len(shards), "is_current": is_current, "assets": rows})
+            runs = len(settings.training.keys)
+            print_json({"shards": len(shards), "runs": runs, "is_current": is_current, "assets": rows})
             return
-        console.print(f"{len(shards)} shards")
+        runs = len(settings.training.keys)
+        console.print(f"{len(shards)} shards" + (f", {runs} training runs" if runs else ""))
         print_table(pa.Table.from_pylist([{name: value or None for name, value in row.items()} for row in rows]))
         if is_current:
             console.print("All is current.")

@@ -11,9 +11,9 @@ import dagster as dg
 import pyarrow as pa
 
 from dqe_assets.core.metadata import Markdown
-from dqe_assets.core.partitions import SHARDS, registered_shards
+from dqe_assets.core.partitions import PARTITION_SETS, registered
 from dqe_assets.core.resource import RUN_OPTIONS
-from dqe_assets.core.stage import Stage
+from dqe_assets.core.stage import SHARDS, TRAINING_RUNS, Stage
 from dqe_assets.core.work import Check, CheckResult
 from dqe_resources.store import StoredPartition
 
@@ -21,6 +21,9 @@ OWNER = "team:data-quality"
 
 FORCE_TAG = "dqe/force"
 """Run tag: ``true`` makes again what is current."""
+
+_OVER = {SHARDS: "shard", TRAINING_RUNS: "training_run", None: "all_shards"}
+"""What an asset is made for, as its tag ``dqe/over`` says."""
 
 # Dagster gives all partitions of a run one data version. An output with this mark records no event, so that each
 # partition's own event is the only one.
@@ -58,14 +61,16 @@ def _asset(
 ) -> dg.AssetsDefinition:
     @dg.asset(
         key=asset_key(stage.name),
-        deps=[asset_key(name) for name in (*stage.inputs, *stage.unpartitioned_inputs)],
-        partitions_def=SHARDS if stage.partitioned else None,
-        backfill_policy=dg.BackfillPolicy.multi_run(shards_per_run) if stage.partitioned else None,
+        deps=[asset_key(name) for name in (*stage.inputs, *stage.unpartitioned_inputs, *stage.run_inputs)],
+        partitions_def=PARTITION_SETS[stage.partition_set] if stage.partition_set else None,
+        backfill_policy=dg.BackfillPolicy.multi_run(shards_per_run if stage.partitioned else 1)
+        if stage.partition_set
+        else None,
         automation_condition=automation,
         group_name=stage.group,
         kinds=set(stage.kinds),
         owners=[OWNER],
-        tags={"dqe/over": "shard" if stage.partitioned else "all_shards"},
+        tags={"dqe/over": _OVER[stage.partition_set]},
         code_version=stage.code_version,
         description=stage.description,
         pool=pool,
@@ -94,11 +99,11 @@ def _execute(stage: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
     arguments = stage.arguments({key: getattr(context.resources, key) for key in _resource_keys(stage)})
     options = getattr(context.resources, RUN_OPTIONS)
     force = options.force or context.run.tags.get(FORCE_TAG) == "true"
-    shards = registered_shards(context.instance)
-    keys: list[str | None] = sorted(context.partition_keys) if stage.partitioned else [None]
+    shards, runs = (registered(context.instance, name) for name in (SHARDS, TRAINING_RUNS))
+    keys: list[str | None] = sorted(context.partition_keys) if stage.partition_set else [None]
     results: dict[str | None, dict[str, CheckResult]] = {}
     for key in keys:
-        work = stage.work(context.resources.store, key, shards, context.log.info)
+        work = stage.work(context.resources.store, key, shards, context.log.info, runs)
         stored, metadata, results[key] = stage.make(work, arguments, force=force)
         shown = {name: _metadata_value(value) for name, value in metadata.items()}
         if len(keys) > 1:
@@ -124,7 +129,7 @@ def _materialization(
         "dagster/data_version": stored.stamp.identity,
         "dagster/data_version_is_user_provided": "true",
     }
-    for name in (*stage.inputs, *stage.unpartitioned_inputs):
+    for name in (*stage.inputs, *stage.unpartitioned_inputs_of(stored.partition)):
         key = asset_key(name)
         partitions = [stored.partition or ""] if name in stage.inputs else None
         found = instance.fetch_materializations(dg.AssetRecordsFilter(key, asset_partitions=partitions), limit=1)

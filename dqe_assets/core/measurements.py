@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import field_validator
+from pydantic import BeforeValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from dqe_resources.cache import in_data_directory
@@ -23,6 +24,27 @@ EXAMPLE = "example"
 
 EXAMPLE_SOURCE = "made-up example"
 """What tables and pictures say of numbers that come from such an example."""
+
+
+_MULTIPLES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
+
+
+def parse_count(value: Any) -> Any:
+    """A number of samples from ``32M``, ``12.8M``, ``640_000_000`` or a number.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"\s*([0-9][0-9_,]*\.?[0-9]*)\s*([kKmMbBgG]?)\s*", value)
+    if not found:
+        raise ValueError(f"'{value}' is not a number of samples such as 32M or 640000000")
+    return round(float(found[1].replace("_", "").replace(",", "")) * _MULTIPLES[found[2].lower()])
+
+
+_WrittenCount = Annotated[int, Field(ge=1, le=10**15)]
+SampleCount = Annotated[_WrittenCount, BeforeValidator(parse_count, json_schema_input_type=_WrittenCount | str)]
 
 
 class MeasurementsError(DataQualityError):

@@ -33,7 +33,7 @@ from dqe_resources.fingerprint import fingerprint
 from dqe_resources.store import Stamp, StorageError, Store, StoredPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from dqe_assets.core.relations import Relations
 
@@ -45,7 +45,19 @@ COLLECTION_POOL = "collection"
 
 CAPTIONER_PREFIX = "captioner_"
 
+SHARDS = "shards"
+"""The partition set of the assets that are made for each shard of samples."""
+
+TRAINING_RUNS = "training_runs"
+"""The partition set of the assets that are made for each training run."""
+
 _COLLECTED_EVERY = 20_000
+
+_MADE = {
+    SHARDS: "is made for each shard",
+    TRAINING_RUNS: "is made for each training run",
+    None: "is made over all shards",
+}
 
 Output: TypeAlias = "pa.Table | Manifest"
 
@@ -65,7 +77,9 @@ class Stage:
     description: str
     inputs: tuple[str, ...]
     unpartitioned_inputs: tuple[str, ...]
-    partitioned: bool
+    run_inputs: tuple[str, ...]
+    partition_set: str | None
+    needs: Callable[[str], Collection[str]] | None
     schema: pa.Schema | None
     checks: tuple[Check, ...]
     resources: Mapping[str, str]
@@ -77,6 +91,23 @@ class Stage:
     relations: Relations | None
     tables: Mapping[str, pa.Schema] = field(default_factory=dict)
 
+    @property
+    def partitioned(self) -> bool:
+        """Whether it is made for each shard."""
+        return self.partition_set == SHARDS
+
+    @property
+    def of_runs(self) -> bool:
+        """Whether it is made for each training run."""
+        return self.partition_set == TRAINING_RUNS
+
+    def unpartitioned_inputs_of(self, partition: str | None) -> tuple[str, ...]:
+        """The assets over all shards that one partition reads."""
+        if self.needs is None or partition is None:
+            return self.unpartitioned_inputs
+        needed = self.needs(partition)
+        return tuple(name for name in self.unpartitioned_inputs if name in needed)
+
     def arguments(self, resources: Mapping[str, Any]) -> dict[str, Any]:
         """The resources that its function, checks and metadata take, by parameter.
 
@@ -85,26 +116,26 @@ class Stage:
         """
         return {parameter: _at(resources, path) for parameter, path in self.resources.items()}
 
-    def work(self, store: Store, partition: str | None, shards: Sequence[str], log: Any = None) -> Work:
+    def work(
+        self, store: Store, partition: str | None, shards: Sequence[str], log: Any = None, runs: Sequence[str] = ()
+    ) -> Work:
         """What the function gets to make a partition; for an asset over all shards, the shards whose inputs exist.
 
-        An asset that reads no shard gets no shards, and stays current when shards come and go.
+        An asset that reads no shard gets no shards, and stays current when shards come and go; so with training runs.
         """
-        readable = ("raw_samples", *self.inputs, *self.unpartitioned_inputs)
+        readable = ("raw_samples", *self.inputs, *self.unpartitioned_inputs, *self.run_inputs)
         tables = {name: self.tables[name] for name in readable if name in self.tables}
         tables |= {self.name: self.schema} if self.schema is not None else {}
         if partition is not None:
-            work = Work(self.name, partition, (partition,), store, tables)
+            own = (partition,)
+            work = Work(
+                self.name, partition, () if self.of_runs else own, store, tables, runs=own if self.of_runs else ()
+            )
         else:
-            read = shards if self.inputs else ()
-            usable = tuple(shard for shard in read if self._has_inputs(store, shard))
-            left_out = tuple(sorted(set(read) - set(usable)))
-            work = Work(self.name, None, usable, store, tables, left_out)
+            of_shards, no_shards = _with_inputs(store, self.inputs, shards)
+            of_runs, no_runs = _with_inputs(store, self.run_inputs, runs)
+            work = Work(self.name, None, of_shards, store, tables, no_shards, of_runs, no_runs)
         return replace(work, log=log) if log else work
-
-    def _has_inputs(self, store: Store, shard: str) -> bool:
-        stored = (store.get(asset, shard) for asset in self.inputs)
-        return all(partition is not None and not partition.stamp.failed_checks for partition in stored)
 
     def fingerprint(self, work: Work, arguments: Mapping[str, Any]) -> str:
         """Hex digest of everything that goes into a partition.
@@ -119,8 +150,9 @@ class Stage:
             self.schema.to_string() if self.schema is not None else None,
             {name: found for name, found in injected.items() if found is not None},
             _call(self.signature, arguments, work) if self.signature else None,
-            [[shard, *(input_fingerprint(work, asset, shard) for asset in self.inputs)] for shard in work.shards],
-            [input_fingerprint(work, asset, None) for asset in self.unpartitioned_inputs],
+            _fingerprints(work, self.inputs, work.runs if self.of_runs else work.shards),
+            [input_fingerprint(work, asset, None) for asset in self.unpartitioned_inputs_of(work.partition)],
+            *([_fingerprints(work, self.run_inputs, work.runs)] if self.run_inputs else []),
         )
 
     def current(self, work: Work, arguments: Mapping[str, Any]) -> StoredPartition | None:
@@ -157,8 +189,9 @@ class Stage:
         metadata = self._metadata(work, stored, output, arguments, seconds=seconds, reused=reused)
         rows = stored.stamp.rows
         outcome = "current" if reused else f"{rows:,} row{'' if rows == 1 else 's'}, {seconds:.1f} s"
-        if work.left_out:
-            outcome += f"; left out, as their inputs are missing or failed: {', '.join(work.left_out)}"
+        left_out = (*work.left_out, *work.runs_left_out)
+        if left_out:
+            outcome += f"; left out, as their inputs are missing or failed: {', '.join(left_out)}"
         failed_now = [name for name, result in results.items() if not result.passed]
         progress.report(
             progress.Step(
@@ -252,7 +285,8 @@ class Stage:
         return {
             **(_call(self.metadata, arguments, work, output) if self.metadata else {}),
             **({"shards_left_out": list(work.left_out)} if work.left_out else {}),
-            f"dagster/{'partition_' if self.partitioned else ''}row_count": stored.stamp.rows,
+            **({"runs_left_out": list(work.runs_left_out)} if work.runs_left_out else {}),
+            f"dagster/{'partition_' if self.partition_set else ''}row_count": stored.stamp.rows,
             "dagster/uri": stored.path,
             "bytes": stored.bytes,
             "seconds": round(seconds, 3),
@@ -270,8 +304,11 @@ def stage(  # noqa: PLR0913
     schema: pa.Schema | None = None,
     inputs: Iterable[str] = (),
     unpartitioned_inputs: Iterable[str] = (),
+    run_inputs: Iterable[str] = (),
     name: str | None = None,
     partitioned: bool = True,
+    partition_set: str = SHARDS,
+    needs: Callable[[str], Collection[str]] | None = None,
     checks: Iterable[Check] = (),
     resources: Mapping[str, str] | None = None,
     metadata: Callable[..., Mapping[str, Any]] | None = None,
@@ -291,10 +328,13 @@ def stage(  # noqa: PLR0913
         kinds: what it is made with, shown in the UI (at most three).
         code_version: to be raised when the function would give another output for the same inputs.
         schema: of the table; None if the function returns a Manifest.
-        inputs: per-shard assets that it reads.
+        inputs: assets of its own partition set that it reads; for one over all shards, per-shard assets.
         unpartitioned_inputs: assets over all shards that it reads.
+        run_inputs: for an asset over all shards, assets of each training run that it reads.
         name: of the asset; by default the function's.
-        partitioned: made for each shard, or once over all of them.
+        partitioned: made for each shard (or whatever ``partition_set`` says), or once over all of them.
+        partition_set: what it is made for each of: ``SHARDS`` or ``TRAINING_RUNS``.
+        needs: ``(partition) -> which of unpartitioned_inputs it reads``; by default all.
         checks: what must hold for each partition.
         resources: for a parameter the resource's key, or ``key.attribute`` for a part of one; by default the
             parameter's own name.
@@ -319,7 +359,9 @@ def stage(  # noqa: PLR0913
             description=(inspect.getdoc(function) or "").replace("``", "`"),
             inputs=tuple(inputs),
             unpartitioned_inputs=tuple(unpartitioned_inputs),
-            partitioned=partitioned,
+            run_inputs=tuple(run_inputs),
+            partition_set=partition_set if partitioned else None,
+            needs=needs,
             schema=schema,
             checks=checked,
             resources={parameter: (resources or {}).get(parameter, parameter) for parameter in parameters},
@@ -343,15 +385,33 @@ def connected(stages: Sequence[Stage]) -> list[Stage]:
     """
     known: dict[str, Stage] = {}
     for one in stages:
-        for names, partitioned in ((one.inputs, True), (one.unpartitioned_inputs, False)):
+        of_set = {one.partition_set or SHARDS: one.inputs, None: one.unpartitioned_inputs}
+        for partition_set, names in (*of_set.items(), (TRAINING_RUNS, one.run_inputs)):
             for name in names:
-                if name not in known or known[name].partitioned != partitioned:
-                    kind = "is made for each shard" if partitioned else "is made over all shards"
-                    msg = f"{one.name} reads {name}, but no stage before it is called so and {kind}"
+                if name not in known or known[name].partition_set != partition_set:
+                    msg = f"{one.name} reads {name}, but no stage before it is called so and {_MADE[partition_set]}"
                     raise ValueError(msg)
         known[one.name] = one
     tables = {one.name: one.schema for one in stages if one.schema is not None}
     return [replace(one, tables=tables) for one in stages]
+
+
+def _with_inputs(store: Store, assets: Sequence[str], keys: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The partitions of which all of these assets are there and passed their checks, and the others, sorted.
+
+    Of no assets, there are neither.
+    """
+    read = keys if assets else ()
+    usable = []
+    for key in read:
+        stored = (store.get(asset, key) for asset in assets)
+        if all(partition is not None and not partition.stamp.failed_checks for partition in stored):
+            usable.append(key)
+    return tuple(usable), tuple(sorted(set(read) - set(usable)))
+
+
+def _fingerprints(work: Work, assets: Sequence[str], keys: Sequence[str]) -> list[list[str]]:
+    return [[key, *(input_fingerprint(work, asset, key) for asset in assets)] for key in keys]
 
 
 def _parameters(function: Callable[..., Any], given: int) -> list[str]:

@@ -26,11 +26,13 @@ class Work:
 
     Attributes:
         asset: name of the asset.
-        partition: the shard; None for an asset over all shards.
+        partition: the shard or training run; None for an asset over all shards.
         shards: that shard, or all shards whose inputs are there and passed their checks.
         store: where the inputs are.
         tables: the schemas of the tables that it may read, by the asset's name: its inputs, its own, and raw_samples.
         left_out: shards whose inputs are not there, or failed a check.
+        runs: that training run; for an asset over all, those of which its inputs are there and passed their checks.
+        runs_left_out: training runs whose inputs are not there, or failed a check.
         version: fingerprint of everything that goes into the partition.
         force: whether it is made again from the beginning, even if it is current.
         log: writes a line to the run's log.
@@ -42,6 +44,8 @@ class Work:
     store: Store
     tables: Mapping[str, pa.Schema]
     left_out: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    runs_left_out: tuple[str, ...] = ()
     version: str = ""
     force: bool = False
     log: Callable[[str], None] = field(default=lambda _: None)
@@ -75,6 +79,11 @@ class Work:
         """The tables of an input, one shard at a time; raises as ``read`` does."""
         for shard in self.shards:
             yield self.store.read(asset, shard, self._schema_of(asset), columns)
+
+    def scan_runs(self, asset: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The tables of an input of training runs, one run at a time; raises as ``read`` does."""
+        for run in self.runs:
+            yield self.store.read(asset, run, self._schema_of(asset), columns)
 
     def _schema_of(self, asset: str) -> pa.Schema:
         if asset not in self.tables:
@@ -158,9 +167,10 @@ def input_fingerprint(work: Work, asset: str, partition: str | None) -> str:
         StorageError: it is not there, or failed a check.
     """
     stored = work.store.get(asset, partition)
-    where = f"{asset}, shard {partition}" if partition else asset
+    where = f"{asset}, {'run' if partition in work.runs else 'shard'} {partition}" if partition else asset
     if stored is None:
-        again = f"dqe materialize {asset}" + (f" --shard {partition}" if partition else "")
+        option = f" --{'run' if partition in work.runs else 'shard'} {partition}" if partition else ""
+        again = f"dqe materialize {asset}{option}"
         raise StorageError(f"{work.asset} needs {where}, which is not there yet; run: {again}")
     if stored.stamp.failed_checks:
         raise StorageError(

@@ -1,4 +1,4 @@
-"""The two jobs: everything of a shard, and everything over all shards."""
+"""The jobs: everything of a shard, everything over all shards, and everything of a training run."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def jobs(stages: Sequence[Stage]) -> Sequence[UnresolvedAssetJobDefinition]:
-    """The jobs ``shards`` (partitioned) and ``reports``."""
-    return [
+    """The jobs ``shards`` and ``reports``, and ``training`` where there are training runs."""
+    made = [
         dg.define_asset_job(
             "shards",
             selection=dg.AssetSelection.assets(*(asset_key(stage.name) for stage in stages if stage.partitioned)),
@@ -26,7 +26,17 @@ def jobs(stages: Sequence[Stage]) -> Sequence[UnresolvedAssetJobDefinition]:
         ),
         dg.define_asset_job(
             "reports",
-            selection=dg.AssetSelection.assets(*(asset_key(stage.name) for stage in stages if not stage.partitioned)),
+            selection=dg.AssetSelection.assets(*(asset_key(stage.name) for stage in stages if not stage.partition_set)),
             description="Everything over all shards: duplicates, filters and subsets, warehouse, gallery.",
         ),
     ]
+    of_runs = [asset_key(stage.name) for stage in stages if stage.of_runs]
+    if of_runs:
+        made.append(
+            dg.define_asset_job(
+                "training",
+                selection=dg.AssetSelection.assets(*of_runs),
+                description="Everything that is made for each training run.",
+            )
+        )
+    return made

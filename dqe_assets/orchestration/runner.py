@@ -11,6 +11,7 @@ import dagster as dg
 
 from dqe_assets.core.asset import asset
 from dqe_assets.core.partitions import registered_shards
+from dqe_assets.core.stage import SHARDS, TRAINING_RUNS
 from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.dead_runs import process_tags
 from dqe_assets.orchestration.resources import dagster_resources
@@ -43,7 +44,7 @@ class Outcome:
 
 
 def sync(settings: Settings, current: dg.DagsterInstance) -> SyncPlan:
-    """Register the shards of every source; returns what was done."""
+    """Register the shards of every source, and the training runs; returns what was done."""
     plan = plan_sync(settings, current)
     plan.apply(current)
     return plan
@@ -55,35 +56,70 @@ def materialize(
     *,
     assets: Sequence[str] = (),
     shards: Sequence[str] = (),
+    runs: Sequence[str] = (),
     force: bool = False,
 ) -> Outcome:
-    """Make what is missing or no longer current: one run for each shard, then the assets over all shards.
+    """Make what is missing or no longer current, in one run of Dagster for each shard.
+
+    Then come the assets over all shards, the training runs one by one, and the assets that read them.
 
     Args:
         settings: the settings.
         current: the Dagster instance.
         assets: names of assets; all by default.
         shards: partition keys; all by default.
+        runs: keys of training runs; all by default.
         force: make again what is current.
 
     Raises:
-        UsageError: there is no such asset or shard.
+        UsageError: there is no such asset, shard or training run.
     """
     selected = _selected(settings, assets)
     registered = registered_shards(current)
-    unknown = sorted(set(shards) - set(registered))
-    if unknown:
-        raise UsageError(f"no shard {unknown[0]}; there are: {_listed(registered)}")
+    for what, asked, there, otherwise in (
+        ("shard", shards, registered, "none; run: dqe sync"),
+        ("training run", runs, settings.training.keys, "none; list some under training in dqe.yaml"),
+    ):
+        unknown = sorted(set(asked) - set(there))
+        if unknown:
+            raise UsageError(f"no {what} {unknown[0]}; there are: {_listed(there) or otherwise}")
     settings.opened_store.sweep()
     outcome = Outcome()
-    partitioned = [stage for stage in selected if stage.partitioned]
-    if partitioned:
-        for shard in shards or registered:
-            _run(settings, current, partitioned, shard, registered, outcome, force=force)
-    corpus = [stage for stage in selected if not stage.partitioned]
-    if corpus and not outcome.failures:
-        _run(settings, current, corpus, None, registered, outcome, force=force)
+    asked_for = {SHARDS: set(shards), TRAINING_RUNS: set(runs)}
+    for group in _groups(selected):
+        wanted = asked_for.get(group[0].partition_set or "")
+        for key in keys(settings, group[0], registered):
+            if not wanted or key in wanted:
+                _run(settings, current, group, key, registered, outcome, force=force)
+        if outcome.failures:
+            break
     return outcome
+
+
+def _groups(selected: Sequence[Stage]) -> list[list[Stage]]:
+    """The stages in groups that are made one after another, each of one partition set.
+
+    What is made for each shard comes first, then what is made over all shards without a training run, the training
+    runs, and what reads those.
+    """
+    after: set[str] = set()
+    for stage in selected:
+        if stage.run_inputs or after.intersection((*stage.inputs, *stage.unpartitioned_inputs)):
+            after.add(stage.name)
+    by_place: dict[int, list[Stage]] = {}
+    for stage in selected:
+        place = 0 if stage.partitioned else 2 if stage.of_runs else 3 if stage.name in after else 1
+        by_place.setdefault(place, []).append(stage)
+    return [by_place[place] for place in sorted(by_place)]
+
+
+def keys(settings: Settings, stage: Stage, shards: Sequence[str]) -> list[str | None]:
+    """The partitions of a stage: shards, training runs in the order of the settings, or the one that there is."""
+    match stage.partition_set:
+        case None:
+            return [None]
+        case name:
+            return [*{SHARDS: shards, TRAINING_RUNS: settings.training.keys}[name]]
 
 
 def state(settings: Settings, stage: Stage, partition: str | None, shards: Sequence[str]) -> str:
@@ -93,7 +129,7 @@ def state(settings: Settings, stage: Stage, partition: str | None, shards: Seque
         StorageError: what is stored there is torn or foreign.
     """
     arguments = stage.arguments(graph.resources(settings))
-    work = stage.work(settings.opened_store, partition, shards)
+    work = stage.work(settings.opened_store, partition, shards, runs=settings.training.keys)
     if stage.current(work, arguments) is not None:
         return "current"
     stored = settings.opened_store.get(stage.name, partition)
@@ -106,13 +142,13 @@ def _run(
     settings: Settings,
     current: dg.DagsterInstance,
     selected: Sequence[Stage],
-    shard: str | None,
+    key: str | None,
     shards: Sequence[str],
     outcome: Outcome,
     *,
     force: bool,
 ) -> None:
-    if not force and all(state(settings, stage, shard, shards) == "current" for stage in selected):
+    if not force and all(state(settings, stage, key, shards) == "current" for stage in selected):
         outcome.current += len(selected)
         return
     # What Dagster has left of the run before holds itself, and stages, which freeze it, keep the collector from it.
@@ -120,18 +156,19 @@ def _run(
     result = dg.materialize(
         [asset(stage, shards_per_run=settings.shards_per_run, in_pool=False) for stage in selected],
         instance=current,
-        partition_key=shard,
+        partition_key=key,
         resources=dagster_resources(settings, force=force),
         run_config=_QUIET,
         raise_on_error=False,
         tags=process_tags(),
     )
+    which = f", {'run' if selected[0].of_runs else 'shard'} {key}" if key else ""
     for node in result.filter_events(lambda event: event.is_step_materialization):
         made = node.step_materialization_data.materialization
         if made.metadata["reused"].value:
             outcome.current += 1
         else:
-            outcome.made.append((made.asset_key.to_user_string(), shard))
+            outcome.made.append((made.asset_key.to_user_string(), key))
     for event in result.get_step_failure_events():
         data = event.step_failure_data
         error = data.error.cause if data.error and data.error.cause else data.error
@@ -139,10 +176,10 @@ def _run(
             continue  # the check itself says more, below
         name = (event.step_key or "").replace("__", "/")
         message = failure_in_words(error.message) if error else "failed"
-        outcome.failures.append(f"{name}{f', shard {shard}' if shard else ''}: {message}")
+        outcome.failures.append(f"{name}{which}: {message}")
     for evaluation in result.get_asset_check_evaluations():
         if evaluation.blocking and not evaluation.passed:
-            where = f"{evaluation.asset_key.to_user_string()}{f', shard {shard}' if shard else ''}"
+            where = f"{evaluation.asset_key.to_user_string()}{which}"
             outcome.failures.append(f"{where}: check {evaluation.check_name}: {evaluation.description}")
 
 
@@ -175,4 +212,4 @@ def _selected(settings: Settings, assets: Sequence[str]) -> list[Stage]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" ... ({len(names)} in all)" if len(names) > 5 else "") or "none; run: dqe sync"
+    return ", ".join(names[:5]) + (f" ... ({len(names)} in all)" if len(names) > 5 else "")

@@ -1,4 +1,4 @@
-"""Keeping Dagster's partitions in step with the sources."""
+"""Keeping Dagster's partitions in step with the sources and the training runs of the settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dqe_assets.core.partitions import SHARDS
+from dqe_assets.core.partitions import PARTITION_SETS
+from dqe_assets.core.stage import SHARDS, TRAINING_RUNS
 from dqe_assets.orchestration.dead_runs import end_dead_runs
 
 if TYPE_CHECKING:
@@ -15,42 +16,59 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class SyncPlan:
-    """Which partitions to add and which to remove. The files of a removed one stay on disk, unused."""
+class SetPlan:
+    """Which partitions of one set to add and which to remove. The files of a removed one stay on disk, unused."""
 
+    name: str
     add: list[str]
     remove: list[str]
     total: int
 
+
+@dataclass(frozen=True, slots=True)
+class SyncPlan:
+    """Which partitions to add and which to remove: shards, and training runs."""
+
+    shards: SetPlan
+    runs: SetPlan
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is anything to do."""
+        return any(one.add or one.remove for one in (self.shards, self.runs))
+
     def requests(self) -> list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest]:
         """What a sensor asks of Dagster."""
         requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
-        if self.add:
-            requests.append(SHARDS.build_add_request(self.add))
-        if self.remove:
-            requests.append(SHARDS.build_delete_request(self.remove))
+        for one in (self.shards, self.runs):
+            if one.add:
+                requests.append(PARTITION_SETS[one.name].build_add_request(one.add))
+            if one.remove:
+                requests.append(PARTITION_SETS[one.name].build_delete_request(one.remove))
         return requests
 
     def apply(self, instance: dg.DagsterInstance) -> None:
         """Do it at once."""
-        name = SHARDS.name or ""
-        if self.add:
-            instance.add_dynamic_partitions(name, self.add)
-        for key in self.remove:
-            instance.delete_dynamic_partition(name, key)
+        for one in (self.shards, self.runs):
+            if one.add:
+                instance.add_dynamic_partitions(one.name, one.add)
+            for key in one.remove:
+                instance.delete_dynamic_partition(one.name, key)
 
 
 def plan_sync(settings: Settings, instance: dg.DagsterInstance) -> SyncPlan:
-    """Compare the shards of every source with the registered partitions.
+    """Compare the shards of every source, and the training runs, with the registered partitions.
 
     Raises:
         SourceError: a source cannot be read; nothing is changed then.
     """
-    wanted = [source.key(shard.index) for source in settings.sources for shard in source.shards()]
-    registered = set(instance.get_dynamic_partitions(SHARDS.name or ""))
-    return SyncPlan(
-        add=sorted(set(wanted) - registered), remove=sorted(registered - set(wanted)), total=len(set(wanted))
-    )
+    shards = {source.key(shard.index) for source in settings.sources for shard in source.shards()}
+    return SyncPlan(_plan(SHARDS, shards, instance), _plan(TRAINING_RUNS, set(settings.training.keys), instance))
+
+
+def _plan(name: str, wanted: set[str], instance: dg.DagsterInstance) -> SetPlan:
+    registered = set(instance.get_dynamic_partitions(name))
+    return SetPlan(name, add=sorted(wanted - registered), remove=sorted(registered - wanted), total=len(wanted))
 
 
 def automation(settings: Settings) -> dg.AutomationCondition[Any] | None:
@@ -87,14 +105,16 @@ def shard_sensor(settings: Settings) -> dg.SensorDefinition:
         name="shards",
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Registers the shards of every source of data/dqe.yaml as partitions, and removes those that went.",
+        description="Registers the shards of every source of data/dqe.yaml, and its training runs, as partitions, and "
+        "removes those that went.",
     )
     def shards(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         if dead := end_dead_runs(context.instance):
             context.log.warning("Marked as failed, since their process is gone: %s", ", ".join(dead))
         plan = plan_sync(settings, context.instance)
-        if not plan.add and not plan.remove:
-            return dg.SkipReason(f"All {plan.total} shards are registered.")
+        if not plan.changes:
+            runs = f" and {plan.runs.total} training runs" if plan.runs.total else ""
+            return dg.SkipReason(f"All {plan.shards.total} shards{runs} are registered.")
         return dg.SensorResult(dynamic_partitions_requests=plan.requests())
 
     return shards

@@ -22,6 +22,7 @@ from dqe_assets.ingest.fetch.settings import Fetching, Refetch
 from dqe_assets.scaling.curves import Scaling
 from dqe_assets.score.imported import PreferenceImport
 from dqe_assets.search.topics import MapSettings
+from dqe_assets.training.settings import BEST, Training, check_training
 from dqe_resources.cache import data_directory
 from dqe_resources.captioners import AnyCaptioner
 from dqe_resources.captioners.served_engine import ServedEngine
@@ -107,6 +108,7 @@ class Settings(Strict):
         map: The map of the images.
         judging: A model that marks the captions of a few samples of each shard. Off by default.
         scaling: Measured training curves, and the compute to recommend data for.
+        training: What is trained on the subsets.
         shards_per_run: The most shards that one run of a backfill makes.
         automation: ``eager`` materialises each asset by itself as soon as what it is made of is new; ``off`` waits for
             a person.
@@ -135,6 +137,7 @@ class Settings(Strict):
     map: MapSettings = MapSettings()
     judging: Judging | None = None
     scaling: Scaling = Field(default_factory=Scaling)
+    training: Training = Field(default_factory=Training)
     shards_per_run: Annotated[int, Field(ge=1)] = 16
     automation: Automation = "off"
     concurrency: Concurrency = Field(default_factory=Concurrency)
@@ -213,6 +216,7 @@ class Settings(Strict):
     @model_validator(mode="after")
     def _selection_is_sound(self) -> Self:
         check_selection(self.filters, self.subsets, text_is_masked=self.image_text is not None)
+        check_training(self.training, [one.name for one in self.subsets], [*self.caption_sources, BEST])
         return self
 
     @property

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from dqe_assets.core.measurements import (
     MeasurementsError,
     MeasurementSettings,
+    SampleCount,
     file_bytes,
     finite_number,
     json_lines,
@@ -61,25 +61,6 @@ EVALUATION_METRICS = ("imagenet1k", MEAN_18)
 
 _KEYS = ("pool", "pool_size", "samples_seen")
 _MOST_FAULTS = 10
-_MULTIPLES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
-
-
-def parse_count(value: Any) -> Any:
-    """A number of samples from ``32M``, ``12.8M``, ``640_000_000`` or a number.
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    if not isinstance(value, str):
-        return value
-    found = re.fullmatch(r"\s*([0-9][0-9_,]*\.?[0-9]*)\s*([kKmMbBgG]?)\s*", value)
-    if not found:
-        raise ValueError(f"'{value}' is not a number of samples such as 32M or 640000000")
-    return round(float(found[1].replace("_", "").replace(",", "")) * _MULTIPLES[found[2].lower()])
-
-
-_WrittenCount = Annotated[int, Field(ge=1, le=10**15)]
-SampleCount = Annotated[_WrittenCount, BeforeValidator(parse_count, json_schema_input_type=_WrittenCount | str)]
 
 
 class Scaling(MeasurementSettings):

@@ -9,9 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.core.measurements import EXAMPLE_SOURCE, MeasurementsError
+from dqe_assets.core.measurements import EXAMPLE_SOURCE, MeasurementsError, parse_count
 from dqe_assets.scaling.best_pools import BestPools, best_pools
-from dqe_assets.scaling.curves import Measured, parse_count
 from dqe_assets.scaling.fitting import LEVEL, fit_pools
 from dqe_assets.scaling.law import PARAMETERS, PoolUtility, mixture_errors
 from dqe_assets.scaling.tables import FILTER_RECOMMENDATION, POOL_UTILITIES
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from dqe_assets.scaling.curves import Measured
     from dqe_assets.scaling.law import Array
 
 _CLEAR = 0.95

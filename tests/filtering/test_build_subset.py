@@ -16,7 +16,6 @@ from dqe_assets.filtering import english as language
 from dqe_assets.filtering.build_subset import make_subset
 from dqe_assets.filtering.expression import parse
 from dqe_assets.filtering.pool import DataCompPool, TablePool
-from dqe_assets.filtering.scales import SCALES
 from dqe_assets.filtering.select import fit, leaf_masks
 from dqe_assets.filtering.subset import format_uids, parse_uids
 from tests.filtering.make_pool import table, uids, write_part
@@ -123,16 +122,3 @@ def test_a_language_that_several_ask_for_is_detected_once(tmp_path, monkeypatch)
         text: leaf.mask(found).tolist() for text, leaf in fitted.items()
     }
     assert all(0 < mask.sum() < 200 for mask in masks.values())
-
-
-def test_scales():
-    assert [(scale.name, scale.samples_seen, scale.model, scale.batch_size) for scale in SCALES.values()] == [
-        ("small", 12_800_000, "ViT-B-32", 4096),
-        ("medium", 128_000_000, "ViT-B-32", 4096),
-        ("large", 1_280_000_000, "ViT-B-16", 8192),
-        ("xlarge", 12_800_000_000, "ViT-L-14", 90_112),
-    ]
-    assert [(scale.learning_rate, scale.warmup, scale.beta2) for scale in SCALES.values()] == [
-        *[(5e-4, 500, 0.98)] * 3,
-        (1e-3, 10_000, 0.95),
-    ]

@@ -57,6 +57,14 @@ def test_the_settings_that_come_with_the_project_load(data: Path) -> None:
         ({"best": {"avoid": ["ugly"]}}, r"best\.avoid: there is no flag 'ugly'; there are: cut_off, empty, .*"),
         ({"best": {"sources": ["original", "vlm"]}}, r"best\.sources: there are no captions of 'vlm'; allowed: ori"),
         ({"best": {"min_words": 9, "max_words": 8}}, r"best: max_words \(8\) is less than min_words \(9\)"),
+        (
+            {"training": {"runs": [{"subsets": ["rest"], "scale": "small"}]}},
+            "training.runs: there is no subset 'rest'; allowed: all, best",
+        ),
+        (
+            {"training": {"runs": [{"subsets": ["best"], "scale": "small", "captions": "vlm"}]}},
+            "training.runs: there is no captions 'vlm'; allowed: original, best",
+        ),
         ({"shards_per_run": 0}, "shards_per_run: Input should be greater than or equal to 1"),
     ],
 )

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from dqe_assets.core.measurements import parse_count
 from dqe_assets.orchestration.settings import SettingsError, load_settings
 from dqe_assets.scaling.curves import (
     EXAMPLE_FILE,
@@ -17,7 +18,6 @@ from dqe_assets.scaling.curves import (
     TASKS_18,
     MeasurementsError,
     content_digest,
-    parse_count,
     read_evaluation,
     read_measurements,
 )
