@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from dqe_resources.web_url import without_credentials
+
 
 class DataQualityError(Exception):
-    """Something that a person can fix: the message says what is wrong, where, and what to do."""
+    """Something that a person can fix: the message says what is wrong, where, and what to do.
+
+    A URL in the message is shown without its user and password.
+    """
+
+    def __str__(self) -> str:
+        return without_credentials(super().__str__())
 
 
 class UsageError(DataQualityError):

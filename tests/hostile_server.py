@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import gzip
 import io
 import socket
 import struct
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 
 ADDRESS = "127.0.0.2"
 """On loopback, but not what ``localhost`` means: the allow list can name it and nothing else."""
+
+
+USER, PASSWORD = "reader@org", "pässword/1"
+AUTHORIZATION = f"Basic {base64.b64encode(f'{USER}:{PASSWORD}'.encode()).decode()}"
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -143,6 +149,7 @@ status("no_reason", "599 ")
 body("html", lambda: b"<!DOCTYPE html><title>not found</title>")
 body("truncated", lambda: jpeg()[: len(jpeg()) // 2])
 body("empty", lambda: b"")
+GZIP_BOMB = gzip.compress(gzip.compress(bytes(256 << 20), 1))
 BOMB, DEFLATED_BOMB = black_png(60_000, 60_000, 1), black_png(9_000, 9_000, 232)
 body("bomb", lambda: BOMB)
 body("deflated_bomb", lambda: DEFLATED_BOMB)
@@ -344,6 +351,47 @@ async def compressed(exchange: Exchange) -> None:
 
 
 @behaviour
+async def encoded_as(exchange: Exchange) -> None:
+    """A photo that nobody has encoded, whatever the header says."""
+    name = exchange.path.rpartition("/")[2]
+    await exchange.answer("200 OK", exchange.photo, Content_Encoding="gzip" if name == "0" else name)
+
+
+@behaviour
+async def gzipped(exchange: Exchange) -> None:
+    await exchange.answer("200 OK", gzip.compress(exchange.photo), Content_Encoding="x-gzip, aws-chunked")
+
+
+@behaviour
+async def half_gzipped(exchange: Exchange) -> None:
+    await exchange.answer("200 OK", gzip.compress(exchange.photo)[:-30], Content_Encoding="gzip")
+
+
+@behaviour
+async def gzip_bomb(exchange: Exchange) -> None:
+    await exchange.answer("200 OK", GZIP_BOMB, Content_Encoding="gzip")
+
+
+@behaviour
+async def unknown_encoding(exchange: Exchange) -> None:
+    await exchange.answer("200 OK", bytes(range(256)), Content_Encoding="br")
+
+
+@behaviour
+async def private(exchange: Exchange) -> None:
+    if exchange.headers.get("authorization") == AUTHORIZATION:
+        await exchange.answer("200 OK", exchange.photo)
+    else:
+        await exchange.answer("401 Unauthorized", WWW_Authenticate="Basic")
+
+
+@behaviour
+async def redirect_raw(exchange: Exchange) -> None:
+    """To what stands behind the first question mark, as it is."""
+    await exchange.redirect(exchange.path.partition("?")[2] or "/good/raw")
+
+
+@behaviour
 async def opted_out(exchange: Exchange) -> None:
     await exchange.answer("200 OK", exchange.photo, X_Robots_Tag="noai, noimageai")
 
@@ -381,6 +429,7 @@ class HostileServer:
         port: of HTTP.
         tls_port: of HTTPS, with a certificate that nobody has signed.
         asked: how often each path was asked for.
+        authorized: the header Authorization of the last request for each path that had one.
         most_at_once: requests that it had to answer at once.
         endless_bytes: how much of endless bodies could be sent.
         delay: seconds before ``good`` answers.
@@ -391,6 +440,7 @@ class HostileServer:
     port: int = 0
     tls_port: int = 0
     asked: Counter[str] = field(default_factory=Counter)
+    authorized: dict[str, str] = field(default_factory=dict)
     endless_bytes: int = 0
     busy_since: float = 0.0
     most_at_once: int = 0
@@ -436,6 +486,8 @@ class HostileServer:
                 headers = {name.lower(): text.strip() for name, _, text in (line.partition(":") for line in head[1:])}
                 exchange = Exchange(self, reader, writer, path, self.asked[path], headers)
                 self.asked[path] += 1
+                if "authorization" in headers:
+                    self.authorized[path] = headers["authorization"]
                 self._at_once += 1
                 self.most_at_once = max(self.most_at_once, self._at_once)
                 try:

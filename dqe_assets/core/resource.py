@@ -12,6 +12,7 @@ from pydantic import Field, create_model
 
 from dqe_resources.configurable import Strict
 from dqe_resources.store import Store
+from dqe_resources.web_url import without_credentials
 
 RUN_OPTIONS = "run_options"
 """Key of the resource with what holds for one run."""
@@ -48,7 +49,8 @@ class SettingsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 def as_resource(settings: Strict) -> SettingsResource:
     """A resource with the fields of these settings; a run gets the settings with its own changes.
 
-    Numbers, texts, choices, lists of these, and nested ones can be changed in the launchpad. Secrets are not shown.
+    Numbers, texts, choices, lists of these, and nested ones can be changed in the launchpad. Secrets, and URLs with a
+    user or a password, are not shown.
     """
     kind = type(settings)
     model = create_model(
@@ -63,6 +65,8 @@ def _fields(settings: Strict) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
+        if isinstance(value, str) and without_credentials(value) != value:
+            continue
         if isinstance(value, Strict):
             nested = create_model(type(value).__name__, __base__=dg.Config, **_fields(value))
             kind, default = nested, nested()

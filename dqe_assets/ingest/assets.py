@@ -37,7 +37,7 @@ def _found(table: pa.Table) -> Any:
 @stage(
     kinds={"parquet", "python"},
     relations=RELATIONS,
-    code_version="2",
+    code_version="3",
     schema=RAW_SAMPLES,
     checks=RAW_SAMPLES_CHECKS,
     metadata=metadata.raw_samples,

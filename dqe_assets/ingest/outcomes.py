@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
+from dqe_assets.ingest.fetch.encodings import decompressed, is_encoded
 from dqe_assets.ingest.fetch.reasons import OK
 from dqe_assets.ingest.resize import resize
 from dqe_assets.ingest.tables import RAW_SAMPLES
@@ -59,7 +60,7 @@ def of_fetched(row: SourceRow, fetched: Fetched, limits: ImageLimits) -> Outcome
     if fetched.data is None:
         outcome = failed(fetched.reason, fetched.detail)
     else:
-        outcome = of_bytes(fetched.data, row.key, limits)
+        outcome = _of_encoded(fetched.data, fetched.encoding, row.key, limits)
     return outcome | {
         "attempts": fetched.attempts,
         "http_status": fetched.http_status,
@@ -67,6 +68,19 @@ def of_fetched(row: SourceRow, fetched: Fetched, limits: ImageLimits) -> Outcome
         "seconds": fetched.seconds,
         "fetched_at": fetched.at,
     }
+
+
+def _of_encoded(data: bytes, encoding: str | None, key: str, limits: ImageLimits) -> Outcome:
+    """The outcome of a body: whatever its server calls the encoding, the bytes decide."""
+    try:
+        data = decompressed(data, encoding, limits.max_bytes)
+    except images.ImageError as error:
+        return failed(error.reason, error.detail)
+    outcome = of_bytes(data, key, limits)
+    if outcome["reason"] == "not_an_image" and is_encoded(encoding):
+        # Nothing here can undo it: of what it is, the server's word is all that is known.
+        outcome |= failed("content_encoding", f"Content-Encoding: {encoding}, and {outcome['detail']}")
+    return outcome
 
 
 def of_bytes(data: bytes, key: str, limits: ImageLimits) -> Outcome:

@@ -16,6 +16,7 @@ from dqe_assets.ingest.outcomes import LEDGER, OUTCOMES, failed, of_row
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_resources.errors import DataQualityError
 from dqe_resources.parallel import ordered_map
+from dqe_resources.sources.rows import SourceRow
 from dqe_resources.store import ROW_GROUP_BYTES
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from dqe_assets.ingest.outcomes import Outcome
     from dqe_assets.ingest.remote import Fetches
     from dqe_assets.ingest.settings import ImageLimits
-    from dqe_resources.sources.rows import SourceRow
 
     Numbered = tuple[int, str, SourceRow]
 
@@ -73,7 +73,8 @@ def raw_samples(
     """
 
     def numbered(some: Iterable[SourceRow]) -> Iterator[Numbered]:
-        return ((number, row.uid or uid_of(source, row.key), row) for number, row in enumerate(some))
+        apart = map(SourceRow.with_credentials_apart, some)
+        return ((number, row.uid or uid_of(source, row.key), row) for number, row in enumerate(apart))
 
     def with_own(some: Iterable[Numbered]) -> Iterator[tuple[Numbered, Outcome]]:
         return ordered_map(lambda one: (one, of_row(one[2], limits)), some)

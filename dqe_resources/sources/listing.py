@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from dqe_resources.sources.index import RowIndex, build_index, cached, digest64
 from dqe_resources.sources.parts import ParquetPart, Part, read_rows, shards_of, values_of
 from dqe_resources.sources.rows import SourceRow
 from dqe_resources.sources.text_lists import LIST_SCHEMA, Columns, ListRow, write_rows
+from dqe_resources.web_url import separated, without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 _LONGEST_NAME = 80
 _REPORT_ROWS = 20_000
+_APART = "//@"
+"""Stands in a URL whose credentials have been left out: a user without a name."""
+
+_VERSION = 2
+"""Of what a converted list holds."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +39,12 @@ class Listing:
     Attributes:
         name: of the source.
         parts: the tables.
-        columns: which of their columns are what.
-        converted: those of the tables that have the columns of ``LIST_SCHEMA`` instead.
+        columns: which of their columns are what; a ``ConvertedList`` has those of ``LIST_SCHEMA``.
     """
 
     name: str
     parts: Sequence[Part]
     columns: Columns
-    converted: frozenset[Part] = frozenset()
 
     @cached_property
     def index(self) -> RowIndex:
@@ -63,26 +67,49 @@ class Listing:
 
     def _digests(self) -> Iterator[tuple[int, int]]:
         rows = self._rows(0, sum(part.rows for part in self.parts))
+        # Whoever is given a new password has the same rows as before.
+        rows = (row._replace(url=row.url and separated(row.url)[0]) for row in rows)
         for row in _reported(rows, f"index of {self.name}"):
             is_plain = row.key is None and row.metadata is None and row.fault is None
             yield _identity(row), 0 if is_plain else digest64(*row)
 
     def _rows(self, first: int, count: int) -> Iterator[ListRow]:
+        texts: dict[Part, Iterator[tuple[int, ListRow]]] = {}
         for part, number, batch in read_rows(self.parts, self._names, first, count):
             values = zip(*map(values_of, batch.columns), strict=True)
-            if part in self.converted:
-                yield from map(ListRow._make, values)
+            if isinstance(part, ConvertedList):
+                if part not in texts:
+                    texts[part] = enumerate(part.text_rows())
+                yield from (_as_written(ListRow(*one), row, texts[part]) for row, one in enumerate(values, number))
                 continue
             for row, record in enumerate(values, number + 1):
                 yield self.columns.row(dict(zip(batch.schema.names, record, strict=True)), f"{part.location}, row", row)
 
     def _names(self, part: Part) -> list[str]:
-        return LIST_SCHEMA.names if part in self.converted else self.columns.names
+        return LIST_SCHEMA.names if isinstance(part, ConvertedList) else self.columns.names
+
+
+@dataclass(frozen=True)
+class ConvertedList(ParquetPart):
+    """A list that is kept as text, as a Parquet file without the credentials in its URLs: they stay in the list alone.
+
+    Attributes:
+        text_rows: reads the list.
+    """
+
+    text_rows: Callable[[], Iterator[ListRow]] = field(compare=False, kw_only=True)
+
+
+def _as_written(row: ListRow, number: int, texts: Iterator[tuple[int, ListRow]]) -> ListRow:
+    """A row of a converted list; one whose URL has credentials is read from the list, after the rows before it."""
+    if _APART not in (row.url or ""):
+        return row
+    return next((one for place, one in texts if place == number), row)
 
 
 def converted_list(
     source: str, name: str, state: tuple[Any, ...], rows: Callable[[], Iterator[ListRow]]
-) -> ParquetPart:
+) -> ConvertedList:
     """The rows of a list that is kept as text, as a Parquet file in data/cache, which is made unless it is there.
 
     Args:
@@ -93,9 +120,18 @@ def converted_list(
     """
 
     def build(target: Path) -> None:
-        write_rows(_reported(rows(), f"{source}: {name}"), target)
+        write_rows(map(_concealed, _reported(rows(), f"{source}: {name}")), target)
 
-    return ParquetPart(name, str(cached(f"{source}-list-{fingerprint(name)}", state, build)), state)
+    path = cached(f"{source}-list-{fingerprint(name)}", [_VERSION, state], build)
+    return ConvertedList(name, str(path), state, text_rows=rows)
+
+
+def _concealed(row: ListRow) -> ListRow:
+    """The row without credentials, whose URL shows that it has had some."""
+    url = separated(row.url or "")[0]
+    if url != (row.url or ""):
+        row = row._replace(url=url.replace("//", _APART, 1))
+    return row._replace(metadata=row.metadata and without_credentials(row.metadata))
 
 
 def _reported(rows: Iterator[ListRow], what: str) -> Iterator[ListRow]:
@@ -119,6 +155,6 @@ def _identity(row: ListRow) -> int:
 def _key(row: ListRow, identity: int, number: int) -> str:
     if row.key is not None and number == 1:
         return row.key
-    path = (row.url or "").partition("?")[0].partition("#")[0].rstrip("/")
+    path = separated(row.url or "")[0].partition("?")[0].partition("#")[0].rstrip("/")
     name = row.key or path.rpartition("/")[2][:_LONGEST_NAME] or "row"
     return f"{name}:{identity:016x}" + (f"#{number}" if number > 1 else "")

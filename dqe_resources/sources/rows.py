@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Self
+
+from dqe_resources.web_url import separated, without_credentials
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +40,7 @@ class SourceRow:
         fault: why the source's own record of the row cannot be read (file, line, what was expected); such a row has
             no image and is not fetched.
         metadata: a JSON object of what else the source says of the row, as text.
+        credentials: user and password of the URL, once it is without them: for the request, and for nothing else.
     """
 
     key: str
@@ -48,3 +51,16 @@ class SourceRow:
     uid: str | None = None
     fault: str | None = None
     metadata: str | None = None
+    credentials: str = field(default="", repr=False)
+
+    def with_credentials_apart(self) -> Self:
+        """The same row, whose texts can be stored and shown: no URL in them has a user or a password."""
+        url, credentials = separated(self.url or "")
+        return replace(
+            self,
+            key=without_credentials(self.key),
+            url=url or self.url,
+            fault=self.fault and without_credentials(self.fault),
+            metadata=self.metadata and without_credentials(self.metadata),
+            credentials=credentials,
+        )

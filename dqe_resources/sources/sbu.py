@@ -42,4 +42,4 @@ class SbuSource(Source):
     def _listing(self) -> Listing:
         state = tuple((str(path), *file_state(path)) for path in (self.urls, self.captions))
         part = converted_list(self.name, self.urls.name, state, lambda: paired_rows(self.urls, self.captions))
-        return Listing(self.name, [part], Columns("url", "caption"), frozenset([part]))
+        return Listing(self.name, [part], Columns("url", "caption"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from dqe_resources.sources.listing import Listing, converted_list
-from dqe_resources.sources.parts import FilesPath, ParquetPart, check_columns, file_state, find_files, is_text
+from dqe_resources.sources.listing import ConvertedList, Listing, converted_list
+from dqe_resources.sources.parts import FilesPath, ParquetPart, Part, check_columns, file_state, find_files, is_text
 from dqe_resources.sources.protocol import Shard, Source, SourceError
 from dqe_resources.sources.text_lists import COMPRESSIONS, Columns, ListRow, csv_rows, jsonl_rows
 
@@ -57,7 +57,7 @@ class UrlsSource(Source):
 
     def _listing(self) -> Listing:
         columns = Columns(self.url_column, self.caption_column, self.key_column, self.metadata_columns)
-        parts, converted = [], []
+        parts: list[Part] = []
         for path, name in find_files(self.path, SUFFIXES):
             if not path.name.lower().endswith(SUFFIXES):
                 raise SourceError(f"{path}: unknown kind of list; expected a name that ends in {', '.join(SUFFIXES)}")
@@ -65,13 +65,12 @@ class UrlsSource(Source):
                 part = ParquetPart.of(path, name)
                 check_columns(part, dict.fromkeys(columns.names))
                 check_columns(part, dict.fromkeys((self.url_column, self.caption_column), is_text), "text")
+                parts.append(part)
             else:
-                part = self._converted(path, name, columns)
-                converted.append(part)
-            parts.append(part)
-        return Listing(self.name, parts, columns, frozenset(converted))
+                parts.append(self._converted(path, name, columns))
+        return Listing(self.name, parts, columns)
 
-    def _converted(self, path: Path, name: str, columns: Columns) -> ParquetPart:
+    def _converted(self, path: Path, name: str, columns: Columns) -> ConvertedList:
         state = (str(path), *file_state(path), str(columns), self.column_names, self.quoted)
         return converted_list(self.name, name, state, lambda: self._text_rows(path, columns))
 

@@ -12,7 +12,8 @@ from pydantic import SecretStr, ValidationError
 from dqe_assets.core.resource import StoreResource, as_resource
 from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.resources import dagster_resources
-from dqe_assets.orchestration.settings import load_settings
+from dqe_assets.orchestration.settings import SettingsError, load_settings
+from dqe_resources.captioners.protocol import CaptionerError
 from dqe_resources.configurable import Strict
 from dqe_resources.store import Store
 
@@ -153,3 +154,18 @@ def test_what_is_secret_is_no_field_and_stays_what_it_is(data: Path) -> None:
     for key, part in graph.resources(settings).items():
         one = as_resource(part)
         assert "nobodys-business" not in f"{one!r} {one.model_dump()}", key
+
+
+def test_a_url_with_a_password_is_no_field_and_no_message_has_it(data: Path) -> None:
+    (data / "dqe.yaml").write_text(EVERYTHING.replace("http://127", "http://user:s3cret@127"))
+    settings = load_settings({})
+    assert settings.captioners[1].url == "http://user:s3cret@127.0.0.1:1"
+    for key in ("captioner_vlm", "vectors", "judging"):
+        resource = as_resource(graph.resources(settings)[key])
+        assert "s3cret" not in f"{resource!r} {resource.model_dump()}", key
+        assert handed(resource) is graph.resources(settings)[key]
+    assert str(CaptionerError(f"{settings.captioners[1].url}: away")) == "http://127.0.0.1:1: away"
+    (data / "dqe.yaml").write_text(EVERYTHING.replace("http://127", "tcp://user:s3cret@127"))
+    with pytest.raises(SettingsError, match=r"url.*tcp://127") as wrong:
+        load_settings({})
+    assert "s3cret" not in str(wrong.value)

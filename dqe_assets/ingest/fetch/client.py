@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import aiohttp
-from yarl import URL
 
 from dqe_assets.ingest.fetch.addresses import AddressRules
 from dqe_assets.ingest.fetch.optout import opted_out
 from dqe_assets.ingest.fetch.reasons import OK, PLACEHOLDER, TIMEOUT, http_reason
 from dqe_assets.ingest.fetch.resolver import RefusedAddressError, Resolver
 from dqe_resources.retry import retry_after_seconds
+from dqe_resources.web_url import WebUrl, separated
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,6 +49,7 @@ class Reply:
         reason: ok, or why there are no bytes.
         detail: what was found.
         data: the body.
+        encoding: what the answer calls its Content-Encoding.
         http_status: of the last answer; None if none came.
         final_url: the last that was asked for.
         retry_after: seconds that the server asks to wait.
@@ -60,6 +61,7 @@ class Reply:
     reason: str = OK
     detail: str | None = None
     data: bytes | None = None
+    encoding: str | None = None
     http_status: int | None = None
     final_url: str | None = None
     retry_after: float | None = None
@@ -68,24 +70,16 @@ class Reply:
     seconds: float = 0.0
 
 
-def parse_url(text: str) -> URL:
-    """An http or https URL; a host that is an IPv4 address in another form (2130706433, 0x7f.1) in the usual one.
+def parse_url(text: str, credentials: str = "") -> WebUrl:
+    """The URL that is asked for.
 
     Raises:
         FetchError: bad_url.
     """
     try:
-        url = URL(text.strip())
-        host = url.raw_host
-        if url.scheme not in {"http", "https"} or not host or not url.port:
-            raise FetchError("bad_url", f"not an http or https URL with a host: {text[:200]!r}")
-        last = host.rstrip(".").rpartition(".")[2]
-        if ":" not in host and (last.isdigit() or last.startswith("0x")):
-            # As browsers have it: what ends in a number is an address.
-            url = url.with_host(socket.inet_ntoa(socket.inet_aton(host.rstrip("."))))
-    except (ValueError, OSError) as error:
-        raise FetchError("bad_url", f"{error}: {text[:200]!r}") from error
-    return url
+        return WebUrl.parse(text, credentials)
+    except ValueError as error:
+        raise FetchError("bad_url", f"{error}: {separated(text)[0][:200]!r}") from error
 
 
 class Client:
@@ -143,7 +137,7 @@ class Client:
             raise RefusedAddressError(address[0])
         return socket.socket(family, kind, protocol)
 
-    async def get(self, url: URL, move: Callable[[URL], Awaitable[None]], deadline: float) -> Reply:
+    async def get(self, url: WebUrl, move: Callable[[WebUrl], Awaitable[None]], deadline: float) -> Reply:
         """Ask for an image, once.
 
         Args:
@@ -163,7 +157,9 @@ class Client:
             reply.reason, reply.detail = _reason_of(error), _in_words(error)
         return reply
 
-    async def _follow(self, url: URL, move: Callable[[URL], Awaitable[None]], reply: Reply, deadline: float) -> None:
+    async def _follow(
+        self, url: WebUrl, move: Callable[[WebUrl], Awaitable[None]], reply: Reply, deadline: float
+    ) -> None:
         clock = asyncio.get_running_loop().time
         for hop in range(self._settings.max_redirects + 1):
             if hop:
@@ -181,15 +177,15 @@ class Client:
             url = target
         raise FetchError("too_many_redirects", f"more than {self._settings.max_redirects}; the next is {url}")
 
-    async def _ask(self, url: URL, reply: Reply) -> URL | None:
+    async def _ask(self, url: WebUrl, reply: Reply) -> WebUrl | None:
         """Ask one host; returns where it redirects to, if it does."""
-        host = url.raw_host or ""
+        host = url.host
         is_address = ":" in host or host.replace(".", "").isdigit()
         if is_address and not self._rules.permits(host):
             raise RefusedAddressError(host)
         reply.final_url, reply.was_asked, reply.had_answer = str(url), True, False
         session = self._trusting_session if self._rules.trusts(host) else self._session
-        async with session.get(url, allow_redirects=False) as response:
+        async with session.get(url.asked(), headers=url.headers, allow_redirects=False) as response:
             reply.http_status, reply.had_answer = response.status, True
             location = response.headers.get("Location")
             if response.status in _REDIRECTS and location:
@@ -200,18 +196,16 @@ class Client:
                 await _drain(response)
                 raise FetchError(http_reason(response.status), response.reason or "")
             self._refuse(url, response)
+            reply.encoding = response.headers.get("Content-Encoding")
             reply.data = await self._body(response)
         return None
 
-    def _refuse(self, url: URL, response: aiohttp.ClientResponse) -> None:
-        if self._placeholders.match(f"{url.raw_host}{url.raw_path}".lower()):
+    def _refuse(self, url: WebUrl, response: aiohttp.ClientResponse) -> None:
+        if self._placeholders.match(f"{url.host}{url.path}".lower()):
             raise FetchError(PLACEHOLDER, f"a known placeholder: {url}")
         tags = response.headers.getall("X-Robots-Tag", [])
         if directive := opted_out(tags, token=self._token, directives=self._directives):
             raise FetchError("opted_out", f"X-Robots-Tag: {directive}")
-        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding not in {"", "identity"}:
-            raise FetchError("content_encoding", f"Content-Encoding: {encoding}")
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         parts: list[bytes] = []
@@ -229,12 +223,11 @@ class Client:
         raise FetchError("too_large", f"{found} bytes, at most {self._max_bytes:,} are allowed")
 
 
-def _redirected(url: URL, location: str) -> URL:
+def _redirected(url: WebUrl, location: str) -> WebUrl:
     try:
-        target = url.join(URL(location.strip()))
+        return url.joined(location)
     except ValueError as error:
-        raise FetchError("bad_url", f"redirected to {location[:200]!r}: {error}") from error
-    return parse_url(str(target))
+        raise FetchError("bad_url", f"redirected to {separated(location)[0][:200]!r}: {error}") from error
 
 
 async def _drain(response: aiohttp.ClientResponse) -> None:

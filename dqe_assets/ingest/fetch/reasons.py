@@ -41,7 +41,7 @@ REASONS = {
     # of the answer; and http_<code> for every HTTP status that is not a success
     "bad_response": Reason(False, "the answer is not HTTP"),
     "too_many_redirects": Reason(False, "more redirects than allowed, or a loop"),
-    "content_encoding": Reason(False, "compressed in transport although that was not offered"),
+    "content_encoding": Reason(False, "encoded for transport in a way that was not offered and is not known"),
     "opted_out": Reason(False, "X-Robots-Tag says that the image is not for this use"),
     PLACEHOLDER: Reason(False, "a stock picture that stands for an image that is gone"),
     # of the bytes

@@ -17,10 +17,9 @@ from dqe_resources.retry import backoff_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from yarl import URL
-
     from dqe_assets.ingest.fetch.client import Client
     from dqe_assets.ingest.fetch.settings import Fetching
+    from dqe_resources.web_url import WebUrl
 
 T = TypeVar("T")
 
@@ -37,6 +36,7 @@ class Fetched:
         reason: ok, or why there are no bytes.
         detail: what was found.
         data: the body.
+        encoding: what the answer called its Content-Encoding.
         attempts: how often it was asked for.
         http_status: of the last answer; None if none came.
         final_url: the last URL that was asked for.
@@ -47,6 +47,7 @@ class Fetched:
     reason: str
     detail: str | None
     data: bytes | None
+    encoding: str | None
     attempts: int
     http_status: int | None
     final_url: str | None
@@ -103,7 +104,7 @@ class _Job:
     """An item on its way; one with a verdict is asked for no more."""
 
     item: object
-    url: URL | None
+    url: WebUrl | None
     host: _Host
     verdict: Reply | None = None
     attempts: int = 0
@@ -138,7 +139,7 @@ class Scheduler(Generic[T]):
         self._deadline = deadline
         self._loop = asyncio.get_running_loop()
         self._random = SystemRandom()
-        self._rest: Iterator[tuple[T, str]] = iter(())
+        self._rest: Iterator[tuple[T, str, str]] = iter(())
         self._hosts: dict[str, _Host] = {}
         self._ready: deque[_Host] = deque()
         self._settled: deque[_Job] = deque()
@@ -147,8 +148,11 @@ class Scheduler(Generic[T]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[None] = self._loop.create_future()
 
-    async def run(self, items: Iterable[tuple[T, str]]) -> None:
+    async def run(self, items: Iterable[tuple[T, str, str]]) -> None:
         """Fetch the URLs of all items, which are read a bounded number ahead of where they are needed.
+
+        Args:
+            items: each with its URL, and the credentials for it.
 
         Raises:
             Exception: whatever reading the items or ``keep`` raised; nothing is in flight any more then.
@@ -206,18 +210,18 @@ class Scheduler(Generic[T]):
             some = list(islice(self._rest, _READ_AT_ONCE))
             if not some:
                 return
-            for item, text in some:
-                self._queue(self._job(item, text))
+            for item, text, credentials in some:
+                self._queue(self._job(item, text, credentials))
 
-    def _job(self, item: T, text: str) -> _Job:
+    def _job(self, item: T, text: str, credentials: str) -> _Job:
         try:
-            url = parse_url(text)
+            url = parse_url(text, credentials)
         except FetchError as error:
             return _Job(item, None, _Host("", 0), Reply(error.reason, error.detail))
         return _Job(item, url, self._host_of(url))
 
-    def _host_of(self, url: URL) -> _Host:
-        name = f"{url.raw_host}:{url.port}"
+    def _host_of(self, url: WebUrl) -> _Host:
+        name = f"{url.host}:{url.port}"
         host = self._hosts.get(name)
         if host is None:
             host = self._hosts[name] = _Host(name, self._settings.connections_per_host)
@@ -273,6 +277,7 @@ class Scheduler(Generic[T]):
             reply.reason,
             reply.detail,
             reply.data,
+            reply.encoding,
             job.attempts,
             reply.http_status,
             reply.final_url,
@@ -293,7 +298,7 @@ class Scheduler(Generic[T]):
                 self._offer(host)
                 self.pump()
 
-        async def move(url: URL) -> None:
+        async def move(url: WebUrl) -> None:
             nonlocal host, has_place
             target = self._host_of(url)
             if target is not host:

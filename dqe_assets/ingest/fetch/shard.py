@@ -158,7 +158,7 @@ class _ShardFetch:
                 await self._save_all()
 
     async def _run(self, wanted: Iterable[Wanted]) -> None:
-        await self._scheduler.run((one, one[1].url or "") for one in wanted)
+        await self._scheduler.run((one, one[1].url or "", one[1].credentials) for one in wanted)
         await self._save_all()
 
     def _room(self) -> int:
