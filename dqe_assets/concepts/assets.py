@@ -69,7 +69,7 @@ def concept_hits_of(caption_sources: Sequence[str], synthetic: Sequence[Stage], 
 
     @stage(
         kinds={"parquet", "numpy"},
-        code_version="1",
+        code_version="2",
         schema=CONCEPT_HITS,
         inputs=dict.fromkeys(("raw_samples", tagger.asset, *(captions.name for captions in synthetic))),
         checks=[

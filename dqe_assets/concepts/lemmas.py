@@ -9,10 +9,11 @@ that are written without spaces are not segmented: a run of Chinese is one word.
 
 Words are compared as they are (``lowercased``) or by their English lemma (``lemmatized``), which needs no context and
 so is looked up once for each distinct word, by simplemma (Barbaresi 2023). The lemma of a lemma is taken until it
-stays: "paintings" becomes "painting", and that "paint", which one step alone would keep apart. Of 1,554 nouns among
-the paper's concepts, the plural has the singular's lemma for all but 8, and would not for 25 without that step and a
-few corrections. Of the words of 3,000 SBU captions 97 % have the lemma that spaCy finds in context; most others are
-participles ("dining" is "dine" here, "dining" there).
+stays. A noun keeps itself, also where simplemma takes it for a form of another word: "parking" is not "park", nor
+"lighter" "light" (``make_nouns`` says which nouns those are). Of the words of 3,000 SBU captions 96 % have the lemma
+that spaCy finds in context; most others are verbs ("walking" is itself here, and "walk" there). A plural that simplemma
+does not know keeps itself: of 1,629 nouns among the paper's concepts those of 205, most of them names ("Bolivias", but
+also "bobolinks").
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import cache, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ Method = Literal["lemmatized", "lowercased"]
 """How words are compared: by their lemmas, or in lower case alone."""
 
 METHODS: tuple[Method, ...] = get_args(Method)
+
+NOUNS = Path(__file__).with_name("nouns.txt")
+"""The nouns that keep themselves, by WordNet, one a line; and its licence."""
 
 _MOST_KEPT = 1 << 18
 PLURALS = {
@@ -84,11 +89,19 @@ def lemma(word: str) -> str:
     """The English lemma of a word in lower case, in lower case; a word that is not known is its own."""
     from simplemma import lemmatize
 
-    seen = [PLURALS.get(word, word)]
-    while (found := lemmatize(seen[-1], lang="en").casefold()) not in seen:
+    seen, nouns = [PLURALS.get(word, word)], _nouns()
+    while seen[-1] not in nouns:
+        found = lemmatize(seen[-1], lang="en").casefold()
+        if found in seen:
+            # Two words that are each other's lemma have one lemma all the same.
+            return min(seen[seen.index(found) :])
         seen.append(found)
-    # Two words that are each other's lemma have one lemma all the same.
-    return min(seen[seen.index(found) :])
+    return seen[-1]
+
+
+@cache
+def _nouns() -> frozenset[str]:
+    return frozenset(line for line in NOUNS.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
 
 
 @cache

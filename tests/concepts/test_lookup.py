@@ -78,7 +78,16 @@ def lookup(connection: duckdb.DuckDBPyConnection) -> Lookup:
 
 @pytest.mark.parametrize(
     ("concept", "samples"),
-    [("mice", 4), ("fly agaric", 2), ("Flying", 3), ("fluffy", 1), ("carpet", 1), ("mouse trap", 1), ("amp", 0)],
+    [
+        ("mice", 4),
+        ("fly agaric", 2),
+        ("Flying", 1),
+        ("fly", 2),
+        ("fluffy", 1),
+        ("carpet", 1),
+        ("mouse trap", 1),
+        ("amp", 0),
+    ],
 )
 def test_what_is_not_in_the_vocabulary_is_counted_in_the_captions(concept: str, samples: int) -> None:
     answer = lookup(warehouse(CAPTIONS)).ask(concept, 10)
