@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
 from dqe_resources.errors import DataQualityError
+from dqe_resources.locks import held
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +49,7 @@ def cached_file(name: str, build: Callable[[Path], None]) -> Path:
     partial = target.with_name(f".partial-{name}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.with_name(f".{name}.lock")):
+        with held(target.with_name(f".{name}.lock")):
             if not target.is_file():
                 try:
                     build(partial)

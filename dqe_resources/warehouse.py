@@ -10,12 +10,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from filelock import FileLock
 from pydantic import Field
 
 from dqe_resources.cache import data_directory
 from dqe_resources.configurable import Configurable
 from dqe_resources.errors import DataQualityError
+from dqe_resources.locks import held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,7 +81,7 @@ class Warehouse(Configurable):
 
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path.with_name(f".{self.path.name}.lock")):
+            with held(self.path.with_name(f".{self.path.name}.lock")):
                 self._remove_leftovers()
                 new = self.path.with_name(f"{self._prefix}{secrets.token_hex(8)}")
                 try:

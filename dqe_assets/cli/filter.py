@@ -52,14 +52,15 @@ def filter_pool(
         from dqe_assets.filtering.settings import open_pools, parsed
         from dqe_assets.filtering.store_pool import STORE
         from dqe_assets.filtering.subset import manifest_path, write_subset
+        from dqe_resources.locks import file_alone
 
         settings = _settings_if_any()
         parsed_expression = parsed(expression, settings.filters if settings else {})
         _require_free(out, parsed_expression.text, pools, force=force)
         opened = open_pools(pools, _store_pool(settings) if STORE in pools else None, Path.cwd())
-        with counting("rows") as progress:
+        with file_alone(out), counting("rows") as progress:
             made = make_subset(parsed_expression, opened, progress)
-        write_subset(out, made.uids, made.manifest)
+            write_subset(out, made.uids, made.manifest)
         if as_json:
             manifest = json.loads(manifest_path(out).read_bytes())
             print_json({"file": out, "samples": len(made.uids), "manifest": manifest})

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dqe_assets.publish.reshard import MANIFEST, UNFINISHED, read_record, write_record
 from dqe_assets.publish.selection import PublishError
 from dqe_resources.fingerprint import fingerprint
+from dqe_resources.locks import LOCK, folder_alone
 from dqe_resources.store import replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
-_LOCK = ".lock"
 _TORN = ".*.tmp"
 
 
@@ -51,12 +50,15 @@ def write_folder(
         track: is told how many samples of how many have been written.
 
     Raises:
-        PublishError: the folder holds something else, or another run is writing to it.
+        PublishError: the folder holds something else.
+        LockError: another run is writing to it, or it cannot be written.
         StorageError: a file cannot be written; what is finished is kept.
     """
     identity = fingerprint(about)
     total, done = sum(file.samples for file in files), 0
-    with _held(folder):
+    if folder.is_file():
+        raise PublishError(f"{folder}: this is a file; name an empty folder")
+    with folder_alone(folder):
         there = _begin(folder, identity)
         for file in files:
             if file.name not in there:
@@ -76,7 +78,7 @@ def _begin(folder: Path, identity: str) -> dict[str, dict[str, Any]]:
     records = [read_record(folder / name) for name in (MANIFEST, UNFINISHED)]
     ours = [record for record in records if record and record.get("fingerprint") == identity]
     if not ours:
-        if any(entry.name != _LOCK and not entry.match(_TORN) for entry in folder.iterdir()):
+        if any(entry.name != LOCK and not entry.match(_TORN) for entry in folder.iterdir()):
             raise PublishError(
                 f"{folder}: holds something else, or what was published with another condition, caption or format, or "
                 "before the data changed; name an empty folder"
@@ -91,28 +93,6 @@ def _begin(folder: Path, identity: str) -> dict[str, dict[str, Any]]:
         write_record(folder / UNFINISHED, {"fingerprint": identity, "files": list(there.values())})
         (folder / MANIFEST).unlink()
     return there
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Keep other runs out of the folder."""
-    from filelock import FileLock, Timeout
-
-    if folder.exists() and not folder.is_dir():
-        raise PublishError(f"{folder}: this is a file; name an empty folder")
-    lock = FileLock(folder / _LOCK)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise PublishError(f"{folder}: another run is writing to it; wait until it ends") from None
-    except OSError as error:
-        raise PublishError(f"{folder}: cannot be written ({error.strerror or error})") from error
-    try:
-        yield
-    finally:
-        lock.release()
-        (folder / _LOCK).unlink(missing_ok=True)
 
 
 def _written(folder: Path, file: File) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from dqe_assets.filtering.subset import format_uids, parse_uids
 from dqe_assets.publish.options import SAMPLES_PER_SHARD
 from dqe_resources.errors import DataQualityError
 from dqe_resources.fingerprint import fingerprint
+from dqe_resources.locks import LOCK, folder_alone
 from dqe_resources.store import replace_file
 
 if TYPE_CHECKING:
@@ -167,8 +168,16 @@ def write_shards(
 
     Raises:
         ReshardError: samples are missing or none is there, or the folder holds something else.
+        LockError: another run is writing to it, or it cannot be written.
     """
     _require_samples(plan, allow_missing=allow_missing)
+    if folder.is_file():
+        raise ReshardError(f"{folder}: this is a file; name an empty folder with --out")
+    with folder_alone(folder):
+        return _write(plan, folder, about, track)
+
+
+def _write(plan: Plan, folder: Path, about: dict[str, Any], track: Callable[[int, int], None]) -> dict[str, Any]:
     finished = _begin(plan, folder)
     if finished is not None:
         return finished
@@ -217,7 +226,7 @@ def _begin(plan: Plan, folder: Path) -> dict[str, Any] | None:
 
 
 def _in_use(folder: Path) -> bool:
-    return folder.is_file() or (folder.is_dir() and any(path not in _torn(folder) for path in folder.iterdir()))
+    return any(path.name != LOCK and path not in _torn(folder) for path in folder.iterdir())
 
 
 def _torn(folder: Path) -> list[Path]:

@@ -12,17 +12,17 @@ import subprocess
 import time
 import urllib.request
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from filelock import FileLock, Timeout
-
 from dqe_resources.cache import data_directory
 from dqe_resources.captioners.served_engine import EngineError, ServedEngine
+from dqe_resources.locks import HeldError, held
+from dqe_resources.processes import process, processes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
 LOG_LINES = 30
 """Lines of an engine's log that are shown where it fails."""
@@ -102,7 +102,7 @@ def up(engine: ServedEngine, show: Callable[[str], None] = lambda _: None) -> bo
     folder = _path(engine, "").parent
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(_path(engine, ".lock"), timeout=0):
+        with held(_path(engine, ".lock"), wait=0):
             running = _running(engine)
             if running is None:
                 running = _start(engine, command)
@@ -111,7 +111,7 @@ def up(engine: ServedEngine, show: Callable[[str], None] = lambda _: None) -> bo
             elif _is_healthy(engine):
                 return False
             _wait(engine, running, show)
-    except Timeout:
+    except HeldError:
         raise EngineError(f"engine {engine.name}: another dqe engine up is starting it") from None
     return True
 
@@ -194,7 +194,7 @@ def _start(engine: ServedEngine, command: list[str]) -> EngineProcess:
                 "it, or set another port in data/dqe.yaml"
             )
     with log_path(engine).open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603
+        started = subprocess.Popen(  # noqa: S603
             command,
             env=engine.variables(),
             stdin=subprocess.DEVNULL,
@@ -202,8 +202,8 @@ def _start(engine: ServedEngine, command: list[str]) -> EngineProcess:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    began = next((one.began for one in _processes() if one.pid == process.pid), "")
-    running = EngineProcess(process.pid, began, time.time(), command, list(engine.gpus))
+    found = process(started.pid)
+    running = EngineProcess(started.pid, found.began if found else "", time.time(), command, list(engine.gpus))
     _save(engine, running)
     return running
 
@@ -266,33 +266,17 @@ def _running(engine: ServedEngine) -> EngineProcess | None:
 
 
 def _is_alive(running: EngineProcess) -> bool:
-    return any(one.pid == running.pid and one.began == running.began for one in _processes())
+    found = process(running.pid)
+    return found is not None and found.began == running.began
 
 
 def _stop(running: EngineProcess) -> None:
     """End everything of an engine's session: it starts processes of its own, some in groups of their own."""
     asked, deadline = signal.SIGTERM, time.monotonic() + _STOP_SECONDS
-    while members := [one.pid for one in _processes() if one.session == running.pid]:
+    while members := [one.pid for one in processes() if one.session == running.pid]:
         if time.monotonic() > deadline:
             asked = signal.SIGKILL
         for pid in members:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, asked)
         time.sleep(_ASK_EVERY_SECONDS)
-
-
-@dataclass(frozen=True, slots=True)
-class _Process:
-    pid: int
-    session: int
-    began: str
-
-
-def _processes() -> Iterator[_Process]:
-    """The processes of this machine that have not ended; none if there is no /proc, nor a GPU for lmdeploy."""
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            # The name stands in brackets and may hold anything, brackets too.
-            values = entry.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            if values[0] not in {"Z", "X"}:
-                yield _Process(int(entry.parent.name), int(values[3]), values[19])

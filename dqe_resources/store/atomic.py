@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from dqe_resources.errors import DataQualityError
+from dqe_resources.locks import hold_open
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         with temporary.open("wb") as target:
             with contextlib.suppress(OSError):
                 # As long as this process lives, and where the file system can: see _is_abandoned.
-                fcntl.flock(target, fcntl.LOCK_EX)
+                hold_open(target)
             write(target)
             target.flush()
             os.fsync(target.fileno())
@@ -64,7 +64,6 @@ def _is_abandoned(temporary: Path) -> bool:
         with temporary.open("rb") as file:
             if datetime.now(UTC).timestamp() - os.fstat(file.fileno()).st_mtime < _YOUNG_SECONDS:
                 return False
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return hold_open(file)
     except OSError:
         return False
-    return True

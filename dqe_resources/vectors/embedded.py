@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path  # noqa: TC003 (pydantic reads it)
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
-from filelock import FileLock, Timeout
 from pydantic import NonNegativeFloat, PrivateAttr
 
 from dqe_resources.cache import data_directory
+from dqe_resources.locks import HeldError, held
 from dqe_resources.vectors.points import Point, stored_point
 from dqe_resources.vectors.protocol import (
     Collection,
@@ -252,23 +252,19 @@ class EmbeddedQdrant(Vectors):
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            # A lock that is a mere file would outlive a killed process.
-            lock = FileLock(self._root / "lock", timeout=self.wait_s, fallback_to_soft=False)
-            lock.acquire()
-        except Timeout as error:
-            raise VectorsBusyError(
-                f"another process has {self.location} open and did not finish within {self.wait_s:g} s. "
-                "Wait for it to end (a running materialisation or search), or set a longer wait_s"
-            ) from error
-        except (OSError, NotImplementedError) as error:
-            raise VectorsError(f"{self._root} cannot be used for the collection: {error}") from error
-        try:
+        with ExitStack() as stack:
+            try:
+                self._root.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(held(self._root / "lock", wait=self.wait_s))
+            except HeldError as error:
+                raise VectorsBusyError(
+                    f"another process has {self.location} open and did not finish within {self.wait_s:g} s. "
+                    "Wait for it to end (a running materialisation or search), or set a longer wait_s"
+                ) from error
+            except (OSError, NotImplementedError) as error:
+                raise VectorsError(f"{self._root} cannot be used for the collection: {error}") from error
             self._clear()
             yield
-        finally:
-            lock.release()
 
     def _create(self, vectors: Mapping[str, int]) -> None:
         """A new collection, made under another name and renamed: a killed process leaves none, never half of one."""

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from dqe_assets.cli.app import app
 from dqe_assets.filtering.subset import format_uids, read_subset
+from dqe_resources.locks import file_alone, folder_alone
 from tests.conftest import environment
 from tests.filtering.make_pool import table, write_part
 
@@ -167,6 +168,20 @@ def test_our_own_store_is_a_pool_and_its_subsets_have_names(
     shutil.copytree(tmp_path / "best", tmp_path / "copied")
     assert dqe("reshard", "few.npy", "--out", "again", "--from", "copied").exit_code == 0
     assert "not one of the subset's" not in said(dqe("reshard", "few.npy", "--out", "again", "--from", "copied"))
+
+
+def test_two_runs_do_not_write_to_one_place(nowhere: Path) -> None:
+    chosen = ("filter", "metadata", "--expr", "basic", "--out", "half.npy")
+    with file_alone(nowhere / "half.npy"):
+        refused = dqe(*chosen)
+    assert (refused.exit_code, "half.npy: another run is writing to it" in said(refused)) == (1, True)
+    assert dqe(*chosen).exit_code == 0
+    exported = ("reshard", "half.npy", "--from", "tars", "--out", "out", "--allow-missing")
+    with folder_alone(nowhere / "out"):
+        refused = dqe(*exported)
+    assert (refused.exit_code, "out: another run is writing to it" in said(refused)) == (1, True)
+    assert dqe(*exported).exit_code == 0
+    assert not [path for path in nowhere.rglob("*") if path.name.endswith(".lock")]
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(nowhere: Path) -> None:

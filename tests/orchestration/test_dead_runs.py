@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -52,6 +53,37 @@ def test_only_runs_whose_process_is_gone_are_ended(dead_pid: int) -> None:
         assert {statuses[run.run_id] for run in dead} == {dg.DagsterRunStatus.FAILURE}
         assert {statuses[run.run_id] for run in alive} == {dg.DagsterRunStatus.STARTED}
         assert end_dead_runs(instance) == []
+
+
+def test_a_process_that_got_the_number_of_a_dead_one_is_not_its_run() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        # This process has the number, but began at another time.
+        by_tag = started(instance, process_tags() | {"dqe/began": "1"})
+        by_event = started(instance, {}, pid=os.getpid())
+        assert end_dead_runs(instance) == [by_tag.run_id]
+        (record,) = instance.get_records_for_run(by_event.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT).records
+        old = record.event_log_entry._replace(timestamp=time.time() - 10 * 24 * 3600)
+        instance.event_log_storage.update_event_log_record(record.storage_id, old)
+        assert end_dead_runs(instance) == [by_event.run_id]
+
+
+def test_what_follows_the_output_of_a_dead_run_is_ended(dead_pid: int, tmp_path: Path) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        dead, alive = started(instance, process_tags() | {"dqe/pid": str(dead_pid)}), started(instance, process_tags())
+        logs = [tmp_path / run.run_id / "compute_logs" / "step.out" for run in (dead, alive)]
+        for log in logs:
+            log.parent.mkdir(parents=True)
+            log.touch()
+        # As Dagster starts them.
+        follows = [subprocess.Popen(["tail", "-F", "-c", "+0", str(log)]) for log in logs]
+        try:
+            assert end_dead_runs(instance) == [dead.run_id]
+            assert follows[0].wait(10) == -15
+            assert follows[1].poll() is None
+        finally:
+            for process in follows:
+                process.kill()
+                process.wait()
 
 
 def test_a_dead_run_gives_back_its_place_in_a_pool_and_a_living_one_keeps_it(dead_pid: int) -> None:

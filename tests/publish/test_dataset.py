@@ -28,6 +28,7 @@ from dqe_assets.publish.output_folder import File, write_folder
 from dqe_assets.publish.samples import StoreShard
 from dqe_assets.publish.selection import PublishError, select
 from dqe_assets.score.tables import JOINT_EMBEDDINGS
+from dqe_resources.locks import HeldError
 from tests.conftest import ROOT, dqe, environment
 
 if TYPE_CHECKING:
@@ -293,7 +294,7 @@ def test_a_folder_or_file_of_someone_else_is_refused(opened: Settings, tmp_path:
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:
     def inside(_: object) -> None:
-        with pytest.raises(PublishError, match="another run is writing to it"):
+        with pytest.raises(HeldError, match="another run is writing to it"):
             write_folder(tmp_path / "out", {}, [])
 
     write_folder(tmp_path / "out", {}, [File("a", 1, inside)])

@@ -21,6 +21,7 @@ from dqe_assets.cli import engine as commands
 from dqe_assets.orchestration.settings import SettingsError
 from dqe_resources.captioners import served_process as engines
 from dqe_resources.captioners.served_engine import EngineError, ServedEngine
+from dqe_resources.processes import processes
 from tests.conftest import dqe
 
 # Says a line, starts a process of its own in a group of its own, and is healthy after a while, as lmdeploy is.
@@ -81,7 +82,7 @@ def an_engine(**settings) -> ServedEngine:
 
 
 def session_of(pid: int) -> list[int]:
-    return [one.pid for one in engines._processes() if one.session == pid]
+    return [one.pid for one in processes() if one.session == pid]
 
 
 def test_up_status_down(engine):
