@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dqe_resources.printable import printable
 from dqe_resources.web_url import without_credentials
 
 
 class DataQualityError(Exception):
     """Something that a person can fix: the message says what is wrong, where, and what to do.
 
-    A URL in the message is shown without its user and password.
+    The message is fit to be printed, whatever stands in it; a URL is shown without its user and password.
     """
 
     def __str__(self) -> str:
-        return without_credentials(super().__str__())
+        return "\n".join(map(printable, without_credentials(super().__str__()).split("\n")))
 
 
 class UsageError(DataQualityError):

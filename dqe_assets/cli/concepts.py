@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from dqe_assets.cli.terminal import clear_errors, console, json_option, print_json, print_table, say_next, say_written
+from dqe_assets.cli.terminal import clear_errors, json_option, print_json, print_table, say, say_next, say_written
+from dqe_resources.printable import command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,22 +69,14 @@ def concepts(names: Names, limit: Limit = 3, html: Page = None, *, as_json: Json
         unknown = [answer.concept for answer in answers if not answer.known]
         if unknown:
             line = f"concepts: {{names: {json.dumps(unknown, ensure_ascii=False)}}}"
-            console.print(
-                escape(
-                    f"To count these concepts in every run, in the images too, add this line to data/dqe.yaml: {line}"
-                ),
-                highlight=False,
-                soft_wrap=True,
-            )
+            say("To count these concepts in every run, in the images too, add this line to data/dqe.yaml: {}", line)
         if any(EXAMPLE_SOURCE in answer.plan["source"].to_pylist() for answer in answers):
-            console.print(
+            say(
                 "[yellow]The predicted accuracies are made up[/yellow]: give your own measurements as "
-                "concepts.measurements in data/dqe.yaml (docs/concepts.md)",
-                highlight=False,
-                soft_wrap=True,
+                "concepts.measurements in data/dqe.yaml (docs/concepts.md)"
             )
         rare = next((answer.concept for answer in answers if not answer.is_shown), None)
-        say_next(*([f'dqe search "{escape(rare)}"'] if rare else []), 'dqe sql "FROM concept_plan LIMIT 20"')
+        say_next(*([command("dqe search", rare)] if rare else []), 'dqe sql "FROM concept_plan LIMIT 20"')
 
 
 def _readable(answer: Answer) -> Answer:
@@ -123,17 +115,17 @@ def _document(answer: Answer) -> dict[str, Any]:
 
 def _print(answer: Answer) -> None:
     origin = f"in {', '.join(answer.tasks)}" if answer.known else "not in the vocabulary: captions counted now"
-    console.print(f"\n[b]{escape(answer.concept)}[/b] ({escape(origin)})", highlight=False)
+    say("\n[b]{}[/b] ({})", answer.concept, origin)
     print_table(_counts(answer))
     for line in _sentences(answer):
-        console.print(escape(line), highlight=False, soft_wrap=True)
+        say("{}", line)
     for title, table in (
         ("Examples", answer.examples),
         ("Misaligned: the caption shows it, the image shows something else", answer.misaligned),
         ("Candidates: the nearest samples of the collection", answer.candidates),
     ):
         if len(table):
-            console.print(f"\n{title}")
+            say(f"\n{title}")
             print_table(table.drop_columns(["uid"]))
 
 

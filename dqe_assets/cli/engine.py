@@ -6,9 +6,10 @@ import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
-from dqe_assets.cli.terminal import clear_errors, console, errors, print_table, say_next
+from dqe_assets.cli.terminal import clear_errors, console, errors, print_table, say, say_next
+from dqe_resources.printable import printable
 
 if TYPE_CHECKING:
     from dqe_resources.captioners.served_engine import ServedEngine
@@ -50,7 +51,7 @@ def status(names: Names = None) -> None:
         print_table(pa.Table.from_pylist(rows))
         for gpu in engines.gpus():
             used = "memory unknown" if gpu.used is None else f"{gpu.used:,} of {gpu.total or 0:,} MiB used"
-            console.print(f"GPU {gpu.index}, {escape(gpu.name)}: {used}", highlight=False)
+            say(f"GPU {gpu.index}, {{}}: {used}", gpu.name)
         say_next("dqe materialize" if all(found.state == "up" for found in states) else "dqe engine up")
 
 
@@ -61,7 +62,7 @@ def down(names: Names = None) -> None:
         from dqe_resources.captioners import served_process as engines
 
         for one in _chosen(names):
-            console.print(f"{one.name}: {'stopped' if engines.down(one) else 'was not running'}")
+            say("{}: {}", one.name, "stopped" if engines.down(one) else "was not running")
         say_next("dqe engine up")
 
 
@@ -70,16 +71,22 @@ def _up(one: ServedEngine) -> None:
 
     started = time.monotonic()
     try:
-        with console.status(f"{one.name}: starting {escape(one.model)}") as waiting:
-            new = engines.up(one, lambda line: waiting.update(f"{one.name}: [dim]{escape(line[-100:])}[/dim]"))
+        with console.status(Text(printable(f"{one.name}: starting {one.model}"))) as waiting:
+            new = engines.up(one, lambda line: waiting.update(Text(printable(f"{one.name}: {line[-100:]}"))))
     except engines.NotHealthyError as failure:
-        errors.print(failure.log, style="dim", markup=False, highlight=False, soft_wrap=True)
+        for line in failure.log.splitlines():
+            say("{}", line, to=errors, style="dim")
         raise
     how = f"up after {time.monotonic() - started:.1f} s" if new else "was up already"
-    console.print(f"[green]✓[/green] {one.name}: {how}; log: {engines.log_path(one)}", soft_wrap=True)
-    console.print("Its captioner in data/dqe.yaml:", style="dim")
-    captioner = f"  - kind: openai\n    name: {one.name}\n    url: {one.address}\n    model: {one.served_name}"
-    console.print(captioner, markup=False, highlight=False, soft_wrap=True)
+    say("[green]✓[/green] {}: {}; log: {}", one.name, how, engines.log_path(one))
+    say("Its captioner in data/dqe.yaml:", style="dim")
+    for line in (
+        "  - kind: openai",
+        f"    name: {one.name}",
+        f"    url: {one.address}",
+        f"    model: {one.served_name}",
+    ):
+        say("{}", line)
 
 
 def _chosen(names: list[str] | None) -> list[ServedEngine]:

@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from dqe_assets.cli.terminal import (
     ExitCode,
     clear_errors,
-    console,
     counting,
     errors,
     fail,
     json_option,
     print_json,
     print_table,
+    say,
     say_next,
 )
 from dqe_assets.publish.options import SAMPLES_PER_SHARD
+from dqe_resources.printable import command, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,9 +66,9 @@ def filter_pool(
             print_json({"file": out, "samples": len(made.uids), "manifest": manifest})
             return
         _print_manifest(made.manifest)
-        console.print(f"[b]{out}[/b]: {len(made.uids):,} samples", highlight=False, soft_wrap=True)
+        say("[b]{}[/b]: {} samples", out, f"{len(made.uids):,}")
         tars = "" if pools == [STORE] else " --from TARS"
-        say_next(f"dqe reshard {out} --out shards{tars}")
+        say_next(f"{command('dqe reshard', str(out))} --out shards{tars}")
 
 
 def reshard(
@@ -101,19 +101,15 @@ def reshard(
         with counting("writing samples") as progress:
             manifest = write_shards(plan, out, about, allow_missing=allow_missing, track=progress)
         missing, shards = manifest["missing"]["count"], len(manifest["shards"])
-        console.print(
-            f"[b]{out}[/b]: {manifest['samples']:,} samples, {shards:,} shard{'s' if shards > 1 else ''}"
+        say(
+            f"[b]{{}}[/b]: {manifest['samples']:,} samples, {shards:,} shard{'s' if shards > 1 else ''}"
             + (f"; [yellow]{missing:,} of the subset were missing[/yellow]" if missing else ""),
-            highlight=False,
-            soft_wrap=True,
+            out,
         )
         if manifest["encoded_anew"]:
-            console.print(f"{manifest['encoded_anew']:,} images were encoded again, to stand upright", style="dim")
-        console.print(
-            f"Next: train on them, with webdataset or open_clip: {out}/{{{0:08d}..{shards - 1:08d}}}.tar",
-            highlight=False,
-            soft_wrap=True,
-        )
+            say(f"{manifest['encoded_anew']:,} images were encoded again, to stand upright", style="dim")
+        tars = f"/{{{0:08d}..{shards - 1:08d}}}.tar"
+        say("Next: train on them, with webdataset or open_clip: {}{}", quoted(str(out)), tars)
 
 
 def _settings_if_any() -> Settings | None:
@@ -144,7 +140,7 @@ def _finished_shards(settings: Settings) -> tuple[str, ...]:
     if not work.shards:
         fail(f"{settings.opened_store.root}: no shard is finished; run: dqe materialize", ExitCode.FAILED)
     if work.left_out:
-        errors.print(f"[yellow]left out, as they are not finished:[/yellow] {escape(', '.join(work.left_out))}")
+        say("[yellow]left out, as they are not finished:[/yellow] {}", ", ".join(work.left_out), to=errors)
     return work.shards
 
 
@@ -193,9 +189,9 @@ def _print_manifest(manifest: dict[str, Any]) -> None:
     )
     for leaf in manifest["leaves"]:
         if leaf["fitted"] != leaf["leaf"]:
-            console.print(f"{escape(leaf['leaf'])} became {escape(leaf['fitted'])}", style="dim", highlight=False)
+            say("{} became {}", leaf["leaf"], leaf["fitted"], style="dim", wrap=True)
     if manifest["collisions"]:
-        console.print(f"{manifest['collisions']:,} samples are in several pools; the first pool counts", style="dim")
+        say(f"{manifest['collisions']:,} samples are in several pools; the first pool counts", style="dim")
 
 
 def _subset_path(subset: str) -> Path:

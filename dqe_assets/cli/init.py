@@ -6,9 +6,8 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from dqe_assets.cli.terminal import clear_errors, console, fail, progress_bars, say_next
+from dqe_assets.cli.terminal import clear_errors, console, fail, progress_bars, say, say_next
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,11 +62,12 @@ def init(
         except ValidationError as error:
             raise UsageError(f"--name {name}: {error.errors()[0]['msg']}") from error
         if path.exists() and not force:
-            console.print("As one of the sources in dqe.yaml it would be:", style="dim")
-            console.print(source_lines(source, settings), markup=False, highlight=False, soft_wrap=True, end="")
+            say("As one of the sources in dqe.yaml it would be:", style="dim")
+            for line in source_lines(source, settings).splitlines():
+                say("{}", line)
             fail(f"{path} exists already; add the source to it, or overwrite it with --force")
         for fact in found.facts:
-            console.print(escape(fact), highlight=False, soft_wrap=True)
+            say("{}", fact)
         if found.is_seen:
             _print_size(source)
         text = with_source(source, settings)
@@ -81,7 +81,7 @@ def _print_size(source: Source) -> None:
     with progress_bars():
         rows = [shard.rows for shard in source.shards()]
     shards = f"{len(rows):,} shard{'s' if len(rows) > 1 else ''}"
-    console.print(f"source {source.name}, kind {source.kind}: {sum(rows):,} rows in {shards}", highlight=False)
+    say(f"source {{}}, kind {source.kind}: {sum(rows):,} rows in {shards}", source.name)
 
 
 def _name(what: str) -> str:

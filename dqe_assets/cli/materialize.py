@@ -5,20 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from dqe_assets.cli.completion import asset_names, run_keys, shard_keys
 from dqe_assets.cli.report import print_report
 from dqe_assets.cli.terminal import (
     ExitCode,
     clear_errors,
-    console,
     errors,
     fail,
     json_option,
     print_json,
     print_table,
     progress_bars,
+    say,
     say_next,
 )
 
@@ -81,7 +80,7 @@ def sync() -> None:
             plan = runner.sync(settings, current)
         for what, one in (("shards", plan.shards), ("training runs", plan.runs)):
             if what == "shards" or one.total or one.remove:
-                console.print(f"{one.total} {what}; {len(one.add)} added, {len(one.remove)} removed")
+                say(f"{one.total} {what}; {len(one.add)} added, {len(one.remove)} removed")
         say_next("dqe materialize")
 
 
@@ -140,18 +139,18 @@ def status(
             print_json({"shards": len(shards), "runs": runs, "is_current": is_current, "assets": rows})
             return
         runs = len(settings.training.keys)
-        console.print(f"{len(shards)} shards" + (f", {runs} training runs" if runs else ""))
+        say(f"{len(shards)} shards" + (f", {runs} training runs" if runs else ""))
         print_table(pa.Table.from_pylist([{name: value or None for name, value in row.items()} for row in rows]))
         if is_current:
-            console.print("All is current.")
+            say("All is current.")
         say_next("dqe report" if is_current else "dqe materialize")
 
 
 def _stop_if_failed(outcome: Outcome) -> None:
     for failure in outcome.failures:
-        errors.print(f"[red]failed:[/red] {escape(failure)}", soft_wrap=True, highlight=False)
+        say("[red]failed:[/red] {}", failure, to=errors)
     if outcome.failures:
-        errors.print("What is finished is kept. Fix what failed and run the same command again.")
+        say("What is finished is kept. Fix what failed and run the same command again.", to=errors)
         raise typer.Exit(ExitCode.FAILED)
 
 
@@ -164,4 +163,4 @@ def _print_outcome(outcome: Outcome, *, is_all: bool) -> None:
     """
     made, current = len(outcome.made), outcome.current
     said = f"{made:,} partition{'' if made == 1 else 's'} made, {current:,} {'was' if current == 1 else 'were'} current"
-    console.print(f"[green]All is current[/green] ({said})." if is_all else f"{said}.")
+    say(f"[green]All is current[/green] ({said})." if is_all else f"{said}.")

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from dqe_assets.cli.terminal import ExitCode, clear_errors, console, counting, fail, print_table, say_next
+from dqe_assets.cli.terminal import ExitCode, clear_errors, counting, fail, print_table, say, say_next
 from dqe_assets.publish.options import BEST, SAMPLES_PER_SHARD, Format
 
 if TYPE_CHECKING:
@@ -41,17 +40,16 @@ def publish(
             manifest = write(settings, folder, Request(where, caption, file_format, shard_size, vectors), progress)
         _print_manifest(manifest)
         data = sum(file["samples"] > 0 and not file["name"].startswith("vectors/") for file in manifest["files"])
-        console.print(
-            f"[b]{escape(str(folder))}[/b]: {manifest['samples']:,} samples, {data:,} file{'s' if data > 1 else ''}; "
+        say(
+            f"[b]{{}}[/b]: {manifest['samples']:,} samples, {data:,} file{'s' if data > 1 else ''}; "
             "README.md says how they were chosen and how to open them",
-            highlight=False,
-            soft_wrap=True,
+            folder,
         )
         opened = opening(manifest, folder)
         if file_format == "datacomp":
             say_next(opened)
         else:
-            console.print(f"Next: {escape(opened)}", highlight=False, soft_wrap=True)
+            say("Next: {}", opened)
 
 
 def _require_current(settings: Settings) -> None:

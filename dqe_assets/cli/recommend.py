@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from dqe_assets.cli.terminal import clear_errors, console, errors, json_option, print_json, say_next
+from dqe_assets.cli.terminal import clear_errors, errors, json_option, print_json, say, say_next
 
 
 def recommend(
@@ -37,8 +36,9 @@ def recommend(
         table = settings.opened_store.read(pool_utilities.name, None, POOL_UTILITIES)
         is_current = runner.state(settings, pool_utilities, None, ()) == "current"
         if not is_current:
-            errors.print(
-                "[yellow]Measurements or settings have changed since; run:[/yellow] dqe materialize pool_utilities"
+            say(
+                "[yellow]Measurements or settings have changed since; run:[/yellow] dqe materialize pool_utilities",
+                to=errors,
             )
         metrics = list(fitted_pools(table))
         warnings = sorted({text for text in table["warning"].to_pylist() if text})
@@ -56,15 +56,15 @@ def recommend(
             print_json({"is_current": is_current, "warnings": warnings, "metrics": found})
             return
         for fitted in metrics:
-            console.print(f"[b]{escape(fitted.metric)}[/b], from {escape(fitted.source)}", highlight=False)
+            say("[b]{}[/b], from {}", fitted.metric, fitted.source, wrap=True)
             for line in answer(fitted, budgets):
-                console.print(f"- {escape(line)}", highlight=False)
+                say("- {}", line, wrap=True)
         for warning in warnings:
-            console.print(f"[yellow]warning:[/yellow] {escape(warning)}", highlight=False)
+            say("[yellow]warning:[/yellow] {}", warning, wrap=True)
         if any(fitted.is_made_up for fitted in metrics):
-            console.print(
+            say(
                 "[yellow]These numbers are made up[/yellow]: give your own training curves as scaling.measurements in "
                 "data/dqe.yaml (docs/scaling.md)",
-                highlight=False,
+                wrap=True,
             )
         say_next("dqe ui", 'dqe sql "FROM best_filters"')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,9 +17,10 @@ from dqe_assets.cli.terminal import (
     print_json,
     print_table,
     print_upright,
+    say,
     say_next,
-    shown,
 )
+from dqe_resources.printable import command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,7 @@ def report(*, as_json: Json = False) -> None:
         settings = load_settings()
         sections = _report_sections(settings)
         if not (as_json or _is_current(settings)):
-            console.print("[yellow]The warehouse is not current; run:[/yellow] dqe materialize")
+            say("[yellow]The warehouse is not current; run:[/yellow] dqe materialize")
         _show(sections, 'dqe sql "SELECT * FROM worst_captions LIMIT 10"', as_json=as_json)
 
 
@@ -54,7 +54,7 @@ def sql(query: Annotated[str, typer.Argument(help="A query; tables and views: dq
         result = load_settings().warehouse.query(query)
         if console.is_terminal:
             print_table(result)
-            console.print(f"{result.num_rows:,} rows", style="dim")
+            say("{} rows", f"{result.num_rows:,}", style="dim")
         else:
             _print_csv(result)
 
@@ -68,7 +68,7 @@ def get(image_name: ImageName, *, as_json: Json = False) -> None:
 
         settings = load_settings()
         sections = glance(settings.warehouse, relations(settings), image_name)
-        _show(sections, f"dqe explain {shown(shlex.quote(image_name))}", as_json=as_json)
+        _show(sections, command("dqe explain", image_name), as_json=as_json)
 
 
 def explain(image_name: ImageName, *, as_json: Json = False) -> None:
@@ -86,7 +86,7 @@ def explain(image_name: ImageName, *, as_json: Json = False) -> None:
             store=settings.opened_store,
             subsets=[f"subsets/{subset.name}" for subset in settings.subsets],
         )
-        _show(sections, f"dqe search --like {shown(shlex.quote(image_name))}", as_json=as_json)
+        _show(sections, command("dqe search --like", image_name), as_json=as_json)
 
 
 def gallery() -> None:
@@ -97,7 +97,7 @@ def gallery() -> None:
         path = gallery_path()
         if not path.exists():
             fail(f"{path}: not there; run: dqe materialize", ExitCode.FAILED)
-        console.print(str(path), soft_wrap=True)
+        say("{}", path)
         if console.is_terminal:
             typer.launch(path.as_uri())
 
@@ -110,11 +110,11 @@ def print_report(settings: Settings) -> None:
 def print_sections(sections: Sequence[Section]) -> None:
     """Print tables with their titles."""
     for section in sections:
-        console.print(f"\n[b]{shown(section.title)}[/b]")
+        say("\n[b]{}[/b]", section.title)
         if section.description:
-            console.print(shown(section.description), style="dim")
+            say("{}", section.description, style="dim", wrap=True)
         (print_upright if section.upright else print_table)(section.table)
-    console.print()
+    say("")
 
 
 def _report_sections(settings: Settings) -> list[Section]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dqe_assets.cli.terminal import clear_errors, console, json_option, print_json, print_table, say_next, say_written
+from dqe_assets.cli.terminal import clear_errors, json_option, print_json, print_table, say, say_next, say_written
+from dqe_resources.printable import command
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,13 +67,13 @@ def search(
         if hits:
             print_table(_shown(found))
         else:
-            console.print("Nothing found: no sample meets the conditions.")
+            say("Nothing found: no sample meets the conditions.")
         if len(hits) > SHOWN:
-            console.print(f"and {len(hits) - SHOWN:,} more")
+            say("and {} more", f"{len(hits) - SHOWN:,}")
         if save is not None:
             say_written(save, f"{found.num_rows:,} samples")
         if hits:
-            say_next(f"dqe get {found['image_name'][0]}", f"dqe search --like {hits[0].uid}")
+            say_next(command("dqe get", found["image_name"][0].as_py()), command("dqe search --like", hits[0].uid))
 
 
 def _shown(found: pa.Table) -> pa.Table:

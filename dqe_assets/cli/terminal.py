@@ -1,4 +1,8 @@
-"""What every command prints with: tables, progress, errors of one line, and what to do next."""
+"""What every command prints with: tables, progress, errors of one line, and what to do next.
+
+Names, captions and messages are not ours. They reach a terminal by ``say`` and ``print_table`` alone, which show them
+by ``printable``: see ``dqe_resources/printable.py``.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import re
 import shutil
 import sys
 import time
+import traceback
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
@@ -14,11 +19,14 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import click
 import typer
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Span, Text
+
+from dqe_resources.printable import printable, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,10 +37,11 @@ if TYPE_CHECKING:
     from dqe_resources.progress import Step
 
 _SAY_EVERY_SECONDS = 30.0
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+_HOLE = "\ue000"
+_NOT_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb]")
 
-console = Console()
-errors = Console(stderr=True)
+console = Console(highlight=False, emoji=False)
+errors = Console(stderr=True, highlight=False, emoji=False)
 
 
 class ExitCode(IntEnum):
@@ -47,27 +56,60 @@ class ExitCode(IntEnum):
     """Ctrl-C, as shells count it."""
 
 
+def say(ours: str, *foreign: object, to: Console | None = None, style: str = "", wrap: bool = False) -> None:
+    """Print a line.
+
+    Args:
+        ours: words of ours, in rich's markup; each ``{}`` in them stands for one of the others.
+        foreign: whatever else is in the line, printed as it stands: no markup, and nothing that a terminal obeys.
+        to: where; by default the standard output.
+        style: of the whole line.
+        wrap: whether a line too long for the terminal is broken between words. What is to be copied is not.
+    """
+    (to or console).print(_filled(ours, foreign), style=style, soft_wrap=not wrap)
+
+
+def _filled(ours: str, foreign: tuple[object, ...]) -> Text:
+    text = Text.from_markup(ours.replace("{}", _HOLE), emoji=False)
+    holes = [place for place, character in enumerate(text.plain) if character == _HOLE]
+    filled = Text()
+    start = 0
+    for hole, value in zip(holes, foreign, strict=True):
+        shown = printable(str(value))
+        filled.append_text(text[start:hole])
+        filled.append_text(Text(shown, spans=[Span(0, len(shown), span.style) for span in text[hole].spans]))
+        start = hole + 1
+    return filled.append_text(text[start:])
+
+
 def fail(message: str, code: ExitCode = ExitCode.WRONG_USAGE) -> NoReturn:
     """End the command with a line that says why."""
-    errors.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True, highlight=False)
+    say("[red]error:[/red] {}", message, to=errors)
     raise typer.Exit(code)
 
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Every error that a person can fix is one line for each fault; what remains is a fault of ours."""
+    """Every error that a person can fix is one line for each fault; what remains is ours, and has a traceback."""
     from dqe_resources.errors import DataQualityError, UsageError
 
     try:
         yield
     except (DataQualityError, ValueError) as error:
         for line in str(error).splitlines():
-            errors.print(f"[red]error:[/red] {shown(line)}", soft_wrap=True, highlight=False)
+            say("[red]error:[/red] {}", line, to=errors)
         is_usage = isinstance(error, UsageError | ValueError)
         raise typer.Exit(ExitCode.WRONG_USAGE if is_usage else ExitCode.FAILED) from None
     except KeyboardInterrupt:
-        errors.print("stopped; finished work is kept. To go on, run the same command again")
+        say("stopped; finished work is kept. To go on, run the same command again", to=errors)
         raise typer.Exit(ExitCode.STOPPED) from None
+    except (typer.Exit, click.exceptions.ClickException):
+        raise
+    except Exception:  # noqa: BLE001
+        # What Python itself would print, but for what a terminal would obey in it.
+        for line in traceback.format_exc().splitlines():
+            say("{}", line, to=errors)
+        raise typer.Exit(ExitCode.FAILED) from None
 
 
 @contextmanager
@@ -78,18 +120,18 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """
     if errors.is_terminal:
         with _bars(errors) as bars:
-            task = bars.add_task(what, total=None, note="")
+            task = bars.add_task(printable(what), total=None, note="")
             yield lambda done, total: bars.update(task, completed=done, total=total)
         return
     said = time.monotonic()
 
-    def say(done: int, total: int) -> None:
+    def tell(done: int, total: int) -> None:
         nonlocal said
         if time.monotonic() - said >= _SAY_EVERY_SECONDS:
             said = time.monotonic()
-            errors.print(f"{what}: {done:,} of {total:,}", highlight=False)
+            say("{}: {} of {}", what, f"{done:,}", f"{total:,}", to=errors)
 
-    yield say
+    yield tell
 
 
 @contextmanager
@@ -102,16 +144,16 @@ def progress_bars() -> Iterator[None]:
 
         def show(step: Step) -> None:
             key = (step.asset, step.partition)
-            name = f"{step.asset:<28} {step.partition or 'all shards'}"
+            name = printable(f"{step.asset:<28} {step.partition or 'all shards'}")
             if key not in tasks:
                 tasks[key] = bars.add_task(name, total=None, note="")
             if step.outcome is None:
-                bars.update(tasks[key], completed=step.done, total=step.total or None, note=step.note)
+                bars.update(tasks[key], completed=step.done, total=step.total or None, note=printable(step.note))
                 return
             bars.remove_task(tasks.pop(key))
             failed = step.outcome.startswith("failed")
-            mark, style = ("✗", "red") if failed else ("✓", "green")
-            bars.console.print(f"[{style}]{mark}[/{style}] {name}  [dim]{escape(step.outcome)}[/dim]", highlight=False)
+            mark = "[red]✗[/red]" if failed else "[green]✓[/green]"
+            say(f"{mark} {{}}  [dim]{{}}[/dim]", name, step.outcome, to=bars.console)
 
         with progress.listen(show):
             yield
@@ -127,39 +169,38 @@ def _bars(where: Console) -> Progress:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
-    from rich.text import Text
 
     class RateColumn(ProgressColumn):
         def render(self, task: Any) -> Text:
             return Text(f"{task.speed:,.0f}/s" if task.speed else "")
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         RateColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
     )
     return Progress(*columns, console=where, transient=True)
 
 
 def say_next(*commands: str) -> None:
-    """The last line of every command: what to do next, as it is to be typed here."""
+    """The last line of every command: what to do next, as it is to be typed here.
+
+    Args:
+        commands: each as ``dqe_resources.printable.command`` makes it, if there are names in it.
+    """
     program = Path(sys.argv[0])
     is_elsewhere = program.name == "dqe" and shutil.which("dqe") != str(program)
-    typed = os.path.relpath(program) if is_elsewhere else "dqe"
-    console.print(
-        "Next: " + ", ".join(f"[b]{command.replace('dqe', typed, 1)}[/b]" for command in commands), soft_wrap=True
-    )
+    typed = quoted(os.path.relpath(program)) if is_elsewhere else "dqe"
+    say(f"Next: {', '.join(['[b]{}[/b]'] * len(commands))}", *(one.replace("dqe", typed, 1) for one in commands))
 
 
 def say_written(path: Path, what: str = "") -> None:
     """Say that a file was written, and what is in it."""
-    console.print(
-        f"{f'{escape(what)} ' if what else ''}written to {escape(str(path))}", soft_wrap=True, highlight=False
-    )
+    say("{}written to {}", f"{what} " if what else "", path)
 
 
 def json_option(keys: str) -> Any:
@@ -181,7 +222,8 @@ def print_json(document: Any) -> None:
     text = to_json(
         document, indent=2, inf_nan_mode="null", bytes_mode="base64", timedelta_mode="float", fallback=_plain
     )
-    typer.echo(text.decode())
+    # An escape of JSON stands for the same character, and no terminal obeys it.
+    typer.echo(_NOT_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text.decode()))
 
 
 def _plain(value: Any) -> Any:
@@ -200,33 +242,27 @@ def _number(value: Any) -> Any:
     return int(value) if value == value.to_integral_value() else float(value)
 
 
-def shown(text: str) -> str:
-    """Text from anywhere as it stands: without markup, or control characters that a terminal would obey."""
-    return escape(without_control(text))
-
-
-def without_control(text: str) -> str:
-    """Text without the control characters that a terminal would obey."""
-    return _CONTROL.sub(" ", text)
-
-
 def print_table(data: pa.Table) -> None:
     """A table that fits the terminal, whatever its columns: see ``dqe_assets.cli.layout``."""
     from dqe_assets.cli.layout import Column, lay_out
 
     columns = [
         # With spaces, a heading wraps between words.
-        Column(name.replace("_", " "), [_cell(value) for value in values.to_pylist()], _is_text(values.type))
+        Column(
+            printable(name.replace("_", " ")),
+            [printable(_cell(value)) for value in values.to_pylist()],
+            _is_text(values.type),
+        )
         for name, values in zip(data.column_names, data.columns, strict=True)
     ]
     for part in lay_out(columns, console.width):
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
         for column, width in part:
             table.add_column(
-                escape(column.heading), justify="left" if column.wraps else "right", width=width, overflow="fold"
+                Text(column.heading), justify="left" if column.wraps else "right", width=width, overflow="fold"
             )
         for row in zip(*(column.cells for column, _ in part), strict=True):
-            table.add_row(*map(escape, row))
+            table.add_row(*map(Text, row))
         console.print(table)
 
 
@@ -258,4 +294,4 @@ def _cell(value: Any) -> str:
         case list() | tuple():
             return ", ".join(map(_cell, value))
         case _:
-            return without_control(str(value))
+            return str(value)

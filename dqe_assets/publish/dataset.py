@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from dqe_assets.publish.output_folder import File, write_folder
 from dqe_assets.publish.selection import select
 from dqe_resources.fingerprint import fingerprint
 from dqe_resources.models.packages import package_version
+from dqe_resources.printable import command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,17 +41,21 @@ _PATHS: dict[str, tuple[str, str]] = {
 }
 """Name of a shard's file, and of all of them, for each format."""
 
-_OPENED = {
-    "hf": 'datasets.load_dataset("{folder}")',
-    "webdataset": 'webdataset.WebDataset("{folder}/data/{{{first:08d}..{last:08d}}}.tar")',
-    "datacomp": "dqe filter {folder}/metadata --expr basic_filter --out subset.npy",
+_CALLS: dict[str, tuple[str, str]] = {
+    "hf": ("datasets.load_dataset", ""),
+    "webdataset": ("webdataset.WebDataset", "/data/{{{first:08d}..{last:08d}}}.tar"),
 }
+"""The function that opens a publication, and what of it."""
 
 
 def opening(manifest: dict[str, Any], folder: Path) -> str:
     """The command or code that opens a published folder."""
+    if manifest["format"] not in _CALLS:
+        return f"{command('dqe filter', f'{folder}/metadata')} --expr basic_filter --out subset.npy"
+    function, inside = _CALLS[manifest["format"]]
     last = -(-manifest["samples"] // manifest["samples_per_shard"]) - 1
-    return _OPENED[manifest["format"]].format(folder=folder, first=0, last=last)
+    # JSON's texts are Python's too.
+    return f"{function}({json.dumps(f'{folder}{inside.format(first=0, last=last)}', ensure_ascii=False)})"
 
 
 @dataclass(frozen=True, slots=True)

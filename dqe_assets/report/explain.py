@@ -11,6 +11,7 @@ from dqe_assets.filtering.filter_steps import filter_steps, is_in_subset
 from dqe_assets.filtering.subset import SubsetError
 from dqe_assets.report.quality import Section
 from dqe_resources.cache import data_directory
+from dqe_resources.printable import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -94,7 +95,7 @@ def _samples(connection: duckdb.DuckDBPyConnection, image_name: str) -> list[dic
     samples: list[dict[str, Any]] = _rows(connection, query, image_name).to_pylist()
     if not samples:
         near = _rows(connection, _NEAR, image_name)["image_name"].to_pylist()
-        msg = f"no sample is named {image_name}" + (f"; near it: {', '.join(near)}" if near else "")
+        msg = f"no sample is named {image_name}" + (f"; near it: {', '.join(map(quoted, near))}" if near else "")
         raise ValueError(msg)
     return samples
 

@@ -12,6 +12,7 @@ from dqe_assets.core.schema import IMAGE, IMAGE_TYPE, ORIGINAL
 from dqe_assets.features.extract import read_by
 from dqe_assets.search.tables import SEARCH_HITS
 from dqe_resources import images
+from dqe_resources.printable import command
 from dqe_resources.vectors import DEFAULT_INDEXES, UID, Index, parse_where
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _sample(collection: Collection, name: str) -> Point:
     found = collection.get(name) if _UID.fullmatch(name) else None
     found = found or next(collection.scroll({"image_name": name}), None)
     if found is None:
-        msg = f"no sample with an image has the uid or the image name {name}; look for it: dqe get {name}"
+        msg = f"no sample with an image has the uid or the image name {name}; look for it: {command('dqe get', name)}"
         raise ValueError(msg)
     return found
 
