@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @stage(
     kinds={"parquet", "onnx"},
     relations=RELATIONS,
-    code_version="1",
+    code_version="2",
     schema=IMAGE_FEATURES,
     inputs=["raw_samples"],
     checks=[unique("uid"), complete(), covered(["embedding", "perceptual_hash"], "features"), finite("embedding")],

@@ -86,7 +86,7 @@ EXPECTED = {
     "garbage_headers": "bad_response",
     "endless_headers": "bad_response",
     "html": "not_an_image",
-    "svg": "not_an_image",
+    "svg": "unsupported_format",
     "truncated": "truncated",
     "empty": "empty",
     "bomb": "bomb",

@@ -69,7 +69,8 @@ JPEG = encoded(photo(), "JPEG")
         (bomb_png(), "bomb"),
         (encoded(photo(1100, 1000), "JPEG", quality=1), "bomb"),
         (bytes(1_000_001), "too_large"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_an_image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported_format"),
+        (encoded(photo(), "JPEG2000"), "unsupported_format"),
         (None, "missing"),
     ],
 )

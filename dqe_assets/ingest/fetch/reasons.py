@@ -48,10 +48,10 @@ REASONS = {
     "empty": Reason(False, "no bytes"),
     "too_large": Reason(False, "more bytes than images.max_bytes"),
     "not_an_image": Reason(False, "bytes of something else"),
-    "unsupported_format": Reason(False, "an image of a format that is not decoded"),
+    "unsupported_format": Reason(False, "a format that is not decoded: the detail names it"),
     "bomb": Reason(False, "more pixels than images.max_pixels"),
     "truncated": Reason(False, "the image ends too early"),
-    "damaged": Reason(False, "the image cannot be decoded"),
+    "damaged": Reason(False, "the image cannot be decoded, or its pixels are garbled"),
 }
 """Every reason but ``ok`` and the family ``http_<code>``, of which 408, 425, 429 and 5xx are transient."""
 

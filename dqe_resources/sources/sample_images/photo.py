@@ -120,8 +120,8 @@ def require_packages() -> None:
 @cache
 def _base_image(photo: Photo) -> bytes:
     data = photo.read()
-    with opened(data) as image:
-        longest_side = max(image.size)
+    with opened(data) as found:
+        longest_side = max(found.size)
     if longest_side <= MAX_SIDE and len(data) <= MAX_BYTES:
         return data
     small = decode(data)

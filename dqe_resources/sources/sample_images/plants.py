@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
 
-from dqe_resources.images import opened
+from dqe_resources.images import picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,8 +67,8 @@ def make(kind: str, base: bytes, seed: str, caption: str | None) -> bytes | None
 
 
 def _decoded(base: bytes) -> Image.Image:
-    with opened(base) as image:
-        return image.convert("L" if image.mode == "L" else "RGB")
+    image = picture(base)
+    return image.convert("L" if image.mode == "L" else "RGB")
 
 
 def _jpeg(image: Image.Image, quality: int = QUALITY, exif: bytes = b"") -> bytes:

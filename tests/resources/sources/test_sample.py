@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from dqe_resources.images import decode
 from dqe_resources.sources import sample_images as sample
 from dqe_resources.sources.sample_images import (
     BROKEN,
@@ -62,8 +63,7 @@ def photo_of(row: SourceRow) -> bytes:
 
 
 def upright(data: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
-    with Image.open(io.BytesIO(data)) as image:
-        picture = ImageOps.exif_transpose(image).convert("RGB")
+    picture = decode(data)
     return np.asarray(picture.resize(size) if size else picture, dtype=np.float64)
 
 
