@@ -107,7 +107,7 @@ def bare_jpeg(data: bytes) -> Bare:
         elif marker == _ICC and content.startswith(_ICC_MARK):
             start = len(_ICC_MARK)
             profile[content[start : start + 1]] = content[start + 2 :]
-        if marker not in _APPLICATIONS or content.startswith(_COLOUR_MARKS) and len(content) >= 12:
+        if marker not in _APPLICATIONS or (content.startswith(_COLOUR_MARKS) and len(content) >= 12):
             kept.append(data[place:end])
         place = end
     rest = data[place:] if place >= 0 else b""

@@ -129,9 +129,11 @@ INTACT = {
     "png: garbage for a profile": png_with(b"iCCP", b"name\0\0garbage"),
     "png: a large text": png_with(b"zTXt", LARGE_TEXT),
     "png: a large text in Unicode": png_with(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(bytes(80_000_000))),
-    "png: many texts": lambda: with_chunk(encoded(scene(), "PNG"), b"", b"")[:33]
-    + png_chunk(b"tEXt", b"a\0" + bytes(1_000_000)) * 70
-    + encoded(scene(), "PNG")[33:],
+    "png: many texts": lambda: (
+        with_chunk(encoded(scene(), "PNG"), b"", b"")[:33]
+        + png_chunk(b"tEXt", b"a\0" + bytes(1_000_000)) * 70
+        + encoded(scene(), "PNG")[33:]
+    ),
     "png: short chunks": lambda: with_chunk(
         with_chunk(with_chunk(encoded(scene(), "PNG"), b"pHYs", b"\0"), b"gAMA", b"\1"), b"acTL", b"\0"
     ),
