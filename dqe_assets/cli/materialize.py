@@ -22,7 +22,10 @@ from dqe_assets.cli.terminal import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dqe_assets.orchestration.runner import Outcome
+    from dqe_assets.orchestration.sync import SyncPlan
 
 AssetNames = Annotated[
     list[str] | None, typer.Argument(help="Names of assets; by default all of them.", autocompletion=asset_names)
@@ -59,17 +62,18 @@ def demo() -> None:
             fail(f"{configuration_path()} lists no source of kind sample; add: - kind: sample")
         require_packages()
         with instance(settings.concurrency) as current, progress_bars():
-            runner.sync(settings, current)
+            plan = runner.sync(settings, current)
+            _say_removed(plan)
             shards = [source.key(shard.index) for source in samples for shard in source.shards()]
             outcome = runner.materialize(settings, current, shards=shards)
-        _stop_if_failed(outcome)
+        _stop_if_failed(_failures(plan, outcome))
         print_report(settings)
         _print_outcome(outcome, is_all=len(samples) == len(settings.sources))
         say_next("dqe ui", "dqe gallery", 'dqe search "a cat"', 'dqe sql "SELECT * FROM worst_captions LIMIT 10"')
 
 
 def sync() -> None:
-    """Register the shards of every source, and the training runs, as partitions."""
+    """Register new shards and training runs, and remove shards that no source has any more with all made of them."""
     with clear_errors():
         from dqe_assets.orchestration import runner
         from dqe_assets.orchestration.instance import instance
@@ -78,9 +82,11 @@ def sync() -> None:
         settings = load_settings()
         with instance(settings.concurrency) as current, progress_bars():
             plan = runner.sync(settings, current)
+            _say_removed(plan)
         for what, one in (("shards", plan.shards), ("training runs", plan.runs)):
             if what == "shards" or one.total or one.remove:
                 say(f"{one.total} {what}; {len(one.add)} added, {len(one.remove)} removed")
+        _stop_if_failed(plan.failures)
         say_next("dqe materialize")
 
 
@@ -95,11 +101,12 @@ def materialize(
 
         settings = load_settings()
         with instance(settings.concurrency) as current, progress_bars():
-            runner.sync(settings, current)
+            plan = runner.sync(settings, current)
+            _say_removed(plan)
             outcome = runner.materialize(
                 settings, current, assets=assets or (), shards=shard or (), runs=run or (), force=force
             )
-        _stop_if_failed(outcome)
+        _stop_if_failed(_failures(plan, outcome))
         is_all = not (assets or shard or run)
         _print_outcome(outcome, is_all=is_all)
         say_next(*(["dqe report"] if is_all else ["dqe materialize", "dqe status"]))
@@ -146,10 +153,22 @@ def status(
         say_next("dqe report" if is_current else "dqe materialize")
 
 
-def _stop_if_failed(outcome: Outcome) -> None:
-    for failure in outcome.failures:
+def _say_removed(plan: SyncPlan) -> None:
+    for line in plan.removed_in_words:
+        say("{}", line)
+
+
+def _failures(plan: SyncPlan, outcome: Outcome) -> list[str]:
+    from dqe_assets.orchestration.sync import unread_in_words
+
+    unread = unread_in_words({**outcome.unread, **plan.unread})
+    return [*outcome.failures, *unread, *([plan.not_removed] if plan.not_removed else [])]
+
+
+def _stop_if_failed(failures: Sequence[str]) -> None:
+    for failure in failures:
         say("[red]failed:[/red] {}", failure, to=errors)
-    if outcome.failures:
+    if failures:
         say("What is finished is kept. Fix what failed and run the same command again.", to=errors)
         raise typer.Exit(ExitCode.FAILED)
 

@@ -15,15 +15,16 @@ from dqe_assets.core.stage import SHARDS, TRAINING_RUNS
 from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.dead_runs import process_tags
 from dqe_assets.orchestration.resources import dagster_resources
-from dqe_assets.orchestration.sensors import plan_sync
+from dqe_assets.orchestration.sync import plan_sync, source_of
 from dqe_resources.errors import DataQualityError, UsageError
+from dqe_resources.sources.protocol import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dqe_assets.core.stage import Stage
-    from dqe_assets.orchestration.sensors import SyncPlan
     from dqe_assets.orchestration.settings import Settings
+    from dqe_assets.orchestration.sync import SyncPlan
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -36,16 +37,25 @@ class Outcome:
         made: asset and partition of all that were made.
         current: how many partitions were found current.
         failures: a line for each thing that went wrong.
+        unread: why a source cannot be read, by its name: what was made of it is left as it is.
     """
 
     made: list[tuple[str, str | None]] = field(default_factory=list)
     current: int = 0
     failures: list[str] = field(default_factory=list)
+    unread: dict[str, str] = field(default_factory=dict)
 
 
 def sync(settings: Settings, current: dg.DagsterInstance) -> SyncPlan:
-    """Register the shards of every source, and the training runs; returns what was done."""
-    plan = plan_sync(settings, current)
+    """Register new shards and training runs, and remove those that went; returns what was done.
+
+    A shard that no source has any more goes from the store, the collection and Dagster. Killed at any moment, the next
+    call goes on: Dagster forgets a shard when nothing else is left of it.
+
+    Raises:
+        StorageError: the store cannot be read or written.
+    """
+    plan = plan_sync(settings, current).cleaned(settings)
     plan.apply(current)
     return plan
 
@@ -89,9 +99,14 @@ def materialize(
     for group in _groups(selected):
         wanted = asked_for.get(group[0].partition_set or "")
         for key in keys(settings, group[0], registered):
-            if not wanted or key in wanted:
+            source = source_of(key or "") if group[0].partitioned else ""
+            if (wanted and key not in wanted) or source in outcome.unread:
+                continue
+            try:
                 _run(settings, current, group, key, registered, outcome, force=force)
-        if outcome.failures:
+            except SourceError as error:
+                outcome.unread[source] = str(error)
+        if outcome.failures and not (group[0].partitioned and _holds_what_went(settings, registered)):
             break
     return outcome
 
@@ -136,6 +151,12 @@ def state(settings: Settings, stage: Stage, partition: str | None, shards: Seque
     if stored is None:
         return "missing"
     return "failed" if stored.stamp.failed_checks else "stale"
+
+
+def _holds_what_went(settings: Settings, shards: Sequence[str]) -> bool:
+    """Whether the warehouse has shards that no source has any more: that they go waits for no failure elsewhere."""
+    warehouse = settings.opened_store.get("warehouse", None)
+    return warehouse is not None and not set(warehouse.stamp.facts["shards"]) <= set(shards)
 
 
 def _run(

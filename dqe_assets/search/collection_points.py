@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -9,9 +10,12 @@ import pyarrow.compute as pc
 
 from dqe_assets.core.schema import IMAGE, ORIGINAL
 from dqe_resources.models.language import detect_language
+from dqe_resources.vectors.protocol import VectorsBrokenError, VectorsMissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from dqe_resources.vectors.protocol import Vectors
 
 
 def collection_points(
@@ -47,6 +51,17 @@ def collection_points(
     for item in (IMAGE, *captions):
         points = points.append_column(item, embeddings.filter(pc.equal(embeddings["item"], item))["embedding"])
     return points.filter(pc.equal(raw["status"], "ok"))
+
+
+def remove_shards(vectors: Vectors, shards: Iterable[str]) -> None:
+    """Remove all points of some shards from the collection, if there is one that can be read.
+
+    Raises:
+        VectorsError: the collection cannot be opened, or it failed.
+    """
+    with suppress(VectorsMissingError, VectorsBrokenError), vectors.open() as collection:
+        for shard in shards:
+            collection.replace_shard(shard, ())
 
 
 def languages(texts: pa.ChunkedArray | pa.Array) -> pa.Array:

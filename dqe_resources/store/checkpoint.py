@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from dqe_resources.store.storage import Store
 
+UNFINISHED = ".unfinished"
+"""Folder of an asset that holds the finished rows of partitions that are still being made."""
+
 _SUFFIX = ".arrow"
 _IN_MEMORY_BYTES = 64 << 20
 
@@ -124,4 +127,4 @@ class Checkpoint:
 
     @property
     def _folder(self) -> str:
-        return self.store.path(self.asset, f".unfinished/{self.partition}", suffix="")
+        return self.store.path(self.asset, f"{UNFINISHED}/{self.partition}", suffix="")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import shutil
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 
 from dqe_resources.errors import one_line
 from dqe_resources.store.atomic import StorageError, remove_abandoned, replace_file
+from dqe_resources.store.checkpoint import UNFINISHED
 from dqe_resources.store.parquet_tables import (
     check_schema,
     column_options,
@@ -32,7 +34,7 @@ from dqe_resources.store.parquet_tables import (
 from dqe_resources.store.stamp import Stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from typing import BinaryIO
 
     import duckdb
@@ -207,12 +209,48 @@ class Store:
 
     def has_any(self, asset: str, prefix: str) -> bool:
         """Whether a partition of an asset is stored whose key begins so."""
+        return any(key.startswith(prefix) for key in self._keys(asset))
+
+    def partitions(self, asset: str) -> set[str]:
+        """Keys of an asset's partitions that are stored, or begun."""
+        return self._keys(asset) | self._keys(f"{asset}/{UNFINISHED}")
+
+    def _keys(self, folder: str) -> set[str]:
         self.filesystem.invalidate_cache()
         try:
-            paths = self.filesystem.ls(f"{self._location[1]}/{asset}", detail=False)
+            paths = self.filesystem.ls(f"{self._location[1]}/{folder}", detail=False)
         except FileNotFoundError:
-            return False
-        return any(path.rpartition("/")[2].startswith(prefix) for path in paths)
+            return set()
+        return {key for key in map(_key, paths) if not key.startswith(".")}
+
+    def remove(self, keys: Collection[str], *, last: str) -> None:
+        """Remove the partitions with these keys of every asset that the store holds, and what is begun of them.
+
+        Killed at any moment, the next call goes on: the partitions of the asset ``last``, which go when all others are
+        gone, tell that there is something left.
+
+        Raises:
+            StorageError: a file cannot be removed.
+        """
+        filesystem, root = self.filesystem, self._location[1]
+        filesystem.invalidate_cache()
+        found: dict[bool, set[str]] = {False: set(), True: set()}
+        for path in filesystem.find(root, withdirs=self.is_local):
+            asset, is_begun, name = path.removeprefix(f"{root}/").partition(f"/{UNFINISHED}/")
+            key = name.partition("/")[0] if is_begun else _key(path)
+            asset = asset if is_begun else asset.rpartition("/")[0]
+            if key in keys:
+                # Of a folder of unfinished rows the folder goes, where there are folders.
+                is_whole = is_begun and self.is_local
+                found[asset == last].add(f"{root}/{asset}/{UNFINISHED}/{key}" if is_whole else path)
+        try:
+            for paths in filter(None, (found[False], found[True])):
+                if self.is_local:
+                    _remove_local(map(Path, sorted(paths)))
+                else:
+                    filesystem.rm(sorted(paths))
+        except OSError as error:
+            raise StorageError(f"{root}: cannot be removed from ({error}); run the same command again") from error
 
     def urls(self, asset: str, partitions: Sequence[str | None]) -> list[str]:
         """Local paths or URLs, for other programs, of those partitions of a table that are stored."""
@@ -284,6 +322,19 @@ class Store:
 
     def _sweep(self, pattern: str) -> int:
         return remove_abandoned(Path(self._location[1]), pattern) if self.is_local else 0
+
+
+def _key(path: str) -> str:
+    """The key of the partition that a file holds, or that a folder of unfinished rows is for."""
+    return path.rstrip("/").rpartition("/")[2].removesuffix(".parquet").removesuffix(".json")
+
+
+def _remove_local(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _how_to_fix(asset: str, partition: str | None) -> str:

@@ -22,6 +22,7 @@ from dqe_resources.vectors.protocol import (
     VectorsBrokenError,
     VectorsBusyError,
     VectorsError,
+    VectorsMissingError,
     check_names,
     check_vectors,
 )
@@ -200,7 +201,7 @@ class EmbeddedQdrant(Vectors):
             _check_free(self._root)
             if not self._collection.exists():
                 if vectors is None:
-                    raise VectorsError(f"there is no collection in {self._collection} yet. {self._refill()}")
+                    raise VectorsMissingError(f"there is no collection in {self._collection} yet. {self._refill()}")
                 self._create(vectors)
             identity, there = self._read_identity()
             if vectors is not None:

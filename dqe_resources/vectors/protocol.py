@@ -32,6 +32,10 @@ class VectorsError(DataQualityError):
     """A collection cannot be used: the message says which, why, and what to do."""
 
 
+class VectorsMissingError(VectorsError):
+    """There is no collection yet."""
+
+
 class VectorsBusyError(VectorsError):
     """Another process kept the collection for longer than the configured wait."""
 
@@ -250,7 +254,8 @@ class Vectors(Configurable):
             VectorsBusyError: another process kept it too long (embedded only).
             VectorsBrokenError: what is there cannot be read.
             VectorsUnreachableError: the server does not answer, or refuses (server only).
-            VectorsError: there is none and ``vectors`` is None, or the collection cannot be used for another reason.
+            VectorsMissingError: there is none and ``vectors`` is None.
+            VectorsError: the collection cannot be used for another reason.
         """
 
     def contents(self, vectors: Mapping[str, int]) -> Contents:

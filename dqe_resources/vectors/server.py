@@ -14,6 +14,7 @@ from dqe_resources.vectors.protocol import (
     Vectors,
     VectorsBrokenError,
     VectorsError,
+    VectorsMissingError,
     VectorsUnreachableError,
     check_names,
     check_vectors,
@@ -198,7 +199,7 @@ class ServerQdrant(Vectors):
         with self._connected() as ask:
             if not ask("collection_exists"):
                 if vectors is None:
-                    raise VectorsError(f"{self.location} does not exist yet. {self._refill()}")
+                    raise VectorsMissingError(f"{self.location} does not exist yet. {self._refill()}")
                 self._create(ask, vectors)
             info: CollectionInfo = ask("get_collection")
             identity = self._identity(info)
