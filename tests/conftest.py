@@ -32,15 +32,9 @@ SBU = ROOT.parent / "shared" / "data" / "sbu"
 SLOW = (
     *("benchmarks/", "end_to_end/", "search/", "publish/"),
     *("caption/test_lmdeploy_backfill", "caption/test_misbehaving", "caption/test_synthetic", "caption/test_transf"),
-    *(
-        "cli/test_filter",
-        "cli/test_hostile",
-        "cli/test_init",
-        "cli/test_json",
-        "cli/test_packaging",
-        "concepts/test_assets",
-    ),
-    *("core/test_asset", "core/test_stage", "dedup/test_assets", "docs/test_contributing", "docs/test_reference"),
+    *("cli/test_filter", "cli/test_hostile", "cli/test_init", "cli/test_json", "cli/test_packaging"),
+    *("cli/test_stopping", "concepts/test_assets", "core/test_asset", "core/test_stage", "dedup/test_assets"),
+    *("docs/test_contributing", "docs/test_reference"),
     *("filtering/test_assets", "filtering/test_filters", "improve/test_judging.", "improve/test_refining."),
     *("ingest/test_fetch", "orchestration/test_dead_runs", "report/test_gallery.", "scaling/test_assets"),
     *("resources/captioners/", "resources/models/", "resources/scorers/", "resources/sources/test_index"),

@@ -20,7 +20,7 @@ from dqe_assets.cli.ui import ui
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 something failed, or is not there yet; 2 the command line or dqe.yaml is wrong; "
-    "130 stopped by Ctrl-C."
+    "130 stopped by Ctrl-C, 143 by SIGTERM."
 )
 
 app = typer.Typer(

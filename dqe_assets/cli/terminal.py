@@ -40,20 +40,21 @@ _SAY_EVERY_SECONDS = 30.0
 _HOLE = "\ue000"
 _NOT_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb]")
 
+STOPPED = "stopped; finished work is kept. To go on, run the same command again"
+"""What a command says that Ctrl-C or SIGTERM has ended."""
+
 console = Console(highlight=False, emoji=False)
 errors = Console(stderr=True, highlight=False, emoji=False)
 
 
 class ExitCode(IntEnum):
-    """How a command ends."""
+    """How a command ends; and as shells count it, by Ctrl-C with 130, and by SIGTERM with 143."""
 
     DONE = 0
     FAILED = 1
     """Something went wrong, or what is asked for is not there yet."""
     WRONG_USAGE = 2
     """The command line or dqe.yaml is wrong. Click uses it too."""
-    STOPPED = 130
-    """Ctrl-C, as shells count it."""
 
 
 def say(ours: str, *foreign: object, to: Console | None = None, style: str = "", wrap: bool = False) -> None:
@@ -90,26 +91,30 @@ def fail(message: str, code: ExitCode = ExitCode.WRONG_USAGE) -> NoReturn:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Every error that a person can fix is one line for each fault; what remains is ours, and has a traceback."""
+    """Every error that a person can fix is one line for each fault; what remains is ours, and has a traceback.
+
+    Ctrl-C and SIGTERM end the command with a line that says how to go on.
+    """
+    from dqe_resources import stopping
     from dqe_resources.errors import DataQualityError, UsageError
 
-    try:
-        yield
-    except (DataQualityError, ValueError) as error:
-        for line in str(error).splitlines():
-            say("[red]error:[/red] {}", line, to=errors)
-        is_usage = isinstance(error, UsageError | ValueError)
-        raise typer.Exit(ExitCode.WRONG_USAGE if is_usage else ExitCode.FAILED) from None
-    except KeyboardInterrupt:
-        say("stopped; finished work is kept. To go on, run the same command again", to=errors)
-        raise typer.Exit(ExitCode.STOPPED) from None
-    except (typer.Exit, click.exceptions.ClickException):
-        raise
-    except Exception:  # noqa: BLE001
-        # What Python itself would print, but for what a terminal would obey in it.
-        for line in traceback.format_exc().splitlines():
-            say("{}", line, to=errors)
-        raise typer.Exit(ExitCode.FAILED) from None
+    with stopping.stoppable(STOPPED):
+        try:
+            yield
+        except (typer.Exit, click.exceptions.ClickException):
+            raise
+        except Exception as error:
+            if stopping.requested():
+                raise
+            if isinstance(error, DataQualityError | ValueError):
+                for line in str(error).splitlines():
+                    say("[red]error:[/red] {}", line, to=errors)
+                is_usage = isinstance(error, UsageError | ValueError)
+                raise typer.Exit(ExitCode.WRONG_USAGE if is_usage else ExitCode.FAILED) from None
+            # What Python itself would print, but for what a terminal would obey in it.
+            for line in traceback.format_exc().splitlines():
+                say("{}", line, to=errors)
+            raise typer.Exit(ExitCode.FAILED) from None
 
 
 @contextmanager

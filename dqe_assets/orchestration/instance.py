@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import yaml
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 
 from dqe_assets.core.stage import COLLECTION_POOL, MODEL_POOL
 from dqe_assets.orchestration.dead_runs import end_dead_runs
@@ -46,7 +48,7 @@ def instance(concurrency: Concurrency | None = None) -> Iterator[dg.DagsterInsta
         home.mkdir(parents=True, exist_ok=True)
         if concurrency or not (home / CONFIGURATION_FILE).exists():
             _configure(home, concurrency or Concurrency())
-        opened = dg.DagsterInstance.get()
+        opened = dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=_overrides(home)))
     except OSError as error:
         raise InstanceError(
             f"{home}: cannot be written ({error.strerror or error}); allow this user to write there"
@@ -85,6 +87,17 @@ def _configure(home: Path, concurrency: Concurrency) -> None:
     )
     if found != text:
         replace_file(path, lambda target: target.write(text.encode()))
+
+
+def _overrides(home: Path) -> dict[str, Any]:
+    """What is other than in dagster.yaml for a command: the output of a step goes to the terminal alone.
+
+    To keep it for the UI as well, Dagster starts four processes for each step, which an end of this one leaves behind.
+    """
+    configured = yaml.safe_load((home / CONFIGURATION_FILE).read_text(encoding="utf-8")) or {}
+    if "compute_logs" in configured:
+        return {}
+    return {"compute_logs": {"module": NoOpComputeLogManager.__module__, "class": NoOpComputeLogManager.__name__}}
 
 
 def _limit_pools(current: dg.DagsterInstance, concurrency: Concurrency) -> None:

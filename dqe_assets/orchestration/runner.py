@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster._core.execution.plan.objects import ErrorSource
 
 from dqe_assets.core.asset import asset
 from dqe_assets.core.partitions import registered_shards
@@ -16,6 +17,7 @@ from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.dead_runs import process_tags
 from dqe_assets.orchestration.resources import dagster_resources
 from dqe_assets.orchestration.sync import plan_sync, source_of
+from dqe_resources import stopping
 from dqe_resources.errors import DataQualityError, UsageError
 from dqe_resources.sources.protocol import SourceError
 
@@ -83,6 +85,7 @@ def materialize(
 
     Raises:
         UsageError: there is no such asset, shard or training run.
+        KeyboardInterrupt: this process was asked to stop.
     """
     selected = _selected(settings, assets)
     registered = registered_shards(current)
@@ -183,6 +186,9 @@ def _run(
         raise_on_error=False,
         tags=process_tags(),
     )
+    if stopping.requested() or any(map(_is_interrupt, result.get_step_failure_events())):
+        # Dagster has made a failed step of it, or has only taken note.
+        raise KeyboardInterrupt
     which = f", {'run' if selected[0].of_runs else 'shard'} {key}" if key else ""
     for node in result.filter_events(lambda event: event.is_step_materialization):
         made = node.step_materialization_data.materialization
@@ -202,6 +208,10 @@ def _run(
         if evaluation.blocking and not evaluation.passed:
             where = f"{evaluation.asset_key.to_user_string()}{which}"
             outcome.failures.append(f"{where}: check {evaluation.check_name}: {evaluation.description}")
+
+
+def _is_interrupt(event: dg.DagsterEvent) -> bool:
+    return event.step_failure_data.error_source == ErrorSource.INTERRUPT
 
 
 def failure_in_words(message: str) -> str:

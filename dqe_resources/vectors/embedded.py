@@ -330,9 +330,11 @@ def _engine(call: Callable[[], Result], failed: Callable[[BaseException], Vector
     """Calls the engine, which raises plain ``Exception`` and, where it panics, what is no ``Exception`` at all."""
     try:
         return call()
-    except (KeyboardInterrupt, SystemExit, MemoryError):
+    except MemoryError:
         raise
     except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise  # an interrupt: Dagster has one of its own
         raise failed(error) from error
 
 

@@ -18,6 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dqe_assets.cli.app import app
+from dqe_assets.cli.terminal import STOPPED
 from dqe_assets.filtering.subset import format_uids, read_subset
 from dqe_resources.locks import file_alone, folder_alone
 from tests.conftest import environment
@@ -196,20 +197,24 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(nowhere: Path) -> 
     assert dqe("reshard", *arguments, "--out", "whole").exit_code == 0
 
     files = 0
-    for _ in range(2):
+    for number in (signal.SIGKILL, signal.SIGTERM):
         process = subprocess.Popen(
             [sys.executable, "-m", "dqe_assets.cli", "reshard", *arguments, "--out", "killed"],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             start_new_session=True,
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         further = files + chance.randint(3, 30)
         while process.poll() is None and files < further:
             time.sleep(0.005)
             files = len(list((nowhere / "killed").glob("*.tar"))) if (nowhere / "killed").exists() else 0
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "it was killed before its end"
+            os.killpg(process.pid, number)
+        _, said = process.communicate()
+        ended = {signal.SIGKILL: (-signal.SIGKILL, ""), signal.SIGTERM: (143, f"{STOPPED}\n")}[number]
+        assert (process.returncode, said) == ended, "it was stopped before its end"
     kept = {path: path.stat().st_mtime_ns for path in (nowhere / "killed").glob("*_stats.json")}
     assert len(kept) >= 6
     assert dqe("reshard", *arguments, "--out", "killed").exit_code == 0
