@@ -1,12 +1,13 @@
 # make demo, make test, make ui, make lint, make docs: each makes what it needs. Everything lives in .venv and data/.
 .DELETE_ON_ERROR:
-.PHONY: demo test lint ui docs constraints clean
+.PHONY: demo test lint ui docs audit constraints clean
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --constraint constraints.txt
-INPUTS := pyproject.toml constraints.txt requirements/pinned.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+LOCKED := $(PIP) --require-hashes --only-binary :all: --requirement
+THIS := $(PIP) --no-build-isolation --editable .
 
 demo: $(VENV)/.demo
 	@$(BIN)/dqe demo
@@ -29,40 +30,36 @@ docs: $(VENV)/.docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "The site is in site/. To read it: $(BIN)/python -m http.server --directory site 8000"
 
-$(VENV)/.demo: $(INPUTS)
+# All that is installed has its version and the hash of its file in requirements/, and none of it is built here. torch is
+# a build for CPUs alone where pip finds one; else it needs the libraries of CUDA, which are packages of their own.
+$(VENV)/.demo: pyproject.toml requirements/demo.txt requirements/cpu.txt requirements/cuda.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (once, a few minutes) ..."
-	@$(PIP) --no-deps --require-hashes -r requirements/pinned.txt
-	@$(PIP) --editable '.[sample,ui]'
+	@$(LOCKED) requirements/cpu.txt 2>/dev/null || true
+	@$(LOCKED) requirements/demo.txt
+	@case "$$($(BIN)/python -m pip show torch)" in *nvidia*) $(LOCKED) requirements/cuda.txt ;; esac
+	@$(THIS)
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.demo
-	@$(PIP) --editable '.[sample,ui,test]'
+$(VENV)/.test: $(VENV)/.demo requirements/test.txt
+	@$(LOCKED) requirements/test.txt
 	@touch $@
 
-$(VENV)/.lint: $(VENV)/.demo
-	@$(PIP) --editable '.[sample,ui,lint]'
+$(VENV)/.lint: $(VENV)/.demo requirements/lint.txt
+	@$(LOCKED) requirements/lint.txt
 	@touch $@
 
-$(VENV)/.docs: $(VENV)/.demo
-	@$(PIP) --editable '.[sample,ui,docs]'
+$(VENV)/.docs: $(VENV)/.demo requirements/docs.txt
+	@$(LOCKED) requirements/docs.txt
 	@touch $@
 
-# The versions that make and CI install. pip-tools resolves them again, in an environment of its own.
-constraints:
-	@rm -rf $(VENV)-constraints && $(PYTHON) -m venv $(VENV)-constraints
-	@$(VENV)-constraints/bin/pip install --quiet --upgrade pip pip-tools
-	@$(VENV)-constraints/bin/pip-compile --quiet --upgrade --strip-extras --generate-hashes --no-header --no-annotate \
-		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-		--output-file $(VENV)-constraints/all.txt requirements/pinned.in
-	@awk 'NR == FNR { if ($$0 !~ /^#/) pinned[$$0]; next } /^[a-z]/ { keep = $$1 in pinned } keep' \
-		requirements/pinned.in $(VENV)-constraints/all.txt > requirements/pinned.txt
-	@$(VENV)-constraints/bin/pip-compile --quiet --upgrade --strip-extras --no-header --no-annotate \
-		--extra sample --extra ui --extra test --extra lint --extra docs \
-		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-		--output-file constraints.txt pyproject.toml
-	@sed -i 's/+cpu$$//' constraints.txt
-	@rm -rf $(VENV)-constraints
+# What is installed, against the known vulnerabilities.
+audit: $(VENV)/.lint
+	@$(BIN)/python requirements/audit.py
+
+# Resolves what is installed: keeps the versions that are there, and adds what is new in pyproject.toml.
+constraints: $(VENV)/.lint
+	@$(BIN)/python requirements/compile.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) data/store data/cache data/qdrant data/subsets data/warehouse.duckdb data/gallery.html
