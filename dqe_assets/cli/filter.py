@@ -20,7 +20,7 @@ from dqe_assets.cli.terminal import (
     say,
     say_next,
 )
-from dqe_assets.publish.options import SAMPLES_PER_SHARD
+from dqe_assets.training import SAMPLES_PER_SHARD
 from dqe_resources.printable import command, quoted
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from dqe_assets.filtering.store_pool import StorePool
     from dqe_assets.orchestration.settings import Settings
-    from dqe_assets.publish.samples import SamplePart
+    from dqe_assets.training.samples import SamplePart
 
 PoolNames = Annotated[
     list[str], typer.Argument(metavar="POOL...", help="Folders or URLs of DataComp metadata, or store for our own.")
@@ -90,13 +90,13 @@ def reshard(
     with clear_errors():
         from dqe_assets.filtering.store_pool import STORE
         from dqe_assets.filtering.subset import read_subset
-        from dqe_assets.publish.reshard import plan_shards, write_shards
+        from dqe_assets.training.reshard import plan_shards, write_shards
 
         path = _subset_path(subset)
         uids = read_subset(path)
         parts = _parts(sources or [STORE])
         with counting("looking for samples") as progress:
-            plan = plan_shards(uids, parts, samples_per_shard, progress)
+            plan = plan_shards(uids, parts, samples_per_shard, track=progress)
         about = {"file": path.name, "uids": len(uids)}
         with counting("writing samples") as progress:
             manifest = write_shards(plan, out, about, allow_missing=allow_missing, track=progress)
@@ -209,7 +209,7 @@ def _subset_path(subset: str) -> Path:
 
 def _parts(sources: Sequence[str]) -> list[SamplePart]:
     from dqe_assets.filtering.store_pool import STORE
-    from dqe_assets.publish.samples import StoreShard, tars
+    from dqe_assets.training.samples import StoreShard, tars
 
     parts: list[SamplePart] = []
     for source in sources:

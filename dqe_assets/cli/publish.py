@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dqe_assets.cli.terminal import ExitCode, clear_errors, counting, fail, print_table, say, say_next
-from dqe_assets.publish.options import BEST, SAMPLES_PER_SHARD, Format
+from dqe_assets.publish.options import BEST, Format
+from dqe_assets.training import SAMPLES_PER_SHARD
 
 if TYPE_CHECKING:
     from dqe_assets.orchestration.settings import Settings

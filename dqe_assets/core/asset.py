@@ -129,7 +129,7 @@ def _materialization(
         "dagster/data_version": stored.stamp.identity,
         "dagster/data_version_is_user_provided": "true",
     }
-    for name in (*stage.inputs, *stage.unpartitioned_inputs_of(stored.partition)):
+    for name in (*stage.inputs, *stage.unpartitioned_inputs):
         key = asset_key(name)
         partitions = [stored.partition or ""] if name in stage.inputs else None
         found = instance.fetch_materializations(dg.AssetRecordsFilter(key, asset_partitions=partitions), limit=1)

@@ -33,7 +33,7 @@ from dqe_resources.fingerprint import fingerprint
 from dqe_resources.store import Stamp, StorageError, Store, StoredPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from dqe_assets.core.relations import Relations
 
@@ -79,7 +79,7 @@ class Stage:
     unpartitioned_inputs: tuple[str, ...]
     run_inputs: tuple[str, ...]
     partition_set: str | None
-    needs: Callable[[str], Collection[str]] | None
+    depends: Callable[..., Any] | None
     schema: pa.Schema | None
     checks: tuple[Check, ...]
     resources: Mapping[str, str]
@@ -100,13 +100,6 @@ class Stage:
     def of_runs(self) -> bool:
         """Whether it is made for each training run."""
         return self.partition_set == TRAINING_RUNS
-
-    def unpartitioned_inputs_of(self, partition: str | None) -> tuple[str, ...]:
-        """The assets over all shards that one partition reads."""
-        if self.needs is None or partition is None:
-            return self.unpartitioned_inputs
-        needed = self.needs(partition)
-        return tuple(name for name in self.unpartitioned_inputs if name in needed)
 
     def arguments(self, resources: Mapping[str, Any]) -> dict[str, Any]:
         """The resources that its function, checks and metadata take, by parameter.
@@ -151,7 +144,9 @@ class Stage:
             {name: found for name, found in injected.items() if found is not None},
             _call(self.signature, arguments, work) if self.signature else None,
             _fingerprints(work, self.inputs, work.runs if self.of_runs else work.shards),
-            [input_fingerprint(work, asset, None) for asset in self.unpartitioned_inputs_of(work.partition)],
+            _call(self.depends, arguments, work)
+            if self.depends
+            else [input_fingerprint(work, asset, None) for asset in self.unpartitioned_inputs],
             *([_fingerprints(work, self.run_inputs, work.runs)] if self.run_inputs else []),
         )
 
@@ -308,7 +303,7 @@ def stage(  # noqa: PLR0913
     name: str | None = None,
     partitioned: bool = True,
     partition_set: str = SHARDS,
-    needs: Callable[[str], Collection[str]] | None = None,
+    depends: Callable[..., Any] | None = None,
     checks: Iterable[Check] = (),
     resources: Mapping[str, str] | None = None,
     metadata: Callable[..., Mapping[str, Any]] | None = None,
@@ -321,8 +316,8 @@ def stage(  # noqa: PLR0913
     """Make a stage of a function ``(work, **resources) -> table, batches of a large table, or Manifest``.
 
     The group is called as the folder that the function is in. What the function takes after ``work`` are resources
-    (models, the collection, slices of the settings); they are part of the fingerprint. Checks, metadata, ``signature``
-    and ``is_valid`` may take resources too, after their own parameters.
+    (models, the collection, slices of the settings); they are part of the fingerprint. Checks, metadata, ``signature``,
+    ``depends`` and ``is_valid`` may take resources too, after their own parameters.
 
     Args:
         kinds: what it is made with, shown in the UI (at most three).
@@ -334,7 +329,7 @@ def stage(  # noqa: PLR0913
         name: of the asset; by default the function's.
         partitioned: made for each shard (or whatever ``partition_set`` says), or once over all of them.
         partition_set: what it is made for each of: ``SHARDS`` or ``TRAINING_RUNS``.
-        needs: ``(partition) -> which of unpartitioned_inputs it reads``; by default all.
+        depends: ``(work) -> what of unpartitioned_inputs decides a partition``; by default the fingerprint of each.
         checks: what must hold for each partition.
         resources: for a parameter the resource's key, or ``key.attribute`` for a part of one; by default the
             parameter's own name.
@@ -348,7 +343,14 @@ def stage(  # noqa: PLR0913
     """
 
     def decorate(function: Callable[..., pa.Table | Batches | Manifest]) -> Stage:
-        called = [(function, 1), (metadata, 2), (signature, 1), (is_valid, 2), *((check.run, 2) for check in checked)]
+        called = [
+            (function, 1),
+            (metadata, 2),
+            (signature, 1),
+            (is_valid, 2),
+            (depends, 1),
+            *((check.run, 2) for check in checked),
+        ]
         parameters = dict.fromkeys(name for one, given in called if one for name in _parameters(one, given))
         return Stage(
             name=name or function.__name__,
@@ -361,7 +363,7 @@ def stage(  # noqa: PLR0913
             unpartitioned_inputs=tuple(unpartitioned_inputs),
             run_inputs=tuple(run_inputs),
             partition_set=partition_set if partitioned else None,
-            needs=needs,
+            depends=depends,
             schema=schema,
             checks=checked,
             resources={parameter: (resources or {}).get(parameter, parameter) for parameter in parameters},

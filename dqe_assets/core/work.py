@@ -15,7 +15,7 @@ from dqe_resources.store import UNPARTITIONED, Checkpoint, StorageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from dqe_resources.store import Store
+    from dqe_resources.store import Store, StoredPartition
 
 _FACTS = b"facts"
 
@@ -166,6 +166,11 @@ def input_fingerprint(work: Work, asset: str, partition: str | None) -> str:
     Raises:
         StorageError: it is not there, or failed a check.
     """
+    return stored_input(work, asset, partition).stamp.identity
+
+
+def stored_input(work: Work, asset: str, partition: str | None) -> StoredPartition:
+    """A partition that is read, as it is stored; raises as ``input_fingerprint`` does."""
     stored = work.store.get(asset, partition)
     where = f"{asset}, {'run' if partition in work.runs else 'shard'} {partition}" if partition else asset
     if stored is None:
@@ -177,4 +182,4 @@ def input_fingerprint(work: Work, asset: str, partition: str | None) -> str:
             f"{work.asset} needs {where}, which failed {', '.join(stored.stamp.failed_checks)}: "
             "fix what the check names, then materialise it again"
         )
-    return stored.stamp.identity
+    return stored

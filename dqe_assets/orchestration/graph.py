@@ -28,6 +28,8 @@ from dqe_assets.score.assets import (
 )
 from dqe_assets.search.assets import caption_collection_of
 from dqe_assets.search.map_assets import collection_map
+from dqe_assets.training.assets import training_run_of
+from dqe_assets.training.data_assets import DataPlan, training_data_of
 from dqe_resources.captioners.protocol import VisionCaptioner
 from dqe_resources.configurable import Strict
 
@@ -86,9 +88,22 @@ def stages(settings: Settings) -> list[Stage]:
         collection_map,
         pool_utilities,
         filter_recommendation,
+        *(training_data_of(plan) for plan in data_plans(settings)),
+        *([training_run_of(plan.name for plan in data_plans(settings))] if settings.training.runs else []),
     ]
     read = [warehouse_of(made, captioner_infos(settings), settings.scorer), sample_gallery_of(made)]
     return connected([*made, *read])
+
+
+def data_plans(settings: Settings) -> list[DataPlan]:
+    """What the training runs are trained on, each once."""
+    subsets = {one.name: one for one in settings.subsets}
+    return list(
+        {
+            run.data: DataPlan(run.data, subsets.get(run.subset), tuple(kind for kind, _ in run.captions))
+            for run in settings.training.planned
+        }.values()
+    )
 
 
 def resources(settings: Settings) -> dict[str, Any]:

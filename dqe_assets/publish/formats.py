@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 
 from dqe_assets.core.schema import IMAGE_TYPE
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_assets.publish.reshard import write_tar
-from dqe_assets.publish.samples import Picture, Sample, StoreShard
 from dqe_assets.publish.selection import FACTS, PublishError, Selection, facts_of
 from dqe_assets.score.tables import JOINT_EMBEDDINGS
+from dqe_assets.training.reshard import write_tar
+from dqe_assets.training.samples import Picture, Sample, StoreShard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

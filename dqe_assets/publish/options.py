@@ -8,5 +8,3 @@ Format = Literal["hf", "webdataset", "datacomp"]
 
 BEST = "best"
 """The caption rule that takes each sample's best caption, as ``best_captions`` has it."""
-
-SAMPLES_PER_SHARD = 10_000

@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dqe_assets.publish.reshard import MANIFEST, UNFINISHED, read_record, write_record
 from dqe_assets.publish.selection import PublishError
+from dqe_assets.training.reshard import MANIFEST, UNFINISHED, read_record, write_record
 from dqe_resources.fingerprint import fingerprint
 from dqe_resources.locks import LOCK, folder_alone
 from dqe_resources.store import replace_file

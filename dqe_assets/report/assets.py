@@ -19,6 +19,7 @@ from dqe_assets.report import metadata, tables
 from dqe_assets.report.build_warehouse import CaptionerInfo, WarehouseInputs, build_warehouse
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
 from dqe_assets.report.tables import MATERIALISATIONS
+from dqe_assets.training import views as training
 from dqe_resources.cache import data_directory
 from dqe_resources.store import replace_file
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from dqe_resources.store import Store
     from dqe_resources.warehouse import Warehouse
 
-LEFT_OUT = (caption.RELATIONS, judging_views.RELATIONS, refining_views.RELATIONS)
+LEFT_OUT = (caption.RELATIONS, judging_views.RELATIONS, refining_views.RELATIONS, training.RELATIONS)
 """What stages contribute that data/dqe.yaml may leave out: their tables are there all the same, and empty."""
 
 
@@ -53,17 +54,19 @@ def warehouse_of(stages: Sequence[Stage], captioners: Sequence[CaptionerInfo], s
     relations = relations_of(stages)
     read = {name for one in relations for name in (*(read.asset for read in one.reads), *one.by_manifest)}
     by_shard = [one for one in stages if one.partitioned]
-    over_all = [one for one in stages if not one.partitioned and one.name in read]
+    of_runs = [one for one in stages if one.of_runs and one.name in read]
+    over_all = [one for one in stages if not one.partition_set and one.name in read]
 
     def inputs(work: Work) -> WarehouseInputs:
         files = {one.name: work.store.urls(one.name, work.shards) for one in by_shard if one.schema is not None}
+        files |= {one.name: work.store.urls(one.name, work.runs) for one in of_runs if one.schema is not None}
         files |= {one.name: work.store.urls(one.name, [None]) for one in over_all if one.schema is not None}
         manifests = {one.name: _facts(work, one.name) for one in over_all if one.schema is None}
         files |= {name: work.store.urls(name, facts["shards"]) for name, facts in manifests.items()}
         return WarehouseInputs(
             relations=relations,
             assets=files,
-            materialisations=_materialisations(work, by_shard, over_all),
+            materialisations=_materialisations(work, by_shard, of_runs, over_all),
             captioners=captioners,
             scorer=scorer.model,
             manifests=manifests,
@@ -86,6 +89,7 @@ def warehouse_of(stages: Sequence[Stage], captioners: Sequence[CaptionerInfo], s
         code_version="4",
         inputs=[one.name for one in by_shard],
         unpartitioned_inputs=[one.name for one in over_all],
+        run_inputs=[one.name for one in of_runs],
         partitioned=False,
         checks=[Check("rows_complete", "Every sample of the store is in the warehouse, once.", every_sample_there)],
         metadata=metadata.warehouse,
@@ -196,8 +200,11 @@ def _facts(work: Work, asset: str) -> Mapping[str, Any]:
     return stored.stamp.facts if stored else {}
 
 
-def _materialisations(work: Work, by_shard: Sequence[Stage], over_all: Sequence[Stage]) -> pa.Table:
+def _materialisations(
+    work: Work, by_shard: Sequence[Stage], of_runs: Sequence[Stage], over_all: Sequence[Stage]
+) -> pa.Table:
     stored = [work.store.get(one.name, shard) for one in by_shard for shard in work.shards]
+    stored += [work.store.get(one.name, run) for one in of_runs for run in work.runs]
     stored += [work.store.get(one.name, None) for one in over_all]
     records = [
         {

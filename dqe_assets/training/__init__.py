@@ -19,3 +19,5 @@ stages:
 A checkpoint is loaded as any other model of open_clip: ``OpenClipSettings(architecture=row["architecture"],
 weights=row["path"])``, both paths from the data folder.
 """
+
+SAMPLES_PER_SHARD = 10_000

@@ -86,11 +86,6 @@ class Scale(Strict):
         """Steps of the whole training."""
         return self.steps_per_checkpoint * self.checkpoints
 
-    @property
-    def cooldown_steps(self) -> int:
-        """Steps in which the learning rate falls to 0; 0 with another schedule."""
-        return self.steps_per_checkpoint * self.cooldown_checkpoints if self.schedule == "constant_cooldown" else 0
-
 
 SCALES: dict[str, Scale] = {
     "debug": Scale(model="ViT-B-32", samples_seen=128_000, batch_size=1_024, learning_rate=1e-4),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from dqe_assets.core.schema import ORIGINAL
+from dqe_assets.training import SAMPLES_PER_SHARD
 from dqe_assets.training.scales import SCALES, Scale
 from dqe_resources.cache import in_data_directory
 from dqe_resources.configurable import Strict
@@ -111,6 +112,8 @@ class Training(Strict):
             writes them.
         samples_per_shard: Samples in each WebDataset shard that is written to train on.
         workers: Loader processes of each GPU.
+        trainer: ``this_process`` trains on one core, for toy scales; ``open_clip_train`` on GPUs. By default, a scale
+            that a core does in a few hours is trained in this process, and any other on GPUs.
         gpus: GPUs to train on; by default all of this machine.
         log_every: Steps between two lines of the log.
         gpu_hour_price: What an hour of a GPU costs; by default nobody says.
@@ -119,8 +122,9 @@ class Training(Strict):
     runs: list[TrainingRuns] = Field(default_factory=list)
     scales: dict[Name, Scale] = Field(default_factory=dict)
     tars: list[str] = Field(default_factory=list)
-    samples_per_shard: Annotated[int, Field(ge=1)] = 10_000
+    samples_per_shard: Annotated[int, Field(ge=1)] = SAMPLES_PER_SHARD
     workers: Annotated[int, Field(ge=1)] = 4
+    trainer: Literal["auto", "this_process", "open_clip_train"] = "auto"
     gpus: Annotated[int, Field(ge=1)] | None = None
     log_every: Annotated[int, Field(ge=1)] = 100
     gpu_hour_price: Annotated[float, Field(ge=0)] | None = None
@@ -155,6 +159,9 @@ class Training(Strict):
                     {"name": run.data},
                 )
         return self
+
+    def signature(self) -> None:
+        """Nothing: each run is part of the fingerprint of its own partition, and how fast it is trained is not."""
 
     @property
     def planned(self) -> list[Run]:

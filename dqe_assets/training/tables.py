@@ -6,6 +6,20 @@ import pyarrow as pa
 
 from dqe_assets.core.schema import Column, table_schema
 
+LOG = pa.list_(
+    pa.struct(
+        [
+            ("step", pa.int64()),
+            ("samples_seen", pa.int64()),
+            ("loss", pa.float64()),
+            ("learning_rate", pa.float64()),
+            ("logit_scale", pa.float64()),
+            ("seconds", pa.float64()),
+            ("waited", pa.float64()),
+        ]
+    )
+)
+
 TRAINING_RUN = table_schema(
     [
         Column("run", pa.string(), "training run: what is trained on, scale and seed", nullable=False),
@@ -23,13 +37,22 @@ TRAINING_RUN = table_schema(
         Column("is_final", pa.bool_(), "whether it is the last: the end of the schedule", nullable=False),
         Column("step", pa.int64(), "steps that were taken", "steps", nullable=False),
         Column("samples_seen", pa.int64(), "samples seen, repetitions counted", "samples", nullable=False),
-        Column("loss", pa.float64(), "mean training loss of the logged steps since the checkpoint before"),
+        Column("loss", pa.float64(), "mean logged training loss since the checkpoint before"),
         Column("learning_rate", pa.float64(), "learning rate of its last step", nullable=False),
         Column("logit_scale", pa.float64(), "what a cosine is multiplied by"),
-        Column("architecture", pa.string(), "the model's configuration, from the data folder", nullable=False),
+        Column(
+            "architecture",
+            pa.string(),
+            "the model: open_clip's name, or the path of a configuration from the data folder",
+            nullable=False,
+        ),
         Column("path", pa.string(), "the checkpoint, from the data folder", nullable=False),
         Column("sha256", pa.string(), "hex digest of its weights", nullable=False),
-        Column("seconds", pa.float64(), "time in training since the checkpoint before", "seconds", nullable=False),
+        Column("seconds", pa.float64(), "time in training since the checkpoint before", "seconds"),
+        Column("waited", pa.float64(), "of these, for samples to be read", "seconds"),
+        Column("samples_per_second", pa.float64(), "of that time", "samples/s"),
         Column("gpus", pa.int32(), "GPUs that it was trained on; 0 for a CPU", nullable=False),
+        Column("cost", pa.float64(), "price of the GPUs in that time; null without a price"),
+        Column("log", LOG, "the log since the checkpoint before: what was seen at some steps", nullable=False),
     ]
 )

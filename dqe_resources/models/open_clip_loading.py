@@ -58,7 +58,7 @@ def load_network(
     open_clip = import_open_clip()
     from pickle import UnpicklingError
 
-    name = _registered(architecture)
+    name = registered_name(architecture)
     try:
         # The text tower as a module of its own takes texts that are not padded to the full length.
         with warnings.catch_warnings():
@@ -102,7 +102,7 @@ def dimension_of(architecture: str) -> int:
     """
     open_clip = import_open_clip()
     try:
-        configuration = open_clip.get_model_config(_registered(architecture))
+        configuration = open_clip.get_model_config(registered_name(architecture))
     except (OSError, ValueError) as error:
         raise OpenClipError(f"open_clip has no configuration of {architecture}: {one_line(error)[:300]}") from error
     if not configuration:
@@ -110,7 +110,7 @@ def dimension_of(architecture: str) -> int:
     return int(configuration["embed_dim"])
 
 
-def _registered(architecture: str) -> str:
+def registered_name(architecture: str) -> str:
     """The name of a model in open_clip; a configuration file is registered there first."""
     if not architecture.endswith(CONFIGURATION):
         return architecture

@@ -25,9 +25,9 @@ from dqe_assets.publish.card import pictures
 from dqe_assets.publish.dataset import Request, publish
 from dqe_assets.publish.formats import Shards
 from dqe_assets.publish.output_folder import File, write_folder
-from dqe_assets.publish.samples import StoreShard
 from dqe_assets.publish.selection import PublishError, select
 from dqe_assets.score.tables import JOINT_EMBEDDINGS
+from dqe_assets.training.samples import StoreShard
 from dqe_resources.locks import HeldError
 from tests.conftest import ROOT, dqe, environment
 

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_assets.publish.reshard import MANIFEST, UNFINISHED, ReshardError, plan_shards, write_shards
-from dqe_assets.publish.samples import Sample, SamplesError, StoreShard, tars
+from dqe_assets.training.reshard import MANIFEST, UNFINISHED, ReshardError, plan_shards, write_shards
+from dqe_assets.training.samples import Sample, SamplesError, StoreShard, tars
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator

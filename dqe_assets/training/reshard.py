@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from dqe_assets.filtering.subset import format_uids, parse_uids
-from dqe_assets.publish.options import SAMPLES_PER_SHARD
+from dqe_assets.training import SAMPLES_PER_SHARD
 from dqe_resources.errors import DataQualityError
 from dqe_resources.fingerprint import fingerprint
 from dqe_resources.locks import LOCK, folder_alone
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from dqe_assets.publish.samples import Sample, SamplePart
+    from dqe_assets.training.samples import Sample, SamplePart
 
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished.json"
@@ -54,6 +54,7 @@ class Plan:
         digests: of the uids of each part.
         again: how many more samples of the parts have a uid of the subset that was found before.
         samples_per_shard: samples in each shard but the last.
+        version: of whatever else decides what is written, such as which caption a sample has.
     """
 
     parts: Sequence[SamplePart]
@@ -63,6 +64,7 @@ class Plan:
     digests: tuple[str, ...]
     again: int
     samples_per_shard: int
+    version: str = ""
 
     @property
     def total(self) -> int:
@@ -79,6 +81,13 @@ class Plan:
         """The uids that no part has."""
         return self.uids[self.part_of < 0]
 
+    def leaving_out(self, names: list[str]) -> Plan:
+        """The same plan without some uids; those that are not of it change nothing."""
+        at = _Index(self.uids).positions(names)
+        kept = np.ones(len(self.uids), bool)
+        kept[at[at >= 0]] = False
+        return replace(self, uids=self.uids[kept], copies=self.copies[kept], part_of=self.part_of[kept])
+
     @cached_property
     def ends(self) -> np.ndarray:
         """How many samples are written once each part is done, int64 [parts]."""
@@ -90,7 +99,7 @@ class Plan:
     def fingerprint(self) -> str:
         """Hex digest of everything that decides what is written."""
         subset = hashlib.sha256(np.repeat(self.uids, self.copies).tobytes()).hexdigest()
-        return fingerprint(subset, self.digests, self.samples_per_shard)
+        return fingerprint(subset, self.digests, self.samples_per_shard, *filter(None, [self.version]))
 
     def entries(self, start: int) -> Iterator[tuple[str, Sample]]:
         """Key and sample in the order in which they are written, from a position on."""
@@ -118,6 +127,7 @@ def plan_shards(
     subset: np.ndarray,
     parts: Sequence[SamplePart],
     samples_per_shard: int = SAMPLES_PER_SHARD,
+    version: str = "",
     track: Callable[[int, int], None] = lambda _, __: None,
 ) -> Plan:
     """Find where each sample of a subset is.
@@ -126,6 +136,7 @@ def plan_shards(
         subset: uids, "u8,u8" [n], sorted; repeats are written as often as they are there.
         parts: where to copy from; of a uid that several have, the first is taken.
         samples_per_shard: samples in each shard but the last.
+        version: of whatever else decides what is written.
         track: is told how many parts of how many have been looked through.
 
     Raises:
@@ -146,7 +157,7 @@ def plan_shards(
         again += len(at) - len(new)
         part_of[new] = number
         track(number + 1, len(parts))
-    return Plan(parts, uids, copies, part_of, tuple(digests), again, samples_per_shard)
+    return Plan(parts, uids, copies, part_of, tuple(digests), again, samples_per_shard, version)
 
 
 def write_shards(
