@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,12 @@ from dqe_resources.store import replace_file
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+_NO_CHECKPOINT = (
+    *(OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError),
+    *(AttributeError, IndexError, KeyError, TypeError),
+)
+"""What reading a file that is none ends in: what is in it is read as a program."""
 
 _NUMBERED = re.compile(r"epoch_(\d+)\.pt")
 
@@ -44,13 +51,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is not there, or no checkpoint.
     """
-    import pickle
-
     import torch
 
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except _NO_CHECKPOINT as error:
         raise CheckpointError(f"{path}: cannot be read as a checkpoint ({one_line(error)[:200]})") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: holds {type(found).__name__}, not the weights of a model")

@@ -239,14 +239,15 @@ def _batches(examples: Examples, scale: Scale, seed: int) -> Callable[[int], tup
     """What gives images, normalised, and tokens of a step."""
     import torch
 
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (examples.mean, examples.std))
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (examples.mean, examples.std))
     kinds = examples.tokens.shape[1]
 
     def batch(step: int) -> tuple[Any, Any]:
         rows = batch_order(len(examples.images), scale, seed, step)
         which = drawn(examples.chances[rows], seed, step) if kinds > 1 else 0
         pixels = torch.from_numpy(examples.images[rows]).permute(0, 3, 1, 2).contiguous()
-        return pixels.float().sub_(mean).div_(std), torch.from_numpy(examples.tokens[rows, which])
+        # Step by step as open_clip's transforms do it: another order rounds otherwise.
+        return pixels.float().div_(255).sub_(mean).div_(std), torch.from_numpy(examples.tokens[rows, which])
 
     return batch
 

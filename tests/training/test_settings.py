@@ -49,9 +49,7 @@ def test_the_scales_are_datacomps() -> None:
 def test_samples_seen_are_rounded_up_to_whole_batches_of_each_checkpoint() -> None:
     assert SCALES["small"].steps_per_checkpoint == 625
     odd = Scale(model="ViT-B-32", samples_seen=1001, batch_size=100, checkpoints=5)
-    assert (odd.steps_per_checkpoint, odd.steps, odd.cooldown_steps) == (2, 10, 0)
-    cooled = odd.model_copy(update={"schedule": "constant_cooldown", "cooldown_checkpoints": 2})
-    assert cooled.cooldown_steps == 4
+    assert (odd.steps_per_checkpoint, odd.steps) == (2, 10)
 
 
 def test_each_subset_scale_and_seed_is_a_run() -> None:
