@@ -21,16 +21,18 @@ from dqe_assets.training.loader import load_examples
 from dqe_assets.training.loop import train
 from dqe_assets.training.loss_log import read_log
 from dqe_assets.training.open_clip_run import peak_gpu_memory, train_with_open_clip
-from dqe_assets.training.run_folder import architecture_of, configuration_of, prepare, start_state
+from dqe_assets.training.run_folder import architecture_of, configuration_of, prepare, run_folder, start_state
 from dqe_assets.training.schedule import learning_rates
 from dqe_assets.training.tables import TRAINING_RUN
 from dqe_assets.training.views import RELATIONS
 from dqe_resources.cache import data_directory, in_data_directory
+from dqe_resources.locks import folder_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from dqe_assets.training.data import TrainingData
     from dqe_assets.training.device import Device
     from dqe_assets.training.loss_log import LogLine
     from dqe_assets.training.settings import Run, Training
@@ -67,7 +69,7 @@ def training_run_of(data: Iterable[str]) -> Stage:
         metadata=metadata.training_run,
         signature=specification,
         is_valid=lambda _, stamp: all(in_data_directory(path).is_file() for path in stamp.facts["checkpoints"]),
-        pool="model",
+        pool="training",
     )
     def training_run(work: Work, training: Training) -> pa.Table:
         """A model trained on a subset with the samples seen, model and hyperparameters of its scale.
@@ -77,36 +79,42 @@ def training_run_of(data: Iterable[str]) -> Stage:
         """
         run = training.run(work.partition or "")
         shards = open_data(run.data)
-        architecture = architecture_of(run)
-        device = chosen_device(run, architecture, training)
-        configuration = configuration_of(run, shards, device)
-        folder = prepare(run, configuration, work.log, again=work.force)
-        progress = _Progress(work, device.steps(run.scale) * run.scale.batch_size)
-        if device.trainer == "this_process":
-            train(
-                load_examples(shards, architecture, run.captions),
-                architecture,
-                folder,
-                scale=run.scale,
-                seed=run.seed,
-                start=run.start,
-                log_every=training.log_every,
-                report=progress.report,
-            )
-        else:
-            train_with_open_clip(
-                run, shards, architecture, folder, device, log_every=training.log_every, report=progress.report
-            )
-        table = checkpoint_table(run, shards.samples, folder, device, training.gpu_hour_price)
-        peak = peak_gpu_memory(folder)
-        facts = {
-            "configuration": configuration,
-            "checkpoints": table["path"].to_pylist(),
-            **({"peak_gpu_memory_mib": peak} if peak else {}),
-        }
-        return with_facts(table, facts)
+        with folder_alone(run_folder(run.key)):
+            return trained(work, run, shards, training)
 
     return training_run
+
+
+def trained(work: Work, run: Run, shards: TrainingData, training: Training) -> pa.Table:
+    """Train a run to its end; returns its rows, with its configuration as facts."""
+    architecture = architecture_of(run)
+    device = chosen_device(run, architecture, training)
+    configuration = configuration_of(run, shards, device)
+    folder = prepare(run, configuration, work.log, again=work.force)
+    progress = _Progress(work, device.steps(run.scale) * run.scale.batch_size)
+    if device.trainer == "this_process":
+        train(
+            load_examples(shards, architecture, run.captions),
+            architecture,
+            folder,
+            scale=run.scale,
+            seed=run.seed,
+            start=run.start,
+            log_every=training.log_every,
+            report=progress.report,
+        )
+    else:
+        train_with_open_clip(
+            run, shards, architecture, folder, device, log_every=training.log_every, report=progress.report
+        )
+    table = checkpoint_table(run, shards.samples, folder, device, training.gpu_hour_price)
+    peak = peak_gpu_memory(folder)
+    facts = {
+        "configuration": configuration,
+        "checkpoints": table["path"].to_pylist(),
+        **({"peak_gpu_memory_mib": peak} if peak else {}),
+    }
+    return with_facts(table, facts)
 
 
 class _Progress:

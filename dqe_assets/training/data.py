@@ -18,6 +18,7 @@ from dqe_assets.training.reshard import MANIFEST, UNFINISHED, read_record, write
 from dqe_resources.cache import data_directory
 from dqe_resources.errors import DataQualityError
 from dqe_resources.fingerprint import fingerprint
+from dqe_resources.locks import LOCK, folder_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -100,6 +101,7 @@ def write_data(
 
     Raises:
         TrainingDataError: samples are not there, or none has a caption.
+        LockError: another run is writing them.
     """
     if len(plan.missing):
         raise TrainingDataError(
@@ -114,8 +116,18 @@ def write_data(
     folder = data_folder(name)
     there = [read_record(folder / one) or {} for one in (MANIFEST, UNFINISHED)]
     if folder.exists() and all(record.get("fingerprint") != plan.fingerprint for record in there):
-        shutil.rmtree(folder)
+        with folder_alone(folder):
+            empty(folder)
     return write_shards(plan, folder, dict(about), track=track)
+
+
+def empty(folder: Path) -> None:
+    """Remove all that is in a folder but the lock by which this process holds it."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 @dataclass(frozen=True, slots=True)

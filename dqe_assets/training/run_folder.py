@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from dqe_assets.training.checkpoints import CheckpointError, weights_digest
+from dqe_assets.training.data import empty
 from dqe_assets.training.reshard import read_record, write_record
 from dqe_resources.cache import data_directory
 from dqe_resources.models.packages import package_version
@@ -82,7 +82,7 @@ def _digest(path: Path, _changed: int) -> str:
 
 
 def prepare(run: Run, configuration: dict[str, Any], log: Callable[[str], None], *, again: bool = False) -> Path:
-    """The folder of a run, with what was done of this very configuration, and nothing of any other.
+    """The folder of a run, held by this process, with what was done of this very configuration and of no other.
 
     Args:
         run: the run.
@@ -96,7 +96,7 @@ def prepare(run: Run, configuration: dict[str, Any], log: Callable[[str], None],
         changed = [name for name in configuration if there.get(name) != configuration[name]]
         log(f"{run.key}: begins anew" + (f", as it has another {', '.join(changed)} than before" if changed else ""))
     if there is None or again or there != configuration:
-        shutil.rmtree(folder, ignore_errors=True)
+        empty(folder)
         write_record(folder / RUN, configuration)
     architecture_of(run)
     return folder
