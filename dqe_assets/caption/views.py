@@ -6,6 +6,7 @@ from dqe_assets.caption.flags import FLAGS
 from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
 from dqe_assets.core.relations import (
     Explanation,
+    Problem,
     Read,
     Relations,
     ReportSection,
@@ -156,6 +157,17 @@ RELATIONS = Relations(
             "against each other source.",
             COMPARISON,
             order=50,
+        ),
+    ),
+    problems=(
+        Problem(
+            "captions by models are missing or flawed",
+            """
+            SELECT count(*) FILTER (error IS NOT NULL OR len(flags) > 0), count(*),
+                (SELECT 'most: ' || first(flag) FROM caption_flags)
+            FROM caption_generation WHERE finish_reason <> 'no_image'
+            """,
+            "SELECT * FROM caption_flags",
         ),
     ),
     explanations=(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dqe_assets.cli.completion import asset_names, run_keys, shard_keys
-from dqe_assets.cli.report import print_report
+from dqe_assets.cli.report import print_summary
 from dqe_assets.cli.terminal import (
     ExitCode,
     clear_errors,
@@ -17,6 +17,7 @@ from dqe_assets.cli.terminal import (
     print_json,
     print_table,
     progress_bars,
+    progress_by_shard,
     say,
     say_next,
 )
@@ -43,7 +44,7 @@ STATES = ("current", "stale", "missing", "failed")
 
 
 def demo() -> None:
-    """Take the embedded sample through every stage and print its quality report.
+    """Take the embedded sample through every stage and print the summary of its quality report.
 
     If there is no dqe.yaml yet, the one that comes with the platform is written first.
     """
@@ -61,15 +62,15 @@ def demo() -> None:
         if not samples:
             fail(f"{configuration_path()} lists no source of kind sample; add: - kind: sample")
         require_packages()
-        with instance(settings.concurrency) as current, progress_bars():
+        with instance(settings.concurrency) as current, progress_by_shard():
             plan = runner.sync(settings, current)
             _say_removed(plan)
             shards = [source.key(shard.index) for source in samples for shard in source.shards()]
             outcome = runner.materialize(settings, current, shards=shards)
         _stop_if_failed(_failures(plan, outcome))
-        print_report(settings)
+        print_summary(settings)
         _print_outcome(outcome, is_all=len(samples) == len(settings.sources))
-        say_next("dqe ui", "dqe gallery", 'dqe search "a cat"', 'dqe sql "SELECT * FROM worst_captions LIMIT 10"')
+        say_next("dqe ui", "dqe report", "dqe gallery", 'dqe search "a cat"')
 
 
 def sync() -> None:

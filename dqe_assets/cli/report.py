@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dqe_assets.cli.terminal import (
     ExitCode,
+    as_typed,
     clear_errors,
     console,
     fail,
@@ -29,21 +30,37 @@ if TYPE_CHECKING:
 
     from dqe_assets.orchestration.settings import Settings
     from dqe_assets.report.quality import Section
+    from dqe_assets.report.summary import Summary
 
-Json = Annotated[bool, json_option("sections, each with title, description, and rows by the columns' names.")]
+_SECTIONS = "sections, each with title, description, and rows by the columns' names"
+Json = Annotated[bool, json_option(f"{_SECTIONS}.")]
 ImageName = Annotated[str, typer.Argument(help="The source's own name of the row.")]
 
 
-def report(*, as_json: Json = False) -> None:
-    """Print the quality report."""
+def report(
+    *,
+    full: Annotated[bool, typer.Option("--full", help="Show all tables, also those with nothing in them.")] = False,
+    as_json: Annotated[
+        bool,
+        json_option(
+            f"{_SECTIONS}; and summary, with rows, sources, shards, readable, redundant, scorer, fits, problems, lines."
+        ),
+    ] = False,
+) -> None:
+    """Print the quality report: a summary in ten lines, and tables."""
     with clear_errors():
         from dqe_assets.orchestration.settings import load_settings
 
         settings = load_settings()
-        sections = _report_sections(settings)
-        if not (as_json or _is_current(settings)):
+        found, sections = _report(settings, everything=full)
+        if as_json:
+            print_json({"sections": [_as_json(one) for one in sections], "summary": found.to_json()})
+            return
+        if not _is_current(settings):
             say("[yellow]The warehouse is not current; run:[/yellow] dqe materialize")
-        _show(sections, 'dqe sql "SELECT * FROM worst_captions LIMIT 10"', as_json=as_json)
+        _print_summary(found)
+        print_sections([one for one in sections if full or not one.says_nothing])
+        say_next('dqe sql "SELECT * FROM worst_captions LIMIT 10"')
 
 
 def sql(query: Annotated[str, typer.Argument(help="A query; tables and views: dqe sql 'SHOW TABLES'.")]) -> None:
@@ -102,9 +119,17 @@ def gallery() -> None:
             typer.launch(path.as_uri())
 
 
-def print_report(settings: Settings) -> None:
-    """Print the quality report of the warehouse."""
-    print_sections(_report_sections(settings))
+def print_summary(settings: Settings) -> None:
+    """Print the summary of the quality report."""
+    _print_summary(_report(settings)[0])
+
+
+def _print_summary(found: Summary) -> None:
+    say("")
+    for line in found.lines:
+        is_command = line.startswith(" ")
+        say("[b]{}[/b]" if is_command else "{}", as_typed(line) if is_command else line, wrap=not is_command)
+    say("")
 
 
 def print_sections(sections: Sequence[Section]) -> None:
@@ -117,12 +142,14 @@ def print_sections(sections: Sequence[Section]) -> None:
     say("")
 
 
-def _report_sections(settings: Settings) -> list[Section]:
+def _report(settings: Settings, *, everything: bool = False) -> tuple[Summary, list[Section]]:
     from dqe_assets.orchestration.graph import relations
     from dqe_assets.report.quality import quality_report
+    from dqe_assets.report.summary import summary
 
+    contributed = relations(settings)
     with settings.warehouse.connect() as connection:
-        return quality_report(connection, relations(settings))
+        return summary(connection, contributed), quality_report(connection, contributed, everything=everything)
 
 
 def _is_current(settings: Settings) -> bool:
@@ -139,11 +166,14 @@ def _is_current(settings: Settings) -> bool:
 
 def _show(sections: Sequence[Section], next_command: str, *, as_json: bool) -> None:
     if as_json:
-        found = [{"title": one.title, "description": one.description, "rows": one.table} for one in sections]
-        print_json({"sections": found})
+        print_json({"sections": [_as_json(one) for one in sections]})
         return
     print_sections(sections)
     say_next(next_command)
+
+
+def _as_json(section: Section) -> dict[str, Any]:
+    return {"title": section.title, "description": section.description, "rows": section.table}
 
 
 def _print_csv(data: pa.Table) -> None:

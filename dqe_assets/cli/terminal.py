@@ -164,6 +164,59 @@ def progress_bars() -> Iterator[None]:
             yield
 
 
+@contextmanager
+def progress_by_shard() -> Iterator[None]:
+    """A bar for the shard that runs, a line for each that has ended; without a terminal, a line for each asset."""
+    from dqe_resources import progress
+
+    if not console.is_terminal:
+        with progress_bars():
+            yield
+        return
+    with _bars(console) as bars:
+        running: _ShardLine | None = None
+
+        def show(step: Step) -> None:
+            nonlocal running
+            shard = step.partition or "all shards"
+            if running is None or running.shard != shard:
+                if running is not None:
+                    running.end()
+                running = _ShardLine(bars, shard)
+            running.show(step)
+
+        with progress.listen(show):
+            yield
+        if running is not None:
+            running.end()
+
+
+class _ShardLine:
+    """What is shown of a shard, whose assets are made one after another."""
+
+    def __init__(self, bars: Progress, shard: str) -> None:
+        self.shard = shard
+        self._bars, self._began, self._ended = bars, time.monotonic(), 0
+        self._failed: list[str] = []
+        self._task = bars.add_task(f"{shard:<16}", total=None, note="")
+
+    def show(self, step: Step) -> None:
+        """Show how far an asset is, or that it has ended."""
+        self._bars.update(
+            self._task, completed=step.done, total=step.total or None, note=printable(f"{step.asset} {step.note}")
+        )
+        if step.outcome is not None:
+            self._ended += 1
+            self._failed += [f"{step.asset} {step.outcome}"] if step.outcome.startswith("failed") else []
+
+    def end(self) -> None:
+        """Say what has become of it."""
+        self._bars.remove_task(self._task)
+        mark = "[red]✗[/red]" if self._failed else "[green]✓[/green]"
+        said = "; ".join(self._failed) or f"{self._ended} assets, {time.monotonic() - self._began:.0f} s"
+        say(f"{mark} {{}}  [dim]{{}}[/dim]", f"{self.shard:<16}", said, to=self._bars.console)
+
+
 def _bars(where: Console) -> Progress:
     from rich.progress import (
         BarColumn,
@@ -197,10 +250,14 @@ def say_next(*commands: str) -> None:
     Args:
         commands: each as ``dqe_resources.printable.command`` makes it, if there are names in it.
     """
+    say(f"Next: {', '.join(['[b]{}[/b]'] * len(commands))}", *map(as_typed, commands))
+
+
+def as_typed(one: str) -> str:
+    """A command as it is to be typed here, where ``dqe`` is perhaps not on the path."""
     program = Path(sys.argv[0])
     is_elsewhere = program.name == "dqe" and shutil.which("dqe") != str(program)
-    typed = quoted(os.path.relpath(program)) if is_elsewhere else "dqe"
-    say(f"Next: {', '.join(['[b]{}[/b]'] * len(commands))}", *(one.replace("dqe", typed, 1) for one in commands))
+    return one.replace("dqe", quoted(os.path.relpath(program)), 1) if is_elsewhere else one
 
 
 def say_written(path: Path, what: str = "") -> None:

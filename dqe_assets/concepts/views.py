@@ -14,6 +14,7 @@ from dqe_assets.concepts.tables import (
 )
 from dqe_assets.core.relations import (
     Explanation,
+    Problem,
     Read,
     Relations,
     ReportSection,
@@ -23,6 +24,7 @@ from dqe_assets.core.relations import (
     meaning,
     sql_file,
 )
+from dqe_assets.core.schema import ORIGINAL
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.score.tables import CAPTION_SCORES
 
@@ -261,6 +263,16 @@ RELATIONS = Relations(
             "the counts are, and the captions that share no concept with their image.",
             _TAIL,
             order=100,
+        ),
+    ),
+    problems=(
+        Problem(
+            "original captions share no concept with their image",
+            f"""
+            SELECT coalesce(sum(misaligned), 0), coalesce(sum(comparable), 0), NULL
+            FROM misalignment WHERE caption_source = '{ORIGINAL}'
+            """,  # noqa: S608
+            f"SELECT * FROM misaligned_samples WHERE caption_source = '{ORIGINAL}' LIMIT 10",  # noqa: S608
         ),
     ),
     explanations=(

@@ -104,6 +104,21 @@ class ReportSection:
 
 
 @dataclass(frozen=True, slots=True)
+class Problem:
+    """What may be wrong with samples: the summary of the report names what is wrong with the largest share.
+
+    Attributes:
+        what: what they are or have, after "so many of so many".
+        query: one row: how many, of how many, and a word on them or null.
+        shown_by: the query that shows them, as a person types it.
+    """
+
+    what: str
+    query: Query
+    shown_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class GallerySection:
     """Samples that the gallery shows with all their captions; left out if there are none.
 
@@ -169,6 +184,7 @@ class Relations:
         tables: tables of the warehouse.
         views: views of the warehouse.
         report_sections: tables of the quality report.
+        problems: what the summary of the report looks for.
         gallery_sections: samples that the gallery shows.
         gallery_plots: plots of the gallery.
         explanations: what ``dqe explain`` says of a sample.
@@ -182,6 +198,7 @@ class Relations:
     tables: tuple[Table, ...] = ()
     views: tuple[View, ...] = ()
     report_sections: tuple[ReportSection, ...] = ()
+    problems: tuple[Problem, ...] = ()
     gallery_sections: tuple[GallerySection, ...] = ()
     gallery_plots: tuple[GalleryPlots, ...] = ()
     explanations: tuple[Explanation, ...] = ()

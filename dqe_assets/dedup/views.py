@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dqe_assets.core.relations import (
     Explanation,
     GalleryPlots,
+    Problem,
     Read,
     Relations,
     ReportSection,
@@ -152,6 +153,13 @@ RELATIONS = Relations(
             ORDER BY caption_source <> 'original', caption_source, captions DESC, text
             """,
             order=85,
+        ),
+    ),
+    problems=(
+        Problem(
+            "images are copies of others",
+            "SELECT count(*) FILTER (is_duplicate), count(*), NULL FROM samples WHERE status = 'ok'",
+            "SELECT * FROM duplicate_groups LIMIT 10",
         ),
     ),
     gallery_plots=(GalleryPlots(_sizes, order=40),),

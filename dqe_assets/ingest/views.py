@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dqe_assets.core.relations import (
     GalleryPlots,
+    Problem,
     Read,
     Relations,
     ReportSection,
@@ -130,6 +131,16 @@ RELATIONS = Relations(
     ),
     report_sections=(
         ReportSection("Failures", "Why images could not be read.", "SELECT * FROM failure_reasons", order=20),
+    ),
+    problems=(
+        Problem(
+            "rows have no readable image",
+            """
+            SELECT (SELECT count(*) FROM failures), (SELECT count(*) FROM samples),
+                (SELECT 'most: ' || first(reason) FROM failure_reasons)
+            """,
+            "SELECT * FROM failure_reasons",
+        ),
     ),
     gallery_plots=(GalleryPlots(_outcomes, order=30),),
 )

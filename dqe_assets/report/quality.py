@@ -32,17 +32,25 @@ class Section:
     table: pa.Table
     upright: bool = False
 
+    @property
+    def says_nothing(self) -> bool:
+        """Whether it has no row, or nothing but names in its rows."""
+        return all(column.null_count == len(column) for column in self.table.columns[1:])
 
-def quality_report(connection: duckdb.DuckDBPyConnection, relations: Sequence[Relations]) -> list[Section]:
+
+def quality_report(
+    connection: duckdb.DuckDBPyConnection, relations: Sequence[Relations], *, everything: bool = False
+) -> list[Section]:
     """The quality report, section by section.
 
     Args:
         connection: a connection to a warehouse.
         relations: what the stages contribute, the same as the warehouse was built from.
+        everything: also the sections that are left out where there is nothing of their kind.
     """
     sections = []
     for section in in_order(section for one in relations for section in one.report_sections):
-        if section.only_with and not connection.sql(f"FROM {section.only_with} LIMIT 1").fetchall():
+        if section.only_with and not everything and not connection.sql(f"FROM {section.only_with} LIMIT 1").fetchall():
             continue
         description = section.description
         sections.append(

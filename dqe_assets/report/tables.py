@@ -9,6 +9,7 @@ import pyarrow as pa
 from dqe_assets.core.relations import (
     Explanation,
     GallerySection,
+    Problem,
     Relations,
     ReportSection,
     Table,
@@ -174,6 +175,8 @@ _TABLES = (
         """,
     ),
 )
+
+_NO_CAPTION = "coalesce(trim(caption), '') = ''"
 
 _ORIGINAL_CAPTION = meaning(RAW_SAMPLES, "caption")
 
@@ -359,6 +362,13 @@ RELATIONS = Relations(
             FROM quality_by_shard LIMIT 20
             """,
             order=1000,
+        ),
+    ),
+    problems=(
+        Problem(
+            "images have no caption of their own",
+            f"SELECT count(*) FILTER ({_NO_CAPTION}), count(*), NULL FROM samples WHERE status = 'ok'",  # noqa: S608
+            f"SELECT * FROM samples WHERE status = 'ok' AND {_NO_CAPTION} LIMIT 10",  # noqa: S608
         ),
     ),
     gallery_sections=(

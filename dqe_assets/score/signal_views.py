@@ -5,6 +5,7 @@ from __future__ import annotations
 from dqe_assets.caption.flags import FLAGS
 from dqe_assets.core.relations import (
     Explanation,
+    Problem,
     Read,
     Relations,
     ReportSection,
@@ -17,6 +18,7 @@ from dqe_assets.core.relations import (
     occurrences,
     sql_file,
 )
+from dqe_assets.core.schema import ORIGINAL
 from dqe_assets.ingest.planted import EXTREME_ASPECT, SMALL_SIDE
 from dqe_assets.score.patterns import PATTERNS
 from dqe_assets.score.tables import CAPTION_SCORES, IMAGE_TEXT, MASKED_SIMILARITY, TEXT_QUALITY
@@ -221,6 +223,18 @@ RELATIONS = Relations(
             ORDER BY caption_source <> 'original', caption_source, suspects DESC, reason
             """,  # noqa: S608
             order=110,
+        ),
+    ),
+    problems=(
+        Problem(
+            "original captions are doubtful",
+            f"""
+            WITH doubtful AS (FROM suspects WHERE caption_source = '{ORIGINAL}')
+            SELECT (SELECT count(*) FROM doubtful),
+                (SELECT count(caption) FROM captions WHERE caption_source = '{ORIGINAL}'),
+                (SELECT 'most: ' || mode(reason ORDER BY reason) FROM (SELECT unnest(reasons) AS reason FROM doubtful))
+            """,  # noqa: S608
+            f"SELECT * FROM suspects WHERE caption_source = '{ORIGINAL}' LIMIT 10",  # noqa: S608
         ),
     ),
     explanations=(

@@ -33,10 +33,16 @@ def rows(text: str) -> list[dict[str, str]]:
 def test_report_prints_every_section(finished: Path) -> None:
     done = dqe(finished, "report")
     assert done.returncode == 0, done.stderr
+    first = done.stdout.strip().splitlines()[:10]
+    assert first[0] == "256 rows of 1 source in 4 shards; 234 have a readable image (91.4%)."
+    assert first[3] == "That proves nothing: the scorer shares its image backbone with labels."
+    assert [line.strip().startswith("dqe sql ") for line in first[4:]] == [False, True] * 3
     for title in ("Samples", "Failures", "Captions", "Preference", "Duplicates", "Concepts", "Shards"):
         assert title in lines(done.stdout)
     assert "This preference proves nothing" in " ".join(done.stdout.split())
     assert lines(done.stdout)[-1].startswith("Next: dqe sql")
+    full = lines(dqe(finished, "report", "--full").stdout)
+    assert set(lines(done.stdout)) < set(full)
 
 
 def test_status_says_that_all_is_current(finished: Path) -> None:
@@ -192,7 +198,10 @@ def test_status_as_json_counts_the_partitions(finished: Path) -> None:
 
 
 def test_report_as_json_has_every_section_with_numbers_as_numbers(finished: Path) -> None:
-    sections = {one["title"]: one for one in document(finished, "report")["sections"]}
+    found = document(finished, "report")
+    assert found["summary"]["lines"] == dqe(finished, "report").stdout.strip().splitlines()[:10]
+    assert (found["summary"]["rows"], found["summary"]["readable"]) == (256, 234)
+    sections = {one["title"]: one for one in found["sections"]}
     assert {"Samples", "Failures", "Captions", "Preference", "Duplicates", "Concepts", "Shards"} <= set(sections)
     (samples,) = sections["Samples"]["rows"]
     assert (samples["rows"], samples["ok"], samples["success"]) == (256, 234, 234 / 256)
@@ -370,5 +379,7 @@ def test_the_demo_twice_repeats_nothing(finished: Path) -> None:
     done = dqe(finished, "demo")
     assert done.returncode == 0, done.stderr
     assert "(0 partitions made" in done.stdout
+    assert "256 rows of 1 source in 4 shards; 234 have a readable image (91.4%)." in lines(done.stdout)
+    assert "Samples" not in lines(done.stdout), "the tables are for dqe report"
     assert lines(done.stdout)[-1].startswith("Next: dqe ui, ")
     assert {path: path.stat().st_mtime_ns for path in before} == before
