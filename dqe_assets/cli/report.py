@@ -143,13 +143,18 @@ def print_sections(sections: Sequence[Section]) -> None:
 
 
 def _report(settings: Settings, *, everything: bool = False) -> tuple[Summary, list[Section]]:
+    import duckdb
+
     from dqe_assets.orchestration.graph import relations
     from dqe_assets.report.quality import quality_report
     from dqe_assets.report.summary import summary
 
     contributed = relations(settings)
     with settings.warehouse.connect() as connection:
-        return summary(connection, contributed), quality_report(connection, contributed, everything=everything)
+        try:
+            return summary(connection, contributed), quality_report(connection, contributed, everything=everything)
+        except (duckdb.CatalogException, duckdb.BinderException):
+            fail(f"{settings.warehouse.path}: made by another version; run: dqe materialize", ExitCode.FAILED)
 
 
 def _is_current(settings: Settings) -> bool:

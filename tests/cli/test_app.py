@@ -10,6 +10,7 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 from rich.cells import cell_len
@@ -43,6 +44,14 @@ def test_report_prints_every_section(finished: Path) -> None:
     assert lines(done.stdout)[-1].startswith("Next: dqe sql")
     full = lines(dqe(finished, "report", "--full").stdout)
     assert set(lines(done.stdout)) < set(full)
+
+
+def test_report_says_so_of_a_warehouse_of_another_version(data: Path) -> None:
+    with duckdb.connect(str(data / "warehouse.duckdb")) as connection:
+        connection.execute("CREATE TABLE samples (uid VARCHAR)")
+    done = dqe(data, "report")
+    assert done.returncode == 1
+    assert done.stderr == f"error: {data / 'warehouse.duckdb'}: made by another version; run: dqe materialize\n"
 
 
 def test_status_says_that_all_is_current(finished: Path) -> None:
