@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING
 
 from dqe_resources.errors import DataQualityError
 from dqe_resources.locks import held
@@ -25,6 +26,20 @@ def data_directory() -> Path:
 def in_data_directory(path: str | Path) -> Path:
     """A path of the settings: a relative one counts from the data folder, where dqe.yaml is."""
     return data_directory() / Path(path).expanduser()
+
+
+def scratch_file() -> IO[bytes]:
+    """An empty file without a name on the disk of the data folder: it is gone when it is closed or the process ends.
+
+    Raises:
+        CacheError: the folder cannot be written.
+    """
+    folder = data_directory()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return TemporaryFile(dir=folder)
+    except OSError as error:
+        raise CacheError(f"cannot write to {folder}: {error}; allow it, or set DQE_DATA to another folder") from error
 
 
 def cached_file(name: str, build: Callable[[Path], None]) -> Path:

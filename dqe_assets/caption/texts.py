@@ -8,6 +8,8 @@ from dqe_assets.caption.normalise import normalise_captions
 from dqe_assets.core.schema import ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pyarrow as pa
 
     from dqe_assets.caption.settings import CaptionSources
@@ -20,9 +22,16 @@ def shard_captions(work: Work, captions: CaptionSources) -> dict[str, pa.Array]:
     Raises:
         StorageError: a table is not there, torn, or of another schema.
     """
-    original = work.read("raw_samples", ["caption"])["caption"].combine_chunks()
-    synthetic = {
-        name: work.read(SYNTHETIC_CAPTIONS_PREFIX + name, ["caption"])["caption"].combine_chunks()
-        for name in captions.captioners
-    }
-    return {ORIGINAL: normalise_captions(original), **synthetic}
+    return {source: source_captions(work, source) for source in captions.names}
+
+
+def source_captions(work: Work, source: str, rows: Sequence[int] | None = None) -> pa.Array:
+    """A shard's captions of one source: of all samples, or of those in some rows, ascending.
+
+    Raises:
+        StorageError: as ``shard_captions``.
+    """
+    asset = "raw_samples" if source == ORIGINAL else SYNTHETIC_CAPTIONS_PREFIX + source
+    table = work.read(asset, ["caption"]) if rows is None else work.read_rows(asset, rows, ["caption"])
+    texts = table["caption"].combine_chunks()
+    return normalise_captions(texts) if source == ORIGINAL else texts

@@ -9,15 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.caption.texts import shard_captions
 from dqe_assets.core.arrow import to_matrix
 from dqe_assets.core.checks import finite, unique
 from dqe_assets.core.stage import Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Work, with_facts
 from dqe_assets.dedup import metadata
-from dqe_assets.dedup.clusters import clusters_of_pairs, find_caption_duplicates
+from dqe_assets.dedup.checks import one_representative
+from dqe_assets.dedup.clusters import clusters_of_pairs
 from dqe_assets.dedup.pairs import find_pairs
-from dqe_assets.dedup.tables import CAPTION_DUPLICATES, DUPLICATE_CLUSTERS, DUPLICATE_PAIRS
+from dqe_assets.dedup.tables import DUPLICATE_CLUSTERS, DUPLICATE_PAIRS
 from dqe_assets.dedup.views import RELATIONS
 from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.ingest.tables import RAW_SAMPLES
@@ -26,32 +26,12 @@ from dqe_resources.fingerprint import fingerprint
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dqe_assets.caption.settings import CaptionSources
     from dqe_assets.dedup.settings import DuplicateRules, PairRules, Representative
 
 RAW_COLUMNS = ["uid", "shard", "sha256"]
 FEATURE_COLUMNS = ["pixel_digest", "perceptual_hash", "contrast"]
 
 _PAIRS_VERSION = "1"
-
-
-def _one_representative(*cluster: str) -> Check:
-    def one_each(_: Work, table: pa.Table) -> CheckResult:
-        clusters = table.group_by(list(cluster)).aggregate(
-            [("is_representative", "sum"), ("uid", "count"), ("size", "max"), ("size", "min")]
-        )
-        kept = pc.equal(clusters["is_representative_sum"], 1)
-        sized = pc.and_(
-            pc.equal(clusters["uid_count"], clusters["size_max"]), pc.equal(clusters["size_max"], clusters["size_min"])
-        )
-        wrong = clusters.num_rows - (pc.sum(pc.and_(kept, sized)).as_py() or 0)
-        return CheckResult(
-            wrong == 0,
-            f"{clusters.num_rows:,} clusters, {wrong} without exactly one representative or of another size than said",
-            {"clusters": clusters.num_rows, "wrong": wrong},
-        )
-
-    return Check("one_representative", "Each cluster has one sample to keep, and the size it states.", one_each)
 
 
 def _within_rules(_: Work, pairs: pa.Table, rules: PairRules) -> CheckResult:
@@ -143,7 +123,7 @@ def duplicate_clusters_of(rules: DuplicateRules) -> Stage:
         inputs=["raw_samples", "image_features", *scores],
         unpartitioned_inputs=["duplicate_pairs"],
         partitioned=False,
-        checks=[unique("uid", "kind"), _one_representative("kind", "cluster"), finite("similarity", -1, 1)],
+        checks=[unique("uid", "kind"), one_representative("kind", "cluster"), finite("similarity", -1, 1)],
         metadata=metadata.duplicate_clusters,
     )
     def duplicate_clusters(work: Work, representative: Representative) -> pa.Table:
@@ -157,37 +137,6 @@ def duplicate_clusters_of(rules: DuplicateRules) -> Stage:
             return clusters_of_pairs(pairs, uids, _vectors(work, file, uids), preference)
 
     return duplicate_clusters
-
-
-def caption_duplicates_of(synthetic: Sequence[Stage]) -> Stage:
-    """The asset ``caption_duplicates``, over the captions of these stages."""
-
-    @stage(
-        kinds={"parquet", "python"},
-        code_version="1",
-        schema=CAPTION_DUPLICATES,
-        resources={"min_jaccard": "duplicates.min_jaccard"},
-        inputs=["raw_samples", *(captions.name for captions in synthetic)],
-        partitioned=False,
-        checks=[
-            unique("uid", "caption_source", "kind"),
-            _one_representative("caption_source", "kind", "cluster"),
-            finite("similarity", 0, 1),
-        ],
-        metadata=metadata.caption_duplicates,
-    )
-    def caption_duplicates(work: Work, captions: CaptionSources, min_jaccard: float) -> pa.Table:
-        """Captions that are given to several images in the same words, or nearly: what says little of any of them."""
-        shards = [work.of_shard(shard) for shard in work.shards]
-        uids = [shard.read("raw_samples", ["uid"])["uid"] for shard in shards]
-        by_shard = [shard_captions(shard, captions) for shard in shards]
-        return find_caption_duplicates(
-            _joined(uids),
-            {source: _joined([of_shard[source] for of_shard in by_shard]) for source in captions.names},
-            min_jaccard,
-        )
-
-    return caption_duplicates
 
 
 def _joined(arrays: Sequence[pa.Array | pa.ChunkedArray]) -> pa.ChunkedArray:

@@ -1,25 +1,39 @@
-"""Captions that say the same in the same words, or nearly so."""
+"""Captions as sets of four-letter runs: what they share, and signatures that tell it without the texts."""
 
 from __future__ import annotations
 
 import unicodedata
-from typing import TYPE_CHECKING
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-
-from dqe_assets.dedup.exact import Pairs, exact_pairs, links_to_first
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-_GRAM = 4
-# A pair of Jaccard similarity 0.8 shares none of the bands once in 2,800 times, one of 0.9 once in 37 million.
-_BANDS = 20
-_ROWS_PER_BAND = 5
+HASHES = 256
+"""Bytes of a signature: the lowest byte of each of so many minima."""
+
+_RUN = 4
 _SEED = 1
+# About 50 MB of hashes and minima for captions of a thousand letters.
+_TEXTS_AT_ONCE = 1_000
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_MIXERS = (np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))
+_SHIFT = np.uint64(33)
+
+
+class _WordLetters(dict[int, int]):
+    """Of each code point itself if it can be part of a word, else a space."""
+
+    def __missing__(self, code: int) -> int:
+        self[code] = code if unicodedata.category(chr(code))[0] in "LMN" else ord(" ")
+        return self[code]
+
+
+_WORD_LETTERS = _WordLetters()
 
 
 def normalised_text(text: str) -> str:
@@ -27,78 +41,87 @@ def normalised_text(text: str) -> str:
 
     Words are runs of letters, marks and digits of any script. Empty if there is none.
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    kept = (letter if unicodedata.category(letter)[0] in "LMN" else " " for letter in folded)
-    return " ".join("".join(kept).split())
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_WORD_LETTERS).split())
 
 
-def text_pairs(captions: pa.Array | pa.ChunkedArray, threshold: float) -> Pairs[np.float64]:
-    """Captions whose normalised texts are equal, and those whose texts are nearly so.
+def text_digest(text: str) -> bytes:
+    """16 bytes that are equal for equal normalised texts only."""
+    return blake2b(text.encode(), digest_size=16).digest()
 
-    Near means that the sets of four-letter runs of two normalised texts have a Jaccard similarity of at least
-    ``threshold``. Candidates come from MinHash with banding (Broder 1997; Leskovec et al., Mining of Massive Datasets,
-    3.4); their similarity is then computed, so that no pair is reported that is not near.
+
+def signatures(texts: Sequence[str]) -> NDArray[np.uint8]:
+    """Signatures of normalised texts: b-bit MinHash (Broder 1997; Li and König 2010), of 8 bits.
+
+    Of two texts whose sets of four-letter runs have a Jaccard similarity of J, a share of about J + (1 - J) / 256 of
+    the bytes agree.
 
     Args:
-        captions: strings [n]; null and what has no word take no part.
-        threshold: Jaccard similarity, above 0 and at most 1.
+        texts: none empty.
 
     Returns:
-        Links of equal texts, pairs of near ones, and their similarity.
-
-    Raises:
-        ValueError: the threshold is out of range.
+        uint8 [n, HASHES].
     """
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold must be a Jaccard similarity above 0 and at most 1, not {threshold}")
-    texts = [normalised_text(text) if text else "" for text in captions.to_pylist()]
-    equal = exact_pairs(pa.array([text or None for text in texts], pa.string()))
-    distinct = np.setdiff1d(np.flatnonzero([bool(text) for text in texts]), equal[:, 1], assume_unique=True)
-    near, similarity = _near([texts[row] for row in distinct], threshold)
-    return Pairs(equal, distinct[near], similarity)
-
-
-def text_similarities(captions: pa.Array | pa.ChunkedArray, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Jaccard similarity of the captions of each pair of rows, int64 [m, 2], as `text_pairs` has it: float64 [m]."""
-    rows, positions = np.unique(pairs, return_inverse=True)
-    grams = [_grams(normalised_text(text)) for text in captions.take(pa.array(rows)).to_pylist()]
-    return np.array([_jaccard(grams[left], grams[right]) for left, right in positions.reshape(-1, 2)], np.float64)
-
-
-def _near(texts: Sequence[str], threshold: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     from rensa import RMinHash
 
-    grams = [_grams(text) for text in texts]
-    digests = np.array(
-        RMinHash.digests_from_token_sets(map(sorted, grams), _BANDS * _ROWS_PER_BAND, _SEED), dtype=np.uint32
-    ).reshape(len(texts), _BANDS, _ROWS_PER_BAND)
-    bands = np.ascontiguousarray(digests).view(np.dtype((np.void, 4 * _ROWS_PER_BAND)))[..., 0]
-    candidates = np.unique(
-        np.concatenate([np.empty((0, 2), dtype=np.int64), *(_neighbours(bands[:, band]) for band in range(_BANDS))]),
-        axis=0,
-    )
-    similarity = np.array([_jaccard(grams[left], grams[right]) for left, right in candidates], dtype=np.float64)
-    kept = similarity >= threshold
-    return candidates[kept], similarity[kept]
+    found = np.empty((len(texts), HASHES), np.uint8)
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        hashes, offsets = _run_hashes(texts[start : start + _TEXTS_AT_ONCE])
+        minima = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets.astype(np.uint64), HASHES, _SEED)
+        found[start : start + _TEXTS_AT_ONCE] = np.array(minima.to_rows(), np.uint32).astype(np.uint8)
+    return found
 
 
-def _neighbours(codes: NDArray[np.void]) -> NDArray[np.int64]:
-    """Links of every row to the first of its code and to the one before it.
+def jaccard(texts: Sequence[str], pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Jaccard similarity of the sets of four-letter runs of each pair of texts.
 
-    Most rows that share a code are near one another: two links each connect them, where all pairs of a caption that
-    is repeated with a number in it would be too many.
+    Args:
+        texts: normalised, none empty.
+        pairs: positions of texts, int64 [m, 2].
+
+    Returns:
+        float64 [m], 0 to 1.
     """
-    order = np.argsort(codes, kind="stable")
-    same = codes[order[1:]] == codes[order[:-1]]
-    following = np.stack([order[:-1][same], order[1:][same]], axis=1)
-    return np.concatenate([links_to_first(codes), following])
+    sets = _run_sets(texts)
+    sizes = np.diff(sets.indptr)
+    similarity = np.empty(len(pairs))
+    for start in range(0, len(pairs), _TEXTS_AT_ONCE):
+        left, right = pairs[start : start + _TEXTS_AT_ONCE].T
+        shared = sets[left].multiply(sets[right]).sum(axis=1)
+        similarity[start : start + _TEXTS_AT_ONCE] = shared / (sizes[left] + sizes[right] - shared)
+    return similarity
 
 
-def _grams(text: str) -> frozenset[str]:
-    padded = f" {text} "
-    return frozenset(padded[start : start + _GRAM] for start in range(max(1, len(padded) - _GRAM + 1)))
+def _run_sets(texts: Sequence[str]) -> Any:
+    """The four-letter runs of each text: a scipy.sparse.csr_array with a 1 for each, in the column of its hash.
+
+    With 63 bits, two runs of a pair of texts share a column by chance once in 10**12 pairs.
+    """
+    from scipy.sparse import csr_array
+
+    hashes, offsets = _run_hashes(texts)
+    columns = (hashes >> np.uint64(1)).astype(np.int64)
+    sets = csr_array((np.ones(len(columns), np.int32), columns, offsets), shape=(len(texts), 2**63 - 1))
+    sets.sum_duplicates()
+    sets.data[:] = 1
+    return sets
 
 
-def _jaccard(left: frozenset[str], right: frozenset[str]) -> float:
-    shared = len(left & right)
-    return shared / (len(left) + len(right) - shared)
+def _run_hashes(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """A 64-bit hash of each four-letter run of " text ", one text after another; and where those of each text begin."""
+    padded = [f" {text} ".ljust(_RUN) for text in texts]
+    ends = np.cumsum([len(text) for text in padded], dtype=np.int64)
+    letters = np.frombuffer("".join(padded).encode("utf-32-le"), np.uint32).astype(np.uint64)
+    begins_run = np.ones(len(letters), np.bool_)
+    for back in range(1, _RUN):
+        begins_run[ends - back] = False
+    hashes = np.zeros(max(0, len(letters) - _RUN + 1), np.uint64)
+    for place in range(_RUN):
+        hashes *= _FACTOR
+        hashes += letters[place : place + len(hashes)]
+    # MurmurHash3's finaliser: MinHash needs hashes in no order that the letters have.
+    for mixer in _MIXERS:
+        hashes ^= hashes >> _SHIFT
+        hashes *= mixer
+    hashes ^= hashes >> _SHIFT
+    runs = np.concatenate([[0], ends - (_RUN - 1) * np.arange(1, len(ends) + 1)])
+    return hashes[begins_run[: len(hashes)]], runs

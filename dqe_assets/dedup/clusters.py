@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.dedup.caption_text import text_pairs, text_similarities
+from dqe_assets.core.uids import packed_uids, unpacked_uids
 from dqe_assets.dedup.components import components
 from dqe_assets.dedup.pairs import KINDS
 from dqe_assets.dedup.semantic import cosines
-from dqe_assets.dedup.tables import CAPTION_DUPLICATES, DUPLICATE_CLUSTERS
+from dqe_assets.dedup.tables import DUPLICATE_CLUSTERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -50,90 +50,61 @@ def clusters_of_pairs(
     rows = np.stack([end.to_numpy() for end in ends], axis=1).astype(np.int64)
     kinds = pairs["kind"].to_numpy()
     by_kind = {kind: rows[kinds == kind] for kind in KINDS} | {ANY: rows}
-    return cluster(uids, by_kind, preference, partial(cosines, embeddings)).cast(DUPLICATE_CLUSTERS)
+    names = packed_uids(uids)
+    tables = [
+        cluster_table(kind, names, components(found, len(names)), preference, partial(cosines, embeddings))
+        for kind, found in by_kind.items()
+    ]
+    return pa.concat_tables(tables).cast(DUPLICATE_CLUSTERS)
 
 
-def find_caption_duplicates(
-    uids: pa.ChunkedArray, captions: Mapping[str, pa.ChunkedArray], threshold: float
-) -> pa.Table:
-    """All clusters of equal captions, and of equal or nearly equal ones, in each caption source by itself.
-
-    Args:
-        uids: string [n], unique.
-        captions: the captions of each caption source, strings [n].
-        threshold: Jaccard similarity from which two captions are nearly equal.
-
-    Returns:
-        Table of ``CAPTION_DUPLICATES``; it does not depend on the order of the rows. The first by uid of a cluster
-        represents it.
-    """
-    tables = [CAPTION_DUPLICATES.empty_table()]
-    for source, texts in captions.items():
-        found = text_pairs(texts, threshold)
-        pairs = {"exact": found.equal, "near": found.all}
-        clusters = cluster(uids, pairs, np.zeros(len(uids)), partial(text_similarities, texts))
-        clusters = clusters.append_column("caption_source", pa.repeat(source, clusters.num_rows))
-        tables.append(clusters.select(CAPTION_DUPLICATES.names).cast(CAPTION_DUPLICATES))
-    return pa.concat_tables(tables).combine_chunks()
-
-
-def cluster(
-    uids: pa.Array | pa.ChunkedArray,
-    pairs_by_kind: Mapping[str, NDArray[np.int64]],
+def cluster_table(
+    kind: str,
+    uids: NDArray[np.bytes_],
+    component: NDArray[np.integer],
     preference: NDArray[np.floating],
     similarities: Callable[[NDArray[np.int64]], NDArray[np.floating]],
 ) -> pa.Table:
-    """Clusters of each kind of pair: the connected components of the pairs.
+    """The clusters of one kind: the components of two or more samples.
 
     Args:
-        uids: string [n], unique.
-        pairs_by_kind: for each kind its pairs of row numbers, int64 [m, 2].
-        preference: floats [n]: of a cluster that row with the greatest represents it, and of equal ones that with the
-            smallest uid; NaN is less than all others.
-        similarities: gives the similarity of each of some pairs of rows, int64 [k, 2]; NaN if there is none.
+        kind: what the clusters are called.
+        uids: the samples [n], each once, as `dqe_assets.core.uids.packed_uids` has them.
+        component: the number of each sample's component [n].
+        preference: floats [n]: of a cluster that sample with the greatest represents it, and of equal ones that with
+            the smallest uid; NaN is less than all others.
+        similarities: gives the similarity of each of some pairs of positions, int64 [k, 2]; NaN if there is none.
 
     Returns:
-        Table with the columns that ``DUPLICATE_CLUSTERS`` and ``CAPTION_DUPLICATES`` share: a row for each row of a
-        cluster of two or more, by kind (in the order given), cluster and uid.
+        Table with the columns that ``DUPLICATE_CLUSTERS`` and ``CAPTION_DUPLICATES`` share: a row for each sample of a
+        cluster, by cluster and uid.
 
     Raises:
         ValueError: if the lengths differ.
     """
-    if len(uids) != len(preference):
-        raise ValueError(f"{len(uids)} uids and {len(preference)} preferences")
-    names = np.asarray(uids.to_pylist(), dtype=np.str_)
-    ranked = np.nan_to_num(np.asarray(preference, np.float64), nan=-np.inf)
-    tables = [_clusters_of(kind, names, pairs, ranked, similarities) for kind, pairs in pairs_by_kind.items()]
-    return pa.concat_tables(tables).combine_chunks()
-
-
-def _clusters_of(
-    kind: str,
-    uids: NDArray[np.str_],
-    pairs: NDArray[np.int64],
-    preference: NDArray[np.float64],
-    similarities: Callable[[NDArray[np.int64]], NDArray[np.floating]],
-) -> pa.Table:
-    members = np.unique(pairs)
-    component = components(np.searchsorted(members, pairs), len(members))
-
+    if not len(uids) == len(component) == len(preference):
+        raise ValueError(f"{len(uids)} uids, {len(component)} components and {len(preference)} preferences")
+    _, component, sizes = np.unique(component, return_inverse=True, return_counts=True)
+    members = np.flatnonzero(sizes[component] > 1)
     # In order of uid, so that the first of a component has its smallest uid.
-    by_uid = np.argsort(uids[members], kind="stable")
-    members, component = members[by_uid], component[by_uid]
-    _, first, component, sizes = np.unique(component, return_index=True, return_inverse=True, return_counts=True)
-    first_of, size_of = first[component], sizes[component]
-    preferred = np.lexsort((-preference[members], component))
+    members = members[np.argsort(uids[members], kind="stable")]
+    names = uids[members]
+    _, first, component, sizes = np.unique(
+        component[members], return_index=True, return_inverse=True, return_counts=True
+    )
+    ranked = np.nan_to_num(np.asarray(preference[members], np.float64), nan=-np.inf)
+    preferred = np.lexsort((-ranked, component))
     _, best = np.unique(component[preferred], return_index=True)
-    representative = members[preferred[best]][component]
-    similarity = similarities(np.stack([members, representative], axis=1)).astype(np.float32)
-
+    order = np.argsort(first[component], kind="stable")
+    of_cluster, representative = first[component][order], preferred[best][component][order]
+    similarity = similarities(members[np.stack([order, representative], axis=1)]).astype(np.float32)
     columns = {
-        "uid": pa.array(uids[members], pa.string()),
-        "kind": pa.repeat(kind, len(members)),
-        "cluster": pa.array(uids[members[first_of]], pa.string()),
-        "representative": pa.array(uids[representative], pa.string()),
-        "is_representative": members == representative,
+        "uid": unpacked_uids(names[order]),
+        "kind": pa.repeat(kind, len(order)),
+        "cluster": unpacked_uids(names[of_cluster]),
+        "representative": unpacked_uids(names[representative]),
+        "is_representative": order == representative,
         "similarity": pa.array(similarity, mask=np.isnan(similarity)),
-        "size": size_of.astype(np.int32),
+        "size": sizes[component][order].astype(np.int32),
     }
-    return pa.table(columns).take(pa.array(np.argsort(first_of, kind="stable")))
+    return pa.table(columns)

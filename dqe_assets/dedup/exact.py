@@ -36,6 +36,25 @@ class Pairs(NamedTuple, Generic[Measure]):
         return np.concatenate([self.equal, self.near])
 
 
+def grouped(digests: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows by their digest.
+
+    Args:
+        digests: uint64 [n, 2].
+
+    Returns:
+        Which of the distinct digests each row has, counted in their order, int64 [n]; and the first row of each of
+        them, int64 [k].
+    """
+    order = np.lexsort((digests[:, 1], digests[:, 0]))
+    in_order = digests[order]
+    begins = np.ones(len(order), np.bool_)
+    begins[1:] = (in_order[1:] != in_order[:-1]).any(axis=1)
+    group = np.empty(len(order), np.int64)
+    group[order] = np.cumsum(begins) - 1
+    return group, order[begins]
+
+
 def exact_pairs(digests: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
     """Links between rows of equal digest.
 

@@ -59,6 +59,15 @@ def _planted_duplicates(work: Work, rules: PairRules) -> Metadata:
     return {"thresholds": picture(drawn, "similarity of planted copies, of other photos, and the thresholds")}
 
 
+def caption_signatures(_: Work, table: pa.Table) -> Metadata:
+    """Captions with words of each source, and how many of them are different."""
+    rows = []
+    for source in pc.unique(table["caption_source"]).to_pylist():
+        digests = table.filter(pc.equal(table["caption_source"], source))["text_digest"].drop_null()
+        rows.append([source, len(digests), len(pc.unique(digests))])
+    return {"captions": markdown_table(["caption source", "with words", "different"], rows)}
+
+
 def caption_duplicates(_: Work, table: pa.Table) -> Metadata:
     """How many captions of each source are repeated, and the most frequent."""
     counts, largest = [], []

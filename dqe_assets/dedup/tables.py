@@ -40,6 +40,20 @@ DUPLICATE_CLUSTERS = table_schema(
 )
 
 
+CAPTION_SIGNATURES = table_schema(
+    [
+        UID,
+        Column("caption_source", pa.string(), "original, or a captioner's name", nullable=False),
+        Column("text_digest", pa.binary(16), "digest of the caption's words in lower case; null where it has no word"),
+        Column(
+            "signature",
+            pa.list_(pa.uint64()),
+            "MinHash of its four-letter runs: the lowest byte of each of 256 minima, eight to a number; null likewise",
+        ),
+    ]
+)
+
+
 CAPTION_DUPLICATES = table_schema(
     [
         UID,

@@ -8,7 +8,8 @@ from dqe_assets.caption.assets import captions_of
 from dqe_assets.concepts import assets as concepts
 from dqe_assets.core.schema import REFINED
 from dqe_assets.core.stage import CAPTIONER_PREFIX, Stage, connected
-from dqe_assets.dedup.assets import caption_duplicates_of, duplicate_clusters_of, duplicate_pairs
+from dqe_assets.dedup.assets import duplicate_clusters_of, duplicate_pairs
+from dqe_assets.dedup.caption_assets import caption_duplicates_of, caption_signatures_of
 from dqe_assets.features.assets import image_features
 from dqe_assets.filtering.assets import filter_masks_of, subset_of
 from dqe_assets.improve.best_assets import best_captions_of
@@ -74,6 +75,7 @@ def stages(settings: Settings) -> list[Stage]:
         caption_collection_of(synthetic),
         duplicate_pairs,
         duplicate_clusters_of(settings.duplicates),
+        caption_signatures_of(synthetic),
         caption_duplicates_of(synthetic),
         filter_masks_of(settings.filters, signals),
         *(subset_of(subset, settings.filters, signals) for subset in settings.subsets),

@@ -146,6 +146,8 @@ BREAKAGES = [
     ("collection_map", "rows_complete", fewer),
     ("collection_map", "topics_numbered", filled("topic", 1)),
     ("collection_map", "topics_numbered", without_one_name),
+    ("caption_signatures", "keys_unique", twice),
+    ("caption_signatures", "rows_complete", fewer),
     ("caption_duplicates", "keys_unique", twice),
     ("caption_duplicates", "one_representative", filled("is_representative", True)),
     ("caption_duplicates", "one_representative", filled("size", 99)),

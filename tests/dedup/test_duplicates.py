@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dqe_assets.core.uids import packed_uids
 from dqe_assets.dedup.buckets import Search
-from dqe_assets.dedup.clusters import cluster, clusters_of_pairs
+from dqe_assets.dedup.clusters import cluster_table, clusters_of_pairs
+from dqe_assets.dedup.components import components as labels
 from dqe_assets.dedup.exact import exact_pairs
 from dqe_assets.dedup.pairs import find_pairs
 from dqe_assets.dedup.perceptual import perceptual_pairs
@@ -220,6 +222,8 @@ def test_many_copies_of_one_image_need_no_pair_for_each_two() -> None:
     pairs = exact_pairs(pa.array(["same"] * copies))
     assert len(pairs) == copies - 1
     uids = pa.array([f"{n:032x}" for n in range(copies)])
-    table = cluster(uids, {"exact": pairs}, np.ones(copies), lambda linked: np.ones(len(linked)))
+    table = cluster_table(
+        "exact", packed_uids(uids), labels(pairs, copies), np.ones(copies), lambda linked: np.ones(len(linked))
+    )
     assert table.num_rows == copies
     assert set(table["size"].to_pylist()) == {copies}

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dqe_assets.dedup.clusters import find_caption_duplicates
 from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.report.explain import explanation
 from dqe_assets.report.quality import quality_report
 from dqe_resources.warehouse import Warehouse
+from tests.caption_clusters import clusters_of_captions
 from tests.report.make_store import RELATIONS, make_store
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     store = make_store(root, shards=1, rows=20, captioners=(), captions=captions)
     raw = pa.concat_tables(pq.read_table(path) for path in store.inputs.assets["raw_samples"])
     path = root / "caption_duplicates.parquet"
-    pq.write_table(find_caption_duplicates(raw["uid"], {"original": raw["caption"]}, 0.8), path)
+    pq.write_table(clusters_of_captions(raw["uid"], {"original": raw["caption"]}, 0.8), path)
     inputs = replace(store.inputs, assets={**store.inputs.assets, "caption_duplicates": [path]})
     built = Warehouse(path=root / "warehouse.duckdb")
     built.rebuild(lambda connection: build_warehouse(connection, inputs))
