@@ -9,5 +9,6 @@ from typing import Any
 
 def fingerprint(*parts: Any) -> str:
     """Hex digest (128 bits) of JSON-like parts."""
-    encoded = json.dumps(parts, sort_keys=True, default=str, ensure_ascii=False).encode()
+    # The names of files need not be Unicode.
+    encoded = json.dumps(parts, sort_keys=True, default=str, ensure_ascii=False).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(encoded, digest_size=16).hexdigest()

@@ -87,6 +87,7 @@ def sync() -> None:
         for what, one in (("shards", plan.shards), ("training runs", plan.runs)):
             if what == "shards" or one.total or one.remove:
                 say(f"{one.total} {what}; {len(one.add)} added, {len(one.remove)} removed")
+        _say_remarks(plan)
         _stop_if_failed(plan.failures)
         say_next("dqe materialize")
 
@@ -107,6 +108,7 @@ def materialize(
             outcome = runner.materialize(
                 settings, current, assets=assets or (), shards=shard or (), runs=run or (), force=force
             )
+        _say_remarks(plan)
         _stop_if_failed(_failures(plan, outcome))
         is_all = not (assets or shard or run)
         _print_outcome(outcome, is_all=is_all)
@@ -157,6 +159,14 @@ def status(
 def _say_removed(plan: SyncPlan) -> None:
     for line in plan.removed_in_words:
         say("{}", line)
+
+
+def _say_remarks(plan: SyncPlan) -> None:
+    """Say what the sources leave out, and which of them have no captions."""
+    for name, left_out in plan.left_out.items():
+        say("source {}: left out: {}", name, left_out)
+    for name, places in plan.uncaptioned.items():
+        say("source {}: no row has a caption; looked for: {}", name, places)
 
 
 def _failures(plan: SyncPlan, outcome: Outcome) -> list[str]:

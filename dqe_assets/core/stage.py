@@ -187,7 +187,10 @@ class Stage:
         left_out = (*work.left_out, *work.runs_left_out)
         if left_out:
             outcome += f"; left out, as their inputs are missing or failed: {', '.join(left_out)}"
-        failed_now = [name for name, result in results.items() if not result.passed]
+        not_passed = [check for check in self.checks if not results[check.name].passed]
+        failed_now = [check.name for check in not_passed if check.blocking]
+        if warned := [check.name for check in not_passed if not check.blocking]:
+            outcome += f"; warning: {', '.join(warned)}"
         progress.report(
             progress.Step(
                 self.name, work.partition, 1, 1, f"failed: {', '.join(failed_now)}" if failed_now else outcome

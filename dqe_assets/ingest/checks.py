@@ -45,8 +45,31 @@ def success_rate(work: Work, table: pa.Table, ingest: IngestSettings) -> CheckRe
     )
 
 
+def nothing_left_out(work: Work, _: pa.Table, ingest: IngestSettings) -> CheckResult:
+    """The source takes all that it has as rows, but for what nobody takes for data."""
+    left_out = ingest.source_of(work.partition or "").shard(work.partition or "").left_out
+    return CheckResult(
+        not left_out.of_concern,
+        f"left out of the source: {left_out}" if left_out else "nothing is left out of the source",
+        {"left_out": dict(left_out.counts)},
+    )
+
+
+def has_captions(work: Work, table: pa.Table, ingest: IngestSettings) -> CheckResult:
+    """Some row has a caption."""
+    captions = table.num_rows - table["caption"].null_count
+    places = ingest.source_of(work.partition or "").caption_places
+    return CheckResult(
+        captions > 0,
+        f"{captions:,} of {table.num_rows:,} rows have a caption" + ("" if captions else f"; looked for: {places}"),
+        {"captions": captions},
+    )
+
+
 RAW_SAMPLES_CHECKS = (
     unique("uid"),
     Check(COMPLETE, "Rows in = rows out: as many as the source has in this shard.", rows_complete),
     Check("success_rate", "Enough rows have an image (min_success_rate of the source).", success_rate),
+    Check("left_out", "The source takes all that it has as rows.", nothing_left_out, blocking=False),
+    Check("captions", "Some row has a caption.", has_captions, blocking=False),
 )

@@ -14,10 +14,11 @@ from dqe_assets.ingest.plots import fetch_outcomes, status_bars
 
 if TYPE_CHECKING:
     from dqe_assets.core.work import Work
+    from dqe_assets.ingest.settings import IngestSettings
 
 
-def raw_samples(work: Work, table: pa.Table) -> Metadata:
-    """Rows by reason, and by host where they were fetched, a contact sheet of the first images, a preview."""
+def raw_samples(work: Work, table: pa.Table, ingest: IngestSettings) -> Metadata:
+    """Rows by reason, and by host where they were fetched, what is no row, a contact sheet and a preview."""
     reasons = value_counts(table["reason"])
     ok = reasons.get("ok", 0)
     shown = np.flatnonzero(pc.equal(table["status"], "ok").to_numpy())[:SHEET_IMAGES].tolist()
@@ -28,6 +29,7 @@ def raw_samples(work: Work, table: pa.Table) -> Metadata:
         "success_rate": round(ok / table.num_rows, 4) if table.num_rows else None,
         "reasons": picture(status_bars(reasons), "rows by reason"),
         **_fetching(table),
+        "left_out": dict(ingest.source_of(work.partition or "").shard(work.partition or "").left_out.counts),
         "images": picture(
             contact_sheet([row["image"]["bytes"] for row in sheet], [row["caption"] or "" for row in sheet]),
             "the first images of the shard",

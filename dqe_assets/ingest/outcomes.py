@@ -11,10 +11,12 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from dqe_assets.ingest.fetch.encodings import decompressed, is_encoded
-from dqe_assets.ingest.fetch.reasons import OK
+from dqe_assets.ingest.fetch.reasons import NOT_AN_IMAGE, OK
 from dqe_assets.ingest.resize import resize
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_resources import images
+from dqe_resources.sources.local_file import FileError
+from dqe_resources.sources.texts import readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,11 +50,19 @@ def of_row(row: SourceRow, limits: ImageLimits) -> Outcome:
     """The outcome of a row that is not fetched."""
     if row.fault is not None:
         return failed("bad_row", row.fault)
+    if row.image is None:
+        return failed("missing", "the source has neither an image nor a URL for this row")
+    if isinstance(row.image, bytes):
+        return of_bytes(row.image, row.key, limits)
     try:
-        data = _own_bytes(row, limits.max_bytes)
-    except images.ImageError as error:
+        data = row.image.read(limits.max_bytes)
+    except FileError as error:
         return failed(error.reason, error.detail)
-    return of_bytes(data, row.key, limits)
+    outcome = of_bytes(data, row.key, limits)
+    if outcome["reason"] == NOT_AN_IMAGE:
+        # What is in a file that a path led to may be nobody's business.
+        outcome["detail"] = f"{readable(str(row.image.path))}: {len(data):,} bytes of something else"
+    return outcome
 
 
 def of_fetched(row: SourceRow, fetched: Fetched, limits: ImageLimits) -> Outcome:
@@ -141,17 +151,3 @@ def by_reason_and_host(outcomes: Iterable[tuple[str, str]], *, hosts: int = 3) -
         named += [f"{len(first) - hosts:,} hosts more"] if len(first) > hosts else []
         parts.append(f"{reason} {of_hosts.total():,}" + (f" ({', '.join(named)})" if named else ""))
     return ", ".join(parts)
-
-
-def _own_bytes(row: SourceRow, max_bytes: int) -> bytes:
-    if isinstance(row.image, bytes):
-        return row.image
-    if row.image is None:
-        raise images.ImageError("missing", "the source has neither an image nor a URL for this row")
-    try:
-        size = row.image.stat().st_size
-        if size > max_bytes:
-            raise images.ImageError("too_large", f"{size:,} bytes, at most {max_bytes:,} are allowed")
-        return row.image.read_bytes()
-    except OSError as error:
-        raise images.ImageError("missing", f"{row.image}: {error.strerror or error}") from error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -60,7 +61,8 @@ def raw_samples(
     batch is made of those as soon as all of its rows are there, while others are still being fetched.
 
     Args:
-        rows: gives the rows, the same each time: an image as bytes, as the path of a file, or as a URL.
+        rows: gives the rows, the same each time: an image as bytes, as a file, or as a URL. A row with the uid of one
+            before it has a fault.
         source: name of the source.
         shard: partition key.
         limits: what is refused before it is decoded, and made smaller after.
@@ -71,10 +73,7 @@ def raw_samples(
         DataQualityError: the source gave other rows when it was read again.
         StartOverError: what was taken for an image in an earlier batch was found to be a placeholder.
     """
-
-    def numbered(some: Iterable[SourceRow]) -> Iterator[Numbered]:
-        apart = map(SourceRow.with_credentials_apart, some)
-        return ((number, row.uid or uid_of(source, row.key), row) for number, row in enumerate(apart))
+    numbered = partial(_numbered, source, shard)
 
     def with_own(some: Iterable[Numbered]) -> Iterator[tuple[Numbered, Outcome]]:
         return ordered_map(lambda one: (one, of_row(one[2], limits)), some)
@@ -112,6 +111,20 @@ def raw_samples(
         fetches.finish()
 
 
+def _numbered(source: str, shard: str, rows: Iterable[SourceRow]) -> Iterator[Numbered]:
+    """Rows with their numbers and uids; one whose uid an earlier one has gets another, and that fault."""
+    seen: set[str] = set()
+    for number, row in enumerate(map(SourceRow.with_credentials_apart, rows)):
+        uid = row.uid or uid_of(source, row.key)
+        if uid not in seen:
+            seen.add(uid)
+            yield number, uid, row
+        else:
+            fault = f"row {number} of the shard: an earlier row has the same {'uid' if row.uid else 'name'}"
+            own = uid_of(source, f"{row.key}\0{shard}\0{number}")
+            yield number, own, replace(row, image=None, fault=row.fault or fault)
+
+
 def _batch(some: list[Numbered], outcomes: pa.Table, source: str, shard: str) -> pa.RecordBatch:
     given = {
         "uid": [uid for _, uid, _ in some],
@@ -121,6 +134,7 @@ def _batch(some: list[Numbered], outcomes: pa.Table, source: str, shard: str) ->
         "image_name": [row.key for _, _, row in some],
         "url": [row.url for _, _, row in some],
         "caption": [row.caption for _, _, row in some],
+        "original_captions": [row.captions for _, _, row in some],
         "source_metadata": [row.metadata for _, _, row in some],
         "truth": [asdict(row.truth) if row.truth else None for _, _, row in some],
     }

@@ -17,7 +17,8 @@ RAW_SAMPLES = table_schema(
         Column("row", pa.int32(), "position in the shard, from 0", nullable=False),
         Column("image_name", pa.string(), "the source's own name of the row", nullable=False),
         Column("url", pa.string(), "where the image came from, if the source says"),
-        Column("caption", pa.string(), "the caption as found, untouched"),
+        Column("caption", pa.string(), "the caption as found, untouched; of several the first"),
+        Column("original_captions", pa.list_(pa.string()), "all captions, if the source has several of the image"),
         Column(
             "image",
             IMAGE_TYPE,

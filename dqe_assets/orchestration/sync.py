@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from dqe_assets.core.partitions import PARTITION_SETS
 from dqe_assets.core.stage import SHARDS, TRAINING_RUNS
 from dqe_assets.search.collection_points import remove_shards
-from dqe_resources.sources.protocol import SourceError
+from dqe_resources.sources.left_out import LeftOut
+from dqe_resources.sources.protocol import NoRowsError, SourceError
 from dqe_resources.vectors.protocol import VectorsError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _SHARD = re.compile(r"(?P<source>[a-z][a-z0-9_]*)-\d{5,}")
 _NAMED = 5
+_HOW_TO_REMOVE = "; to remove what was made of it, take it out of dqe.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class SyncPlan:
         unread: why a source cannot be read, by its name. Nothing of it is removed.
         configured: names of all sources.
         not_removed: why shards that were to be removed may still be found by a search; None if they are not.
+        left_out: what a source has and does not take as rows, by its name.
+        uncaptioned: where captions were looked for, by the names of sources that have none.
     """
 
     shards: SetPlan
@@ -50,6 +54,8 @@ class SyncPlan:
     unread: Mapping[str, str]
     configured: frozenset[str]
     not_removed: str | None = None
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)
+    uncaptioned: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def changes(self) -> bool:
@@ -127,21 +133,30 @@ def plan_sync(settings: Settings, instance: dg.DagsterInstance) -> SyncPlan:
     """
     wanted: set[str] = set()
     unread: dict[str, str] = {}
+    left_out: dict[str, LeftOut] = {}
+    uncaptioned: dict[str, str] = {}
     registered = set(instance.get_dynamic_partitions(SHARDS))
     there = registered | {key for key in settings.opened_store.partitions("raw_samples") if _SHARD.fullmatch(key)}
     sources_there = {source_of(key) for key in there}
     for source in settings.sources:
+        found, rows, without = LeftOut(), 0, 0
+        keys = set()
         try:
-            keys = {source.key(shard.index) for shard in source.shards()}
+            for shard in source.shards():
+                keys.add(source.key(shard.index))
+                found.update(shard.left_out)
+                rows, without = rows + shard.rows, without + shard.uncaptioned
         except SourceError as error:
-            unread[source.name] = str(error)
+            has_gone = isinstance(error, NoRowsError) and source.name in sources_there
+            unread[source.name] = f"{error}{_HOW_TO_REMOVE if has_gone else ''}"
             continue
         if not keys and source.name in sources_there:
-            unread[source.name] = (
-                "it has no rows any more, as if its files were not there; to remove what was made of it, take it out "
-                "of dqe.yaml"
-            )
+            unread[source.name] = f"it has no rows any more, as if its files were not there{_HOW_TO_REMOVE}"
         wanted |= keys
+        if found:
+            left_out[source.name] = found
+        if rows and rows == without:
+            uncaptioned[source.name] = source.caption_places
     gone = {key for key in there - wanted if source_of(key) not in unread}
     runs, known = set(settings.training.keys), set(instance.get_dynamic_partitions(TRAINING_RUNS))
     return SyncPlan(
@@ -149,6 +164,8 @@ def plan_sync(settings: Settings, instance: dg.DagsterInstance) -> SyncPlan:
         SetPlan(TRAINING_RUNS, sorted(runs - known), sorted(known - runs), len(runs)),
         unread,
         frozenset(source.name for source in settings.sources),
+        left_out=left_out,
+        uncaptioned=uncaptioned,
     )
 
 

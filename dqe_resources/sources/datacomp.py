@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+from dqe_resources.sources.index import digest64
 from dqe_resources.sources.parts import (
-    FilesPath,
     ParquetPart,
     check_columns,
-    find_files,
     is_text,
+    is_texts,
     parts_digest,
     read_rows,
     records_of,
+    rows_of,
     shards_of,
 )
-from dqe_resources.sources.protocol import Shard, Source, SourceError
-from dqe_resources.sources.rows import SourceRow
+from dqe_resources.sources.rows import SourceRow, with_uid
 from dqe_resources.sources.text_lists import Columns
+from dqe_resources.sources.walk import FilesPath, LocalSource, find_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from dqe_resources.sources.left_out import LeftOut
+    from dqe_resources.sources.protocol import Shard
+
 _REQUIRED = {"uid", "url", "text"}
 
 
-class DatacompSource(Source):
+class DatacompSource(LocalSource):
     """Parquet files with ``uid``, ``url`` and ``text``, whose uids are kept.
 
     All other columns (original sizes, CLIP scores, faces ...) are kept too, as ``source_metadata``.
@@ -40,35 +44,41 @@ class DatacompSource(Source):
 
     def shards(self, first: int = 0) -> Iterator[Shard]:
         """As ``Source.shards``, from the files' footers alone."""
-        parts = self._parts()
+        parts, left_out = self._parts()
         for part in parts:
-            check_columns(part, dict.fromkeys(sorted(_REQUIRED), is_text), "text")
-        total = sum(part.rows for part in parts)
-        return shards_of(total, self.shard_size, first, lambda begin, end: parts_digest(parts, begin, end))
+            check_columns(part, dict.fromkeys(["uid", "url"], is_text), "text")
+            check_columns(part, {"text": is_texts}, "text, or a list of texts")
+            check_columns(part, dict.fromkeys(part.schema.names))
+        return shards_of(
+            rows_of(parts), self.shard_size, first, lambda begin, end: parts_digest(parts, begin, end), left_out
+        )
 
     def rows(self, index: int) -> Iterator[SourceRow]:
         """As ``Source.rows``, reading only the row groups that hold them."""
         start = index * self.shard_size
-        for part, first, batch in read_rows(self._parts(), lambda part: part.schema.names, start, self.shard_size):
+        for part, first, batch in read_rows(self._parts()[0], lambda part: part.schema.names, start, self.shard_size):
             columns = Columns(
                 "url", "text", metadata=tuple(name for name in batch.schema.names if name not in _REQUIRED)
             )
             for number, record in enumerate(records_of(batch), first + 1):
-                uid = checked_uid(record["uid"], f"{part.location}, row {number:,}", "uid")
-                row = columns.row(record, f"{part.location}, row", number)
-                yield SourceRow(uid, row.caption, None, row.url, uid=uid, fault=row.fault, metadata=row.metadata)
+                found = columns.row(record, f"{part.location}, row", number)
+                row = SourceRow(
+                    f"row:{digest64(found.url, found.caption, found.metadata):016x}",
+                    found.caption,
+                    None,
+                    found.url,
+                    fault=found.fault,
+                    metadata=found.metadata,
+                    captions=found.captions,
+                )
+                row = with_uid(row, record["uid"], f"{part.location}, row {number:,}: 'uid'")
+                yield replace(row, key=row.uid or row.key)
 
-    def _parts(self) -> list[ParquetPart]:
-        return [ParquetPart.of(path, name) for path, name in find_files(self.path, [".parquet"])]
+    @property
+    def caption_places(self) -> str:
+        """The column of captions."""
+        return "the column text"
 
-
-def checked_uid(uid: object, where: str, field: str) -> str:
-    """A uid that a source brings along, in lower case.
-
-    Raises:
-        SourceError: it is not 32 hex digits.
-    """
-    lower = str(uid).lower()
-    if not re.fullmatch("[0-9a-f]{32}", lower):
-        raise SourceError(f"{where}: '{field}' is {uid!r}, expected 32 hex digits")
-    return lower
+    def _parts(self) -> tuple[list[ParquetPart], LeftOut]:
+        found = find_files(self.path, [".parquet"], allow_outside=self.allow_outside)
+        return [ParquetPart.of(path, name) for path, name in found.files], found.left_out

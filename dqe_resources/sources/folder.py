@@ -2,39 +2,57 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import os
+import posixpath
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 from pydantic import model_validator
 
 from dqe_resources.configurable import ExistingPath
 from dqe_resources.fingerprint import fingerprint
-from dqe_resources.images import IMAGE_SUFFIXES
-from dqe_resources.sources.protocol import Shard, Source, SourceError
+from dqe_resources.sources.index import digest64
+from dqe_resources.sources.left_out import LeftOut, by_suffix
+from dqe_resources.sources.listing import Listing, converted_list
+from dqe_resources.sources.local_file import FileError, LocalFile
+from dqe_resources.sources.parts import ParquetPart, check_columns, is_text, is_texts, records_of
+from dqe_resources.sources.protocol import NoRowsError, Shard, SourceError
 from dqe_resources.sources.rows import SourceRow
+from dqe_resources.sources.sidecars import CAPTION_FILES, read_captions, sort_names
+from dqe_resources.sources.text_lists import Columns, ListRow, text_rows
+from dqe_resources.sources.texts import original_name, readable, readable_name
+from dqe_resources.sources.walk import LocalSource, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from typing import Self
 
-METADATA_FILES = ("metadata.csv", "metadata.jsonl")
+METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "metadata.tsv")
+
+_FILE_NAME = "file_name"
+_UNNAMED = "images that no metadata file names"
+_ORPHANS = "captions without an image, or of one that has another"
+_FURTHER = "further metadata files of a folder"
 
 
-class FolderSource(Source):
-    """Images with sidecar ``.txt`` files, or with one ``metadata.csv`` or ``metadata.jsonl``.
+class FolderSource(LocalSource):
+    """Images with caption files next to them, or with metadata files.
 
-    A sidecar has the image's name with ``.txt`` for its suffix, and its first line is the caption. A metadata file is
-    as Hugging Face's imagefolder has it: a column ``file_name`` with the image's path in the folder, and a column for
-    the caption. With a metadata file, its rows are the source's rows; without one, the images are.
+    The caption file of ``a.jpg`` is ``a.txt``, ``a.jpg.txt``, ``a.caption`` or ``a.jpg.caption``, in letters of any
+    case. Its lines are captions, the first of them the row's.
+
+    A metadata file is as Hugging Face's imagefolder has it: ``metadata.csv``, ``.jsonl`` or ``.parquet`` (or ``.tsv``)
+    in any folder, with a column ``file_name`` of the image's path from there, and a column for the caption. In a folder
+    with a metadata file, and below it, the rows of metadata files are the source's rows; elsewhere the images are.
 
     Attributes:
         path: The folder.
-        caption_column: Column of the metadata file that holds the caption.
-        url_column: Column of the metadata file that holds the image's URL, if there is one.
+        caption_column: Column of the metadata files that holds the caption; of a list of texts the first is the
+            caption.
+        url_column: Column of the metadata files that holds the image's URL, if there is one.
     """
 
     kind: ClassVar[str] = "folder"
@@ -51,109 +69,181 @@ class FolderSource(Source):
 
     def shards(self, first: int = 0) -> Iterator[Shard]:
         """As ``Source.shards``. The digest covers names, captions, sizes and times of the files."""
-        entries = islice(self._entries(), first * self.shard_size, None)
-        index = first
-        while chunk := list(islice(entries, self.shard_size)):
-            stats = [_stat(self.path / name) for name, _, _ in chunk]
-            sidecars = [_stat((self.path / name).with_suffix(".txt")) for name, caption, _ in chunk if caption is None]
-            yield Shard(index, len(chunk), fingerprint(str(self.path), chunk, stats, sidecars))
-            index += 1
+        return _Contents(self).shards(first)
 
     def rows(self, index: int) -> Iterator[SourceRow]:
         """As ``Source.rows``."""
-        start = index * self.shard_size
-        has_metadata = self._metadata_file() is not None
-        for name, caption, url in islice(self._entries(), start, start + self.shard_size):
-            path = self.path / name
-            text = caption if has_metadata else _sidecar_caption(path)
-            yield SourceRow(key=name, caption=text, image=path, url=url)
+        entries = _Contents(self).entries(index * self.shard_size)
+        return (entry.read() for entry in islice(entries, self.shard_size))
 
-    def _metadata_file(self) -> Path | None:
-        return next((self.path / name for name in METADATA_FILES if (self.path / name).is_file()), None)
+    @property
+    def caption_places(self) -> str:
+        """The names of caption files, and metadata files."""
+        return f"{CAPTION_FILES}, and {', '.join(METADATA_FILES)} in its folder and those above"
 
-    def _entries(self) -> Iterator[tuple[str, str | None, str | None]]:
-        """Name, caption and URL of every row; captions of sidecars are read later."""
-        metadata = self._metadata_file()
-        if metadata is None:
-            yield from ((name, None, None) for name in _image_names(self.path))
-            return
-        records = _csv_records(metadata) if metadata.suffix == ".csv" else _jsonl_records(metadata)
-        seen: dict[str, int] = {}
-        for number, record in records:
-            for column in ("file_name", self.caption_column):
-                if column not in record:
-                    msg = (
-                        f"{metadata}, row {number}: no column '{column}'; there are: {', '.join(map(str, record))}. "
-                        "Set caption_column in dqe.yaml to the column that holds the caption"
-                    )
-                    raise SourceError(msg)
-            name = str(record["file_name"])
-            if not _is_inside(self.path, name):
-                msg = f"{metadata}, row {number}: file_name '{name}' leads out of the folder"
-                raise SourceError(msg)
-            if name in seen:
-                msg = f"{metadata}, row {number}: file_name '{name}' is also in row {seen[name]}; names must be unique"
-                raise SourceError(msg)
-            seen[name] = number
-            caption, url = record[self.caption_column], record.get(self.url_column) if self.url_column else None
-            yield name, None if caption is None else str(caption), None if url is None else str(url)
+    def metadata_files(self) -> list[str]:
+        """The metadata files, by their paths from the folder."""
+        found = (
+            next((folder.name + name for name in METADATA_FILES if name in folder.files), None)
+            for folder in walk(self.path, LeftOut(), allow_outside=self.allow_outside)
+        )
+        return [name for name in found if name is not None]
 
 
-def _image_names(folder: Path) -> Iterator[str]:
-    """Paths of the images below a folder, relative to it, in an order that does not depend on the file system."""
-    for root, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
-            path = Path(root, name)
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                yield path.relative_to(folder).as_posix()
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A row, and its caption file, which has not been read."""
+
+    row: SourceRow
+    captions: LocalFile | None = None
+
+    @property
+    def is_uncaptioned(self) -> bool:
+        return self.captions is None and self.row.caption is None and self.row.fault is None
+
+    @property
+    def state(self) -> list[object]:
+        row, image = self.row, self.row.image
+        files = [image if isinstance(image, LocalFile) else None, self.captions]
+        stats = [None if file is None else (readable(file.path.name), _stat(file.path)) for file in files]
+        return [row.key, row.caption, row.captions, row.url, row.fault, *stats]
+
+    def read(self) -> SourceRow:
+        if self.captions is None:
+            return self.row
+        try:
+            said = read_captions(self.captions)
+        except FileError as error:
+            return replace(self.row, image=None, fault=error.detail)
+        return replace(self.row, caption=said[0] if said else "", captions=said if len(said) > 1 else None)
 
 
-def _sidecar_caption(image: Path) -> str | None:
-    sidecar = image.with_suffix(".txt")
-    try:
-        lines = sidecar.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError as error:
-        msg = f"{sidecar}: not UTF-8 text (byte {error.start}); save it as UTF-8"
-        raise SourceError(msg) from error
-    return lines[0].strip() if lines else ""
+class _Contents:
+    """What is in the folder of a source, at one moment."""
+
+    def __init__(self, source: FolderSource) -> None:
+        self._source, self._folder, self._inside = source, source.path, source.inside(source.path)
+        self._metadata = source.metadata_files()
+        self._left_out = LeftOut()
+
+    def shards(self, first: int) -> Iterator[Shard]:
+        """The shards; what is left out is counted with the one whose rows were found last."""
+        size = self._source.shard_size
+        entries = self.entries(first * size)
+        index, last = first, None
+        while chunk := list(islice(entries, size)):
+            if last is not None:
+                yield last
+            digest = fingerprint([entry.state for entry in chunk])
+            uncaptioned = sum(entry.is_uncaptioned for entry in chunk)
+            last = Shard(index, len(chunk), digest, self._left_out.taken(), uncaptioned)
+            index += 1
+        if last is None and first == 0:
+            also = f"; left out: {self._left_out}" if self._left_out else ""
+            raise NoRowsError(
+                f"{readable(str(self._folder))}: no image in this folder or below it (a name that ends in .jpg, .png, "
+                f".webp ...), and no row in a {', '.join(METADATA_FILES)}{also}"
+            )
+        if last is not None:
+            last.left_out.update(self._left_out)
+            yield last
+
+    def entries(self, start: int) -> Iterator[_Entry]:
+        """The rows from one on: first those of metadata files."""
+        listed = self._listing.index.rows if self._metadata else 0
+        if start < listed:
+            yield from self._listed(start, listed - start)
+        images = self._images()
+        for _ in islice(images, max(start - listed, 0)):
+            pass
+        if start > listed:
+            self._left_out.taken()
+        for name, captions in images:
+            row = SourceRow(readable_name(name), None, self._file(name))
+            yield _Entry(row, None if captions is None else self._file(captions))
+
+    def _file(self, name: str) -> LocalFile:
+        return LocalFile(self._folder / name, self._inside)
+
+    def _listed(self, first: int, count: int) -> Iterator[_Entry]:
+        for key, row in self._listing.named_rows(first, count):
+            is_readable = row.fault is None and row.key is not None
+            image = self._file(original_name(row.key)) if is_readable and row.key else None
+            yield _Entry(
+                SourceRow(
+                    key, row.caption, image, row.url, fault=row.fault, metadata=row.metadata, captions=row.captions
+                )
+            )
+
+    def _images(self) -> Iterator[tuple[str, str | None]]:
+        """The images that no metadata file speaks for, each with its caption file; counts what is left out."""
+        governed: set[str] = set()
+        for folder in walk(self._folder, self._left_out, allow_outside=self._source.allow_outside):
+            here = [folder.name + name for name in METADATA_FILES if name in folder.files]
+            parent = folder.name[: folder.name.rstrip("/").rfind("/") + 1]
+            found = sort_names(folder.files)
+            if here or (folder.name and parent in governed):
+                governed.add(folder.name)
+                self._count(_UNNAMED, self._unnamed([folder.name + name for name, _ in found.images]))
+                images: list[tuple[str, str | None]] = []
+                others = [*found.others, *found.orphans, *(text for _, text in found.images if text is not None)]
+            else:
+                images, others = found.images, found.others
+                self._count(_ORPHANS, [folder.name + name for name in found.orphans])
+            self._count(_FURTHER, here[1:])
+            for name in others:
+                if folder.name + name not in here:
+                    self._left_out.add(by_suffix(name), folder.name + name)
+            yield from ((folder.name + name, None if text is None else folder.name + text) for name, text in images)
+
+    def _count(self, reason: str, names: list[str]) -> None:
+        if names:
+            self._left_out.add(reason, names[0], len(names))
+
+    def _unnamed(self, names: list[str]) -> list[str]:
+        digests = np.array([digest64(readable_name(name)) for name in names], np.uint64)
+        return [names[place] for place in np.flatnonzero(~np.isin(digests, self._named))]
+
+    @cached_property
+    def _named(self) -> np.ndarray:
+        index = self._listing.index
+        return np.unique(index.columns(0, index.rows, ("identity",))[0]) if index.rows else np.zeros(0, np.uint64)
+
+    @cached_property
+    def _listing(self) -> Listing:
+        """The rows of all metadata files."""
+        source = self._source
+        columns = Columns(source.url_column, source.caption_column, _FILE_NAME, needs_url=False)
+        try:
+            files = tuple((readable(name), *self._file(name).state()) for name in self._metadata)
+        except FileError as error:
+            raise SourceError(error.detail) from error
+        state = (readable(str(self._folder)), str(columns), files)
+        part = converted_list(source.name, "metadata files", state, lambda: self._metadata_rows(columns))
+        return Listing(source.name, [part], columns)
+
+    def _metadata_rows(self, columns: Columns) -> Iterator[ListRow]:
+        for name in self._metadata:
+            path, folder = self._folder / name, posixpath.dirname(name)
+            rows = _parquet_rows(path, columns) if path.suffix == ".parquet" else text_rows(path, columns)
+            for row in rows:
+                key = posixpath.normpath(posixpath.join(folder, row.key)) if row.key else None
+                yield row._replace(key=key and readable_name(key))
 
 
-def _csv_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for record in (reader := csv.DictReader(file, strict=True)):
-                yield reader.line_num, {key: value for key, value in record.items() if key is not None}
-    except (csv.Error, UnicodeDecodeError) as error:
-        msg = f"{path}: not CSV in UTF-8 ({error})"
-        raise SourceError(msg) from error
-
-
-def _jsonl_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                msg = f"{path}, row {number}: not JSON ({error})"
-                raise SourceError(msg) from error
-            if not isinstance(record, dict):
-                msg = f"{path}, row {number}: expected an object, found {type(record).__name__}"
-                raise SourceError(msg)
-            yield number, record
-
-
-def _is_inside(folder: Path, name: str) -> bool:
-    return (folder / name).resolve().is_relative_to(folder.resolve())
+def _parquet_rows(path: Path, columns: Columns) -> Iterator[ListRow]:
+    part = ParquetPart.of(path, path.name)
+    check_columns(part, dict.fromkeys(columns.names))
+    check_columns(part, dict.fromkeys([_FILE_NAME, *([columns.url] if columns.url else [])], is_text), "text")
+    check_columns(part, {columns.caption: is_texts}, "text, or a list of texts")
+    records = (record for batch in part.read(columns.names, 0, part.rows) for record in records_of(batch))
+    for number, record in enumerate(records, 1):
+        yield columns.row(record, f"{part.location}, row", number)
 
 
 def _stat(path: Path) -> tuple[int, int] | None:
     try:
         stat = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
     return stat.st_size, stat.st_mtime_ns

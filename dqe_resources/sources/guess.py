@@ -19,9 +19,11 @@ from dqe_resources.sources.folder import METADATA_FILES, FolderSource
 from dqe_resources.sources.guess_columns import Chosen, Columns, key_column, list_head, names_to_give, tar_head
 from dqe_resources.sources.hf import HfSource
 from dqe_resources.sources.parquet import ParquetSource
-from dqe_resources.sources.parts import ParquetPart, find_files
+from dqe_resources.sources.parts import ParquetPart
 from dqe_resources.sources.protocol import Source, SourceError
-from dqe_resources.sources.urls import TEXT_SUFFIXES, UrlsSource
+from dqe_resources.sources.text_lists import TEXT_SUFFIXES
+from dqe_resources.sources.urls import UrlsSource
+from dqe_resources.sources.walk import find_files
 from dqe_resources.sources.webdataset import WebdatasetSource
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def guess(what: str, chosen: Chosen) -> Guess:
     if path.is_dir():
         return _folder(path, chosen)
     try:
-        files = [file for file, _ in find_files(path, ())]
+        files = [file for file, _ in find_files(path, ()).files]
     except SourceError as error:
         if _REPOSITORY.fullmatch(what):
             return _hub(what, chosen)

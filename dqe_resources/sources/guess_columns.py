@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from dqe_resources.errors import UsageError, one_line
 from dqe_resources.images import IMAGE_SUFFIXES, ImageError, opened
 from dqe_resources.sources.image_tables import is_image
+from dqe_resources.sources.lines import Lines
 from dqe_resources.sources.parts import Part, is_text, records_of
-from dqe_resources.sources.text_lists import Lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import model_validator
 
 from dqe_resources.configurable import ExistingPath
-from dqe_resources.sources.image_tables import ImageTables
+from dqe_resources.errors import one_line
+from dqe_resources.sources.image_tables import ImageColumns, ImageTables
 from dqe_resources.sources.listing import Listing
-from dqe_resources.sources.parts import ParquetPart, Part, check_columns, file_state, is_text
-from dqe_resources.sources.protocol import Shard, Source, SourceError
+from dqe_resources.sources.local_file import FileError, LocalFile
+from dqe_resources.sources.parts import ParquetPart, Part, check_columns, is_text, is_texts
+from dqe_resources.sources.protocol import Shard, SourceError
 from dqe_resources.sources.text_lists import Columns
+from dqe_resources.sources.walk import LocalSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,9 +30,10 @@ if TYPE_CHECKING:
     from dqe_resources.sources.rows import SourceRow
 
 _BATCH_ROWS = 256
+_MOST_BYTES = 1 << 24
 
 
-class HfSource(Source):
+class HfSource(LocalSource):
     """A dataset with an Image column, or with a column of URLs.
 
     ``path`` is a folder that ``save_to_disk`` wrote, or a clone of a repository. ``repository`` is one on the hub, at a
@@ -83,16 +87,21 @@ class HfSource(Source):
         """As ``Source.rows``."""
         return self._tables().rows(index * self.shard_size, self.shard_size)
 
+    @property
+    def caption_places(self) -> str:
+        """The column of captions."""
+        return f"the column {self.caption_column} (caption_column)"
+
     def _tables(self) -> ImageTables | Listing:
         parts = self.parts()
         if self.image_column is not None:
-            return ImageTables(
-                self.name, parts, self.image_column, self.caption_column, self.url_column, self.key_column
-            )
+            named = ImageColumns(self.image_column, self.caption_column, self.url_column, self.key_column)
+            return ImageTables(self.name, parts, named, self.inside(self.path) if self.path else None)
         columns = Columns(self.url_column or "", self.caption_column, self.key_column)
         for part in parts:
             check_columns(part, dict.fromkeys(columns.names))
-            check_columns(part, dict.fromkeys((columns.url, columns.caption), is_text), "text")
+            check_columns(part, dict.fromkeys([self.url_column or ""], is_text), "text")
+            check_columns(part, {columns.caption: is_texts}, "text, or a list of texts")
         return Listing(self.name, parts, columns)
 
     def parts(self) -> Sequence[Part]:
@@ -103,15 +112,34 @@ class HfSource(Source):
         """
         if self.path is None:
             return _hub_parts(self.repository or "", self.revision, self.configuration, self.split)
-        if (self.path / "dataset_dict.json").is_file():
-            splits = json.loads((self.path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-            if self.split not in splits:
-                raise SourceError(f"{self.path}: no split '{self.split}'; there are: {', '.join(splits)}")
-            return [DatasetPart.of(self.path / self.split)]
-        if (self.path / "state.json").is_file():
-            return [DatasetPart.of(self.path)]
-        files = _data_files(str(self.path), None, self.configuration, self.split)
-        return [ParquetPart.of(Path(file), os.path.relpath(file, self.path)) for file in files]
+        try:
+            return _local_parts(self.path, self.inside(self.path), self.configuration, self.split)
+        except FileError as error:
+            raise SourceError(error.detail) from error
+
+
+def _local_parts(path: Path, inside: Path | None, configuration: str | None, split: str) -> Sequence[Part]:
+    if (path / "dataset_dict.json").is_file():
+        splits = _json(path / "dataset_dict.json", inside).get("splits", ())
+        if split not in splits:
+            raise SourceError(f"{path}: no split '{split}'; there are: {', '.join(splits)}")
+        return [DatasetPart.of(path / split, inside)]
+    if (path / "state.json").is_file():
+        return [DatasetPart.of(path, inside)]
+    files = [Path(file) for file in _data_files(str(path), None, configuration, split)]
+    for file in files:
+        LocalFile(file, inside).state()
+    return [ParquetPart.of(file, os.path.relpath(file, path)) for file in files]
+
+
+def _json(path: Path, inside: Path | None) -> dict[str, Any]:
+    try:
+        found = json.loads(LocalFile(path, inside).read(_MOST_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{path}: not JSON ({one_line(error)})") from error
+    if not isinstance(found, dict):
+        raise SourceError(f"{path}: expected a JSON object, found {type(found).__name__}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -123,10 +151,16 @@ class DatasetPart:
     name: str = ""
 
     @classmethod
-    def of(cls, folder: Path) -> DatasetPart:
-        """The dataset in a folder."""
-        files = sorted(path for path in folder.iterdir() if path.is_file())
-        return cls(str(folder), tuple((path.name, *file_state(path)) for path in files))
+    def of(cls, folder: Path, inside: Path | None) -> DatasetPart:
+        """The dataset in a folder.
+
+        Raises:
+            FileError: a file of it is refused: it leads out of the folder ``inside``.
+        """
+        named = _json(folder / "state.json", inside).get("_data_files", ())
+        files = {path for path in folder.iterdir() if path.is_file()} | {folder / one["filename"] for one in named}
+        states = [(path.name, *LocalFile(path, inside).state()) for path in sorted(files)]
+        return cls(str(folder), tuple(states))
 
     @property
     def rows(self) -> int:
@@ -167,7 +201,8 @@ def _hub_parts(repository: str, revision: str, configuration: str | None, split:
 
     filesystem = HfFileSystem()
     files = _data_files(repository, revision, configuration, split)
-    return [ParquetPart(file.partition("@")[2].partition("/")[2], file, (file,), filesystem) for file in files]
+    names = [file.partition("@")[2].partition("/")[2] for file in files]
+    return [ParquetPart(name, file, (file,), None, filesystem) for name, file in zip(names, files, strict=True)]
 
 
 def _data_files(repository: str, revision: str | None, configuration: str | None, split: str) -> list[str]:

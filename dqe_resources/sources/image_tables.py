@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from dqe_resources.fingerprint import fingerprint
-from dqe_resources.sources.index import build_index, digest64
+from dqe_resources.sources.index import RowIndex, build_index, digest64
+from dqe_resources.sources.left_out import LeftOut
+from dqe_resources.sources.local_file import LocalFile
 from dqe_resources.sources.parts import (
     Part,
     check_columns,
     is_text,
+    is_texts,
     parts_digest,
     read_rows,
     records_of,
+    rows_of,
     shards_of,
     values_of,
 )
 from dqe_resources.sources.rows import SourceRow
-from dqe_resources.sources.text_lists import is_storable, readable
+from dqe_resources.sources.texts import captions_of, is_storable, readable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from dqe_resources.sources.protocol import Shard
 
@@ -33,80 +38,134 @@ _BYTES = ("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True)
-class ImageTables:
-    """The rows of a source that is tables with an image column and a caption column, laid end to end.
-
-    A row is named by the key column, or else by its table, its image's path and a digest of image and caption: neither
-    the size of the shards nor the order of different rows matters, and equal rows of a table are numbered.
+class ImageColumns:
+    """Which columns of a table are what.
 
     Attributes:
-        source: name of the source.
-        parts: the tables.
-        image: column of the image: bytes, a Hugging Face Image (a struct of ``bytes`` and ``path``), or the path of a
-            local file.
-        caption: column of the caption.
-        url: column of the image's URL, or None.
-        key: column that names a row for good, or None.
+        image: the image: bytes, a Hugging Face Image (a struct of ``bytes`` and ``path``), or the path of a local file.
+        caption: the caption: a text, or a list of texts.
+        url: the image's URL, or None.
+        key: what names a row for good, or None.
     """
 
-    source: str
-    parts: Sequence[Part]
     image: str
     caption: str
     url: str | None
     key: str | None
 
+    @property
+    def names(self) -> list[str]:
+        """All of them."""
+        return [column for column in (self.image, self.caption, self.url, self.key) if column is not None]
+
+
+@dataclass(frozen=True)
+class ImageTables:
+    """The rows of a source that is tables with an image column and a caption column, laid end to end.
+
+    A row is named by the key column. Without one, or where that is null, it is named by its table, its image's path
+    and a digest of image and caption: neither the size of the shards nor the order of different rows matters. Equal
+    keys are numbered, and so are equal rows of a table.
+
+    Attributes:
+        source: name of the source.
+        parts: the tables.
+        columns: which of their columns are what.
+        inside: the folder that the paths of images must lead into; None for anywhere.
+        left_out: what stands next to the tables and is none.
+    """
+
+    source: str
+    parts: Sequence[Part]
+    columns: ImageColumns
+    inside: Path | None
+    left_out: LeftOut = field(default_factory=LeftOut)
+
     def shards(self, shard_size: int, first: int) -> Iterator[Shard]:
         """As ``Source.shards``, from the tables' sizes alone."""
+        columns = self.columns
         for part in self.parts:
-            check_columns(part, dict.fromkeys(self._columns))
-            check_columns(part, dict.fromkeys([self.caption, *([self.url] if self.url else [])], is_text), "text")
-            check_columns(part, {self.image: is_image}, "bytes, a path, or a struct of both")
-        total = sum(part.rows for part in self.parts)
-        return shards_of(total, shard_size, first, lambda begin, end: parts_digest(self.parts, begin, end))
+            check_columns(part, dict.fromkeys(columns.names))
+            check_columns(part, {columns.caption: is_texts}, "text, or a list of texts")
+            check_columns(part, {columns.url: is_text} if columns.url else {}, "text")
+            check_columns(part, {columns.image: is_image}, "bytes, a path, or a struct of both")
+        total = rows_of(self.parts)
+        return shards_of(
+            total, shard_size, first, lambda begin, end: parts_digest(self.parts, begin, end), self.left_out
+        )
 
     def rows(self, first: int, count: int) -> Iterator[SourceRow]:
         """The rows from ``first`` on."""
-        for part, start, batch in read_rows(self.parts, lambda _: self._columns, first, count):
-            numbers = [1] * batch.num_rows if self.key else self._numbers(part, start, batch.num_rows)
-            for row, (record, number) in enumerate(zip(records_of(batch), numbers, strict=True), start + 1):
-                yield self._row(part, row, record, number)
+        for part, start, batch in read_rows(self.parts, lambda _: self.columns.names, first, count):
+            records = list(records_of(batch))
+            keys = [_key(record[self.columns.key]) if self.columns.key else None for record in records]
+            of_key = self._key_numbers(part, start, len(keys)) if any(key is not None for key in keys) else []
+            of_content = self._numbers(part, start, len(keys)) if None in keys else []
+            for place, (record, key) in enumerate(zip(records, keys, strict=True)):
+                number = (of_content if key is None else of_key)[place]
+                yield self._row(part, start + place + 1, record, key, number)
 
-    @property
-    def _columns(self) -> list[str]:
-        return [column for column in (self.image, self.caption, self.url, self.key) if column is not None]
-
-    def _row(self, part: Part, row: int, record: dict[str, Any], number: int) -> SourceRow:
-        image, caption, url = record[self.image], record[self.caption], record[self.url] if self.url else None
+    def _row(self, part: Part, row: int, record: dict[str, Any], key: str | None, number: int) -> SourceRow:
+        image, said = record[self.columns.image], record[self.columns.caption]
+        url = record[self.columns.url] if self.columns.url else None
         path = image.get("path") if isinstance(image, dict) else image if isinstance(image, str) else None
         data = image.get("bytes") if isinstance(image, dict) else image if isinstance(image, bytes) else None
-        if self.key is not None:
-            key = str(record[self.key])
-        else:
+        if key is None:
             content = hashlib.blake2b(data or (path or "").encode(*_BYTES), digest_size=8)
-            content.update(b"\0" + (caption or "").encode(*_BYTES))
-            key = ":".join(filter(None, (part.name, path, content.hexdigest())))
-            key += f"#{number}" if number > 1 else ""
-        if not (is_storable(caption) and is_storable(url) and is_storable(key)):
+            content.update(b"\0" + _joined(said).encode(*_BYTES))
+            name = ":".join(filter(None, (part.name, path, content.hexdigest())))
+            name += f"#{number}" if number > 1 else ""
+        else:
+            name = key if number == 1 else f"{key}:{digest64(key):016x}#{number}"
+        captions = captions_of(said)
+        if captions is None or not (is_storable(url) and is_storable(name)):
             fault = f"{part.location}, row {row:,}: a text in it is not UTF-8"
-            return SourceRow(readable(key), None, None, fault=fault)
-        local = part.folder / path if data is None and path and part.folder is not None else None
-        return SourceRow(key, caption, data or local, url)
+            return SourceRow(readable(name), None, None, fault=fault)
+        local = LocalFile(part.folder / path, self.inside) if data is None and path and part.folder else None
+        return SourceRow(name, captions[0], data or local, url, captions=captions[1])
 
     def _numbers(self, part: Part, first: int, count: int) -> list[int]:
         """The number of each row among those with its caption: equal rows have equal captions (or none)."""
+        index = self._index("captions", [part], self.columns.caption, _joined)
+        return index.columns(first, first + count, ("number",))[0].tolist()
+
+    def _key_numbers(self, part: Part, first: int, count: int) -> list[int]:
+        """The number of each row among those with its key: of all tables, but of a repository's only in its own."""
+        parts = [part] if part.folder is None else self.parts
+        first += sum(one.rows for one in parts[: parts.index(part)])
+        index = self._index("keys", parts, self.columns.key or "", _key)
+        return index.columns(first, first + count, ("number",))[0].tolist()
+
+    def _index(self, what: str, parts: Sequence[Part], column: str, text: Callable[[Any], str | None]) -> RowIndex:
+        """An index of the texts in a column."""
 
         def digests() -> Iterator[tuple[int, int]]:
-            for batch in part.read([self.caption], 0, part.rows):
-                yield from ((digest64(caption or ""), 0) for caption in values_of(batch.column(0)))
+            for part in parts:
+                for batch in part.read([column], 0, part.rows):
+                    yield from ((digest64(text(value)), 0) for value in values_of(batch.column(0)))
 
-        state = [part.location, part.state, self.caption]
-        index = build_index(f"{self.source}-captions-{fingerprint(part.name)}", state, digests)
-        return index.columns(first, first + count, ("number",))[0].tolist()
+        name = f"{self.source}-{what}" + (f"-{fingerprint(parts[0].name)}" if len(parts) == 1 else "")
+        return build_index(name, [[(part.location, part.state) for part in parts], column], digests)
+
+
+def _key(value: Any) -> str | None:
+    """What a key column says; a number that is none names nothing."""
+    return None if value is None or value != value else str(value)  # noqa: PLR0124
+
+
+def _joined(said: Any) -> str:
+    """A caption, or all of several."""
+    return "\0".join(map(str, said)) if isinstance(said, list) else said or ""
 
 
 def is_image(kind: pa.DataType) -> bool:
     """Whether a column can hold images: bytes, a path, or a struct of both."""
     if pa.types.is_struct(kind):
-        return {"bytes", "path"} <= {child.name for child in kind}
-    return is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+        types = {child.name: child.type for child in kind}
+        return {"bytes", "path"} <= set(types) and _is_binary(types["bytes"]) and is_text(types["path"])
+    return is_text(kind) or _is_binary(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_null)
+    return any(check(kind) for check in checks)

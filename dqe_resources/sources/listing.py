@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from dqe_resources import progress
 from dqe_resources.fingerprint import fingerprint
 from dqe_resources.sources.index import RowIndex, build_index, cached, digest64
-from dqe_resources.sources.parts import ParquetPart, Part, read_rows, shards_of, values_of
+from dqe_resources.sources.left_out import LeftOut
+from dqe_resources.sources.parts import ParquetPart, Part, read_rows, rows_of, shards_of, values_of
 from dqe_resources.sources.rows import SourceRow
 from dqe_resources.sources.text_lists import LIST_SCHEMA, Columns, ListRow, write_rows
 from dqe_resources.web_url import separated, without_credentials
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 
     from dqe_resources.sources.protocol import Shard
 
+_FORM = f"3 {LIST_SCHEMA.to_string()}"
+"""Goes into the names of cached files: those of another form are made again."""
+
 _LONGEST_NAME = 80
 _REPORT_ROWS = 20_000
 _APART = "//@"
 """Stands in a URL whose credentials have been left out: a user without a name."""
-
-_VERSION = 2
-"""Of what a converted list holds."""
 
 
 @dataclass(frozen=True)
@@ -40,38 +41,46 @@ class Listing:
         name: of the source.
         parts: the tables.
         columns: which of their columns are what; a ``ConvertedList`` has those of ``LIST_SCHEMA``.
+        left_out: what stands next to the tables and is none.
     """
 
     name: str
     parts: Sequence[Part]
     columns: Columns
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     @cached_property
     def index(self) -> RowIndex:
         """The index, made in one pass over all rows unless it is in the cache."""
-        state = [str(self.columns), [(part.name, part.state) for part in self.parts]]
+        state = [_FORM, str(self.columns), [(part.name, part.state) for part in self.parts]]
         return build_index(f"{self.name}-index", state, self._digests)
 
     def shards(self, shard_size: int, first: int) -> Iterator[Shard]:
         """As ``Source.shards``. The digests are of what is in the rows: a file may be renamed, touched or added to."""
-        return shards_of(self.index.rows, shard_size, first, self.index.digest)
+        rows_of(self.parts)
+        return shards_of(self.index.rows, shard_size, first, self.index.digest, self.left_out)
 
     def rows(self, first: int, count: int) -> Iterator[SourceRow]:
         """The rows from ``first`` on."""
+        for key, row in self.named_rows(first, count):
+            yield SourceRow(key, row.caption, None, row.url, None, None, row.fault, row.metadata, row.captions)
+
+    def named_rows(self, first: int, count: int) -> Iterator[tuple[str, ListRow]]:
+        """The rows from ``first`` on as the list has them, each with its name."""
         last = min(first + count, self.index.rows)
         identities, numbers = self.index.columns(first, last, ("identity", "number"))
         rows = self._rows(first, last - first)
         for row, identity, number in zip(rows, identities.tolist(), numbers.tolist(), strict=True):
-            key = _key(row, identity, number)
-            yield SourceRow(key, row.caption, None, row.url, fault=row.fault, metadata=row.metadata)
+            yield _key(row, identity, number), row
 
     def _digests(self) -> Iterator[tuple[int, int]]:
         rows = self._rows(0, sum(part.rows for part in self.parts))
         # Whoever is given a new password has the same rows as before.
         rows = (row._replace(url=row.url and separated(row.url)[0]) for row in rows)
         for row in _reported(rows, f"index of {self.name}"):
-            is_plain = row.key is None and row.metadata is None and row.fault is None
-            yield _identity(row), 0 if is_plain else digest64(*row)
+            *texts, captions = row
+            is_plain = not any(text is not None for text in (row.key, row.metadata, row.fault, captions))
+            yield _identity(row), 0 if is_plain else digest64(*texts, *(captions or ()))
 
     def _rows(self, first: int, count: int) -> Iterator[ListRow]:
         texts: dict[Part, Iterator[tuple[int, ListRow]]] = {}
@@ -122,8 +131,8 @@ def converted_list(
     def build(target: Path) -> None:
         write_rows(map(_concealed, _reported(rows(), f"{source}: {name}")), target)
 
-    path = cached(f"{source}-list-{fingerprint(name)}", [_VERSION, state], build)
-    return ConvertedList(name, str(path), state, text_rows=rows)
+    path = cached(f"{source}-list-{fingerprint(name)}", [_FORM, state], build)
+    return ConvertedList(name, str(path), state, path, text_rows=rows)
 
 
 def _concealed(row: ListRow) -> ListRow:

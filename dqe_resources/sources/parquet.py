@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from dqe_resources.sources.image_tables import ImageTables
-from dqe_resources.sources.parts import FilesPath, ParquetPart, find_files
-from dqe_resources.sources.protocol import Shard, Source
+from dqe_resources.sources.image_tables import ImageColumns, ImageTables
+from dqe_resources.sources.parts import ParquetPart
+from dqe_resources.sources.walk import FilesPath, LocalSource, find_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from dqe_resources.sources.protocol import Shard
     from dqe_resources.sources.rows import SourceRow
 
 
-class ParquetSource(Source):
+class ParquetSource(LocalSource):
     """A Parquet file, or a folder of them, with an image column and a caption column of any name.
 
     The image column holds the file's bytes, a Hugging Face Image (a struct of ``bytes`` and ``path``), or the path of
@@ -44,6 +45,18 @@ class ParquetSource(Source):
         """As ``Source.rows``, reading only the row groups that hold them."""
         return self._tables().rows(index * self.shard_size, self.shard_size)
 
+    @property
+    def caption_places(self) -> str:
+        """The column of captions."""
+        return f"the column {self.caption_column} (caption_column)"
+
     def _tables(self) -> ImageTables:
-        parts = [ParquetPart.of(path, name) for path, name in find_files(self.path, [".parquet"])]
-        return ImageTables(self.name, parts, self.image_column, self.caption_column, self.url_column, self.key_column)
+        found = find_files(self.path, [".parquet"], allow_outside=self.allow_outside)
+        parts = [ParquetPart.of(path, name) for path, name in found.files]
+        return ImageTables(
+            self.name,
+            parts,
+            ImageColumns(self.image_column, self.caption_column, self.url_column, self.key_column),
+            self.inside(found.folder),
+            found.left_out,
+        )

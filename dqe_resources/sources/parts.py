@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import glob
+import os
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import AfterValidator
 
-from dqe_resources.cache import in_data_directory
 from dqe_resources.errors import one_line
 from dqe_resources.fingerprint import fingerprint
-from dqe_resources.sources.protocol import Shard, SourceError
+from dqe_resources.sources.left_out import LeftOut
+from dqe_resources.sources.protocol import NoRowsError, Shard, SourceError
+from dqe_resources.sources.texts import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     import fsspec
 
@@ -67,12 +67,13 @@ class ParquetPart:
     name: str
     location: str
     state: tuple[Any, ...]
+    path: Path | None = None
     filesystem: fsspec.AbstractFileSystem | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, path: Path, name: str) -> ParquetPart:
         """A local file."""
-        return cls(name, str(path), file_state(path))
+        return cls(name, readable(str(path)), file_state(path), path)
 
     @property
     def rows(self) -> int:
@@ -87,7 +88,7 @@ class ParquetPart:
     @property
     def folder(self) -> Path | None:
         """As ``Part.folder``."""
-        return Path(self.location).parent if self.filesystem is None else None
+        return None if self.path is None else self.path.parent
 
     def read(self, columns: Sequence[str], first: int, count: int) -> Iterator[pa.RecordBatch]:
         """As ``Part.read``."""
@@ -118,7 +119,7 @@ class ParquetPart:
         """
         try:
             if self.filesystem is None:
-                return pq.ParquetFile(self.location)
+                return pq.ParquetFile(pa.OSFile(os.fsencode(self.path or self.location)))
             # Parquet knows exactly which bytes it wants: reading ahead would fetch the file's neighbouring images.
             return pq.ParquetFile(self.filesystem.open(self.location, cache_type="none"))
         except (pa.ArrowException, OSError) as error:
@@ -155,12 +156,26 @@ def read_rows(
 
 
 def values_of(column: pa.Array) -> list[Any]:
-    """A column's values; bytes in a text that are not UTF-8 become surrogates."""
+    """A column's values; bytes in a text that are not UTF-8 become surrogates, and what Python cannot hold is text."""
     try:
         return column.to_pylist()
-    except UnicodeDecodeError:
-        values = column.cast(pa.large_binary()).to_pylist()
-        return [None if value is None else value.decode("utf-8", "surrogateescape") for value in values]
+    except (ValueError, OverflowError):
+        return [_value_of(scalar) for scalar in column]
+
+
+def _value_of(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError):
+        if isinstance(scalar, pa.DictionaryScalar):
+            return _value_of(scalar.value)
+        if isinstance(scalar, pa.StructScalar):
+            return {name: _value_of(scalar[name]) for name in scalar}
+        if isinstance(scalar, pa.ListScalar):
+            return [_value_of(one) for one in scalar.values]
+        if is_text(scalar.type):
+            return scalar.as_buffer().to_pybytes().decode("utf-8", "surrogateescape")
+        return f"{scalar.type} {scalar.value}"
 
 
 def records_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
@@ -169,12 +184,17 @@ def records_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
         yield dict(zip(batch.schema.names, values, strict=True))
 
 
-def shards_of(total: int, shard_size: int, first: int, digest: Callable[[int, int], str]) -> Iterator[Shard]:
-    """``Source.shards`` of a source of ``total`` rows, given the digest of the rows from one up to another."""
+def shards_of(
+    total: int, shard_size: int, first: int, digest: Callable[[int, int], str], left_out: LeftOut | None = None
+) -> Iterator[Shard]:
+    """``Source.shards`` of a source of ``total`` rows, given the digest of the rows from one up to another.
+
+    What the source as a whole has left out is counted with its first shard.
+    """
     for index in range(first, -(-total // shard_size)):
         start = index * shard_size
         stop = min(start + shard_size, total)
-        yield Shard(index, stop - start, digest(start, stop))
+        yield Shard(index, stop - start, digest(start, stop), (left_out if index == 0 else None) or LeftOut())
 
 
 def parts_digest(parts: Sequence[Part], first: int, last: int) -> str:
@@ -188,19 +208,39 @@ def parts_digest(parts: Sequence[Part], first: int, last: int) -> str:
     return fingerprint(held)
 
 
+def rows_of(parts: Sequence[Part]) -> int:
+    """The rows of all tables.
+
+    Raises:
+        NoRowsError: there is none.
+    """
+    total = sum(part.rows for part in parts)
+    if not total:
+        also = f" and {len(parts) - 1:,} more" if len(parts) > 1 else ""
+        raise NoRowsError(f"{parts[0].location if parts else 'no table'}{also}: no rows in it")
+    return total
+
+
 def check_columns(part: Part, columns: Mapping[str, Callable[[pa.DataType], bool] | None], expected: str = "") -> None:
-    """Refuse a table that lacks a column, or has one of another type than expected.
+    """Refuse a table that lacks a column, has two of that name, or has one of another type than expected.
 
     Raises:
         SourceError: says the table, the column and what there is.
     """
     for column, accepts in columns.items():
-        if column not in part.schema.names:
-            msg = f"{part.location}: no column '{column}'; there are: {', '.join(part.schema.names)}"
+        if (count := part.schema.names.count(column)) != 1:
+            found = f"{count} columns" if count else "no column"
+            msg = f"{part.location}: {found} '{column}'; there are: {', '.join(part.schema.names)}"
             raise SourceError(msg)
-        found = part.schema.field(column).type
-        if accepts is not None and not accepts(found):
-            raise SourceError(f"{part.location}: column '{column}' is {found}; expected {expected}")
+        kind = part.schema.field(column).type
+        if accepts is not None and not accepts(kind):
+            raise SourceError(f"{part.location}: column '{column}' is {kind}; expected {expected}")
+
+
+def is_texts(kind: pa.DataType) -> bool:
+    """Whether a column holds text, or lists of texts."""
+    is_list = any(check(kind) for check in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
+    return is_text(kind.value_type if is_list else kind)
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -209,46 +249,3 @@ def is_text(kind: pa.DataType) -> bool:
         kind = kind.value_type
     checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
     return any(check(kind) for check in checks)
-
-
-def _matching_path(path: Path) -> Path:
-    resolved = in_data_directory(path)
-    if not resolved.exists() and not glob.glob(str(resolved), recursive=True):  # noqa: PTH207
-        msg = f"there is nothing at {resolved}: give the path of an existing file or folder, or a pattern such as *.csv"
-        raise ValueError(msg)
-    return resolved
-
-
-FilesPath = Annotated[Path, AfterValidator(_matching_path)]
-"""A file, a folder, or a pattern (``*``, ``?``, ``[]``, ``**``); a relative one counts from the folder of dqe.yaml."""
-
-
-def find_files(path: Path, suffixes: Sequence[str]) -> list[tuple[Path, str]]:
-    """The files that a FilesPath means, each with its name within the source, in order of their names.
-
-    Of a folder, those below it with one of the suffixes (in lower case); a file or a pattern is taken at its word.
-
-    Raises:
-        SourceError: there is none.
-    """
-    if path.is_file():
-        return [(path, path.name)]
-    if path.is_dir():
-        found = sorted(one for one in path.rglob("*") if one.name.lower().endswith(tuple(suffixes)) and one.is_file())
-        if not found:
-            raise SourceError(f"{path}: no file in this folder ends in {', '.join(suffixes)}")
-        return [(one, one.relative_to(path).as_posix()) for one in found]
-    root = Path(*_before_pattern(path))
-    matches = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())  # noqa: PTH207
-    if not matches:
-        raise SourceError(f"{path}: there is no such file; correct the path or the pattern")
-    return [(one, one.relative_to(root).as_posix()) for one in matches]
-
-
-def _before_pattern(path: Path) -> list[str]:
-    parts: list[str] = []
-    for part in path.parts[:-1]:
-        if any(character in part for character in "*?["):
-            break
-        parts.append(part)
-    return parts

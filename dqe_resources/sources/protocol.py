@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from dqe_resources.configurable import Configurable
 from dqe_resources.errors import DataQualityError
+from dqe_resources.sources.left_out import LeftOut
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 class SourceError(DataQualityError):
     """A source cannot be read: says the file, the row or column, and what was expected."""
+
+
+class NoRowsError(SourceError):
+    """A source has no row: says where it looked, and for what."""
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -36,11 +41,15 @@ class Shard:
         index: number of the shard in its source, from 0.
         rows: rows in it.
         digest: changes whenever the rows' content may have changed.
+        left_out: what stands among them and is no row.
+        uncaptioned: rows of which it is known, before they are read, that they have no caption.
     """
 
     index: int
     rows: int
     digest: str
+    left_out: LeftOut = field(default_factory=LeftOut)
+    uncaptioned: int = 0
 
 
 class Source(Configurable):
@@ -63,7 +72,7 @@ class Source(Configurable):
         """The shards from number ``first`` on, found without reading an image.
 
         Raises:
-            SourceError: the source's own files cannot be read.
+            SourceError: the source's own files cannot be read; ``NoRowsError``: there is no row.
         """
 
     @abstractmethod
@@ -73,6 +82,11 @@ class Source(Configurable):
         Raises:
             SourceError: the source's own files cannot be read. An image that cannot be read is no error: it is a row.
         """
+
+    @property
+    def caption_places(self) -> str:
+        """Where it looks for captions, for people."""
+        return "what the source gives as captions"
 
     def key(self, index: int) -> str:
         """Partition key of a shard."""

@@ -39,6 +39,11 @@ class SbuSource(Source):
         """As ``Source.rows``."""
         return self._listing().rows(index * self.shard_size, self.shard_size)
 
+    @property
+    def caption_places(self) -> str:
+        """The file of captions."""
+        return f"the lines of {self.captions}"
+
     def _listing(self) -> Listing:
         state = tuple((str(path), *file_state(path)) for path in (self.urls, self.captions))
         part = converted_list(self.name, self.urls.name, state, lambda: paired_rows(self.urls, self.captions))

@@ -7,10 +7,8 @@ with the next line. Only a fault of the whole file is an error.
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
-from collections import deque
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,40 +16,37 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dqe_resources.sources.lines import COMPRESSIONS, CUT, LONGEST_LINE, Lines
 from dqe_resources.sources.protocol import SourceError
+from dqe_resources.sources.texts import captions_of, is_storable, readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
-"""Compression by the end of a file's name."""
-
-LONGEST_LINE = 1 << 20
-"""Characters of a line; of a longer one no more is read, and its row has a fault."""
-
-_CUT = "\udfff"
-"""Ends a line that was cut off there. No byte is decoded to it, so no other text can hold it."""
+TEXT_SUFFIXES = tuple(f"{kind}{end}" for kind in (".csv", ".tsv", ".jsonl", ".ndjson") for end in ("", *COMPRESSIONS))
 
 _BATCH_ROWS = 10_000
 _BATCH_CHARACTERS = 1 << 24
+
+_HEAD_OBJECTS = 1000
+"""Objects of a JSON Lines file that are looked at for its columns: what is null is often left out of an object."""
 
 _TOO_LONG = f"in a line of more than {LONGEST_LINE:,} characters"
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-_OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
-
 
 class ListRow(NamedTuple):
-    """A row of a list of URLs.
+    """A row of a list.
 
     Attributes:
         url: as found, without white space around it; None if there is none.
-        caption: as found.
+        caption: as found; of several the first.
         key: what names the row for good, where the list has it.
         metadata: the other columns that are kept, or the line of a faulty row: a JSON object, as text.
         fault: why the row cannot be used.
+        captions: all of them, if there are several.
     """
 
     url: str | None
@@ -59,47 +54,66 @@ class ListRow(NamedTuple):
     key: str | None = None
     metadata: str | None = None
     fault: str | None = None
+    captions: list[str] | None = None
 
 
-LIST_SCHEMA = pa.schema([(name, pa.string()) for name in ListRow._fields])
+LIST_SCHEMA = pa.schema(
+    [(name, pa.list_(pa.string()) if name == "captions" else pa.string()) for name in ListRow._fields]
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns of a list are what."""
+    """Which columns of a list are what.
 
-    url: str
+    Attributes:
+        url: of the URL, or None.
+        caption: of the caption: a text, or a list of texts.
+        key: of what names the row, or None.
+        metadata: of what else is kept.
+        needs_url: whether a row without a URL is faulty.
+    """
+
+    url: str | None
     caption: str
     key: str | None = None
     metadata: tuple[str, ...] = ()
+    needs_url: bool = True
 
     @property
     def names(self) -> list[str]:
         """All of them, each once."""
-        named = [self.url, self.caption, *([self.key] if self.key else []), *self.metadata]
-        return list(dict.fromkeys(named))
+        named = [self.url, self.caption, self.key, *self.metadata]
+        return list(dict.fromkeys(name for name in named if name is not None))
 
     def row(self, values: dict[str, Any], where: str, number: int) -> ListRow:
         """The row of a record, which stands at a number (of a line, of a row) in a place, as faults then say."""
-        url, caption, key = values.get(self.url), values.get(self.caption), values.get(self.key) if self.key else None
+        url, key = values.get(self.url or ""), values.get(self.key or "")
+        captions = captions_of(values.get(self.caption))
         if isinstance(key, int):
             key = str(key)
-        if not (is_storable(url) and is_storable(caption) and is_storable(key)):
-            column = next(
-                name for name in (self.url, self.caption, self.key) if name and not is_storable(values.get(name))
-            )
-            value = values[column]
-            found = type(value).__name__
-            if isinstance(value, str):
-                found = _TOO_LONG if value.endswith(_CUT) else "not in UTF-8"
-            return _faulty(values, f"{where} {number:,}: column '{column}' is {found}, expected text")
+        if captions is None or not (is_storable(url) and is_storable(key)):
+            wrong = self.caption if captions is None else (self.key if is_storable(url) else self.url) or ""
+            found = f"{where} {number:,}: column '{wrong}' is {_found(values[wrong])}, expected text"
+            return _faulty(values, found, key if is_storable(key) else None)
+        caption, several = captions
         kept = as_json({name: values.get(name) for name in self.metadata}) if self.metadata else None
+        fault = None
+        url = (url or "").strip() or None
         if self.key and not key:
             fault = f"{where} {number:,}: column '{self.key}' is empty, and it is to name the row"
-            return ListRow(url, caption, None, kept, fault)
-        if not url or not (url := url.strip()):
-            return ListRow(None, caption, key, kept, f"{where} {number:,}: column '{self.url}' is empty")
-        return ListRow(url, caption, key, kept)
+        elif self.needs_url and url is None:
+            fault = f"{where} {number:,}: column '{self.url}' is empty"
+        return ListRow(url, caption, key or None, kept, fault, several)
+
+
+def _found(value: Any) -> str:
+    """What stands in the place of a text."""
+    if isinstance(value, str):
+        return _TOO_LONG if value.endswith(CUT) else "not in UTF-8"
+    if isinstance(value, list):
+        return "a list of something else than texts in UTF-8"
+    return type(value).__name__
 
 
 def as_json(values: dict[str, Any]) -> str:
@@ -120,72 +134,31 @@ def _finite(value: Any) -> Any:
     return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-class Lines:
-    """The lines of a text file in UTF-8, with their numbers; bytes that are not UTF-8 become surrogates.
+def text_rows(
+    path: Path, columns: Columns, *, quoted: bool | None = None, header: tuple[str, ...] | None = None
+) -> Iterator[ListRow]:
+    """The rows of a file that is one of ``TEXT_SUFFIXES``, by the end of its name.
 
-    Attributes:
-        number: of the line last given, from 1.
-        taken: the lines given since ``mark``.
+    Args:
+        path: the file.
+        columns: which columns are what.
+        quoted: whether fields can stand in double quotes; by default they can in CSV and cannot in TSV.
+        header: the columns' names in CSV and TSV; None if the first line gives them.
+
+    Raises:
+        SourceError: as ``csv_rows`` and ``jsonl_rows``.
     """
-
-    def __init__(self, path: Path, newline: str) -> None:
-        """Open a file.
-
-        Args:
-            path: the file; the end of its name says how it is compressed.
-            newline: as for ``open``.
-        """
-        self.path = path
-        self.number = 0
-        self.taken: list[str] = []
-        self._again: deque[str] = deque()
-        try:
-            with path.open("rb") as file:
-                encoding = _OTHER_ENCODINGS.get(file.read(2))
-            stream = pa.input_stream(str(path), compression=COMPRESSIONS.get(path.suffix.lower()))
-        except OSError as error:
-            raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
-        if encoding is not None:
-            raise SourceError(f"{path}: is {encoding}, expected UTF-8: save it as UTF-8")
-        self._text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._text.close()
-
-    def __iter__(self) -> Lines:
-        return self
-
-    def __next__(self) -> str:
-        line = self._again.popleft() if self._again else self._read()
-        self.number += 1
-        self.taken.append(line)
-        return line
-
-    def mark(self) -> None:
-        """Forget the lines taken so far."""
-        self.taken.clear()
-
-    def give_back(self) -> str:
-        """Give back all lines taken since the mark, but for the first of them, which is returned."""
-        first, *rest = self.taken
-        self._again.extendleft(reversed(rest))
-        self.number -= len(rest)
-        return first
-
-    def _read(self) -> str:
-        try:
-            line = self._text.readline(LONGEST_LINE)
-            rest = line
-            while len(rest) == LONGEST_LINE and not rest.endswith("\n"):
-                rest = self._text.readline(LONGEST_LINE)
-        except OSError as error:
-            raise SourceError(
-                f"{self.path}, after line {self.number:,}: damaged or cut off ({error}); get the file again"
-            ) from error
-        if not line:
-            raise StopIteration
-        return line if rest is line else line + _CUT
+    kind = next(end for end in TEXT_SUFFIXES if path.name.lower().endswith(end))
+    if kind.startswith((".jsonl", ".ndjson")):
+        return jsonl_rows(path, columns)
+    is_csv = kind.startswith(".csv")
+    return csv_rows(
+        path,
+        columns,
+        delimiter="," if is_csv else "\t",
+        quoted=is_csv if quoted is None else quoted,
+        header=header,
+    )
 
 
 def csv_rows(
@@ -204,23 +177,24 @@ def csv_rows(
         SourceError: the file as a whole is no such list: says what was expected.
     """
     with closing(Lines(path, newline="")) as lines:
-        records = _csv_records(lines, delimiter, quoted=quoted)
+        records, where = _csv_records(lines, delimiter, quoted=quoted), readable(str(path))
         if header is None:
             fields, fault = next(records, (None, None))
             if fault or not fields:
-                raise SourceError(f"{path}: {fault or 'empty'}; expected a first line with the names of the columns")
+                raise SourceError(f"{where}: {fault or 'empty'}; expected a first line with the names of the columns")
             header = tuple(fields)
         _check_header(path, header, columns)
         for fields, fault in records:
             number = lines.number - len(lines.taken) + 1
             if fields is None:
-                yield _faulty_line(lines.taken[0], f"{path}, line {number:,}: {fault}")
+                yield _faulty_line(lines.taken[0], f"{where}, line {number:,}: {fault}")
             elif len(fields) != len(header):
                 found = f"{len(fields)} field{'s' if len(fields) != 1 else ''}, expected {len(header)}"
-                where = f"{path}, line {number:,}"
-                yield _faulty_line("".join(lines.taken), f"{where}: {found} ({', '.join(header)})")
+                found = f"{where}, line {number:,}: {found} ({', '.join(header)})"
+                name = fields[0] if header[0] == columns.key and is_storable(fields[0]) else None
+                yield _faulty_line("".join(lines.taken), found, name)
             else:
-                yield columns.row(dict(zip(header, fields, strict=True)), f"{path}, line", number)
+                yield columns.row(dict(zip(header, fields, strict=True)), f"{where}, line", number)
 
 
 def _csv_records(lines: Lines, delimiter: str, *, quoted: bool) -> Iterator[tuple[list[str] | None, str | None]]:
@@ -248,35 +222,52 @@ def _check_header(path: Path, header: tuple[str, ...], columns: Columns) -> None
     for column in columns.names:
         if header.count(column) != 1:
             found = f"{header.count(column)} columns" if column in header else "no column"
-            raise SourceError(f"{path}: {found} '{column}'; there are: {readable(', '.join(header))}")
+            raise SourceError(readable(f"{path}: {found} '{column}'; there are: {', '.join(header)}"))
 
 
 def jsonl_rows(path: Path, columns: Columns) -> Iterator[ListRow]:
-    """The rows of a JSON Lines file, an object a line. Blank lines are none.
+    """The rows of a JSON Lines file, an object a line. Blank lines are none; a key that is not there is null.
 
     Raises:
-        SourceError: the first object has not all the columns, or the file cannot be read.
+        SourceError: one of the columns is in none of the first objects, or the file cannot be read.
     """
-    is_first = True
+    found: dict[str, None] = {}
+    objects = 0
     with closing(Lines(path, newline="\n")) as lines:
         for line in lines:
             lines.mark()
             if not line.strip():
                 continue
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                found = _TOO_LONG if line.endswith(_CUT) else f"not JSON ({error})"
-                yield _faulty_line(line, f"{path}, line {lines.number:,}: {found}")
+            where = f"{readable(str(path))}, line"
+            record, fault = _json_object(line, columns)
+            if fault is not None:
+                yield _faulty_line(line, f"{where} {lines.number:,}: {fault}")
                 continue
-            if not isinstance(record, dict):
-                found = type(record).__name__
-                yield _faulty_line(line, f"{path}, line {lines.number:,}: expected an object, found {found}")
-                continue
-            if is_first:
-                _check_header(path, tuple(record), columns)
-                is_first = False
-            yield columns.row(record, f"{path}, line", lines.number)
+            if objects < _HEAD_OBJECTS:
+                objects += 1
+                found.update(dict.fromkeys(record))
+                if objects == _HEAD_OBJECTS:
+                    _check_header(path, tuple(found), columns)
+            yield columns.row(record, where, lines.number)
+    if 0 < objects < _HEAD_OBJECTS:
+        _check_header(path, tuple(found), columns)
+
+
+def _json_object(line: str, columns: Columns) -> tuple[dict[str, Any], str | None]:
+    """The object of a line, or what is wrong with the line."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return {}, _TOO_LONG if line.endswith(CUT) else f"not JSON ({error})"
+    if not isinstance(record, dict):
+        return {}, f"expected an object, found {type(record).__name__}"
+    for name in columns.names:
+        # Python takes the last of equal keys and says nothing.
+        if line.count(quoted := json.dumps(name)) > 1:
+            names = [key for key, _ in json.loads(line, object_pairs_hook=tuple)]
+            if names.count(name) > 1:
+                return {}, f"key {quoted} comes {names.count(name)} times"
+    return record, None
 
 
 def paired_rows(urls: Path, captions: Path) -> Iterator[ListRow]:
@@ -323,33 +314,14 @@ def write_rows(rows: Iterable[ListRow], path: Path) -> None:
 
 
 def _batch(rows: list[ListRow]) -> pa.RecordBatch:
-    return pa.record_batch([pa.array(column, pa.string()) for column in zip(*rows, strict=True)], LIST_SCHEMA)
+    columns = zip(zip(*rows, strict=True), LIST_SCHEMA.types, strict=True)
+    return pa.record_batch([pa.array(column, kind) for column, kind in columns], LIST_SCHEMA)
 
 
-def is_storable(value: Any) -> bool:
-    """Whether it is text, all of it Unicode, or nothing."""
-    if value is None:
-        return True
-    if not isinstance(value, str):
-        return False
-    if value.isascii():
-        return True
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def readable(text: str) -> str:
-    """Text with its surrogates written out, so that it can be shown and stored."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _faulty(record: dict[str, Any], fault: str) -> ListRow:
+def _faulty(record: dict[str, Any], fault: str, key: str | None = None) -> ListRow:
     """The row of a record that cannot be used; all that it holds is kept."""
-    return ListRow(None, None, metadata=as_json(record), fault=readable(fault))
+    return ListRow(None, None, key or None, as_json(record), readable(fault))
 
 
-def _faulty_line(line: str, fault: str) -> ListRow:
-    return _faulty({"line": line.rstrip("\r\n").replace(_CUT, "…")}, fault)
+def _faulty_line(line: str, fault: str, key: str | None = None) -> ListRow:
+    return _faulty({"line": line.rstrip("\r\n").replace(CUT, "…")}, fault, key)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from dqe_resources.sources.listing import ConvertedList, Listing, converted_list
-from dqe_resources.sources.parts import FilesPath, ParquetPart, Part, check_columns, file_state, find_files, is_text
-from dqe_resources.sources.protocol import Shard, Source, SourceError
-from dqe_resources.sources.text_lists import COMPRESSIONS, Columns, ListRow, csv_rows, jsonl_rows
+from dqe_resources.sources.parts import ParquetPart, Part, check_columns, file_state, is_text, is_texts
+from dqe_resources.sources.protocol import Shard, SourceError
+from dqe_resources.sources.text_lists import TEXT_SUFFIXES, Columns, text_rows
+from dqe_resources.sources.texts import readable
+from dqe_resources.sources.walk import FilesPath, LocalSource, find_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,11 +18,10 @@ if TYPE_CHECKING:
 
     from dqe_resources.sources.rows import SourceRow
 
-TEXT_SUFFIXES = tuple(f"{kind}{end}" for kind in (".csv", ".tsv", ".jsonl", ".ndjson") for end in ("", *COMPRESSIONS))
 SUFFIXES = (".parquet", *TEXT_SUFFIXES)
 
 
-class UrlsSource(Source):
+class UrlsSource(LocalSource):
     """CSV, TSV, JSON Lines or Parquet files with a URL and a caption in columns of any name.
 
     Text files are in UTF-8 and may be compressed (gzip, zstd, bzip2). They are read once, from beginning to end, into a
@@ -30,7 +32,7 @@ class UrlsSource(Source):
     Attributes:
         path: A file, a folder, or a pattern such as lists/*.csv.gz.
         url_column: Column of the image's URL.
-        caption_column: Column of the caption.
+        caption_column: Column of the caption; of a list of texts the first is the caption.
         key_column: Column that names a row for good; by default a row is named by its URL and caption.
         metadata_columns: Further columns to keep, as ``source_metadata``.
         column_names: Names of the columns, for CSV and TSV files whose first line is already a row (Conceptual
@@ -55,29 +57,30 @@ class UrlsSource(Source):
         """As ``Source.rows``."""
         return self._listing().rows(index * self.shard_size, self.shard_size)
 
+    @property
+    def caption_places(self) -> str:
+        """The column of captions."""
+        return f"the column {self.caption_column} (caption_column)"
+
     def _listing(self) -> Listing:
         columns = Columns(self.url_column, self.caption_column, self.key_column, self.metadata_columns)
         parts: list[Part] = []
-        for path, name in find_files(self.path, SUFFIXES):
+        found = find_files(self.path, SUFFIXES, allow_outside=self.allow_outside)
+        for path, name in found.files:
             if not path.name.lower().endswith(SUFFIXES):
-                raise SourceError(f"{path}: unknown kind of list; expected a name that ends in {', '.join(SUFFIXES)}")
+                where = readable(str(path))
+                raise SourceError(f"{where}: unknown kind of list; expected a name that ends in {', '.join(SUFFIXES)}")
             if path.name.lower().endswith(".parquet"):
                 part = ParquetPart.of(path, name)
                 check_columns(part, dict.fromkeys(columns.names))
-                check_columns(part, dict.fromkeys((self.url_column, self.caption_column), is_text), "text")
+                check_columns(part, {self.url_column: is_text}, "text")
+                check_columns(part, {self.caption_column: is_texts}, "text, or a list of texts")
                 parts.append(part)
             else:
                 parts.append(self._converted(path, name, columns))
-        return Listing(self.name, parts, columns)
+        return Listing(self.name, parts, columns, found.left_out)
 
     def _converted(self, path: Path, name: str, columns: Columns) -> ConvertedList:
         state = (str(path), *file_state(path), str(columns), self.column_names, self.quoted)
-        return converted_list(self.name, name, state, lambda: self._text_rows(path, columns))
-
-    def _text_rows(self, path: Path, columns: Columns) -> Iterator[ListRow]:
-        kind = next(end for end in TEXT_SUFFIXES if path.name.lower().endswith(end))
-        if kind.startswith((".jsonl", ".ndjson")):
-            return jsonl_rows(path, columns)
-        is_csv = kind.startswith(".csv")
-        quoted = is_csv if self.quoted is None else self.quoted
-        return csv_rows(path, columns, delimiter="," if is_csv else "\t", quoted=quoted, header=self.column_names)
+        read = partial(text_rows, path, columns, quoted=self.quoted, header=self.column_names)
+        return converted_list(self.name, name, state, read)

@@ -14,6 +14,7 @@ from dqe_assets.ingest.raw import raw_samples, uid_of
 from dqe_assets.ingest.settings import ImageLimits
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_resources import images
+from dqe_resources.sources.local_file import LocalFile
 from dqe_resources.sources.rows import SourceRow
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def test_what_is_no_image_keeps_its_row_with_the_reason(data: bytes | None, reas
 def test_files_are_read_and_a_missing_one_is_a_row(tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_bytes(JPEG)
     (tmp_path / "folder.jpg").mkdir()
-    rows = [SourceRow(name, "c", tmp_path / name) for name in ("x.jpg", "gone.jpg", "folder.jpg")]
+    rows = [SourceRow(name, "c", LocalFile(tmp_path / name, tmp_path)) for name in ("x.jpg", "gone.jpg", "folder.jpg")]
     table = made(rows)
     assert table["reason"].to_pylist() == ["ok", "missing", "missing"]
     assert table["image"][0]["bytes"].as_py() == JPEG

@@ -9,6 +9,7 @@ OK = "ok"
 TIMEOUT = "timeout"
 DEADLINE = "deadline"
 PLACEHOLDER = "placeholder"
+NOT_AN_IMAGE = "not_an_image"
 
 _HTTP = re.compile(r"http_([1-9]\d\d)")
 _TRANSIENT_STATUS = frozenset({408, 425, 429})
@@ -26,6 +27,7 @@ REASONS = {
     # of the source
     "missing": Reason(False, "the source has no image and no URL, or its file is not there"),
     "bad_row": Reason(False, "the source's own row cannot be read"),
+    "refused_path": Reason(False, "the path leads out of the source's folder, or to no regular file"),
     # of the URL, before anything is asked
     "bad_url": Reason(False, "not an http or https URL with a host, or a redirect to one that is not"),
     "refused_address": Reason(False, "an address that is not globally routable and not in fetching.allow"),
@@ -47,7 +49,7 @@ REASONS = {
     # of the bytes
     "empty": Reason(False, "no bytes"),
     "too_large": Reason(False, "more bytes than images.max_bytes"),
-    "not_an_image": Reason(False, "bytes of something else"),
+    NOT_AN_IMAGE: Reason(False, "bytes of something else"),
     "unsupported_format": Reason(False, "a format that is not decoded: the detail names it"),
     "bomb": Reason(False, "more pixels than images.max_pixels"),
     "truncated": Reason(False, "the image ends too early"),

@@ -65,10 +65,20 @@ def test_uids_in_upper_case_are_made_lower(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("uid", ["", "12", "g" * 32, "0" * 31 + "\n", None])
-def test_what_is_no_uid_is_named_with_its_row(tmp_path: Path, uid: str | None) -> None:
-    write(tmp_path / "a.parquet", 0, 3, uid=["0" * 32, "1" * 32, uid])
-    with pytest.raises(SourceError, match=r"a\.parquet, row 3: 'uid' is .*, expected 32 hex digits"):
-        list(DatacompSource(name="datacomp", path=tmp_path / "a.parquet").rows(0))
+def test_a_row_without_a_uid_is_a_fault_and_the_rest_goes_on(tmp_path: Path, uid: str | None) -> None:
+    write(tmp_path / "a.parquet", 0, 3, uid=["0" * 32, uid, "1" * 32])
+    first, wrong, last = DatacompSource(name="datacomp", path=tmp_path / "a.parquet").rows(0)
+    assert [(row.uid, row.fault) for row in (first, last)] == [("0" * 32, None), ("1" * 32, None)]
+    assert (wrong.uid, wrong.url) == (None, "http://a.example/1.jpg")
+    assert f"a.parquet, row 2: 'uid' is {uid!r}, expected 32 hex digits" in (wrong.fault or "")
+
+
+def test_a_column_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    columns = [pa.array(["0" * 32]), pa.array(["http://a"]), pa.array(["x"]), pa.array([1]), pa.array([2])]
+    table = pa.Table.from_arrays(columns, ["uid", "url", "text", "width", "width"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"a\.parquet: 2 columns 'width'; there are: uid, url, text, width, width"):
+        list(DatacompSource(name="datacomp", path=tmp_path / "a.parquet").shards())
 
 
 def test_missing_columns_are_named(tmp_path: Path) -> None:

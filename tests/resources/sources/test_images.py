@@ -1,115 +1,26 @@
 from __future__ import annotations
 
-import csv
 import io
-import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from pydantic import ValidationError
 
-from dqe_resources.sources.folder import FolderSource
+from dqe_resources.sources.local_file import LocalFile
 from dqe_resources.sources.parquet import ParquetSource
-from dqe_resources.sources.protocol import Source, SourceError
+from dqe_resources.sources.protocol import SourceError
 from dqe_resources.sources.sample import SampleSource
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def jpeg(shade: int) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), (shade, 40, 200)).save(buffer, "JPEG")
     return buffer.getvalue()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    root = tmp_path / "photos"
-    for number, name in enumerate(["b.jpg", "a.jpg", "deep/c.PNG", "d.webp", "notes.md"]):
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(jpeg(number))
-    (root / "a.txt").write_text("Première ligne \nsecond line", encoding="utf-8")
-    (root / "b.txt").write_text("", encoding="utf-8")
-    return root
-
-
-def all_rows(source: Source) -> list[tuple[str, str | None]]:
-    return [(row.key, row.caption) for shard in source.shards() for row in source.rows(shard.index)]
-
-
-def test_sidecars_give_their_first_line(folder: Path) -> None:
-    source = FolderSource(name="photos", path=folder, shard_size=3)
-    assert [shard.rows for shard in source.shards()] == [3, 1]
-    assert all_rows(source) == [("a.jpg", "Première ligne"), ("b.jpg", ""), ("d.webp", None), ("deep/c.PNG", None)]
-    assert source.key(1) == "photos-00001"
-
-
-def test_images_that_are_not_decoded_have_their_rows_too(tmp_path: Path) -> None:
-    names = ["a.jfif", "b.HEIC", "c.svg", "d.jp2", "e.jxl", "f.ico", "g.cr2"]
-    for name in names:
-        (tmp_path / name).write_bytes(b"x")
-        (tmp_path / name).with_suffix(".txt").write_text(f"caption of {name}")
-    assert all_rows(FolderSource(name="photos", path=tmp_path)) == [(name, f"caption of {name}") for name in names]
-
-
-def test_only_the_touched_shard_changes_its_digest(folder: Path) -> None:
-    source = FolderSource(name="photos", path=folder, shard_size=2)
-    before = [shard.digest for shard in source.shards()]
-    (folder / "a.txt").write_text("another caption")
-    after = [shard.digest for shard in source.shards()]
-    assert before[0] != after[0]
-    assert before[1] == after[1]
-
-
-@pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_metadata_files_are_read_as_imagefolder_does(folder: Path, kind: str) -> None:
-    records = [
-        {"file_name": "b.jpg", "legend": 'a "quoted", caption', "link": "http://x/b"},
-        {"file_name": "gone.jpg", "legend": "no such file", "link": ""},
-    ]
-    with (folder / f"metadata.{kind}").open("w", newline="") as file:
-        if kind == "csv":
-            writer = csv.DictWriter(file, ["file_name", "legend", "link"])
-            writer.writeheader()
-            writer.writerows(records)
-        else:
-            file.writelines(json.dumps(record) + "\n" for record in records)
-    source = FolderSource(name="photos", path=folder, caption_column="legend", url_column="link")
-    rows = list(source.rows(0))
-    assert [(row.key, row.caption) for row in rows] == [
-        ("b.jpg", 'a "quoted", caption'),
-        ("gone.jpg", "no such file"),
-    ]
-    assert rows[0].url == "http://x/b"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("file_name,caption\na.jpg,x\n", r"metadata\.csv, row 2: no column 'text'; there are: file_name, caption"),
-        ("file_name,text\n../../etc/passwd,x\n", "row 2: file_name '../../etc/passwd' leads out of the folder"),
-        ("file_name,text\na.jpg,x\na.jpg,y\n", "row 3: file_name 'a.jpg' is also in row 2"),
-        ('file_name,text\na.jpg,"x\n', "not CSV"),
-    ],
-)
-def test_a_wrong_metadata_file_is_named_with_its_row(folder: Path, content: str, message: str) -> None:
-    (folder / "metadata.csv").write_text(content)
-    with pytest.raises(SourceError, match=message):
-        list(FolderSource(name="photos", path=folder).shards())
-
-
-def test_wrong_json_lines_are_named_with_their_row(folder: Path) -> None:
-    (folder / "metadata.jsonl").write_text('{"file_name": "a.jpg", "text": "x"}\n\n["no object"]\n')
-    with pytest.raises(SourceError, match=r"metadata\.jsonl, row 3: expected an object, found list"):
-        list(FolderSource(name="photos", path=folder).shards())
-
-
-def test_a_sidecar_that_is_not_utf8_is_named(folder: Path) -> None:
-    (folder / "a.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(SourceError, match=r"a\.txt: not UTF-8 text \(byte 3\)"):
-        list(FolderSource(name="photos", path=folder).rows(0))
 
 
 def write_parquet(path: Path, rows: int = 10, **columns: pa.Array) -> Path:
@@ -194,8 +105,82 @@ def test_key_column_structs_and_paths(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "a.parquet")
     first, second = parquet_source(tmp_path / "a.parquet", key_column="id").rows(0)
     assert (first.key, first.image, second.key, second.caption) == ("7", jpeg(2), "8", None)
-    assert isinstance(second.image, Path)
-    assert second.image.read_bytes() == jpeg(1)
+    assert isinstance(second.image, LocalFile)
+    assert second.image.read(10_000) == jpeg(1)
+
+
+def keyed(path: Path, keys: pa.Array, images: list[bytes] | None = None) -> list[str]:
+    rows = len(keys)
+    pictures = images or [jpeg(number) for number in range(rows)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"picture": pictures, "title": [f"c{n}" for n in range(rows)], "id": keys}), path)
+    source = parquet_source(path, key_column="id", shard_size=2)
+    return [row.key for shard in source.shards() for row in source.rows(shard.index)]
+
+
+@pytest.mark.parametrize("keys", [pa.array(["x", None, "y", None]), pa.array([1.5, None, 2.5, float("nan")])])
+def test_a_row_whose_key_is_null_is_named_by_its_content(tmp_path: Path, keys: pa.Array) -> None:
+    found = keyed(tmp_path / "a.parquet", keys)
+    assert [found[0], found[2]] == [str(keys[0]), str(keys[2])]
+    pq.write_table(pq.read_table(tmp_path / "a.parquet"), tmp_path / "a.parquet", row_group_size=1)
+    unkeyed = parquet_source(tmp_path / "a.parquet")
+    by_content = [row.key for row in unkeyed.rows(0)]
+    assert [found[1], found[3]] == [by_content[1], by_content[3]]
+    assert len(set(found)) == 4
+
+
+@pytest.mark.parametrize("shard_size", [1, 2, 100])
+def test_keys_that_come_again_are_numbered_over_all_files(tmp_path: Path, shard_size: int) -> None:
+    for name in ("a", "b"):
+        keyed(tmp_path / "in" / f"{name}.parquet", pa.array([0, 1, 1]))
+    source = parquet_source(tmp_path / "in", key_column="id", shard_size=shard_size)
+    keys = [row.key for shard in source.shards() for row in source.rows(shard.index)]
+    assert [keys[0], keys[1], len(set(keys))] == ["0", "1", 6]
+    assert [(key.partition(":")[0], key.partition("#")[2]) for key in keys[2:]] == [
+        ("1", "2"),
+        ("0", "2"),
+        ("1", "3"),
+        ("1", "4"),
+    ]
+
+
+def test_a_column_that_is_there_twice_is_named_with_its_file(tmp_path: Path) -> None:
+    columns = [pa.array([jpeg(1)]), pa.array(["x"]), pa.array(["y"])]
+    pq.write_table(pa.Table.from_arrays(columns, ["picture", "title", "title"]), tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"a\.parquet: 2 columns 'title'; there are: picture, title, title"):
+        list(parquet_source(tmp_path / "a.parquet").shards())
+
+
+def test_of_several_captions_the_first_is_the_caption_and_all_are_kept(tmp_path: Path) -> None:
+    texts = pa.array([["one", "two"], ["only"], [], None, [None, "later"]], pa.list_(pa.string()))
+    pq.write_table(pa.table({"picture": [jpeg(n) for n in range(5)], "title": texts}), tmp_path / "a.parquet")
+    rows = list(parquet_source(tmp_path / "a.parquet").rows(0))
+    assert [(row.caption, row.captions) for row in rows] == [
+        ("one", ["one", "two"]),
+        ("only", None),
+        (None, None),
+        (None, None),
+        ("later", None),
+    ]
+    assert len({row.key for row in rows}) == 5
+
+
+def test_values_that_python_cannot_hold_cost_nothing_but_themselves(tmp_path: Path) -> None:
+    wrong = pa.array([b"ok", b"caf\xe9"]).view(pa.string())
+    images = pa.StructArray.from_arrays([pa.array([jpeg(1), jpeg(2)]), wrong], ["bytes", "path"])
+    later = pa.array([4 * 10**18, 0], pa.timestamp("us"))
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"picture": images, "title": ["a", "b"], "id": later}), path)
+    good, bad = parquet_source(path).rows(0)
+    assert (good.caption, good.fault) == ("a", None)
+    assert "row 2: a text in it is not UTF-8" in (bad.fault or "")
+    assert next(parquet_source(path, key_column="id").rows(0)).key == "timestamp[us] 4000000000000000000"
+
+
+def test_a_struct_of_other_types_is_no_image(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"picture": [{"bytes": "text", "path": 5}], "title": ["a"]}), tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"column 'picture' is struct<.*; expected bytes, a path, or a"):
+        list(parquet_source(tmp_path / "a.parquet").shards())
 
 
 @pytest.mark.parametrize(
@@ -215,18 +200,6 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_text("PAR1 but no")
     with pytest.raises(SourceError, match=r"a\.parquet: not a Parquet file"):
         list(parquet_source(tmp_path / "a.parquet").shards())
-
-
-def test_a_folder_kind_refuses_a_file(tmp_path: Path) -> None:
-    (tmp_path / "x").write_text("")
-    with pytest.raises(ValidationError, match="is a file; the kind folder needs a folder"):
-        FolderSource(name="x", path=tmp_path / "x")
-
-
-def test_a_shard_that_went_is_an_error_with_the_fix(folder: Path) -> None:
-    source = FolderSource(name="photos", path=folder)
-    with pytest.raises(SourceError, match=r"has no shard photos-00009.*run: dqe sync"):
-        source.shard("photos-00009")
 
 
 def test_the_sample_is_cut_into_shards_that_cover_it() -> None:

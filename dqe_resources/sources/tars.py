@@ -1,0 +1,300 @@
+"""Tar files in the WebDataset form: where in a tar the members of each sample stand."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import tarfile
+import tempfile
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dqe_resources.cache import data_directory
+from dqe_resources.errors import one_line
+from dqe_resources.images import IMAGE_SUFFIXES
+from dqe_resources.sources.left_out import HIDDEN, SYSTEM, LeftOut, by_suffix
+from dqe_resources.sources.protocol import SourceError
+from dqe_resources.sources.texts import readable, readable_name
+from dqe_resources.sources.walk import is_of_system
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.bz2", ".tbz2")
+
+KeyDot = Literal["first", "last"]
+"""Which dot of a member's name ends its key."""
+
+_PLACE = pa.struct([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64()), ("fault", pa.string())])
+TAR_INDEX = pa.schema([("key", pa.string()), ("image", _PLACE), ("txt", _PLACE), ("json", _PLACE)])
+"""The samples of a tar, in order: a key of their own, and the members, each null if there is none."""
+
+_LEFT_OUT = b"left_out"
+_BLOCK = 512
+_PIECE = 1 << 20
+
+_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
+_MOST_UNPACKED = 1 << 30
+_MOST_TIMES = 100
+"""A compressed tar may unpack to so many times its size, and in any case to ``_MOST_UNPACKED`` bytes."""
+
+_LINKS = 8
+"""Links in a row that are followed."""
+
+_OTHER_MEMBERS = "members that are neither files nor links"
+_DOTTED = "members with a dot before the end of their name (key_dot: last reads them)"
+_AFTER_THE_END = "bytes after a tar's end that are no tar"
+
+
+@contextmanager
+def opened_tar(path: Path) -> Iterator[BinaryIO]:
+    """A tar for reading at any place; a compressed one is unpacked into a file that has no name.
+
+    Raises:
+        SourceError: it cannot be unpacked, or would become far larger than it is.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+        file.seek(0)
+        compression = next((kind for magic, kind in _COMPRESSIONS.items() if start.startswith(magic)), None)
+        if compression is None:
+            yield file
+            return
+        folder = data_directory() / "cache"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as unpacked:
+            _unpack(path, pa.input_stream(file, compression=compression), unpacked)
+            yield unpacked
+
+
+def _unpack(path: Path, stream: pa.NativeFile, target: Any) -> None:
+    most = max(_MOST_UNPACKED, _MOST_TIMES * path.stat().st_size)
+    length = 0
+    while True:
+        try:
+            piece = stream.read(_PIECE)
+        except (pa.ArrowException, OSError) as error:
+            where = f"{readable(str(path))}, after {length:,} bytes"
+            raise SourceError(f"{where}: damaged or cut off ({one_line(error)}); get the file again") from error
+        if not piece:
+            return
+        length += len(piece)
+        if length > most:
+            raise SourceError(f"{readable(str(path))}: unpacks to more than {most:,} bytes; if it is sound, unpack it")
+        target.write(piece)
+
+
+def split_member(name: str, key_dot: KeyDot) -> tuple[str, str] | None:
+    """The key and the suffix of a member's name, without the dot between; None if it has not both.
+
+    By WebDataset's rule the first dot of the name's last part ends the key.
+    """
+    folder, slash, base = name.rpartition("/")
+    stem, dot, suffix = base.partition(".") if key_dot == "first" else base.rpartition(".")
+    return (folder + slash + stem, suffix) if stem and dot and suffix else None
+
+
+def kind_of(suffix: str) -> str | None:
+    """What a member with a suffix is: image, txt, json or nothing that is read."""
+    suffix = suffix.lower()
+    return "image" if f".{suffix}" in IMAGE_SUFFIXES else suffix if suffix in {"txt", "json"} else None
+
+
+def index_tar(path: Path, key_dot: KeyDot, target: Path) -> None:
+    """Write where the members of each sample of a tar stand, as Parquet of ``TAR_INDEX``.
+
+    A sample is all members with a key. One that repeats a member's name is another sample, and so is one that brings
+    what the sample has already, with other samples between.
+
+    Raises:
+        SourceError: the tar is torn: says where, and how many whole samples stand before that.
+    """
+    index = _Index(key_dot)
+    with opened_tar(path) as file:
+        try:
+            for tar in _archives(file, index.left_out):
+                index.begin_archive()
+                for member in _members(tar):
+                    index.add(member)
+            for _ in range(_LINKS):
+                if not index.links:
+                    break
+                file.seek(0)
+                targets = {link.target for link in index.links}
+                for tar in _archives(file, LeftOut()):
+                    index.resolve(member for member in _members(tar) if _normal(member.name) in targets)
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise _torn(path, file, index.samples, one_line(error)) from error
+    seen: Counter[str] = Counter()
+    records = []
+    for sample in index.samples:
+        seen[sample.key] += 1
+        number = seen[sample.key]
+        records.append({"key": sample.key + (f"#{number}" if number > 1 else ""), **sample.members})
+    left_out = json.dumps([index.left_out.counts, index.left_out.examples])
+    table = pa.Table.from_pylist(records, TAR_INDEX.with_metadata({_LEFT_OUT: left_out}))
+    pq.write_table(table, target)
+
+
+@lru_cache(maxsize=4096)
+def left_out_of(index: str) -> LeftOut:
+    """What ``index_tar`` has left out of a tar."""
+    counts, examples = json.loads((pq.read_schema(index).metadata or {})[_LEFT_OUT])
+    return LeftOut(Counter(counts), examples)
+
+
+@dataclass
+class _Sample:
+    """The members of a sample; of several images the first."""
+
+    key: str
+    members: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass
+class _Link:
+    """A member that is another one's content."""
+
+    place: dict[str, Any]
+    target: str
+
+
+class _Index:
+    """The samples of a tar, as far as it has been read.
+
+    Attributes:
+        samples: the samples.
+        left_out: what is in none.
+        links: members whose content has not been found yet.
+    """
+
+    def __init__(self, key_dot: KeyDot) -> None:
+        self.samples: list[_Sample] = []
+        self.left_out = LeftOut()
+        self.links: list[_Link] = []
+        self._key_dot = key_dot
+        self._last: _Sample | None = None
+        self._by_key: dict[str, _Sample] = {}
+
+    def begin_archive(self) -> None:
+        """Samples do not go on in the next of several archives in a file."""
+        self._last, self._by_key = None, {}
+
+    def add(self, member: tarfile.TarInfo) -> None:
+        """Take a member into its sample, or count it as left out."""
+        if member.isdir():
+            return
+        if reason := self._reason(member):
+            self.left_out.add(reason, member.name)
+            return
+        key, suffix = split_member(member.name, self._key_dot) or ("", "")
+        key, kind, name = readable_name(key), kind_of(suffix) or "", readable_name(member.name)
+        sample = self._last
+        if sample is not None and sample.key == key:
+            known = sample.members.get(kind)
+            if known is not None and known["name"] != name:
+                self.left_out.add(f"further members of a sample: {suffix.lower()} beside another {kind}", name)
+                return
+        else:
+            sample = self._by_key.get(key)
+            known = sample.members.get(kind) if sample else None
+        if sample is None or known is not None:
+            sample = self._by_key[key] = _Sample(key)
+            self.samples.append(sample)
+        self._last = sample
+        sample.members[kind] = self._place(member, name)
+
+    def _reason(self, member: tarfile.TarInfo) -> str | None:
+        """Why a member is in no sample."""
+        base = member.name.rpartition("/")[2]
+        if any(map(is_of_system, member.name.split("/"))):
+            return SYSTEM
+        if base.startswith("."):
+            return HIDDEN
+        if not (member.isreg() or member.islnk() or member.issym()):
+            return _OTHER_MEMBERS
+        parts = split_member(member.name, self._key_dot)
+        if parts is not None and kind_of(parts[1]) is not None:
+            return None
+        last = split_member(member.name, "last")
+        return _DOTTED if last is not None and kind_of(last[1]) is not None else by_suffix(base)
+
+    def _place(self, member: tarfile.TarInfo, name: str) -> dict[str, Any]:
+        place = {"name": name, "offset": member.offset_data, "size": member.size, "fault": None}
+        if member.islnk() or member.issym():
+            folder = posixpath.dirname(member.name) if member.issym() else ""
+            target = _normal(posixpath.join(folder, member.linkname))
+            self.links.append(_Link(place, target))
+            place |= {"size": 0, "fault": f"a link to {readable(target)!r}, which is no file of this tar"}
+        elif member.issparse():
+            place |= {"size": 0, "fault": "a sparse file, which is not read"}
+        return place
+
+    def resolve(self, members: Iterator[tarfile.TarInfo]) -> None:
+        """Give the links to some members their content."""
+        found = {_normal(member.name): member for member in members if not member.issparse()}
+        links, self.links = self.links, []
+        for link in links:
+            member = found.get(link.target)
+            if member is None:
+                self.links.append(link)
+            elif member.isreg():
+                link.place |= {"offset": member.offset_data, "size": member.size, "fault": None}
+            elif member.islnk() or member.issym():
+                folder = posixpath.dirname(member.name) if member.issym() else ""
+                self.links.append(_Link(link.place, _normal(posixpath.join(folder, member.linkname))))
+
+
+def _normal(name: str) -> str:
+    return posixpath.normpath(name.lstrip("/"))
+
+
+def _archives(file: BinaryIO, left_out: LeftOut) -> Iterator[tarfile.TarFile]:
+    """The tars that stand one after the other in a file."""
+    start = 0
+    while True:
+        file.seek(start)
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            yield tar
+            file.seek(tar.offset)
+        end = file.read(_BLOCK)
+        if end != bytes(_BLOCK):
+            raise tarfile.ReadError("a damaged header" if end else "no end-of-archive mark")
+        while (block := file.read(_BLOCK)) and not any(block):
+            pass
+        if not block:
+            return
+        start = file.tell() - len(block)
+        try:
+            tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.HeaderError:
+            left_out.add(_AFTER_THE_END, f"at byte {start:,}")
+            return
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar."""
+    for member in tar:
+        # tarfile keeps every member for extraction: that would grow with the tar.
+        tar.members = []  # type: ignore[attr-defined]
+        if member.size < 0:
+            raise tarfile.ReadError(f"a member of {member.size} bytes")
+        yield member
+
+
+def _torn(path: Path, file: BinaryIO, samples: list[_Sample], found: str) -> SourceError:
+    size = file.seek(0, 2)
+    places = [place for sample in samples[-1:] for place in sample.members.values()]
+    last = max(places, key=lambda place: place["offset"], default={"name": "none"})
+    whole = len(samples) - any(place["offset"] + place["size"] > size for place in places)
+    return SourceError(
+        f"{readable(str(path))}: torn in or after member {last['name']} ({found}); {whole:,} whole samples stand "
+        "before that: get the file again, or move it away"
+    )
