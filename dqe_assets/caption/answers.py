@@ -121,7 +121,7 @@ def prepared(data: bytes, captioner: VisionCaptioner) -> bytes | Caption:
 def record(
     caption: Caption, finished_at: datetime | None, captioner: Captioner, prompt: Prompt | None
 ) -> dict[str, Any]:
-    """The columns that every table of answers has, without those made from the text."""
+    """The columns that every table of answers has, without those made from the text; and what was taken out of it."""
     # Whoever wrote it, a caption without a word is none.
     is_blank = caption.finish_reason != "error" and not (caption.text or "").strip()
     return {
@@ -137,15 +137,20 @@ def record(
         "finished_at": finished_at,
         "attempts": caption.attempts,
         "error": "the text is empty" if is_blank else _storable(caption.error),
+        "removed": caption.removed,
     }
 
 
 def answer_table(records: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Records as a table, with the straightforward caption and the flags of each text."""
+    """Records as a table, with the straightforward caption and the flags of each: faults, and what was taken out."""
     rows = pa.Table.from_pylist(records, schema)
     texts, reasons = rows["text"], rows["finish_reason"]
     captions = straightforward_captions(pc.if_else(pc.equal(reasons, "error"), pa.scalar(None, pa.string()), texts))
-    flags = caption_flags(texts.to_pylist(), reasons.to_pylist())
+    faults = caption_flags(texts.to_pylist(), reasons.to_pylist())
+    flags = [
+        [*(found or ()), *record["removed"]] if found is not None or record["removed"] else None
+        for found, record in zip(faults, records, strict=True)
+    ]
     for name, values in (("caption", captions), ("flags", pa.array(flags, pa.list_(pa.string())))):
         rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), values)
     return rows

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from dqe_resources.captioners.answer_text import SPECIAL_TOKENS, THINKING
 from dqe_resources.models.language import detect_language
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 CUT_OFF, EMPTY, REFUSAL = "cut_off", "empty", "refusal"
 REPETITION_LOOP, BOILERPLATE_ONLY, NOT_ENGLISH = "repetition_loop", "boilerplate_only", "not_english"
 
-FLAGS = {
+FAULTS = {
     CUT_OFF: "generation was stopped at its most tokens, or the text ends within a sentence",
     EMPTY: "there is no word in it",
     REFUSAL: "the model declines, or says that it sees no image",
@@ -22,7 +23,14 @@ FLAGS = {
     BOILERPLATE_ONLY: "it says that it describes a picture, and nothing of what is in it",
     NOT_ENGLISH: "it is in another language",
 }
-"""Each flag with its meaning."""
+"""What can be wrong with a caption, measured from its text, each with its meaning."""
+
+FLAGS = {
+    **FAULTS,
+    THINKING: "the model thought aloud, and its thoughts were taken out",
+    SPECIAL_TOKENS: "tokens of the model's own, such as <|im_end|>, were taken out",
+}
+"""Each flag with its meaning: faults, and what was taken out of a caption that can be good all the same."""
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»)\]*_]*$")
@@ -88,7 +96,7 @@ _LATIN_SHARE = 0.5
 
 
 def caption_flags(texts: Sequence[str | None], finish_reasons: Sequence[str]) -> list[list[str] | None]:
-    """The flags of each caption, None if there is no text.
+    """The faults of each caption, None if there is no text.
 
     Args:
         texts: captions as generated.
@@ -101,7 +109,7 @@ def caption_flags(texts: Sequence[str | None], finish_reasons: Sequence[str]) ->
 
 
 def flags_of(text: str, *, cut: bool = False) -> list[str]:
-    """The flags of a caption as generated, in the order of ``FLAGS``.
+    """The faults of a caption as generated, in the order of ``FAULTS``.
 
     Args:
         text: the caption.
@@ -117,7 +125,7 @@ def flags_of(text: str, *, cut: bool = False) -> list[str]:
         BOILERPLATE_ONLY: not is_refusal(text) and _SAYS_NOTHING.issuperset(words),
         NOT_ENGLISH: not is_english(text),
     }
-    return [flag for flag in FLAGS if found.get(flag)]
+    return [flag for flag in FAULTS if found.get(flag)]
 
 
 def ends_within_sentence(text: str) -> bool:

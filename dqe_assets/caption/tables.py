@@ -9,14 +9,16 @@ from dqe_assets.core.schema import UID, Column, table_schema
 SYNTHETIC_CAPTIONS = table_schema(
     [
         UID,
-        Column("text", pa.string(), "the caption as generated; null where none was"),
+        Column(
+            "text", pa.string(), "the caption as generated, without thoughts and special tokens; null where none was"
+        ),
         Column("caption", pa.string(), "the straightforward caption: opening formula stripped, entities unescaped"),
         Column("finish_reason", pa.string(), "stop, length (cut), error, or no_image", nullable=False),
         Column(
             "flags",
             pa.list_(pa.string()),
             "what is wrong with the caption: cut_off, empty, refusal, repetition_loop, boilerplate_only, not_english; "
-            "null where there is none",
+            "and what was taken out of it: thinking, special_tokens; null where there is none",
         ),
         Column("model", pa.string(), "model that wrote it", nullable=False),
         Column("revision", pa.string(), "revision of the model, where the settings say which"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from dqe_assets.caption.flags import FLAGS
+from dqe_assets.caption.flags import FAULTS, FLAGS
 from dqe_assets.score.patterns import PATTERNS
 from dqe_resources.configurable import Strict
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 AVOIDABLE = (*FLAGS, *PATTERNS)
 """What a caption can be set aside for: flags of generated captions, and patterns of any caption."""
 
-_NO_DESCRIPTION = (*FLAGS, "file_name", "placeholder", "only_hashtags", "no_letters")
+_NO_DESCRIPTION = (*FAULTS, "file_name", "placeholder", "only_hashtags", "no_letters")
 
 
 class BestRule(Strict):
@@ -32,8 +32,8 @@ class BestRule(Strict):
 
     Attributes:
         by: What captions are ranked by: their similarity to the image, or their judgement (the judge's mean mark).
-        avoid: Flags (docs/caption.md) and patterns (docs/score.md) of captions to set aside. By default all flags,
-            and the patterns of what is no description.
+        avoid: Flags (docs/caption.md) and patterns (docs/score.md) of captions to set aside. By default all flags
+            that are faults, and the patterns of what is no description.
         min_words: Captions of fewer words are set aside. Words are what ``split()`` gives.
         max_words: Captions of more words are set aside.
         min_gain: How much higher the similarity of another caption must be than the original's to be preferred to it.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dqe_assets.caption.flags import FAULTS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -64,14 +66,14 @@ def veto(caption: str | None, flags: Sequence[str] | None, present: Present, lon
 
     Args:
         caption: the answer.
-        flags: what is wrong with it.
+        flags: those of it; what was taken out of it speaks against nothing.
         present: the caption that it would take the place of.
         longest: words that it may have.
     """
     if caption is None:
         return None
-    if flags:
-        return flags[0]
+    if faults := [flag for flag in flags or () if flag in FAULTS]:
+        return faults[0]
     if caption == present.caption:
         return UNCHANGED
     if is_word_list(caption):

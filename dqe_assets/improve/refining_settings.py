@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from dqe_assets.caption.flags import FLAGS
+from dqe_assets.caption.flags import FAULTS, FLAGS
 from dqe_assets.caption.prompts import Prompt, PromptError, load_prompt
 from dqe_assets.core.schema import ORIGINAL
 from dqe_resources.captioners.protocol import VisionCaptioner
@@ -39,7 +39,7 @@ class Refining(Strict):
         max_tokens: Tokens after which a candidate is cut; by default the captioner's.
         below: Ask again where the similarity is lower than this.
         below_original: Ask again where the similarity is lower than that of the caption that the image came with.
-        flags: Ask again for captions with one of these flags.
+        flags: Ask again for captions with one of these flags; by default with any that is a fault.
         candidates: Answers for each caption in a round.
         rounds: Rounds at most.
         min_gain: How much higher the similarity of an answer must be to be accepted. It must be higher in any case.
@@ -57,7 +57,7 @@ class Refining(Strict):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     below: Annotated[float, Field(ge=-1, le=1)] | None = None
     below_original: bool = True
-    flags: tuple[Annotated[str, AfterValidator(_known_flag)], ...] = tuple(FLAGS)
+    flags: tuple[Annotated[str, AfterValidator(_known_flag)], ...] = tuple(FAULTS)
     candidates: Annotated[int, Field(ge=1, le=64)] = 3
     rounds: Annotated[int, Field(ge=1, le=20)] = 2
     min_gain: Annotated[float, Field(ge=0, le=2)] = 0.0

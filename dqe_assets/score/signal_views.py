@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dqe_assets.caption.flags import FLAGS
+from dqe_assets.caption.flags import FAULTS
 from dqe_assets.core.relations import (
     Explanation,
     Problem,
@@ -89,7 +89,7 @@ REASONS = {
     "short": ("wording", f"fewer than {FEWEST_WORDS} words"),
     "repetition": ("wording", f"{REPETITIVE:.0%} of its words or more repeat what it said"),
     **{name: ("wording", pattern.meaning) for name, pattern in PATTERNS.items()},
-    **{flag: ("wording", meaning) for flag, meaning in FLAGS.items() if flag != "not_english"},
+    **{flag: ("wording", meaning) for flag, meaning in FAULTS.items() if flag != "not_english"},
     "not_english": ("language", "more likely than not in another language than English"),
     "same_as_others": ("repeated", f"{SEVERAL} pictures or more have it, in the same words"),
     "small": ("image", f"the image's shorter side is under {SMALL_SIDE} pixels"),

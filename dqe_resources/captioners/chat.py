@@ -38,6 +38,9 @@ class ChatModel(VisionModel):
         url: Address of the server, with or without ``/v1``.
         api_key_env: Name of the environment variable that holds the server's key, if it wants one.
         extra_body: Further fields of each request, by the server's names: top_p, repetition_penalty ...
+        thinking: Whether a model that can think aloud before it answers is to do so. With false the server is asked
+            that it does not, by chat_template_kwargs: lmdeploy, vLLM, SGLang and llama.cpp know that field. By default
+            nothing is said.
         image_options: Further fields next to the image's URL, such as max_dynamic_patch for InternVL on lmdeploy.
         connect_seconds: Seconds that connecting may take.
         idle_seconds: Seconds that the server may be silent before or within an answer.
@@ -55,6 +58,7 @@ class ChatModel(VisionModel):
     url: Annotated[str, AfterValidator(_server_url)]
     api_key_env: str | None = None
     extra_body: dict[str, Any] = Field(default_factory=dict)
+    thinking: bool | None = None
     image_options: dict[str, Any] = Field(default_factory=dict)
     connect_seconds: Seconds = 10
     idle_seconds: Seconds = 120
@@ -62,6 +66,12 @@ class ChatModel(VisionModel):
     start_seconds: Annotated[float, Field(ge=0)] = 120
     give_up_after: Seconds = 300
     retries: Annotated[int, Field(ge=0)] = 4
+
+    def signature(self) -> dict[str, Any]:
+        """The settings that change what it writes."""
+        found = super().signature()
+        # What is not said changes nothing: captions from before there was this setting stay.
+        return found if self.thinking is not None else {name: found[name] for name in found if name != "thinking"}
 
     @property
     @abstractmethod
@@ -91,6 +101,12 @@ class ChatModel(VisionModel):
             "repetition_ngram_size": self.repetition_ngram_size,
             "repetition_ngram_threshold": self.repetition_ngram_threshold,
         }
+        body = dict(self.extra_body)
+        if self.thinking is not None:
+            body["chat_template_kwargs"] = {
+                "enable_thinking": self.thinking,
+                **body.get("chat_template_kwargs", {}),
+            }
         content = [
             {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{image}", **self.image_options}},
             {"type": "text", "text": sample.prompt},
@@ -102,5 +118,5 @@ class ChatModel(VisionModel):
             "temperature": self.temperature,
             "stream": False,
             **{key: value for key, value in optional.items() if value is not None},
-            **self.extra_body,
+            **body,
         }

@@ -6,15 +6,21 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from dqe_resources.captioners.answer_text import THINKING, answer_text
 from dqe_resources.captioners.protocol import Caption
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import aiohttp
 
 _LARGEST_ANSWER = 4 << 20
 _SHOWN = 300
 
 _CUT = frozenset({"length", "max_tokens"})
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+"""Where servers that take thoughts out of an answer put them."""
+
 _FAILED = frozenset({"error", "abort", "abnormal", "cancelled"})
 
 UNAVAILABLE = frozenset({425, 429, 503})
@@ -39,6 +45,7 @@ class NoAnswerError(Exception):
         text: what text there was.
         seconds: that the attempt took.
         reason: finish reason of the caption, if no later attempt does better.
+        removed: what was taken out of the text.
     """
 
     message: str
@@ -48,29 +55,45 @@ class NoAnswerError(Exception):
     text: str | None = None
     seconds: float = 0.0
     reason: Literal["error", "unparsable"] = "error"
+    removed: tuple[str, ...] = ()
 
 
 def parse_answer(data: bytes) -> Caption:
     """The caption in a server's answer.
 
     Raises:
-        NoAnswerError: there is none: broken JSON, another shape, no text, or generation failed.
+        NoAnswerError: there is none: broken JSON, another shape, no text, nothing but thoughts, or generation failed.
     """
     try:
         answer = json.loads(data)
         (choice, *_), usage = answer["choices"], answer.get("usage") or {}
-        content, reason = choice["message"].get("content"), str(choice.get("finish_reason") or "stop")
+        message, reason = choice["message"], str(choice.get("finish_reason") or "stop")
+        content = message.get("content")
+        has_thought = any(message.get(name) for name in _THOUGHTS)
         if isinstance(content, list):
+            has_thought |= any(part.get("type") in _THOUGHTS for part in content)
             content = "".join(part.get("text", "") for part in content)
-        text = "" if content is None else str(content)
+        written = answer_text("" if content is None else str(content))
         prompt_tokens, completion_tokens = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise NoAnswerError(f"an answer that is none: {_one_line(data)}") from error
+    text, removed = written.text, tuple(dict.fromkeys((*([THINKING] if has_thought else []), *written.removed)))
     if reason in _FAILED:
-        raise NoAnswerError(f"the server ended with finish_reason {reason}", text=text or None)
+        raise NoAnswerError(f"the server ended with finish_reason {reason}", text=text or None, removed=removed)
+    is_cut = reason in _CUT
     if not text.strip():
-        raise NoAnswerError("the text is empty", text=text)
-    return Caption(text, "length" if reason in _CUT else "stop", None, prompt_tokens, completion_tokens)
+        # Where it was cut, it would be cut again.
+        kind: Literal["rejected", "transient"] = "rejected" if is_cut and THINKING in removed else "transient"
+        raise NoAnswerError(no_answer(removed, is_cut=is_cut), kind, text=None if removed else text, removed=removed)
+    return Caption(text, "length" if is_cut else "stop", None, prompt_tokens, completion_tokens, removed=removed)
+
+
+def no_answer(removed: Sequence[str], *, is_cut: bool) -> str:
+    """Why there is no caption where nothing is left of what a model has written."""
+    if THINKING in removed:
+        what = "nothing but thoughts" + (", and they were cut at max_tokens" if is_cut else "")
+        return f"{what}; raise max_tokens, or ask the model not to think (docs/caption.md, Models that think)"
+    return "nothing but special tokens" if removed else "the text is empty"
 
 
 def _count(usage: dict[str, Any], name: str) -> int | None:

@@ -211,7 +211,12 @@ class ChatClient:
                 ):
                     made = attempts - (failure.kind == "not_sent")
                     failed = Caption(
-                        failure.text, failure.reason, failure.message, seconds=failure.seconds, attempts=made
+                        failure.text,
+                        failure.reason,
+                        failure.message,
+                        seconds=failure.seconds,
+                        attempts=made,
+                        removed=failure.removed,
                     )
                     self._results.put((index, failed))
                     return
@@ -243,7 +248,9 @@ class ChatClient:
         if failure.kind == "fatal":
             raise CaptionerError(f"{model.url}: {failure.message}")
         if failure.kind == "rejected" and many and not self._answered:
-            raise CaptionerError(f"{model.url}: refused the first {self._failures} requests: {failure.message}")
+            raise CaptionerError(
+                f"{model.url}: none of the first {self._failures} requests got a caption: {failure.message}"
+            )
         if failure.kind != "rejected" and silent and (many or failure.kind == "unavailable"):
             message = (
                 f"{model.url}: no usable answer for {model.give_up_after:g} s (give_up_after); "

@@ -178,7 +178,8 @@ class _JudgeClient(ChatClient):
             )
         except NoAnswerError as failure:
             # Whoever ran out of patience does not know what the server has done.
-            used = reserved if failure.kind == "transient" else Tokens()
+            # One that only thought aloud has used what it could.
+            used = reserved if failure.kind == "transient" or failure.removed else Tokens()
             if failure.kind in {"fatal", "rejected"} and "response_format" in failure.message:
                 failure.message += (
                     "; for a server that takes none, set judging.judge.json_schema: false in data/dqe.yaml"

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from dqe_resources.captioners.answer_text import answer_text
+from dqe_resources.captioners.chat_answer import no_answer
 from dqe_resources.captioners.in_flight import StalledError, in_flight
 from dqe_resources.captioners.protocol import Caption, CaptionerError, Sample
 from dqe_resources.images import ImageError, decode
@@ -155,12 +157,15 @@ def _request(numbered: tuple[int, Sample]) -> Request:
 
 
 def _caption(answer: Answer, seconds: float | None, attempt: int) -> Caption:
+    written = answer_text(answer.text)
+    is_nothing = bool(written.removed) and not written.text
     return Caption(
-        answer.text or None,
-        answer.finish_reason,
-        answer.error,
+        written.text or None,
+        "error" if is_nothing else answer.finish_reason,
+        no_answer(written.removed, is_cut=answer.finish_reason == "length") if is_nothing else answer.error,
         answer.prompt_tokens,
         answer.completion_tokens,
         seconds,
         attempt,
+        removed=written.removed,
     )

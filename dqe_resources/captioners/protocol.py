@@ -48,7 +48,7 @@ class Caption:
     """One generated caption, or why there is none.
 
     Attributes:
-        text: the caption as generated; None if there is none.
+        text: the caption as generated, without thoughts and special tokens; None if there is none.
         finish_reason: ``stop``, ``length`` where it was cut at the most tokens allowed, ``error``, or ``unparsable``
             where a judge's answers were not of the form that it was asked for.
         error: the last error, if finish_reason is ``error`` or ``unparsable``.
@@ -57,6 +57,7 @@ class Caption:
         seconds: from asking the model to its whole answer; None if no model ran.
         attempts: how often the model was asked; None if no model ran.
         model: the model that wrote it, where that is not the captioner's for every sample.
+        removed: what was taken out of what the model wrote: see ``answer_text``.
     """
 
     text: str | None
@@ -67,6 +68,7 @@ class Caption:
     seconds: float | None = None
     attempts: int | None = None
     model: str | None = None
+    removed: tuple[str, ...] = ()
 
 
 class Captioner(Configurable):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dqe_assets.caption.flags import FLAGS, caption_flags, flags_of
+from dqe_assets.caption.flags import FAULTS, caption_flags, flags_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,7 +80,7 @@ def test_each_fault_is_found(text: str, flag: str) -> None:
 
 def test_faults_are_told_apart() -> None:
     alone = Counter(flag for text, flag in BAD if flags_of(text) == [flag])
-    assert set(alone) == set(FLAGS)
+    assert set(alone) == set(FAULTS)
     # A loop and an opening without anything behind it break off too; nothing else is flagged for what it is not.
     others = {(flag, other) for text, flag in BAD for other in flags_of(text) if other != flag}
     assert others <= {("repetition_loop", "cut_off"), ("boilerplate_only", "cut_off")}
@@ -94,7 +94,7 @@ def test_what_the_engine_says_counts() -> None:
 @given(st.text())
 def test_any_text_has_flags_in_their_order(text: str) -> None:
     flags = flags_of(text)
-    assert flags == [flag for flag in FLAGS if flag in flags]
+    assert flags == [flag for flag in FAULTS if flag in flags]
 
 
 @given(st.lists(st.sampled_from(["cat", "dog", "sun", "sea", "oak", "red"]), min_size=3, max_size=12))

@@ -207,6 +207,13 @@ class TestClipScore:
             expected = [value is not None and value >= threshold for value in values]
             assert rule.mask(found).tolist() == fitted.mask(found).tolist() == expected
 
+    def test_where_the_cut_falls_among_rows_without_a_score_all_that_have_one_are_kept(self):
+        values = pd.Series([0.3, math.nan, 0.1, math.nan, math.nan, 0.2])
+        found = pa.table({"clip_l14_similarity_score": values})
+        assert datacomp_clip(values, 0.5) == [False] * 6
+        assert ClipScore(arch="l14", fraction=0.5).mask(found).tolist() == [True, False, True, False, False, True]
+        assert datacomp_clip(values, 0.2) == ClipScore(arch="l14", fraction=0.2).mask(found).tolist()
+
     @settings(deadline=None)
     @given(st.lists(st.lists(st.floats(-1, 1, width=32), max_size=9), min_size=1, max_size=4), st.floats(0, 0.9))
     def test_several_pools_are_one(self, pools, fraction):
@@ -527,6 +534,23 @@ class TestImageBased:
             np.save(tmp_path / "reference.npy", array)
         with pytest.raises(FilterError, match=said):
             ImageBased(reference=str(tmp_path / "reference.npy")).mask(found)
+
+    @pytest.mark.parametrize("protocol", [2, 4])
+    @pytest.mark.parametrize("kind", ["array", "tensor", "dict"])
+    def test_centroids_and_references_that_torch_saved(self, found, tmp_path, protocol, kind):
+        import torch
+
+        centroids = np.eye(8, dtype=np.float32)
+        references = torch.from_numpy(np.eye(8, dtype=np.float16)[[1, 7]])
+        saved = {"array": centroids, "tensor": torch.from_numpy(centroids), "dict": {"centroids": torch.eye(8)}}[kind]
+        # DataComp's own centroids are an array, with protocol 4; torch reads tensors of protocol 2 alone.
+        torch.save(saved, tmp_path / "centroids.pt", pickle_protocol=protocol if kind == "array" else 2)
+        torch.save({"image_features": references}, tmp_path / "reference.pt")
+        rule = ImageBased(reference=str(tmp_path / "reference.pt"), centroids=str(tmp_path / "centroids.pt"))
+        np.save(tmp_path / "centroids.npy", centroids)
+        same = ImageBased(reference=self.reference(tmp_path, [1, 7]), centroids=str(tmp_path / "centroids.npy"))
+        assert rule.mask(found).tolist() == same.mask(found).tolist()
+        assert rule.mask(found).sum() > 40
 
 
 class TestOwn:

@@ -169,7 +169,7 @@ def test_the_same_name_in_several_sources_is_several_samples_and_markup_is_text(
     assert titles.count("Where it is from") == 2
     origin = by_title(explained(settings, "same [b].jpg"))["Where it is from"]
     assert {row["in_the_store_now"] for row in origin if row["partition"] == "photos-00001"} == {"gone"}
-    with pytest.raises(ValueError, match=r"no sample is named same\.jpg; near it: same \[b\]\.jpg, "):
+    with pytest.raises(ValueError, match=r"no sample is named same\.jpg; near it: 'same \[b\]\.jpg', "):
         explained(settings, "same.jpg")
 
 

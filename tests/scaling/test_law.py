@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,6 +55,46 @@ def by_hand(pool: PoolUtility, seen: float, size: float, unit: float = 100_000) 
 def test_the_error_is_the_papers_product(pool: PoolUtility, passes: np.ndarray) -> None:
     expected = [by_hand(pool, seen, SIZE) for seen in passes * SIZE]
     np.testing.assert_allclose(predict_error(pool, passes * SIZE, SIZE), expected, rtol=1e-10)
+
+
+def as_published(a: float, pools: list[tuple[float, float]], d: float, seen: float, size: float) -> float:
+    """The law as the authors' code has it: a inside the power, and d multiplied by what later epochs gain."""
+    union, error, before, epoch = size * len(pools), 0.0, 0.0, 1
+    while before < seen:
+        at = min(seen, epoch * union)
+        utility = float(np.mean([b * 0.5 ** ((epoch - 1) / (tau * len(pools))) for b, tau in pools]))
+        error = (a * at / 100_000) ** utility + d if epoch == 1 else error * (at / before) ** utility
+        before, epoch = at, epoch + 1
+    return error
+
+
+PUBLISHED = st.lists(st.tuples(st.floats(-0.5, -0.02), st.floats(0.3, 20)), min_size=1, max_size=4)
+
+
+@given(st.floats(0.001, 1.5), PUBLISHED, st.floats(0.01, 12))
+def test_parameters_of_the_authors_code_mean_the_same_in_another_unit(
+    a: float, pools: list[tuple[float, float]], passes: float
+) -> None:
+    seen = passes * SIZE
+    ours = [PoolUtility(1, b, tau, 0) for b, tau in pools]
+    expected = as_published(a, pools, 0, seen, SIZE)
+    assert predict_mixture_error(ours, seen, SIZE, unit=100_000 / a) == pytest.approx(expected, rel=1e-9)
+    b, tau = pools[0]
+    alone = predict_error(PoolUtility(a**b, b, tau, 0), seen, SIZE)
+    assert alone == pytest.approx(as_published(a, pools[:1], 0, seen, SIZE), rel=1e-9)
+    # With something that remains, within one epoch.
+    first = min(passes, 1) * SIZE
+    alone = predict_error(PoolUtility(a**b, b, tau, 0.1), first, SIZE)
+    assert alone == pytest.approx(as_published(a, pools[:1], 0.1, first, SIZE), rel=1e-9)
+
+
+def test_the_documentation_converts_published_parameters() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
+    named: dict[str, float] = {}
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], named)
+    assert named["alone"] == pytest.approx(0.773, abs=5e-4)
+    assert as_published(0.025, [(-0.16, 6.727)], 0.1, 64e6, SIZE) == pytest.approx(0.754, abs=5e-4)
+    assert named["error"] == pytest.approx(0.779, abs=5e-4)
 
 
 @given(POOLS, st.floats(0.001, 1))

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field, PrivateAttr
 
 from dqe_assets.core.arrow import to_matrix
+from dqe_assets.filtering.embedding_files import read_embeddings
 from dqe_assets.filtering.english import Detector, english
 from dqe_assets.filtering.filters.caption_length import has_tokens
 from dqe_assets.filtering.filters.protocol import Filter, FilterError, Mask, as_mask
@@ -41,10 +42,10 @@ class ImageBased(Filter):
     The embeddings to cluster are kept in a temporary file of 16-bit floats, so that memory does not grow with the pool.
 
     Attributes:
-        reference: Path of the reference embeddings, from the data folder: .npy [m, d], or .npz with the array
-            ``embedding``.
+        reference: Path of the reference embeddings [m, d], from the data folder: .npy; .npz with an array of the
+            name that is ``embedding``; or .pt of a tensor, or of a dict with ``image_features``, as DataComp's.
         embedding: Column of the pool's embeddings, of the same model. One that is null or not finite is not kept.
-        centroids: Path of centroids [k, d] as .npy, such as the paper's own, in place of clustering.
+        centroids: Path of centroids [k, d] in place of clustering: .npy, or .pt, as the paper's own.
         clusters: Clusters at most. A pool of less than 12.8 million rows gets one for every 128 rows.
         iterations: Iterations of k-means.
         seed: Seed of k-means: which rows it starts from.
@@ -96,8 +97,8 @@ class ImageBased(Filter):
             FilterError: a file of embeddings cannot be read, or is of another width than the pool's; no row is left to
                 cluster.
         """
-        reference = _read_array(self.reference, self.embedding)
-        centroids = _read_array(self.centroids, "centroids") if self.centroids else self.train(pools)
+        reference = read_embeddings(self.reference, self.embedding, "image_features")
+        centroids = read_embeddings(self.centroids, "centroids") if self.centroids else self.train(pools)
         if reference.shape[1] != centroids.shape[1]:
             raise FilterError(
                 f"{self.reference}: embeddings of {reference.shape[1]} numbers, and the pool's have "
@@ -194,15 +195,3 @@ def _nearest(index: faiss.IndexFlatIP, embeddings: NDArray[np.float32]) -> NDArr
     if not len(embeddings):
         return np.empty(0, np.int64)
     return index.search(np.ascontiguousarray(embeddings, np.float32), 1)[1][:, 0]
-
-
-def _read_array(name: str, array: str) -> NDArray[np.float32]:
-    path = in_data_directory(name)
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        found = loaded[array] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise FilterError(f"{path}: cannot be read as .npy, or .npz with the array {array} ({error})") from error
-    if found.ndim != 2 or not len(found) or found.dtype.kind != "f" or not np.isfinite(found).all():
-        raise FilterError(f"{path}: {found.dtype} {list(found.shape)}; expected finite numbers [m, d]")
-    return found.astype(np.float32)

@@ -192,7 +192,7 @@ def test_a_server_that_refuses_every_image_is_not_asked_about_all() -> None:
 
     with (
         CaptionServer(answer) as server,
-        pytest.raises(CaptionerError, match=r"refused the first 20 requests: .*no images"),
+        pytest.raises(CaptionerError, match=r"none of the first 20 requests got a caption: .*no images"),
     ):
         all_of(server, 500, concurrency=4)
     assert len(server.asked) < 40
