@@ -112,12 +112,13 @@ def _masks_are_there(work: Work, stamp: Stamp) -> bool:
     return all(one is not None and one.stamp.fingerprint == stamp.fingerprint for one in stored)
 
 
-def filter_masks_of(named: Mapping[str, str], signals: Sequence[str]) -> Stage:
+def filter_masks_of(named: Mapping[str, str], signals: Sequence[str], over_all: Sequence[str] = ()) -> Stage:
     """The asset ``filter_masks``.
 
     Args:
         named: the filters, by name.
-        signals: assets that filters may read in addition to those that always exist.
+        signals: per-shard assets that filters may read in addition to those that always exist.
+        over_all: assets over all shards that they may read too.
     """
 
     @stage(
@@ -125,7 +126,7 @@ def filter_masks_of(named: Mapping[str, str], signals: Sequence[str]) -> Stage:
         relations=RELATIONS,
         code_version=_MASKS_VERSION,
         inputs=[*INPUTS, *signals],
-        unpartitioned_inputs=CORPUS_INPUTS,
+        unpartitioned_inputs=[*CORPUS_INPUTS, *over_all],
         partitioned=False,
         checks=[
             Check(
@@ -173,7 +174,7 @@ def filter_masks_of(named: Mapping[str, str], signals: Sequence[str]) -> Stage:
     return filter_masks
 
 
-def subset_of(subset: Subset, named: Mapping[str, str], signals: Sequence[str]) -> Stage:
+def subset_of(subset: Subset, named: Mapping[str, str], signals: Sequence[str], over_all: Sequence[str] = ()) -> Stage:
     """The asset ``subsets/<name>``, of filters that read what ``filter_masks_of`` says."""
     path = subset_path(subset.name)
     folders = [name for name in subset.pools if name != STORE]
@@ -195,7 +196,7 @@ def subset_of(subset: Subset, named: Mapping[str, str], signals: Sequence[str]) 
         kinds={"numpy"},
         code_version="1",
         inputs=[*INPUTS, *signals] if of_store else (),
-        unpartitioned_inputs=(*CORPUS_INPUTS, MASKS) if of_store else (),
+        unpartitioned_inputs=(*CORPUS_INPUTS, *over_all, MASKS) if of_store else (),
         partitioned=False,
         checks=[
             Check("not_empty", "The subset has samples.", _not_empty, blocking=False),

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from dqe_assets.filtering.expression import NAMED, ExpressionError, parse
 from dqe_assets.filtering.filters import FILTERS
+from dqe_assets.filtering.filters.cluster_share import CODE_CLUSTER
 from dqe_assets.filtering.filters.tmars import MASKED_SIMILARITY
 from dqe_assets.filtering.pool import DataCompPool, Pool, PoolError
 from dqe_assets.filtering.store_pool import STORE, StorePool
@@ -110,13 +111,16 @@ def _url(name: str, folder: Path) -> str:
     return name if "://" in name else str(folder / Path(name).expanduser())
 
 
-def check_selection(filters: Mapping[str, str], subsets: Sequence[Subset], *, text_is_masked: bool) -> None:
+def check_selection(
+    filters: Mapping[str, str], subsets: Sequence[Subset], *, text_is_masked: bool, has_codes: bool
+) -> None:
     """Refuse wrong expressions, impossible subsets and repeated names when the settings are loaded.
 
     Args:
         filters: of the store's samples, by name.
         subsets: the subsets.
         text_is_masked: whether the store's images are scored with their text masked.
+        has_codes: whether they are described by codes.
 
     Raises:
         PydanticCustomError: says which filter or subset, and what is wrong.
@@ -152,4 +156,10 @@ def check_selection(filters: Mapping[str, str], subsets: Sequence[Subset], *, te
                 "masked",
                 "{where}: reads {column}, which is not made with image_text: null",
                 {"where": where, "column": MASKED_SIMILARITY},
+            )
+        if where not in elsewhere and CODE_CLUSTER in columns and not has_codes:
+            raise PydanticCustomError(
+                "codes",
+                "{where}: reads {column}, which is made with the key compression: set compression: {{}} in dqe.yaml",
+                {"where": where, "column": CODE_CLUSTER},
             )

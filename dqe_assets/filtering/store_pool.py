@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dqe_assets.compression.tables import CODE_CLUSTERS
 from dqe_assets.core.schema import IMAGE, ORIGINAL
 from dqe_assets.dedup.tables import DUPLICATE_CLUSTERS
 from dqe_assets.features.tables import IMAGE_FEATURES
@@ -37,6 +38,7 @@ TABLES = {
     "caption_scores": CAPTION_SCORES,
     "masked_similarity": MASKED_SIMILARITY,
     "best_captions": BEST_CAPTIONS,
+    "code_clusters": CODE_CLUSTERS,
 }
 """The per-shard tables that columns come from."""
 
@@ -203,6 +205,7 @@ _SOURCES: dict[str, _Source] = {
     ),
     **_plain("image_features", "sharpness brightness contrast colourfulness top_label", image_features="embedding"),
     **_plain("masked_similarity", "masked_similarity text_area"),
+    **_plain("code_clusters", "code_cluster code_distance"),
     "host": _Source("raw_samples", _host),
     "megapixels": _Source("raw_samples", _megapixels),
     "top_label_probability": _Source("image_features", _top_probability),

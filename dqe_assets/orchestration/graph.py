@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dqe_assets.caption.assets import captions_of
+from dqe_assets.compression.assets import code_clusters, codebook, image_codes
 from dqe_assets.concepts import assets as concepts
 from dqe_assets.core.schema import REFINED
 from dqe_assets.core.stage import CAPTIONER_PREFIX, Stage, connected
@@ -50,6 +51,8 @@ def stages(settings: Settings) -> list[Stage]:
     text = [image_text] if settings.image_text else []
     masked = [masked_similarity_of(settings.scorer)] if settings.image_text else []
     signals = [stage.name for stage in masked]
+    compressed = [codebook, image_codes, code_clusters] if settings.compression else []
+    over_all = [code_clusters.name] if settings.compression else []
     refined = [
         refined_captions_of(
             settings.refining, captioner, [stage.name for stage in text], independent=REFINED not in captions.shared
@@ -77,8 +80,9 @@ def stages(settings: Settings) -> list[Stage]:
         duplicate_clusters_of(settings.duplicates),
         caption_signatures_of(synthetic),
         caption_duplicates_of(synthetic),
-        filter_masks_of(settings.filters, signals),
-        *(subset_of(subset, settings.filters, signals) for subset in settings.subsets),
+        *compressed,
+        filter_masks_of(settings.filters, signals, over_all),
+        *(subset_of(subset, settings.filters, signals, over_all) for subset in settings.subsets),
         concepts.concept_hits_of(sources, synthetic, settings.concepts.tagger),
         concepts.concept_frequency,
         concepts.misalignment,

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from dqe_assets.caption.prompts import PromptError, prompt_of
+from dqe_assets.compression.settings import Compression
 from dqe_assets.concepts.settings import ConceptSettings
 from dqe_assets.core.schema import IMAGE, ORIGINAL, REFINED
 from dqe_assets.dedup.settings import DuplicateRules
@@ -103,6 +104,8 @@ class Settings(Strict):
         best: How the best caption of each sample is chosen.
         duplicates: When two images are duplicates, and which one is kept.
         filters: Filters by name: each is an expression of built-in filters and of other names in this list.
+        compression: Describe images by codes, and cluster the codes (the assets codebook, image_codes and
+            code_clusters), so that a share of alike images is enough. Off by default.
         subsets: Subsets to make: each is an asset ``subsets/<name>``.
         concepts: Which concepts are counted, and what is made of their frequencies.
         map: The map of the images.
@@ -132,6 +135,7 @@ class Settings(Strict):
     best: BestRule = BestRule()
     duplicates: DuplicateRules = DuplicateRules()
     filters: dict[FilterName, str] = Field(default_factory=lambda: dict(DEFAULT_FILTERS))
+    compression: Compression | None = None
     subsets: list[Subset] = Field(default_factory=lambda: list(DEFAULT_SUBSETS))
     concepts: ConceptSettings = Field(default_factory=ConceptSettings)
     map: MapSettings = MapSettings()
@@ -215,7 +219,12 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _selection_is_sound(self) -> Self:
-        check_selection(self.filters, self.subsets, text_is_masked=self.image_text is not None)
+        check_selection(
+            self.filters,
+            self.subsets,
+            text_is_masked=self.image_text is not None,
+            has_codes=self.compression is not None,
+        )
         check_training(self.training, [one.name for one in self.subsets], [*self.caption_sources, BEST])
         return self
 

@@ -78,7 +78,7 @@ class ImageModel(Configurable):
 
     def signature(self) -> dict[str, Any]:
         """The weights and how they are run; the batch size changes nothing."""
-        return {"kind": self.kind, "weights": package_version(_DISTRIBUTION), "conversion": _CONVERSION}
+        return {"kind": self.kind, "weights": weights_version(), "conversion": _CONVERSION}
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -100,13 +100,7 @@ class ImageModel(Configurable):
             float32 [3, 224, 224], (value - 127) / 128: the central 87.5 % of the shorter side, resized by an
             antialiased bicubic filter.
         """
-        side = min(image.size) * _CROP
-        left, top = (image.width - side) / 2, (image.height - side) / 2
-        square = image.resize(
-            (SIDE, SIDE), Image.Resampling.BICUBIC, (left, top, left + side, top + side), reducing_gap=3.0
-        )
-        pixels = np.asarray(square, np.float32).transpose(2, 0, 1)
-        return np.ascontiguousarray((pixels - _MEAN) / _DEVIATION)
+        return central_square(image, SIDE)
 
     def embed(self, pixels: np.ndarray) -> ImageEmbeddings:
         """Features and class probabilities of images.
@@ -129,11 +123,33 @@ class ImageModel(Configurable):
         return ImageEmbeddings(features, probabilities)
 
     def _file(self, suffix: str) -> str:
-        return f"{self.backbone}-{package_version(_DISTRIBUTION)}-{_CONVERSION}.{suffix}"
+        return f"{self.backbone}-{weights_version()}-{_CONVERSION}.{suffix}"
 
 
-def torch_model() -> Any:
-    """The network in torch: a module from pixels [n, 3, 224, 224] to features [n, 1280] and probabilities [n, 1000].
+def central_square(image: Image.Image, side: int) -> np.ndarray:
+    """The central 87.5 % of an image's shorter side, as the network was trained to see it.
+
+    Args:
+        image: RGB, of any size.
+        side: pixels of the square.
+
+    Returns:
+        float32 [3, side, side], (value - 127) / 128, resized by an antialiased bicubic filter.
+    """
+    cut = min(image.size) * _CROP
+    left, top = (image.width - cut) / 2, (image.height - cut) / 2
+    square = image.resize((side, side), Image.Resampling.BICUBIC, (left, top, left + cut, top + cut), reducing_gap=3.0)
+    pixels = np.asarray(square, np.float32).transpose(2, 0, 1)
+    return np.ascontiguousarray((pixels - _MEAN) / _DEVIATION)
+
+
+def weights_version() -> str:
+    """Version of the package with the weights; raises PackageError if it is not installed."""
+    return package_version(_DISTRIBUTION)
+
+
+def efficientnet_lite0() -> Any:
+    """The network in torch: timm's, with the weights of the package.
 
     Raises:
         PackageError: the package with the weights is not installed.
@@ -142,12 +158,21 @@ def torch_model() -> Any:
 
     ensure_torchvision()
     import timm
-    import torch
 
-    weights = _weights()
     network = timm.create_model("tf_efficientnet_lite0", exportable=True)
     # The package's names differ from timm's, but both list the layers from first to last.
-    network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
+    network.load_state_dict(dict(zip(network.state_dict(), _weights().values(), strict=True)))
+    return network.eval()
+
+
+def torch_model() -> Any:
+    """A module from pixels [n, 3, 224, 224] to features [n, 1280] and probabilities [n, 1000].
+
+    Raises:
+        PackageError: the package with the weights is not installed.
+    """
+    network = efficientnet_lite0()
+    import torch
 
     class FeaturesAndProbabilities(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:

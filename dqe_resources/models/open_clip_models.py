@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
@@ -11,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from dqe_resources.cache import in_data_directory
 from dqe_resources.configurable import Strict
+from dqe_resources.fingerprint import file_digest
 from dqe_resources.models.open_clip_loading import CONFIGURATION, Precision, dimension_of, load_network
 from dqe_resources.models.packages import package_version
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 _DISTRIBUTION = "open-clip-torch"
 _HUB, _LOCAL = "hf-hub:", "local-dir:"
 _CHECKPOINTS = (".pt", ".pth", ".bin", ".safetensors", ".npz", ".npy")
-_READ = 1 << 20
 _DECODING = 2
 """Version of how images are decoded: since 2, what is transparent is on white and 16 bits of grey are scaled to 8."""
 
@@ -139,7 +137,7 @@ class OpenClipSettings(Strict):
     def _digests(self) -> tuple[str, ...]:
         inside = sorted(path for path in self._folder.iterdir() if path.is_file()) if self._folder else []
         files = [*inside, *filter(None, (self._configuration, self._checkpoint))]
-        return tuple(_digest(file, file.stat().st_mtime_ns) for file in files)
+        return tuple(f"{file.name} {file_digest(file)}" for file in files)
 
     def _found_device(self) -> str:
         if self.device != "auto":
@@ -147,12 +145,3 @@ class OpenClipSettings(Strict):
         import torch
 
         return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@lru_cache(maxsize=64)
-def _digest(path: Path, _changed: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_READ):
-            digest.update(block)
-    return f"{path.name} {digest.hexdigest()}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dqe_assets.filtering.filters.basic import BasicFilter
 from dqe_assets.filtering.filters.caption_quality import CaptionQuality
 from dqe_assets.filtering.filters.clip_score import ClipScore
+from dqe_assets.filtering.filters.cluster_share import KmeansEmbeddings, Random, ScoreTop, Tldr
 from dqe_assets.filtering.filters.deduplicated import Deduplicated
 from dqe_assets.filtering.filters.image_based import ImageBased
 from dqe_assets.filtering.filters.laion2b import Laion2b
@@ -30,6 +31,10 @@ FILTERS: dict[str, type[Filter]] = {
         Tmars,
         Deduplicated,
         CaptionQuality,
+        Tldr,
+        KmeansEmbeddings,
+        Random,
+        ScoreTop,
         Sql,
     )
 }
