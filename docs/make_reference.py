@@ -72,7 +72,8 @@ def everything_on() -> Settings:
     values = yaml.safe_load((DOCS.parent / "data" / "dqe.yaml").read_text(encoding="utf-8"))
     server = {"url": "http://127.0.0.1:23333", "model": "model"}
     values["captioners"].append({"kind": "openai", "name": "server", **server})
-    return Settings.model_validate(values | {"judging": {"judge": server}, "refining": {"captioner": "server"}})
+    on = {"judging": {"judge": server}, "refining": {"captioner": "server"}, "compression": {}}
+    return Settings.model_validate(values | on)
 
 
 def assets_page(settings: Settings) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from dqe_assets.cli.compress import compress
 from dqe_assets.cli.concepts import concepts
 from dqe_assets.cli.engine import engine
 from dqe_assets.cli.filter import filter_pool, reshard
@@ -68,6 +69,7 @@ for _command in (
     app.command()(_command)
 app.command("filter")(filter_pool)
 app.command()(reshard)
+app.command()(compress)
 app.command()(publish)
 app.add_typer(engine, name="engine")
 app.command()(schema)

@@ -65,7 +65,7 @@ def filter_pool(
             manifest = json.loads(manifest_path(out).read_bytes())
             print_json({"file": out, "samples": len(made.uids), "manifest": manifest})
             return
-        _print_manifest(made.manifest)
+        print_manifest(made.manifest)
         say("[b]{}[/b]: {} samples", out, f"{len(made.uids):,}")
         tars = "" if pools == [STORE] else " --from TARS"
         say_next(f"{command('dqe reshard', str(out))} --out shards{tars}")
@@ -120,9 +120,11 @@ def _settings_if_any() -> Settings | None:
 
 
 def _store_pool(settings: Settings | None) -> StorePool | None:
-    """Our own store, with the shards that are finished; None if there are no settings."""
-    if settings is None:
-        return None
+    return None if settings is None else finished_pool(settings)
+
+
+def finished_pool(settings: Settings) -> StorePool:
+    """Our own store, with the shards that are finished."""
     from dqe_assets.filtering.store_pool import StorePool
 
     return StorePool(settings.opened_store, _finished_shards(settings))
@@ -161,7 +163,8 @@ def _require_free(out: Path, expression: str, pools: Sequence[str], *, force: bo
         fail(f"{out}: there is another subset; name another file with --out, or overwrite it with --force")
 
 
-def _print_manifest(manifest: dict[str, Any]) -> None:
+def print_manifest(manifest: dict[str, Any]) -> None:
+    """Print what each step of a subset's manifest leaves."""
     import pyarrow as pa
 
     pools = manifest["pools"]

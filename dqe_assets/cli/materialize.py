@@ -67,7 +67,7 @@ def demo() -> None:
             _say_removed(plan)
             shards = [source.key(shard.index) for source in samples for shard in source.shards()]
             outcome = runner.materialize(settings, current, shards=shards)
-        _stop_if_failed(_failures(plan, outcome))
+        stop_if_failed(_failures(plan, outcome))
         print_summary(settings)
         _print_outcome(outcome, is_all=len(samples) == len(settings.sources))
         say_next("dqe ui", "dqe report", "dqe gallery", 'dqe search "a cat"')
@@ -88,7 +88,7 @@ def sync() -> None:
             if what == "shards" or one.total or one.remove:
                 say(f"{one.total} {what}; {len(one.add)} added, {len(one.remove)} removed")
         _say_remarks(plan)
-        _stop_if_failed(plan.failures)
+        stop_if_failed(plan.failures)
         say_next("dqe materialize")
 
 
@@ -109,7 +109,7 @@ def materialize(
                 settings, current, assets=assets or (), shards=shard or (), runs=run or (), force=force
             )
         _say_remarks(plan)
-        _stop_if_failed(_failures(plan, outcome))
+        stop_if_failed(_failures(plan, outcome))
         is_all = not (assets or shard or run)
         _print_outcome(outcome, is_all=is_all)
         say_next(*(["dqe report"] if is_all else ["dqe materialize", "dqe status"]))
@@ -176,7 +176,8 @@ def _failures(plan: SyncPlan, outcome: Outcome) -> list[str]:
     return [*outcome.failures, *unread, *([plan.not_removed] if plan.not_removed else [])]
 
 
-def _stop_if_failed(failures: Sequence[str]) -> None:
+def stop_if_failed(failures: Sequence[str]) -> None:
+    """Print what went wrong, if anything did, and exit."""
     for failure in failures:
         say("[red]failed:[/red] {}", failure, to=errors)
     if failures:

@@ -38,7 +38,7 @@ def codebook(facts: Mapping[str, Any], theme: Theme = LIGHT) -> bytes:
         panels[1].set_xlabel("pass")
         panels[1].set_ylabel("nats a token")
         panels[1].legend(frameon=False, fontsize=8.5, labelcolor=theme.ink)
-        set_title(panels[1], "Captions written from the codes", theme)
+        set_title(panels[1], "Captions from the codes", theme)
     return to_png(figure)
 
 

@@ -114,21 +114,28 @@ def materialize(
     return outcome
 
 
+_FIRST_LEVEL = {SHARDS: 0, None: 1, TRAINING_RUNS: 2}
+
+
 def _groups(selected: Sequence[Stage]) -> list[list[Stage]]:
     """The stages in groups that are made one after another, each of one partition set.
 
-    What is made for each shard comes first, then what is made over all shards without a training run, the training
-    runs, and what reads those.
+    What is made for each shard comes first, then what is made over all shards, then the training runs. What reads a
+    group of another partition set comes after it.
+
+    Args:
+        selected: each after what it reads.
     """
-    after: set[str] = set()
+    level: dict[str, int] = {}
+    of_set: dict[str, str | None] = {}
+    groups: dict[tuple[int, int], list[Stage]] = {}
     for stage in selected:
-        if stage.run_inputs or after.intersection((*stage.inputs, *stage.unpartitioned_inputs)):
-            after.add(stage.name)
-    by_place: dict[int, list[Stage]] = {}
-    for stage in selected:
-        place = 0 if stage.partitioned else 2 if stage.of_runs else 3 if stage.name in after else 1
-        by_place.setdefault(place, []).append(stage)
-    return [by_place[place] for place in sorted(by_place)]
+        read = [name for name in (*stage.inputs, *stage.unpartitioned_inputs, *stage.run_inputs) if name in level]
+        least = _FIRST_LEVEL[stage.partition_set]
+        found = max([least, *(level[name] + (of_set[name] != stage.partition_set) for name in read)])
+        level[stage.name], of_set[stage.name] = found, stage.partition_set
+        groups.setdefault((found, least), []).append(stage)
+    return [groups[place] for place in sorted(groups)]
 
 
 def keys(settings: Settings, stage: Stage, shards: Sequence[str]) -> list[str | None]:

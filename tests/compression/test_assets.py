@@ -10,7 +10,6 @@ import pytest
 from dqe_assets.compression.tables import CODE_CLUSTERS, IMAGE_CODES
 from dqe_assets.filtering.subset import read_subset
 from dqe_assets.orchestration.settings import load_settings
-from dqe_resources.store import Store
 from tests.conftest import dqe, environment
 
 pytestmark = pytest.mark.slow
@@ -49,7 +48,7 @@ def test_a_share_of_each_cluster_is_a_subset(finished: Path, tmp_path: Path, mon
     assert made.returncode == 0, made.stdout + made.stderr
     for name, value in environment(data).items():
         monkeypatch.setenv(name, value)
-    store: Store = load_settings().opened_store
+    store = load_settings().opened_store
     book = store.get("codebook", None).stamp.facts
     assert book["codes"] == 128
     assert book["perplexity"] > 32
@@ -73,7 +72,8 @@ def test_a_share_of_each_cluster_is_a_subset(finished: Path, tmp_path: Path, mon
 def test_a_captioner_learns_codes_of_real_images(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = "{kind: captioner, codes: 64, epochs: 8, batch_size: 32, draw: 240, decoder: {kind: small, width: 64, layers: 1}}"
+    decoder = "{kind: small, width: 64, layers: 1}"
+    settings = f"{{kind: captioner, codes: 64, epochs: 8, batch_size: 32, draw: 240, decoder: {decoder}}}"
     data = with_compression(finished, tmp_path, settings)
     made = dqe(data, "materialize", "codebook", "image_codes")
     assert made.returncode == 0, made.stdout + made.stderr

@@ -1,0 +1,111 @@
+"""How subsets of the store differ: what each keeps of similarity, variety, concepts and duplicates."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dqe_assets.concepts.tables import CONCEPT_HITS
+from dqe_assets.core.schema import IMAGE, ORIGINAL
+from dqe_assets.filtering.pool import UID, numbers
+from dqe_assets.filtering.subset import parse_uids
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from dqe_assets.filtering.store_pool import StorePool
+
+_COLUMNS = (UID, "similarity", "code_cluster", "is_representative_any")
+
+COMPARISON = pa.schema(
+    [
+        ("subset", pa.string()),
+        ("samples", pa.int64()),
+        ("similarity_mean", pa.float64()),
+        ("similarity_10", pa.float64()),
+        ("similarity_90", pa.float64()),
+        ("copies", pa.int64()),
+        ("code_clusters", pa.int64()),
+        ("concepts", pa.int64()),
+        ("rare_concepts", pa.int64()),
+    ]
+)
+"""Schema of ``compared``: mean, 10th and 90th percentile of the similarity of originals; samples that are copies of
+another in a duplicate cluster; clusters of codes that have a sample; concepts that an image or an original caption
+shows; and of those, the ones in the rarer half of all samples' concepts."""
+
+
+def compared(pool: StorePool, subsets: Mapping[str, NDArray[np.void]]) -> pa.Table:
+    """What subsets of the store have, next to all of its samples: a row for each, in the order of ``COMPARISON``.
+
+    A shard is in memory at a time.
+
+    Args:
+        pool: the store.
+        subsets: uids "u8,u8" [n], sorted, by the subset's name.
+    """
+    chosen = {"all": None, **subsets}
+    similar: dict[str, list[NDArray[np.floating]]] = {name: [] for name in chosen}
+    clusters: dict[str, set[int]] = {name: set() for name in chosen}
+    concepts: dict[str, Counter[str]] = {name: Counter() for name in chosen}
+    samples, copies = Counter[str](), Counter[str]()
+    for part in pool.parts:
+        shown = _concepts(pool, part.name)
+        for batch in part.batches(_COLUMNS):
+            uids = parse_uids(batch.column(UID))
+            names = batch.column(UID).to_pylist()
+            similarity, cluster = (numbers(batch.column(column)) for column in _COLUMNS[1:3])
+            is_copy = ~np.asarray(pc.fill_null(batch.column(_COLUMNS[3]), True))
+            for name, wanted in chosen.items():
+                kept = np.ones(len(uids), bool) if wanted is None else _contains(wanted, uids)
+                samples[name] += int(kept.sum())
+                copies[name] += int((kept & is_copy).sum())
+                similar[name].append(similarity[kept & np.isfinite(similarity)])
+                clusters[name].update(cluster[kept & ~np.isnan(cluster)].astype(int).tolist())
+                for row in np.flatnonzero(kept).tolist():
+                    concepts[name].update(shown.get(names[row], ()))
+    by_frequency = sorted(concepts["all"], key=lambda concept: (concepts["all"][concept], concept))
+    rare = set(by_frequency[: len(by_frequency) // 2])
+    rows = []
+    for name in chosen:
+        values = np.concatenate(similar[name]) if similar[name] else np.empty(0)
+        low, high = np.percentile(values, [10, 90]).tolist() if len(values) else (None, None)
+        rows.append(
+            {
+                "subset": name,
+                "samples": samples[name],
+                "similarity_mean": float(values.mean()) if len(values) else None,
+                "similarity_10": low,
+                "similarity_90": high,
+                "copies": copies[name],
+                "code_clusters": len(clusters[name]),
+                "concepts": len(concepts[name]),
+                "rare_concepts": len(rare & concepts[name].keys()),
+            }
+        )
+    return pa.Table.from_pylist(rows, COMPARISON)
+
+
+def _concepts(pool: StorePool, shard: str) -> dict[str, set[str]]:
+    """The concepts of each sample of a shard, by uid, if they have been looked for."""
+    if pool.store.get("concept_hits", shard) is None:
+        return {}
+    table = pool.store.read("concept_hits", shard, CONCEPT_HITS, ["uid", "item", "concepts"])
+    table = table.filter(pc.is_in(table["item"], value_set=pa.array([IMAGE, ORIGINAL])))
+    found: dict[str, set[str]] = {}
+    for uid, concepts in zip(table["uid"].to_pylist(), table["concepts"].to_pylist(), strict=True):
+        found.setdefault(uid, set()).update(concepts or ())
+    return found
+
+
+def _contains(wanted: NDArray[np.void], uids: NDArray[np.void]) -> NDArray[np.bool_]:
+    if not len(wanted):
+        return np.zeros(len(uids), bool)
+    place = np.minimum(np.searchsorted(wanted, uids), len(wanted) - 1)
+    return np.asarray(wanted[place] == uids)
