@@ -40,6 +40,10 @@ class ShareOfClusters(Filter):
 
     Which samples are kept does not depend on their order, but for ``every_nth``. While it is fitted, memory holds 28
     bytes for each sample, and after that the uids that are kept.
+
+    Attributes:
+        share: Share to keep.
+        seed: Of the draw.
     """
 
     share: Share
