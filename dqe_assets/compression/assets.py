@@ -20,6 +20,7 @@ from dqe_assets.compression.settings import CaptionerCodebook
 from dqe_assets.compression.tables import CODE_CLUSTERS, CODEBOOK, IMAGE_CODES
 from dqe_assets.compression.views import RELATIONS
 from dqe_assets.core.checks import complete, unique
+from dqe_assets.core.schema import has_image
 from dqe_assets.core.stage import MODEL_POOL, stage
 from dqe_assets.core.work import Check, CheckResult, Manifest, Work, facts_of, with_facts
 from dqe_resources.cache import data_directory
@@ -121,7 +122,7 @@ def _drawn(work: Work, most: int, *, captioned: bool) -> tuple[Iterator[bytes], 
     kept: list[tuple[str, str, int, str]] = []
     for shard, table in zip(work.shards, work.scan("raw_samples", ["uid", "status", "caption"]), strict=True):
         captions = normalise_captions(table["caption"].combine_chunks())
-        usable = pc.equal(table["status"], "ok").combine_chunks()
+        usable = has_image(table).combine_chunks()
         if captioned:
             usable = pc.and_(usable, pc.greater(pc.fill_null(pc.utf8_length(captions), 0), 0))
         rows = np.flatnonzero(usable.to_numpy(zero_copy_only=False))
@@ -170,7 +171,7 @@ def image_codes(work: Work, tower: ImageTower) -> pa.Table:
     """The code of every token of each image, seen without crop, flip or colour drawn."""
     book = Codebook.from_table(work.read_unpartitioned("codebook"))
     raw = work.read("raw_samples", ["uid", "status"])
-    rows = np.flatnonzero(pc.equal(raw["status"], "ok").to_numpy())
+    rows = np.flatnonzero(has_image(raw).to_numpy())
 
     def files() -> Iterator[bytes]:
         for table in work.batches("raw_samples", ["image"], _ROWS_AT_ONCE):

@@ -26,7 +26,7 @@ from dqe_assets.concepts.tagging import tag_images
 from dqe_assets.concepts.tail import rarest
 from dqe_assets.concepts.views import RELATIONS
 from dqe_assets.core.checks import complete, finite, unique
-from dqe_assets.core.schema import IMAGE
+from dqe_assets.core.schema import IMAGE, has_image
 from dqe_assets.core.stage import COLLECTION_POOL, MODEL_POOL, Stage, stage
 from dqe_assets.score.tables import CAPTION_SCORES
 from dqe_assets.search.query import collection_vectors
@@ -92,7 +92,7 @@ def concept_hits_of(caption_sources: Sequence[str], synthetic: Sequence[Stage], 
         """
         counting = lists.counting()
         raw = work.read("raw_samples", ["uid", "status"])
-        rows = np.flatnonzero(pc.equal(raw["status"], "ok").to_numpy())
+        rows = np.flatnonzero(has_image(raw).to_numpy())
         samples = work.read(tagger.asset).take(pa.array(rows))
         tags = tag_images(tagger, samples, counting.concepts.names, threshold)["concepts"].combine_chunks()
         return corpus.shard_hits(raw["uid"], shard_captions(work, captions), tags, rows, counting)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.concepts.settings import caption_source_of
-from dqe_assets.core.schema import IMAGE
+from dqe_assets.core.schema import IMAGE, has_image
 from dqe_assets.core.work import Check, CheckResult, Work
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def _every_image_tagged(work: Work, table: pa.Table) -> CheckResult:
     raw = work.read("raw_samples", ["uid", "status"])
-    pictured = raw.filter(pc.equal(raw["status"], "ok"))["uid"]
+    pictured = raw.filter(has_image(raw))["uid"]
     tagged = table.filter(pc.and_(pc.equal(table["item"], IMAGE), pc.is_valid(table["concepts"])))["uid"]
     missing = pc.sum(pc.invert(pc.is_in(pictured, value_set=tagged))).as_py() or 0
     surplus = len(tagged) + missing - len(pictured)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.core.arrow import to_matrix
+from dqe_assets.core.schema import has_image
 from dqe_assets.core.work import Check, CheckResult, Work
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def covered(columns: Sequence[str], of: str, minimum: float = 1.0) -> Check:
 
     def run(work: Work, table: pa.Table) -> CheckResult:
         statuses = work.read("raw_samples", ["uid", "status"])
-        wanted = statuses.filter(pc.equal(statuses["status"], "ok"))["uid"]
+        wanted = statuses.filter(has_image(statuses))["uid"]
         filled = table
         for column in columns:
             filled = filled.filter(pc.is_valid(filled[column]))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,3 +59,8 @@ INTERVAL_ENDS = {"": "", "_low": "lower end", "_high": "upper end"}
 
 
 SYNTHETIC_CAPTIONS_PREFIX = "synthetic_captions/"
+
+
+def has_image(raw_samples: pa.Table) -> pa.ChunkedArray:
+    """Which rows of ``raw_samples`` have an image, by their column ``status``: bool, without nulls."""
+    return pc.equal(raw_samples["status"], "ok")

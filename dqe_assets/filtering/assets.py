@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dqe_assets.core.schema import has_image
 from dqe_assets.core.stage import Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Manifest, Work
 from dqe_assets.filtering import metadata
@@ -258,9 +259,9 @@ def _agrees_with_masks(work: Work, output: Manifest) -> CheckResult:
     for shard in masks.stamp.facts["shards"]:
         table = _read_masks(work, shard, masks.stamp.facts)
         # A sample without an image is in no pool, whatever the expression says.
-        statuses = work.of_shard(shard).read("raw_samples", ["status"])["status"]
+        raw = work.of_shard(shard).read("raw_samples", ["status"])
         mask = expression.mask({text: table[name].to_numpy() for text, name in names.items()})
-        kept.append(parse_uids(table["uid"].filter(pa.array(mask & (statuses.to_numpy() == "ok")))))
+        kept.append(parse_uids(table["uid"].filter(pa.array(mask & has_image(raw).to_numpy()))))
     expected, found = union(kept)[0], read_subset(data_directory() / output.facts["path"])
     return CheckResult(
         bool(np.array_equal(expected, found)),

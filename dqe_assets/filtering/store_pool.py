@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.compression.tables import CODE_CLUSTERS
-from dqe_assets.core.schema import IMAGE, ORIGINAL
+from dqe_assets.core.schema import IMAGE, ORIGINAL, has_image
 from dqe_assets.dedup.tables import DUPLICATE_CLUSTERS
 from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.filtering.pool import BATCH_ROWS, HEIGHT, TEXT, WIDTH, InputFile, PoolError
@@ -89,7 +89,7 @@ class StoreShard:
     @cached_property
     def has_image(self) -> pa.Array:
         """Which rows of the shard are in the pool, bool [rows of raw_samples]."""
-        return pc.equal(self.table("raw_samples", ["status"])["status"], "ok").combine_chunks()
+        return has_image(self.table("raw_samples", ["status"])).combine_chunks()
 
     @property
     def rows(self) -> int:

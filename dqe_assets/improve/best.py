@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.core.schema import ORIGINAL, REFINED
+from dqe_assets.core.schema import ORIGINAL, REFINED, has_image
 from dqe_assets.improve.tables import BEST_CAPTIONS
 
 if TYPE_CHECKING:
@@ -91,14 +91,14 @@ def best_captions(
         judgements: uid, caption_source and overall of ``caption_judgements``, if there are any.
         refined: uid, round, caption, flags, similarity and accepted of ``refined_captions``, if there are any.
     """
-    uids, has_image = raw["uid"], pc.equal(raw["status"], "ok")
+    uids, pictured = raw["uid"], has_image(raw)
     written = {ORIGINAL: raw.append_column("flags", pa.nulls(len(uids), _FLAGS)), **synthetic}
     if refined is not None:
         written[REFINED] = _final(refined, uids)
     candidates = {}
     for name in rule.chosen_from(list(written)):
         own = written[name]
-        is_there = pc.and_(has_image, pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(own["caption"]), ""), False))
+        is_there = pc.and_(pictured, pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(own["caption"]), ""), False))
         similarity = own[SIMILARITY] if name == REFINED else _of(name, scores, SIMILARITY, uids, pa.float32())
         judgement = _of(name, judgements, "overall", uids, pa.float32())
         candidates[name] = _Candidates(
@@ -107,7 +107,7 @@ def best_captions(
             {SIMILARITY: _floats(similarity), JUDGEMENT: _floats(judgement)},
             name in shared,
         )
-    chosen = _chosen(candidates, rule, has_image.to_numpy())
+    chosen = _chosen(candidates, rule, pictured.to_numpy())
     original = _of(ORIGINAL, scores, SIMILARITY, uids, pa.float32())
     return (
         pa.table({"uid": uids, "original_similarity": original, **chosen})
@@ -131,9 +131,9 @@ def below_runner_up(best: pa.Table, rule: BestRule) -> int:
     return count
 
 
-def _chosen(candidates: Mapping[str, _Candidates], rule: BestRule, has_image: np.ndarray) -> dict[str, pa.Array]:
+def _chosen(candidates: Mapping[str, _Candidates], rule: BestRule, pictured: np.ndarray) -> dict[str, pa.Array]:
     """The columns of ``BEST_CAPTIONS`` that describe the choice."""
-    total = len(has_image)
+    total = len(pictured)
     # Before the sources comes "none": the choice if there is no caption, or no second one.
     names = [None, *candidates]
     texts = pa.chunked_array([pa.nulls(total, pa.string()), *(one.texts for one in candidates.values())])
@@ -160,7 +160,7 @@ def _chosen(candidates: Mapping[str, _Candidates], rule: BestRule, has_image: np
     reason[_at(tier, second) == _ABSENT] = ONLY
     reason[_at(tier, first) == _SET_ASIDE] += ALL_SET_ASIDE
     reason[_at(tier, first) == _ABSENT] = NO_CAPTION
-    reason[~has_image] = NO_IMAGE
+    reason[~pictured] = NO_IMAGE
 
     columns: dict[str, pa.Array] = {"reason": pa.array(reason[:, 0], pa.string())}
     for prefix, place in (("", first), ("runner_up_", second)):

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.core.checks import COMPLETE, unique
+from dqe_assets.core.schema import has_image
 from dqe_assets.core.work import Check, CheckResult, Work
 from dqe_assets.ingest.outcomes import by_reason_and_host, host_of
 
@@ -29,7 +30,7 @@ def rows_complete(work: Work, table: pa.Table, ingest: IngestSettings) -> CheckR
 def success_rate(work: Work, table: pa.Table, ingest: IngestSettings) -> CheckResult:
     """Enough rows have an image; says what became of the others, by reason and host."""
     minimum = ingest.source_of(work.partition or "").min_success_rate
-    ok = pc.sum(pc.equal(table["status"], "ok")).as_py() or 0
+    ok = pc.sum(has_image(table)).as_py() or 0
     share = ok / table.num_rows if table.num_rows else 1.0
     reasons = {
         item["values"]: item["counts"]

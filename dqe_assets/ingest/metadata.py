@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from dqe_assets.core.figures import contact_sheet
 from dqe_assets.core.metadata import SHEET_IMAGES, Metadata, picture, preview, value_counts
+from dqe_assets.core.schema import has_image
 from dqe_assets.ingest.plots import fetch_outcomes, status_bars
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def raw_samples(work: Work, table: pa.Table, ingest: IngestSettings) -> Metadata
     """Rows by reason, and by host where they were fetched, what is no row, a contact sheet and a preview."""
     reasons = value_counts(table["reason"])
     ok = reasons.get("ok", 0)
-    shown = np.flatnonzero(pc.equal(table["status"], "ok").to_numpy())[:SHEET_IMAGES].tolist()
+    shown = np.flatnonzero(has_image(table).to_numpy())[:SHEET_IMAGES].tolist()
     sheet = work.read_rows("raw_samples", shown, ["image", "caption"]).to_pylist()
     return {
         "ok": ok,

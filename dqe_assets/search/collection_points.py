@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.core.schema import IMAGE, ORIGINAL
+from dqe_assets.core.schema import IMAGE, ORIGINAL, has_image
 from dqe_resources.models.language import detect_language
 from dqe_resources.vectors.protocol import VectorsBrokenError, VectorsMissingError
 
@@ -50,7 +50,7 @@ def collection_points(
         points = points.append_column(f"flagged_{captioner}", pc.greater(pc.list_value_length(found), 0))
     for item in (IMAGE, *captions):
         points = points.append_column(item, embeddings.filter(pc.equal(embeddings["item"], item))["embedding"])
-    return points.filter(pc.equal(raw["status"], "ok"))
+    return points.filter(has_image(raw))
 
 
 def remove_shards(vectors: Vectors, shards: Iterable[str]) -> None:

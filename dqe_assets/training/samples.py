@@ -13,8 +13,7 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol
 
-import pyarrow.compute as pc
-
+from dqe_assets.core.schema import has_image
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_resources import images
 from dqe_resources.errors import DataQualityError, one_line
@@ -109,7 +108,7 @@ class StoreShard:
     def uids(self) -> list[str]:
         """The uids of the samples that have an image."""
         table = self._uids_and_statuses()
-        return table.filter(pc.equal(table["status"], "ok"))["uid"].to_pylist()
+        return table.filter(has_image(table))["uid"].to_pylist()
 
     def read(self, wanted: Container[str]) -> Iterator[Sample]:
         """Those that are wanted."""
@@ -121,8 +120,8 @@ class StoreShard:
 
     def _records(self, wanted: Container[str], columns: list[str]) -> Iterator[dict[str, Any]]:
         table = self._uids_and_statuses()
-        has_image = pc.equal(table["status"], "ok").to_pylist()
-        rows = [row for row, uid in enumerate(table["uid"].to_pylist()) if has_image[row] and uid in wanted]
+        pictured = has_image(table).to_pylist()
+        rows = [row for row, uid in enumerate(table["uid"].to_pylist()) if pictured[row] and uid in wanted]
         for group in self.store.row_groups("raw_samples", self.name, RAW_SAMPLES, rows, columns):
             for batch in group.to_batches(_ROWS_AT_ONCE):
                 yield from batch.to_pylist()
