@@ -72,7 +72,14 @@ def everything_on() -> Settings:
     values = yaml.safe_load((DOCS.parent / "data" / "dqe.yaml").read_text(encoding="utf-8"))
     server = {"url": "http://127.0.0.1:23333", "model": "model"}
     values["captioners"].append({"kind": "openai", "name": "server", **server})
-    on = {"judging": {"judge": server}, "refining": {"captioner": "server"}, "compression": {}}
+    model = {"name": "b32", "architecture": "ViT-B-32-quickgelu", "weights": "openai"}
+    on = {
+        "judging": {"judge": server},
+        "refining": {"captioner": "server"},
+        "compression": {},
+        "training": {"runs": [{"subsets": ["all"], "scale": "small"}]},
+        "evaluation": {"models": [model]},
+    }
     return Settings.model_validate(values | on)
 
 

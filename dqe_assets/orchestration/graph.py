@@ -11,6 +11,7 @@ from dqe_assets.core.schema import REFINED
 from dqe_assets.core.stage import CAPTIONER_PREFIX, Stage, connected
 from dqe_assets.dedup.assets import duplicate_clusters_of, duplicate_pairs
 from dqe_assets.dedup.caption_assets import caption_duplicates_of, caption_signatures_of
+from dqe_assets.evaluation.assets import evaluation, leaderboard, model_evaluation, training_curves
 from dqe_assets.features.assets import image_features
 from dqe_assets.filtering.assets import filter_masks_of, subset_of
 from dqe_assets.improve.best_assets import best_captions_of
@@ -96,6 +97,8 @@ def stages(settings: Settings) -> list[Stage]:
         filter_recommendation,
         *(training_data_of(plan) for plan in data_plans(settings)),
         *([training_run_of(plan.name for plan in data_plans(settings))] if settings.training.runs else []),
+        *([evaluation, leaderboard, training_curves] if settings.training.runs else []),
+        *([model_evaluation] if settings.evaluation.models else []),
     ]
     read = [warehouse_of(made, captioner_infos(settings), settings.scorer), sample_gallery_of(made)]
     return connected([*made, *read])

@@ -15,6 +15,7 @@ from dqe_assets.compression.settings import Compression
 from dqe_assets.concepts.settings import ConceptSettings
 from dqe_assets.core.schema import IMAGE, ORIGINAL, REFINED
 from dqe_assets.dedup.settings import DuplicateRules
+from dqe_assets.evaluation.settings import Evaluation
 from dqe_assets.filtering.settings import DEFAULT_FILTERS, DEFAULT_SUBSETS, FilterName, Subset, check_selection
 from dqe_assets.improve.best_settings import BestRule
 from dqe_assets.improve.judging_settings import Judging
@@ -112,6 +113,7 @@ class Settings(Strict):
         judging: A model that marks the captions of a few samples of each shard. Off by default.
         scaling: Measured training curves, and the compute to recommend data for.
         training: What is trained on the subsets.
+        evaluation: What trained models, and others, are evaluated on.
         shards_per_run: The most shards that one run of a backfill makes.
         automation: ``eager`` materialises each asset by itself as soon as what it is made of is new; ``off`` waits for
             a person.
@@ -142,6 +144,7 @@ class Settings(Strict):
     judging: Judging | None = None
     scaling: Scaling = Field(default_factory=Scaling)
     training: Training = Field(default_factory=Training)
+    evaluation: Evaluation = Field(default_factory=Evaluation)
     shards_per_run: Annotated[int, Field(ge=1)] = 16
     automation: Automation = "off"
     concurrency: Concurrency = Field(default_factory=Concurrency)

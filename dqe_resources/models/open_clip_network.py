@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from dqe_resources.images import decode
+from dqe_resources.images import ImageError, decode
 from dqe_resources.models.text_encoders.protocol import TextEmbeddings
 from dqe_resources.parallel import ordered_map
 
@@ -66,15 +66,27 @@ class OpenClipNetwork:
         """Unit vectors, float32 [m, d], of image files in order, so many at a time.
 
         Files are taken as they are needed; those of a few batches for each core are in memory at once.
+
+        Raises:
+            ImageError: a file cannot be read.
         """
+        for vectors, errors in self.embed_readable_images(files, batch_size):
+            for error in filter(None, errors):
+                raise error
+            yield vectors
+
+    def embed_readable_images(
+        self, files: Iterable[bytes], batch_size: int
+    ) -> Iterator[tuple[np.ndarray, list[ImageError | None]]]:
+        """As ``embed_images``, for each batch the vectors of the files that can be read, and of each file its error."""
         if self.device == "cpu":
             yield from _each_on_a_core(
-                lambda batch: self._encode_images([self._pixels(file) for file in batch]), _batches(files, batch_size)
+                lambda batch: self._encode_readable([self._pixels(file) for file in batch]), _batches(files, batch_size)
             )
         else:
             ahead = 2 * batch_size + (os.cpu_count() or 1)
             for batch in _batches(ordered_map(self._pixels, files, ahead=ahead), batch_size):
-                yield self._encode_images(batch)
+                yield self._encode_readable(batch)
 
     def embed_texts(self, texts: Sequence[str], batch_size: int) -> TextEmbeddings:
         """Embed texts, in order; of one longer than ``context_length`` the beginning is read, as open_clip cuts it."""
@@ -97,12 +109,20 @@ class OpenClipNetwork:
         return _lengths(self._token_ids(texts))
 
     def _pixels(self, file: bytes) -> Any:
-        return self.preprocess(decode(file))
+        """What the network sees, or the error that says why there is nothing to see."""
+        try:
+            return self.preprocess(decode(file))
+        except ImageError as error:
+            return error
 
-    def _encode_images(self, pixels: list[Any]) -> np.ndarray:
+    def _encode_readable(self, pixels: list[Any]) -> tuple[np.ndarray, list[ImageError | None]]:
         import torch
 
-        return self._encode(self.module.encode_image, torch.stack(pixels).to(self.device, self.dtype))
+        errors = [one if isinstance(one, ImageError) else None for one in pixels]
+        readable = [one for one, error in zip(pixels, errors, strict=True) if error is None]
+        if not readable:
+            return np.empty((0, self.dimension), np.float32), errors
+        return self._encode(self.module.encode_image, torch.stack(readable).to(self.device, self.dtype)), errors
 
     def _encode_texts(self, texts: list[str], whole: list[list[int]]) -> np.ndarray:
         import torch
