@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from dqe_assets.caption import views as caption
+from dqe_assets.compression import views as compression
 from dqe_assets.core.relations import signature_of
 from dqe_assets.core.stage import Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Manifest, Work
+from dqe_assets.evaluation import views as evaluation
 from dqe_assets.improve import judging_views, refining_views
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.report import metadata, tables
@@ -34,13 +36,22 @@ if TYPE_CHECKING:
     from dqe_resources.store import Store
     from dqe_resources.warehouse import Warehouse
 
-LEFT_OUT = (caption.RELATIONS, judging_views.RELATIONS, refining_views.RELATIONS, training.RELATIONS)
+LEFT_OUT = (
+    caption.RELATIONS,
+    judging_views.RELATIONS,
+    refining_views.RELATIONS,
+    compression.RELATIONS,
+    training.RELATIONS,
+    evaluation.RELATIONS,
+)
 """What stages contribute that data/dqe.yaml may leave out: their tables are there all the same, and empty."""
 
 
 def relations_of(stages: Sequence[Stage]) -> tuple[Relations, ...]:
     """The relations of these stages, and those that join them."""
-    return (*(one.relations for one in stages if one.relations), *LEFT_OUT, tables.RELATIONS)
+    found = (*(one.relations for one in stages if one.relations), *LEFT_OUT, tables.RELATIONS)
+    # A stage that is on contributes the same as if it were left out.
+    return tuple({id(one): one for one in found}.values())
 
 
 def warehouse_of(stages: Sequence[Stage], captioners: Sequence[CaptionerInfo], scorer: Scorer) -> Stage:
