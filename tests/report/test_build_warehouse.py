@@ -45,6 +45,9 @@ TABLES = {
     "caption_judgements", "judged_sources", "judged_places", "judge_agreement",
     "refined_captions",
     "text_quality", "image_text",
+    "code_clusters",
+    "training_checkpoints", "training_log",
+    "evaluation", "evaluation_classes", "leaderboard", "training_curves",
 }  # fmt: skip
 SECTIONS = [
     "Samples",
@@ -69,6 +72,7 @@ VIEWS = {
     "best_filters", "caption_flags", "concept_tail", "recaptioned_concepts", "repeated_captions", "topics",
     "refining_rounds",
     "text_quality_by_source", "caption_patterns", "suspects",
+    "code_cluster_sizes", "training_runs",
 }  # fmt: skip
 
 
