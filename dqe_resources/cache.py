@@ -7,14 +7,14 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING
 
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import WholeRunError
 from dqe_resources.locks import held
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class CacheError(DataQualityError):
+class CacheError(WholeRunError):
     """A derived file cannot be written or read; says which and what to do."""
 
 

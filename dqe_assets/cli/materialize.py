@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dqe_assets.orchestration.runner import Outcome
+    from dqe_assets.orchestration.settings import Settings
     from dqe_assets.orchestration.sync import SyncPlan
 
 AssetNames = Annotated[
@@ -67,7 +68,7 @@ def demo() -> None:
             _say_removed(plan)
             shards = [source.key(shard.index) for source in samples for shard in source.shards()]
             outcome = runner.materialize(settings, current, shards=shards)
-        stop_if_failed(_failures(plan, outcome))
+        stop_if_failed(_failures(settings, plan, outcome))
         print_summary(settings)
         _print_outcome(outcome, is_all=len(samples) == len(settings.sources))
         say_next("dqe ui", "dqe report", "dqe gallery", 'dqe search "a cat"')
@@ -109,7 +110,7 @@ def materialize(
                 settings, current, assets=assets or (), shards=shard or (), runs=run or (), force=force
             )
         _say_remarks(plan)
-        stop_if_failed(_failures(plan, outcome))
+        stop_if_failed(_failures(settings, plan, outcome))
         is_all = not (assets or shard or run)
         _print_outcome(outcome, is_all=is_all)
         say_next(*(["dqe report"] if is_all else ["dqe materialize", "dqe status"]))
@@ -169,11 +170,13 @@ def _say_remarks(plan: SyncPlan) -> None:
         say("source {}: no row has a caption; looked for: {}", name, places)
 
 
-def _failures(plan: SyncPlan, outcome: Outcome) -> list[str]:
+def _failures(settings: Settings, plan: SyncPlan, outcome: Outcome) -> list[str]:
+    from dqe_assets.orchestration.runner import ended_in_words
     from dqe_assets.orchestration.sync import unread_in_words
 
+    ended = ended_in_words(outcome, settings)
     unread = unread_in_words({**outcome.unread, **plan.unread})
-    return [*outcome.failures, *unread, *([plan.not_removed] if plan.not_removed else [])]
+    return [*ended, *outcome.failures, *unread, *([plan.not_removed] if plan.not_removed else [])]
 
 
 def stop_if_failed(failures: Sequence[str]) -> None:

@@ -96,7 +96,7 @@ def clear_errors() -> Iterator[None]:
     Ctrl-C and SIGTERM end the command with a line that says how to go on.
     """
     from dqe_resources import stopping
-    from dqe_resources.errors import DataQualityError, UsageError
+    from dqe_resources.errors import DataQualityError, UsageError, of_whole_run
 
     with stopping.stoppable(STOPPED):
         try:
@@ -111,6 +111,8 @@ def clear_errors() -> Iterator[None]:
                     say("[red]error:[/red] {}", line, to=errors)
                 is_usage = isinstance(error, UsageError | ValueError)
                 raise typer.Exit(ExitCode.WRONG_USAGE if is_usage else ExitCode.FAILED) from None
+            if (why := of_whole_run(error)) is not None:
+                fail(why, ExitCode.FAILED)
             # What Python itself would print, but for what a terminal would obey in it.
             for line in traceback.format_exc().splitlines():
                 say("{}", line, to=errors)

@@ -5,7 +5,7 @@
 import inspect
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import dagster as dg
 import pyarrow as pa
@@ -15,9 +15,12 @@ from dqe_assets.core.partitions import PARTITION_SETS, registered
 from dqe_assets.core.resource import RUN_OPTIONS
 from dqe_assets.core.stage import SHARDS, TRAINING_RUNS, Stage
 from dqe_assets.core.work import Check, CheckResult
+from dqe_resources.errors import DataQualityError, WholeRunError
 from dqe_resources.store import StoredPartition
 
 OWNER = "team:data-quality"
+
+_SAID = 3
 
 FORCE_TAG = "dqe/force"
 """Run tag: ``true`` makes again what is current."""
@@ -28,6 +31,10 @@ _OVER = {SHARDS: "shard", TRAINING_RUNS: "training_run", None: "all_shards"}
 # Dagster gives all partitions of a run one data version. An output with this mark records no event, so that each
 # partition's own event is the only one.
 _NO_EVENT = {"__source_asset_observation__": True}
+
+
+class PartitionsError(DataQualityError):
+    """Some of the partitions of a run could not be made; the others are."""
 
 
 def asset_key(name: str) -> dg.AssetKey:
@@ -102,12 +109,25 @@ def _execute(stage: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
     shards, runs = (registered(context.instance, name) for name in (SHARDS, TRAINING_RUNS))
     keys: list[str | None] = sorted(context.partition_keys) if stage.partition_set else [None]
     results: dict[str | None, dict[str, CheckResult]] = {}
+    failed: dict[str | None, Exception] = {}
     for key in keys:
         work = stage.work(context.resources.store, key, shards, context.log.info, runs)
-        stored, metadata, results[key] = stage.make(work, arguments, force=force)
+        try:
+            stored, metadata, results[key] = stage.make(work, arguments, force=force)
+        except WholeRunError:
+            raise
+        except Exception as error:
+            if len(keys) == 1:
+                raise
+            # The others are made all the same.
+            context.log.exception("%s, %s", stage.name, key)
+            failed[key] = error
+            continue
         shown = {name: _metadata_value(value) for name, value in metadata.items()}
         if len(keys) > 1:
             yield _materialization(stage, context.instance, stored, shown)
+    if failed:
+        _raise_for(failed, len(keys))
     checked = [
         _check_result(asset_key(stage.name), check, {key: found[check.name] for key, found in results.items()})
         for check in stage.checks
@@ -118,6 +138,14 @@ def _execute(stage: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
     else:
         version = dg.DataVersion(stored.stamp.identity)
         yield dg.MaterializeResult(metadata=shown, data_version=version, check_results=checked)
+
+
+def _raise_for(failed: Mapping[str | None, Exception], total: int) -> NoReturn:
+    """Fail for partitions that could not be made, with what each of the first of them says."""
+    said = [f"{key}: {error if isinstance(error, DataQualityError) else repr(error)}" for key, error in failed.items()]
+    more = f"; and {len(said) - _SAID:,} more" if len(said) > _SAID else ""
+    first = next(iter(failed.values()))
+    raise PartitionsError(f"{len(failed):,} of {total:,} failed: {'; '.join(said[:_SAID])}{more}") from first
 
 
 def _materialization(

@@ -29,6 +29,7 @@ from dqe_assets.core.work import (
     input_fingerprint,
 )
 from dqe_resources import progress
+from dqe_resources.errors import WholeRunError, of_whole_run
 from dqe_resources.fingerprint import fingerprint
 from dqe_resources.store import Stamp, StorageError, Store, StoredPartition
 
@@ -166,7 +167,24 @@ class Stage:
     def make(
         self, work: Work, arguments: Mapping[str, Any], *, force: bool = False
     ) -> tuple[StoredPartition, Mapping[str, Any], dict[str, CheckResult]]:
-        """Make a partition, or find it current; returns what is stored, its metadata and the results of its checks."""
+        """Make a partition, or find it current; returns what is stored, its metadata and the results of its checks.
+
+        Raises:
+            WholeRunError: nothing of the asset can be made in this run, whatever the partition.
+            Exception: whatever else the function or a check raises.
+        """
+        try:
+            return self._make(work, arguments, force=force)
+        except WholeRunError:
+            raise
+        except Exception as error:
+            if (why := of_whole_run(error)) is not None:
+                raise WholeRunError(why) from error
+            raise
+
+    def _make(
+        self, work: Work, arguments: Mapping[str, Any], *, force: bool
+    ) -> tuple[StoredPartition, Mapping[str, Any], dict[str, CheckResult]]:
         started = time.monotonic()
         stored = None if force else self.current(work, arguments)
         reused = stored is not None

@@ -18,11 +18,11 @@ from dqe_assets.orchestration.dead_runs import process_tags
 from dqe_assets.orchestration.resources import dagster_resources
 from dqe_assets.orchestration.sync import plan_sync, source_of
 from dqe_resources import stopping
-from dqe_resources.errors import DataQualityError, UsageError
+from dqe_resources.errors import DataQualityError, UsageError, WholeRunError
 from dqe_resources.sources.protocol import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from dqe_assets.core.stage import Stage
     from dqe_assets.orchestration.settings import Settings
@@ -39,12 +39,14 @@ class Outcome:
         made: asset and partition of all that were made.
         current: how many partitions were found current.
         failures: a line for each thing that went wrong.
+        ended: why nothing more of an asset was made in this run, nor of what depends on it, by its name.
         unread: why a source cannot be read, by its name: what was made of it is left as it is.
     """
 
     made: list[tuple[str, str | None]] = field(default_factory=list)
     current: int = 0
     failures: list[str] = field(default_factory=list)
+    ended: dict[str, str] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
 
 
@@ -73,7 +75,8 @@ def materialize(
 ) -> Outcome:
     """Make what is missing or no longer current, in one run of Dagster for each shard.
 
-    Then come the assets over all shards, the training runs one by one, and the assets that read them.
+    Then come the assets over all shards, the training runs one by one, and the assets that read them. What fails for
+    the whole run, such as a captioner whose server is away, ends that asset and what depends on it, and nothing else.
 
     Args:
         settings: the settings.
@@ -87,7 +90,8 @@ def materialize(
         UsageError: there is no such asset, shard or training run.
         KeyboardInterrupt: this process was asked to stop.
     """
-    selected = _selected(settings, assets)
+    every = graph.stages(settings)
+    selected = _selected(every, assets)
     registered = registered_shards(current)
     for what, asked, there, otherwise in (
         ("shard", shards, registered, "none; run: dqe sync"),
@@ -105,13 +109,40 @@ def materialize(
             source = source_of(key or "") if group[0].partitioned else ""
             if (wanted and key not in wanted) or source in outcome.unread:
                 continue
+            going = _without(group, _stopped_by(every, outcome.ended))
+            if not going:
+                break
             try:
-                _run(settings, current, group, key, registered, outcome, force=force)
+                _run(settings, current, going, key, registered, outcome, force=force)
             except SourceError as error:
                 outcome.unread[source] = str(error)
         if outcome.failures and not (group[0].partitioned and _holds_what_went(settings, registered)):
             break
     return outcome
+
+
+def _stopped_by(stages: Sequence[Stage], names: Iterable[str]) -> set[str]:
+    """The names of assets, and of those of the stages, which are in order, that depend on them."""
+    found = set(names)
+    for stage in stages:
+        if found.intersection((*stage.inputs, *stage.unpartitioned_inputs, *stage.run_inputs)):
+            found.add(stage.name)
+    return found
+
+
+def _without(stages: Sequence[Stage], names: Collection[str]) -> list[Stage]:
+    return [stage for stage in stages if stage.name not in names]
+
+
+def ended_in_words(outcome: Outcome, settings: Settings) -> list[str]:
+    """A line for each asset that has ended, with what depends on it."""
+    stages = graph.stages(settings)
+    lines = []
+    for name, why in outcome.ended.items():
+        dependent = sorted(_stopped_by(stages, [name]) - {name})
+        nor = f", nor what depends on it: {_listed(dependent)}" if dependent else ""
+        lines.append(f"{name}: {why.rstrip('.')}. Nothing more of it was made in this run{nor}")
+    return lines
 
 
 _FIRST_LEVEL = {SHARDS: 0, None: 1, TRAINING_RUNS: 2}
@@ -210,7 +241,10 @@ def _run(
             continue  # the check itself says more, below
         name = (event.step_key or "").replace("__", "/")
         message = failure_in_words(error.message) if error else "failed"
-        outcome.failures.append(f"{name}{which}: {message}")
+        if error and error.cls_name in {cls.__name__ for cls in _subclasses(WholeRunError)}:
+            outcome.ended[name] = message
+        else:
+            outcome.failures.append(f"{name}{which}: {message}")
     for evaluation in result.get_asset_check_evaluations():
         if evaluation.blocking and not evaluation.passed:
             where = f"{evaluation.asset_key.to_user_string()}{which}"
@@ -240,8 +274,7 @@ def _subclasses(cls: type[Exception]) -> set[type[Exception]]:
     return {cls} | {one for below in cls.__subclasses__() for one in _subclasses(below)}
 
 
-def _selected(settings: Settings, assets: Sequence[str]) -> list[Stage]:
-    every = graph.stages(settings)
+def _selected(every: Sequence[Stage], assets: Sequence[str]) -> list[Stage]:
     names = [stage.name for stage in every]
     unknown = sorted(set(assets) - set(names))
     if unknown:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from dqe_resources.captioners.protocol import CaptionerError, Sample, VisionModel
+from dqe_resources.captioners.protocol import NoCaptionerError, Sample, VisionModel
 
 
 def _server_url(url: str) -> str:
@@ -82,14 +82,14 @@ class ChatModel(VisionModel):
         """The headers of every request.
 
         Raises:
-            CaptionerError: the environment does not hold the key.
+            NoCaptionerError: the environment does not hold the key.
         """
         headers = {"Content-Type": "application/json"}
         if self.api_key_env is not None:
             key = os.environ.get(self.api_key_env)
             if not key:
                 msg = f"{self.label}: {self.api_key_env} is not set; set it to the key of {self.url}"
-                raise CaptionerError(msg)
+                raise NoCaptionerError(msg)
             headers["Authorization"] = f"Bearer {key}"
         return headers
 

@@ -23,7 +23,7 @@ from dqe_resources.captioners.chat_answer import (
     refusal,
 )
 from dqe_resources.captioners.limit import AdaptiveLimit
-from dqe_resources.captioners.protocol import Caption, CaptionerError, Sample
+from dqe_resources.captioners.protocol import Caption, CaptionerError, NoCaptionerError, Sample
 from dqe_resources.retry import backoff_seconds, retry_after_seconds
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class ChatClient:
                 address, timeout = f"{model.url}/v1/models", aiohttp.ClientTimeout(total=model.connect_seconds)
                 async with session.get(address, timeout=timeout, allow_redirects=False) as response:
                     if response.status in {401, 403} or 300 <= response.status < 400:
-                        raise CaptionerError(f"{model.url}: {await refusal(response)}")
+                        raise NoCaptionerError(f"{model.url}: {await refusal(response)}")
                     # Some servers have no list of models, and need none to caption.
                     if response.status < 500 and response.status not in UNAVAILABLE:
                         break
@@ -148,7 +148,7 @@ class ChatClient:
                     f"{model.url}: no server answered within {model.start_seconds:g} s (start_seconds); "
                     f"the last error: {last}; start it, or fix 'url' of {model.label} in data/dqe.yaml"
                 )
-                raise CaptionerError(message)
+                raise NoCaptionerError(message)
             await asyncio.sleep(
                 backoff_seconds(attempt, base=0.5, longest=_LONGEST_WAIT_FOR_SERVER, random=self._random)
             )
@@ -246,9 +246,9 @@ class ChatClient:
         many = self._failures >= _MANY
         silent = time.monotonic() - self._last_use > model.give_up_after
         if failure.kind == "fatal":
-            raise CaptionerError(f"{model.url}: {failure.message}")
+            raise NoCaptionerError(f"{model.url}: {failure.message}")
         if failure.kind == "rejected" and many and not self._answered:
-            raise CaptionerError(
+            raise NoCaptionerError(
                 f"{model.url}: none of the first {self._failures} requests got a caption: {failure.message}"
             )
         if failure.kind != "rejected" and silent and (many or failure.kind == "unavailable"):
@@ -256,7 +256,7 @@ class ChatClient:
                 f"{model.url}: no usable answer for {model.give_up_after:g} s (give_up_after); "
                 f"the last error: {failure.message}"
             )
-            raise CaptionerError(message)
+            raise NoCaptionerError(message)
 
     async def _ask(self, session: aiohttp.ClientSession, body: bytes) -> Caption:
         import aiohttp

@@ -10,7 +10,7 @@ from pydantic import Field
 from dqe_resources.captioners.engine_settings import EngineSettings
 from dqe_resources.captioners.lmdeploy_engine import LmdeployEngine, load_pipeline
 from dqe_resources.captioners.lmdeploy_requests import captions
-from dqe_resources.captioners.protocol import CaptionerError, VisionCaptioner
+from dqe_resources.captioners.protocol import CaptionerError, NoCaptionerError, VisionCaptioner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,7 +124,7 @@ def load(settings: LmdeployCaptioner) -> LmdeployEngine:
     except CaptionerError:
         raise
     except Exception as error:
-        raise CaptionerError(
+        raise NoCaptionerError(
             f"{settings.label}: lmdeploy cannot load {settings.model}: {type(error).__name__}: {error}"
         ) from error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqe_resources.captioners.lmdeploy_requests import Answer, failed
-from dqe_resources.captioners.protocol import CaptionerError
+from dqe_resources.captioners.protocol import NoCaptionerError
 from dqe_resources.errors import one_line
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def load_pipeline(settings: EngineSettings, label: str, *, ngram_guard: bool) ->
         ngram_guard: whether the generation needs a guard against repeated n-grams, which TurboMind lacks.
 
     Raises:
-        CaptionerError: lmdeploy or a GPU is missing, or the settings do not suit the engine.
+        NoCaptionerError: lmdeploy or a GPU is missing, or the settings do not suit the engine.
         Exception: whatever lmdeploy raises where the model cannot be loaded.
     """
     _require_gpus(settings, label)
@@ -95,7 +95,7 @@ def load_pipeline(settings: EngineSettings, label: str, *, ngram_guard: bool) ->
         path = str(get_model(path, settings.options.get("download_dir"), settings.revision))
     engine = chosen_engine(settings, path)
     if engine == "turbomind" and ngram_guard:
-        raise CaptionerError(
+        raise NoCaptionerError(
             f"{label}: TurboMind has no n-gram guard; set engine: pytorch, or repetition_penalty in its place"
         )
     return lmdeploy.pipeline(
@@ -111,7 +111,7 @@ def engine_config(settings: EngineSettings, engine: EngineName) -> Any:
     """The configuration of an engine, as lmdeploy has it.
 
     Raises:
-        CaptionerError: lmdeploy does not take a setting; says what it says.
+        NoCaptionerError: lmdeploy does not take a setting; says what it says.
     """
     import lmdeploy
 
@@ -119,12 +119,12 @@ def engine_config(settings: EngineSettings, engine: EngineName) -> Any:
     # One of the two classes would not say so.
     unknown = sorted(set(settings.options) - {field.name for field in fields(config)})
     if unknown:
-        raise CaptionerError(f"options of {settings.model}: lmdeploy's {config.__name__} has no field {unknown[0]}")
+        raise NoCaptionerError(f"options of {settings.model}: lmdeploy's {config.__name__} has no field {unknown[0]}")
     try:
         # Its metrics are for a server that somebody scrapes, and live as long as the process.
         return config(**{"enable_metrics": False, **settings.fields_of(engine)})
     except (AssertionError, ValueError) as error:
-        raise CaptionerError(
+        raise NoCaptionerError(
             f"lmdeploy's {config.__name__} refuses the settings of {settings.model}: {one_line(error)}"
         ) from error
 
@@ -144,7 +144,7 @@ def chosen_engine(settings: EngineSettings, path: str) -> EngineName:
     """The engine to run a model: lmdeploy itself falls back to PyTorch with no more than a line in its log.
 
     Raises:
-        CaptionerError: TurboMind is asked for, but cannot run here or does not know the model's architecture.
+        NoCaptionerError: TurboMind is asked for, but cannot run here or does not know the model's architecture.
     """
     from lmdeploy import turbomind
     from lmdeploy.archs import autoget_backend
@@ -154,7 +154,7 @@ def chosen_engine(settings: EngineSettings, path: str) -> EngineName:
     known: EngineName = autoget_backend(path, trust_remote_code=settings.trust_remote_code)
     if settings.engine == "turbomind" and known != "turbomind":
         why = "does not know its architecture" if turbomind.is_available() else "cannot be loaded on this machine"
-        raise CaptionerError(f"{settings.model}: TurboMind {why}; set engine: pytorch, or auto")
+        raise NoCaptionerError(f"{settings.model}: TurboMind {why}; set engine: pytorch, or auto")
     return known
 
 
@@ -163,13 +163,13 @@ def _require_gpus(settings: EngineSettings, label: str) -> None:
         import lmdeploy  # noqa: F401
         import torch
     except ImportError as error:
-        raise CaptionerError(
+        raise NoCaptionerError(
             f"{label}: lmdeploy is not installed ({error}); install the extra 'gpu' "
             "in an environment of its own (docs/gpu.md), or use kind: openai with a server"
         ) from error
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus < settings.tp:
-        raise CaptionerError(
+        raise NoCaptionerError(
             f"{label}: needs {settings.tp} NVIDIA GPU{'s' if settings.tp > 1 else ''}, and this "
             f"machine shows {gpus or 'none'}; run it where there is one, or use kind: openai with a server elsewhere"
         )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from dqe_resources.configurable import Configurable
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import DataQualityError, WholeRunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 class CaptionerError(DataQualityError):
     """A captioner cannot go on: says what it asked, what came back last, and what to do."""
 
-    def with_progress(self, finished: int, total: int, what: str) -> CaptionerError:
+    def with_progress(self, finished: int, total: int, what: str) -> Self:
         """The same error, with how much of the shard is kept and that it can go on: for the caller that keeps it."""
-        return CaptionerError(
+        return type(self)(
             f"{str(self).rstrip('.')}. {finished:,} of {total:,} {what} are finished and kept: "
             "fix it and materialise the same shard again, which asks for the rest"
         )
+
+
+class NoCaptionerError(CaptionerError, WholeRunError):
+    """There is no captioner to ask, whatever the sample: its server is away, refuses the key, or lacks the model."""
 
 
 @dataclass(frozen=True, slots=True)

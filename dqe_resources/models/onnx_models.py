@@ -6,7 +6,7 @@ import warnings
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import WholeRunError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ TOLERANCE = 1e-3
 _OPSET = 20
 
 
-class ConversionError(DataQualityError):
+class ConversionError(WholeRunError):
     """A converted model gives other results than the torch model."""
 
 

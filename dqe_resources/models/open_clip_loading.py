@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from dqe_resources.errors import DataQualityError, one_line
+from dqe_resources.errors import WholeRunError, one_line
 from dqe_resources.models.open_clip_network import OpenClipNetwork
 from dqe_resources.models.packages import PackageError
 
@@ -17,7 +17,7 @@ CONFIGURATION = ".json"
 """Ends the path of a model's configuration."""
 
 
-class OpenClipError(DataQualityError):
+class OpenClipError(WholeRunError):
     """A model of open_clip cannot be loaded; says which and what to do."""
 
 

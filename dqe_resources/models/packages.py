@@ -6,10 +6,10 @@ import importlib.metadata
 import importlib.util
 from pathlib import Path
 
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import WholeRunError
 
 
-class PackageError(DataQualityError):
+class PackageError(WholeRunError):
     """A package that carries a model is not installed."""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from dqe_resources.configurable import Configurable
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import DataQualityError, WholeRunError
 from dqe_resources.vectors.points import Point, points_of
 from dqe_resources.vectors.where import DEFAULT_INDEXES, Clause, Equals, Index, Where, clauses, index_of
 
@@ -36,19 +36,19 @@ class VectorsMissingError(VectorsError):
     """There is no collection yet."""
 
 
-class VectorsBusyError(VectorsError):
+class VectorsBusyError(VectorsError, WholeRunError):
     """Another process kept the collection for longer than the configured wait."""
 
 
-class VectorsMismatchError(VectorsError):
+class VectorsMismatchError(VectorsError, WholeRunError):
     """The existing collection has other named vectors than those asked for."""
 
 
-class VectorsBrokenError(VectorsError):
+class VectorsBrokenError(VectorsError, WholeRunError):
     """The stored files cannot be read as a collection."""
 
 
-class VectorsUnreachableError(VectorsError):
+class VectorsUnreachableError(VectorsError, WholeRunError):
     """The server does not answer, or refuses."""
 
 
