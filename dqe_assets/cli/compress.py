@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +11,7 @@ from dqe_assets.cli.terminal import (
     clear_errors,
     counting,
     errors,
+    fail,
     json_option,
     print_json,
     print_table,
@@ -18,6 +20,14 @@ from dqe_assets.cli.terminal import (
     say_next,
 )
 from dqe_resources.printable import command
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from dqe_assets.filtering.store_pool import StorePool
+    from dqe_assets.orchestration.settings import Settings
+    from dqe_assets.publish.blip import Written
 
 NAME = "tldr"
 
@@ -31,6 +41,15 @@ def compress(
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the subset's file in the folder subsets.")] = NAME,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    blip: Annotated[
+        Path | None, typer.Option(help="Also write images and annotations.json for BLIP's readers into this folder.")
+    ] = None,
+    captions: Annotated[
+        str, typer.Option(help="With --blip: join (original; generated), replace, or original.")
+    ] = "original",
+    captioner: Annotated[
+        str | None, typer.Option(help="With --captions join or replace: whose captions; by default the first's.")
+    ] = None,
     *,
     as_json: Annotated[bool, json_option("file, manifest and comparison.")] = False,
 ) -> None:
@@ -79,6 +98,7 @@ def compress(
                 for other in (("random", "kmeans_embeddings", "score_top") if kept else ())
             }
         table = compared(pool, {name: made.uids, **baselines})
+        written = _write_blip(blip, captions, captioner, settings, pool, made.uids) if blip else None
         if as_json:
             print_json({"file": out, "manifest": made.manifest, "comparison": table.to_pylist()})
             return
@@ -86,4 +106,34 @@ def compress(
         say("What is kept, next to all samples and to other ways of keeping as many:")
         print_table(table)
         say(f"[b]{{}}[/b]: {len(made.uids):,} of {made.manifest['samples']:,} samples ({kept:.1%})", out)
+        if written is not None:
+            say(
+                f"[b]{{}}[/b]: {written.samples:,} images with captions, {written.joined:,} of them joined; "
+                f"{written.without_room:,} not, as both do not fit the text encoder; "
+                f"{written.without_caption:,} samples without a caption are left out",
+                blip,
+            )
         say_next(f"{command('dqe reshard', str(out))} --out shards")
+
+
+def _write_blip(
+    folder: Path,
+    captions: str,
+    captioner: str | None,
+    settings: Settings,
+    pool: StorePool,
+    uids: NDArray[np.void],
+) -> Written:
+    from typing import get_args
+
+    from dqe_assets.compression.captions import Captions
+    from dqe_assets.publish.blip import BlipCaptions, write_blip
+
+    if captions not in get_args(Captions):
+        fail(f"--captions {captions}: allowed: {', '.join(get_args(Captions))}")
+    chosen = None if captions == "original" else captioner or next(iter(settings.captioner_names), None)
+    if captions != "original" and chosen not in settings.captioner_names:
+        fail(f"--captioner {chosen}: allowed: {', '.join(settings.captioner_names) or 'none; list one in dqe.yaml'}")
+    which = BlipCaptions(captions, chosen, settings.scorer)  # type: ignore[arg-type] # checked above
+    with counting("writing images") as progress:
+        return write_blip(folder, pool.store, pool.shards, uids, which, progress)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dqe_assets.compression.tables import CODE_CLUSTERS, IMAGE_CODES
 from dqe_assets.filtering.subset import read_subset
@@ -63,6 +64,18 @@ def test_a_share_of_each_cluster_is_a_subset(finished: Path, tmp_path: Path, mon
     assert sizes["random"] == round(len(labels) * 0.25)
     manifest = json.loads((data / "subsets" / "best_of_each.json").read_bytes())
     assert [step["condition"].split("(")[0] for step in manifest["filters"][0]["steps"]] == ["tldr", "score_top"]
+    blip = tmp_path / "blip"
+    written = dqe(data, "compress", "--share", "0.25", "--name", "again", "--blip", str(blip), "--captions", "join")
+    assert written.returncode == 0, written.stdout + written.stderr
+    annotations = json.loads((blip / "annotations.json").read_bytes())
+    assert (data / "subsets" / "again.npy").read_bytes() == (data / "subsets" / "tldr.npy").read_bytes()
+    assert sorted(one["image_id"] for one in annotations) == sorted({one["image_id"] for one in annotations})
+    assert 0 < len(annotations) <= sizes["tldr"]
+    for one in annotations:
+        with Image.open(blip / one["image"]) as image:
+            assert image.getexif().get(0x0112, 1) == 1
+        assert one["caption"]
+    assert any("; " in one["caption"] for one in annotations)
     before = (data / "subsets" / "tldr.npy").read_bytes()
     again = dqe(data, "materialize", *ASSETS, "--force")
     assert again.returncode == 0, again.stdout + again.stderr
