@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from dqe_assets.caption.flags import caption_flags
 from dqe_assets.caption.normalise import straightforward_captions
 from dqe_assets.caption.prepare import prepare_image
 from dqe_resources.captioners.protocol import Caption, CaptionerError, Sample, VisionCaptioner
-from dqe_resources.images import ImageError
+from dqe_resources.images import ImageError, guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -112,10 +113,8 @@ def collect(
 
 def prepared(data: bytes, captioner: VisionCaptioner) -> bytes | Caption:
     """An image as the captioner gets it; if it cannot be read, the answer that says so."""
-    try:
-        return prepare_image(data, captioner.image_longest_side)
-    except ImageError as error:
-        return Caption(None, "error", str(error))
+    image = guarded(partial(prepare_image, longest_side=captioner.image_longest_side))(data)
+    return Caption(None, "error", str(image)) if isinstance(image, ImageError) else image
 
 
 def record(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.core.arrow import to_matrix
-from dqe_assets.core.schema import has_image
+from dqe_assets.core.schema import FAULT, has_image
 from dqe_assets.core.work import Check, CheckResult, Work
 
 if TYPE_CHECKING:
@@ -79,15 +80,15 @@ def finite(column: str, lowest: float = -np.inf, highest: float = np.inf, *, tol
 
 
 def covered(columns: Sequence[str], of: str, minimum: float = 1.0) -> Check:
-    """Every sample that has an image has values in these columns."""
+    """Every sample that has an image has values in these columns, or a fault that says why not."""
 
     def run(work: Work, table: pa.Table) -> CheckResult:
         statuses = work.read("raw_samples", ["uid", "status"])
         wanted = statuses.filter(has_image(statuses))["uid"]
-        filled = table
-        for column in columns:
-            filled = filled.filter(pc.is_valid(filled[column]))
-        have = pc.sum(pc.is_in(wanted, value_set=filled["uid"])).as_py() or 0
+        is_filled = reduce(pc.and_, [pc.is_valid(table[column]) for column in columns])
+        if FAULT.name in table.column_names:
+            is_filled = pc.or_(is_filled, pc.is_valid(table[FAULT.name]))
+        have = pc.sum(pc.is_in(wanted, value_set=table["uid"].filter(is_filled))).as_py() or 0
         share = have / len(wanted) if len(wanted) else 1.0
         return CheckResult(
             share >= minimum,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import io
+from bisect import bisect_left
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dqe_assets.core.schema import ORIGINAL
-from dqe_resources.images import ImageError, decode
+from dqe_resources.images import ImageError, decode, guarded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -133,11 +135,13 @@ def contact_sheet(
 
 
 def thumbnail(data: bytes, size: tuple[int, int]) -> Image.Image | None:
-    """A picture within a size, upright, in RGB, what is transparent on white; None if it cannot be read."""
-    try:
-        picture = decode(data, 2 * max(size), MOST_PIXELS)
-    except ImageError:
-        return None
+    """A picture within a size, upright, in RGB, what is transparent on white; None if it cannot be shown."""
+    picture = guarded(partial(_small, size=size))(data)
+    return None if isinstance(picture, ImageError) else picture
+
+
+def _small(data: bytes, size: tuple[int, int]) -> Image.Image:
+    picture = decode(data, 2 * max(size), MOST_PIXELS)
     picture.thumbnail(size, Image.Resampling.LANCZOS)
     return picture
 
@@ -159,6 +163,9 @@ def image_markdown(image: bytes, alt: str) -> str:
     """A PNG or JPEG inside Markdown, as Dagster's metadata shows it."""
     return f"![{alt.translate(_NO_BRACKETS)}]({data_uri(image)})"
 
+
+_LONGEST_LINE = 400
+"""Characters of a text that are looked at for one line."""
 
 _NO_BRACKETS = str.maketrans("[]\n", "() ")
 
@@ -275,8 +282,9 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """As much of the beginning of a text as fits a width, which takes no longer for a longer text."""
+    text = text[:_LONGEST_LINE]
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(f"{text}…") > width:
-        text = text[:-1]
-    return f"{text.rstrip()}…"
+    too_long = bisect_left(range(len(text)), True, key=lambda end: font.getlength(f"{text[:end]}…") > width)
+    return f"{text[: max(too_long - 1, 0)].rstrip()}…"

@@ -48,6 +48,10 @@ def table_schema(columns: Iterable[Column]) -> pa.Schema:
 UID = Column("uid", pa.string(), "128-bit hex digest of the source's own key of the row", nullable=False)
 
 
+FAULT = Column("fault", pa.string(), "what went wrong with the sample's image here; null if nothing did")
+"""Of a table with a row for each image: one that cannot be worked on has this, and null in the other columns."""
+
+
 EMBEDDING = pa.list_(pa.float16())
 
 

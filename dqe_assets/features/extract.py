@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -9,15 +10,15 @@ import numpy as np
 import pyarrow as pa
 
 from dqe_assets.core.arrow import from_matrix, scatter
-from dqe_assets.features.measure import measure
+from dqe_assets.features.measure import ImageMeasures, measure
 from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_resources import images
+from dqe_resources.models.image_model import SIDE
 from dqe_resources.parallel import ordered_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from dqe_assets.features.measure import ImageMeasures
     from dqe_resources.models.image_model import ImageModel
     from dqe_resources.scorers.protocol import Scorer
 
@@ -30,7 +31,7 @@ def image_features(
     model: ImageModel,
     track: Callable[[Iterable[Any], int], Iterator[Any]] = lambda items, _: iter(items),
 ) -> pa.Table:
-    """One row of ``IMAGE_FEATURES`` for each row of ``raw_samples``; null if there is no image.
+    """One row of ``IMAGE_FEATURES`` for each row of ``raw_samples``; null if there is no image, or one with a fault.
 
     Args:
         raw: columns uid and image of ``raw_samples``.
@@ -41,23 +42,43 @@ def image_features(
     rows = np.flatnonzero(raw["image"].is_valid().to_numpy())
     files = raw["image"]
 
-    def extract(batch: list[int]) -> tuple[list[ImageMeasures], np.ndarray, np.ndarray, np.ndarray]:
-        decoded = [images.decode(files[row]["bytes"].as_py()) for row in batch]
-        embedded = model.embed(np.stack([model.preprocess(image) for image in decoded]))
+    @images.guarded
+    def looked_at(row: int) -> tuple[ImageMeasures, np.ndarray]:
+        image = images.decode(files[row]["bytes"].as_py())
+        return measure(image), model.preprocess(image)
+
+    def extract(batch: list[int]) -> _Extracted:
+        seen = {row: looked_at(row) for row in batch}
+        faults = {row: found for row, found in seen.items() if isinstance(found, images.ImageError)}
+        looked = {row: found for row, found in seen.items() if not isinstance(found, images.ImageError)}
+        pixels = [preprocessed for _, preprocessed in looked.values()]
+        embedded = model.embed(np.stack(pixels) if pixels else np.empty((0, 3, SIDE, SIDE), np.float32))
         top = np.argsort(-embedded.probabilities, axis=1, kind="stable")[:, :TOP_LABELS]
-        likeliest = np.take_along_axis(embedded.probabilities, top, axis=1)
-        return [measure(image) for image in decoded], embedded.features, top.astype(np.int16), likeliest
+        return _Extracted(
+            list(looked),
+            [measured for measured, _ in looked.values()],
+            embedded.features,
+            top.astype(np.int16),
+            np.take_along_axis(embedded.probabilities, top, axis=1),
+            faults,
+        )
 
     # Whole batches side by side, each on one core: decoding and the model then do not fight for the cores.
     tracked = track(rows.tolist(), len(rows))
     batches = iter(lambda: list(islice(tracked, model.batch_size)), [])
-    measures, features, ids, probabilities = [], [], [], []
-    for measured, feature, top, likeliest in ordered_map(extract, batches, ahead=AHEAD):
-        measures += measured
-        features.append(feature)
-        ids.append(top)
-        probabilities.append(likeliest)
-    return _table(uids, rows, measures, features, ids, probabilities, model.class_names)
+    return _table(uids, list(ordered_map(extract, batches, ahead=AHEAD)), model.class_names)
+
+
+@dataclass(frozen=True, slots=True)
+class _Extracted:
+    """What was found of a batch of images: of those at ``rows``, and why not of the others."""
+
+    rows: list[int]
+    measures: list[ImageMeasures]
+    features: np.ndarray
+    label_ids: np.ndarray
+    label_probabilities: np.ndarray
+    faults: dict[int, images.ImageError]
 
 
 def read_by(scorer: Scorer, raw: pa.Table, model: ImageModel) -> pa.Table:
@@ -71,29 +92,33 @@ def read_by(scorer: Scorer, raw: pa.Table, model: ImageModel) -> pa.Table:
     return (raw if scorer.asset == "raw_samples" else image_features(raw, model)).select(scorer.columns)
 
 
-def _table(  # noqa: PLR0917
-    uids: pa.ChunkedArray,
-    rows: np.ndarray,
-    measures: list[ImageMeasures],
-    features: list[np.ndarray],
-    ids: list[np.ndarray],
-    probabilities: list[np.ndarray],
-    class_names: tuple[str, ...],
-) -> pa.Table:
+def _table(uids: pa.ChunkedArray, extracted: list[_Extracted], class_names: tuple[str, ...]) -> pa.Table:
     total = len(uids)
-    top = np.concatenate(ids) if ids else np.empty((0, TOP_LABELS), np.int16)
+    rows = np.array([row for batch in extracted for row in batch.rows], np.int64)
+    measures = [measured for batch in extracted for measured in batch.measures]
+    faults = {row: str(fault) for batch in extracted for row, fault in batch.faults.items()}
+    top = _joined([batch.label_ids for batch in extracted], TOP_LABELS)
+    matrices = {
+        "embedding": _joined([batch.features for batch in extracted]),
+        "label_ids": top,
+        "label_probabilities": _joined([batch.label_probabilities for batch in extracted]),
+    }
     columns: dict[str, Any] = {
         "uid": uids,
-        "embedding": from_matrix(_joined(features), rows, total, pa.float16()),
-        "label_ids": from_matrix(top, rows, total, pa.int16()),
-        "label_probabilities": from_matrix(_joined(probabilities), rows, total, pa.float32()),
+        **{name: from_matrix(values, rows, total, _type(name).value_type) for name, values in matrices.items()},
+        "top_label": scatter([class_names[best] for best in top[:, 0]], rows, total, pa.string()),
+        **{
+            name: scatter([getattr(measured, name) for measured in measures], rows, total, _type(name))
+            for name in ImageMeasures._fields
+        },
+        "fault": scatter(list(faults.values()), np.array(list(faults), np.int64), total, pa.string()),
     }
-    columns["top_label"] = scatter([class_names[best] for best in top[:, 0]], rows, total, pa.string())
-    for name in IMAGE_FEATURES.names[len(columns) :]:
-        values = [getattr(measured, name) for measured in measures]
-        columns[name] = scatter(values, rows, total, IMAGE_FEATURES.field(name).type)
     return pa.table(columns, schema=IMAGE_FEATURES)
 
 
-def _joined(arrays: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(arrays) if arrays else np.empty((0, 0), np.float32)
+def _type(name: str) -> pa.DataType:
+    return IMAGE_FEATURES.field(name).type
+
+
+def _joined(arrays: list[np.ndarray], width: int = 0) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.empty((0, width), np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from dqe_assets.core.schema import EMBEDDING, UID, Column, table_schema
+from dqe_assets.core.schema import EMBEDDING, FAULT, UID, Column, table_schema
 
 IMAGE_FEATURES = table_schema(
     [
@@ -22,5 +22,6 @@ IMAGE_FEATURES = table_schema(
         Column("colours", pa.list_(pa.string()), "names of the colours that cover the most area, largest first"),
         Column("focus_x", pa.float32(), "centre of the detail (gradient energy) from the left", "0 to 1"),
         Column("focus_y", pa.float32(), "centre of the detail (gradient energy) from the top", "0 to 1"),
+        FAULT,
     ]
 )

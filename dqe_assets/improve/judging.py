@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from dqe_assets.improve.tables import CAPTION_JUDGEMENTS
 from dqe_resources.captioners.budget import Cap, Tokens
 from dqe_resources.captioners.judge import CRITERIA, parse
 from dqe_resources.captioners.protocol import Caption, CaptionerError, Sample
-from dqe_resources.images import ImageError
+from dqe_resources.images import ImageError, guarded
 from dqe_resources.parallel import ordered_map
 
 if TYPE_CHECKING:
@@ -233,10 +234,10 @@ def _taken(rows: Sequence[Mapping[str, Any]]) -> Tokens:
 
 
 def _sample(question: Question, image: Callable[[int], bytes], terms: Terms) -> Sample | Caption:
-    try:
-        jpeg = prepare_image(image(question.row), terms.judge.image_longest_side)
-    except ImageError as error:
-        return Caption(None, "error", str(error), prompt_tokens=0, completion_tokens=0, attempts=0)
+    prepare = guarded(partial(prepare_image, longest_side=terms.judge.image_longest_side))
+    jpeg = prepare(image(question.row))
+    if isinstance(jpeg, ImageError):
+        return Caption(None, "error", str(jpeg), prompt_tokens=0, completion_tokens=0, attempts=0)
     return Sample({"labels": question.labels}, jpeg, question.prompt(terms.rubric))
 
 

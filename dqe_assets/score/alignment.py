@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.core.arrow import from_matrix, scatter, take_strings, to_matrix
-from dqe_assets.core.schema import IMAGE
+from dqe_assets.core.schema import FAULT, IMAGE
 from dqe_assets.score.sentences import readable_parts
 from dqe_assets.score.tables import CAPTION_PREFERENCE, CAPTION_SCORES, JOINT_EMBEDDINGS
 from dqe_resources.models.text_encoders.protocol import TextEmbeddings
@@ -150,17 +150,7 @@ def joint_embeddings(
         progress: is told how many more images or captions are embedded.
     """
     total = len(uids)
-    rows = np.flatnonzero(has_image)
-    vectors = np.empty((len(rows), scorer.dimension), np.float32)
-    done = 0
-    for part in scorer.embed_image_batches(_with_image(samples, has_image)):
-        vectors[done : done + len(part)] = part
-        done += len(part)
-        progress(len(part))
-    if done != len(rows):
-        msg = f"the scorer {scorer.model} gave {done} vectors for {len(rows)} images"
-        raise RuntimeError(msg)
-    tables = [_table(uids, IMAGE, embedding=from_matrix(vectors, rows, total, pa.float16()))]
+    tables = [_table(uids, IMAGE, **_embedded_images(samples, has_image, scorer, progress))]
     for source, texts in captions.items():
         present = np.flatnonzero(
             pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(texts), ""), False).to_numpy(zero_copy_only=False)
@@ -297,11 +287,38 @@ def caption_preference(
     return pa.concat_tables(tables) if tables else CAPTION_PREFERENCE.empty_table()
 
 
-def _with_image(samples: Iterable[pa.RecordBatch], has_image: np.ndarray) -> Iterator[pa.RecordBatch]:
-    first = 0
-    for batch in samples:
-        yield batch.filter(pa.array(has_image[first : first + batch.num_rows]))
-        first += batch.num_rows
+def _embedded_images(
+    samples: Iterable[pa.RecordBatch], has_image: np.ndarray, scorer: Scorer, progress: Callable[[int], object]
+) -> dict[str, pa.Array]:
+    """The columns embedding and fault of the images."""
+    is_read = np.zeros(len(has_image), bool)
+
+    def read() -> Iterator[pa.RecordBatch]:
+        first = 0
+        for batch in samples:
+            rows = slice(first, first + batch.num_rows)
+            is_read[rows] = has_image[rows] & scorer.readable(batch)
+            yield batch.filter(pa.array(is_read[rows]))
+            first += batch.num_rows
+
+    vectors = np.empty((int(has_image.sum()), scorer.dimension), np.float32)
+    done = 0
+    for part in scorer.embed_image_batches(read()):
+        vectors[done : done + len(part)] = part
+        done += len(part)
+        progress(len(part))
+    rows = np.flatnonzero(is_read)
+    if done != len(rows):
+        msg = f"the scorer {scorer.model} gave {done} vectors for {len(rows)} images"
+        raise RuntimeError(msg)
+    is_there = np.isfinite(vectors[:done]).all(axis=1)
+    faults = np.full(len(has_image), None, dtype=object)
+    faults[has_image & ~is_read] = f"{scorer.asset} has nothing of it: its fault says why"
+    faults[rows[~is_there]] = f"{scorer.model} gives no vector for it"
+    return {
+        "embedding": from_matrix(vectors[:done][is_there], rows[is_there], len(has_image), pa.float16()),
+        FAULT.name: pa.array(faults, pa.string()),
+    }
 
 
 def _table(uids: pa.ChunkedArray, item: str, **columns: pa.Array) -> pa.Table:

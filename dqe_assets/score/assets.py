@@ -66,7 +66,7 @@ def _every_caption_scored(work: Work, table: pa.Table) -> CheckResult:
 )
 def image_text(work: Work, detector: TextDetector) -> pa.Table:
     """Where there is text in each image, and what it reads: the first step of T-MARS. Each picture is read once."""
-    features = work.read("image_features", ["uid", "pixel_digest"])
+    features = work.read("image_features", ["uid", "pixel_digest", "fault"])
     raw = work.batches("raw_samples", ["image"], AT_ONCE)
     return text_in_images(features, raw, detector, work.track)
 

@@ -37,10 +37,12 @@ def image_text(
     detector: TextDetector,
     track: Callable[[Iterable[Any], int], Iterator[Any]] = lambda items, _: iter(items),
 ) -> pa.Table:
-    """One row of ``IMAGE_TEXT`` for each sample; null if there is no image. Each distinct picture is looked at once.
+    """One row of ``IMAGE_TEXT`` for each sample; null if there is no image, or one with a fault.
+
+    Each distinct picture is looked at once.
 
     Args:
-        features: columns uid and pixel_digest of ``image_features``, n rows.
+        features: columns uid, pixel_digest and fault of ``image_features``, n rows.
         raw: column image of ``raw_samples``, n rows in batches.
         detector: finds the text.
         track: reports progress over the pictures.
@@ -50,17 +52,20 @@ def image_text(
     first = np.unique(numbers, return_index=True)[1]
     first = np.sort(first[numbers[first] >= 0])
 
+    @images.guarded
     def detected(file: bytes) -> list[Region]:
         return detector.detect(images.decode(file, detector.longest_side))
 
-    found: dict[int, list[Region]] = {}
+    if len(first):
+        detector.load()
+    found: dict[int, list[Region] | images.ImageError] = {}
     regions = ordered_map(detected, _files(raw, first), ahead=AHEAD)
     for row, seen in zip(track(first.tolist(), len(first)), regions, strict=True):
         found[int(numbers[row])] = seen
     return pa.Table.from_pylist(
         [
-            _row(uid, found.get(number))
-            for uid, number in zip(features["uid"].to_pylist(), numbers.tolist(), strict=True)
+            no_picture if number < 0 else _row(no_picture["uid"], found[number])
+            for no_picture, number in zip(features.select(["uid", "fault"]).to_pylist(), numbers.tolist(), strict=True)
         ],
         IMAGE_TEXT,
     )
@@ -75,9 +80,9 @@ def _files(raw: Iterable[pa.RecordBatch], rows: NDArray[np.int64]) -> Iterator[b
         start += batch.num_rows
 
 
-def _row(uid: str, regions: Sequence[Region] | None) -> dict[str, Any]:
-    if regions is None:
-        return {"uid": uid}
+def _row(uid: str, regions: Sequence[Region] | images.ImageError) -> dict[str, Any]:
+    if isinstance(regions, images.ImageError):
+        return {"uid": uid, "fault": str(regions)}
     text = " ".join(one.text for one in regions if one.text)[:MAX_TEXT]
     return {
         "uid": uid,

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.core.arrow import to_matrix
+from dqe_assets.core.arrow import scatter, to_matrix
 from dqe_assets.features.extract import read_by
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.score.alignment import caption_similarity, parts_of
@@ -36,6 +36,7 @@ AT_ONCE = 32
 """Masked images in memory at once."""
 
 _READ = pa.schema([RAW_SAMPLES.field("uid"), RAW_SAMPLES.field("image")])
+_NO_IMAGE = {"uid": "", "image": None}
 
 
 def masked_similarity(
@@ -48,7 +49,7 @@ def masked_similarity(
     fill: str = "surrounding_mean",
     track: Callable[[Iterable[Any], int], Iterator[Any]] = lambda items, _: iter(items),
 ) -> pa.Table:
-    """One row of ``MASKED_SIMILARITY`` for each sample; null if the original caption has no score.
+    """One row of ``MASKED_SIMILARITY`` for each sample; null if the original caption has no score, or at a fault.
 
     The masked images go to the scorer as the images themselves went: as files where it looks at images, or as the
     features of ``image_features`` where it looks at those.
@@ -68,11 +69,21 @@ def masked_similarity(
     )
     rows = np.flatnonzero(masked.to_numpy())
     regions = dict(zip(rows.tolist(), text["regions"].take(pa.array(rows)).to_pylist(), strict=True))
-    pictures = ordered_map(lambda one: masked_sample(*one, fill), _samples(raw, regions), ahead=AT_ONCE)
-    tracked = track(pictures, len(rows))
+
+    @images.guarded
+    def masked_picture(one: tuple[dict[str, Any], list[dict[str, Any]]]) -> dict[str, Any]:
+        return masked_sample(*one, fill)
+
+    tracked = track(ordered_map(masked_picture, _samples(raw, regions), ahead=AT_ONCE), len(rows))
     vectors = [np.empty((0, scorer.dimension), np.float32)]
+    faults: list[str | None] = []
     while chunk := list(islice(tracked, AT_ONCE)):
-        vectors.append(scorer.embed_images(read_by(scorer, pa.Table.from_pylist(chunk, _READ), image_model)))
+        samples = [_NO_IMAGE if isinstance(one, images.ImageError) else one for one in chunk]
+        part = scorer.embed_images(read_by(scorer, pa.Table.from_pylist(samples, _READ), image_model))
+        vectors.append(part)
+        for one, is_missing in zip(chunk, np.isnan(part).any(axis=1), strict=True):
+            fault = str(one) if isinstance(one, images.ImageError) else f"{scorer.model} gives no vector for it"
+            faults.append(fault if is_missing else None)
     captions = scored.take(pa.array(rows))
     # Through 16 bits, as the vectors of the images themselves were stored.
     seen = np.concatenate(vectors).astype(np.float16).astype(np.float32)
@@ -90,6 +101,7 @@ def masked_similarity(
             "masked_similarity": pa.array(without, mask=np.isnan(without)),
             "similarity": scored["similarity"],
             "text_area": text["text_area"],
+            "fault": scatter(faults, rows, len(text), pa.string()),
         },
         schema=MASKED_SIMILARITY,
     )

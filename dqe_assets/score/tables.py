@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from dqe_assets.core.schema import EMBEDDING, UID, Column, table_schema
+from dqe_assets.core.schema import EMBEDDING, FAULT, UID, Column, table_schema
 
 JOINT_EMBEDDINGS = table_schema(
     [
@@ -19,6 +19,7 @@ JOINT_EMBEDDINGS = table_schema(
             "unit vectors of the sentences of a caption longer than the encoder reads, in order; "
             "null where it was not, or where scorer.long_captions is truncate",
         ),
+        FAULT,
     ]
 )
 
@@ -117,6 +118,7 @@ IMAGE_TEXT = table_schema(
         ),
         Column("text", pa.string(), "what the regions read, in their order; null where nothing was read"),
         Column("text_area", pa.float32(), "share of the image that the regions cover", "0 to 1"),
+        FAULT,
     ]
 )
 
@@ -133,5 +135,6 @@ MASKED_SIMILARITY = table_schema(
         ),
         Column("similarity", pa.float32(), "cosine of the original caption and the image as it is", "-1 to 1"),
         Column("text_area", pa.float32(), "share of the image that was painted over", "0 to 1"),
+        FAULT,
     ]
 )

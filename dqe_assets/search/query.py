@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from dqe_assets.core.schema import IMAGE, IMAGE_TYPE, ORIGINAL
@@ -18,8 +19,6 @@ from dqe_resources.vectors import DEFAULT_INDEXES, UID, Index, parse_where
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-    import numpy as np
 
     from dqe_assets.caption.settings import CaptionSources
     from dqe_assets.ingest.settings import ImageLimits
@@ -196,4 +195,7 @@ def _image_vector(settings: Searched, path: Path) -> np.ndarray:
     data = path.read_bytes()
     images.inspect(data, max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels)
     sample = pa.table({"uid": [path.name], "image": pa.array([{"bytes": data, "path": path.name}], IMAGE_TYPE)})
-    return settings.scorer.embed_images(read_by(settings.scorer, sample, settings.image_model))[0]
+    vector: np.ndarray = settings.scorer.embed_images(read_by(settings.scorer, sample, settings.image_model))[0]
+    if not np.isfinite(vector).all():
+        raise images.ImageError("damaged", f"{settings.scorer.model} gives no vector for {path}")
+    return vector

@@ -35,7 +35,7 @@ _UID = re.compile("[0-9a-f]{32}")
 
 _ROWS_AT_ONCE = 256
 
-_PICTURE_COLUMNS = ["uid", "image", "format", "exif_orientation"]
+_PICTURE_COLUMNS = ["uid", "image", "format"]
 _STORE_COLUMNS = [*_PICTURE_COLUMNS, "source", "shard", "image_name", "url", "caption", "width", "height"]
 
 
@@ -64,7 +64,7 @@ class Picture:
 
     Attributes:
         uid: 32 lower-case hex digits.
-        extension: jpg, png or webp.
+        extension: jpg, png or webp; that of its format if it cannot be decoded.
         data: contents of the file.
         encoded: whether it was encoded again.
     """
@@ -98,8 +98,9 @@ class SamplePart(Protocol):
 class StoreShard:
     """The samples of a shard of our own store that have an image.
 
-    An upright JPEG, PNG or WebP is copied byte for byte, since training can read it. Any other image is encoded again
-    as an upright JPEG: readers of WebDataset know nothing of EXIF orientations.
+    A JPEG, PNG or WebP is copied byte for byte if it is upright and has 8 bits of grey or RGB, since training can read
+    it; it keeps its profile. Any other image is encoded again as an upright JPEG in sRGB: readers of WebDataset know
+    nothing of EXIF orientations and of inks.
     """
 
     store: Store
@@ -131,13 +132,23 @@ class StoreShard:
 
 
 def _picture(record: dict[str, Any]) -> Picture:
-    data, extension = record["image"]["bytes"], _COPIED.get(record["format"])
-    encoded = extension is None or record["exif_orientation"] != 1
-    if encoded:
-        out = io.BytesIO()
-        images.decode(data).save(out, "JPEG", quality=_JPEG_QUALITY)
-        data, extension = out.getvalue(), "jpg"
-    return Picture(record["uid"], str(extension), data, encoded)
+    jpeg = _encoded_anew(record)
+    if isinstance(jpeg, bytes):
+        return Picture(record["uid"], "jpg", jpeg, encoded=True)
+    # What cannot be decoded any more is copied too: one image must not end a publication.
+    extension = _COPIED.get(record["format"], record["format"])
+    return Picture(record["uid"], extension, record["image"]["bytes"], encoded=False)
+
+
+@images.guarded
+def _encoded_anew(record: dict[str, Any]) -> bytes | None:
+    """The image as an upright JPEG in sRGB; None if training reads it so as it is."""
+    data = record["image"]["bytes"]
+    if record["format"] in _COPIED and images.is_plain(data):
+        return None
+    out = io.BytesIO()
+    images.decode(data).save(out, "JPEG", quality=_JPEG_QUALITY)
+    return out.getvalue()
 
 
 def _stored_sample(record: dict[str, Any]) -> Sample:

@@ -12,7 +12,7 @@ from dqe_resources.captioners.answer_text import answer_text
 from dqe_resources.captioners.chat_answer import no_answer
 from dqe_resources.captioners.in_flight import StalledError, in_flight
 from dqe_resources.captioners.protocol import Caption, CaptionerError, Sample
-from dqe_resources.images import ImageError, decode
+from dqe_resources.images import ImageError, decode, guarded
 from dqe_resources.parallel import ordered_map
 
 if TYPE_CHECKING:
@@ -150,10 +150,8 @@ class _Requests:
 
 def _request(numbered: tuple[int, Sample]) -> Request:
     index, sample = numbered
-    try:
-        return Request(index, decode(sample.image), sample.prompt, sample.seed)
-    except ImageError:
-        return Request(index, None, sample.prompt)
+    image = guarded(decode)(sample.image)
+    return Request(index, None if isinstance(image, ImageError) else image, sample.prompt, sample.seed)
 
 
 def _caption(answer: Answer, seconds: float | None, attempt: int) -> Caption:

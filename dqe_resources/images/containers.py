@@ -53,12 +53,14 @@ class Bare:
         orientation: 1 to 8, as EXIF numbers them.
         profile: the ICC profile; None if there is none.
         gamma: the exponent by which light became a value, if the file says so and has no profile: 0.45455 for sRGB.
+        is_sound: whether nothing was mended or left out that another reader may fail at.
     """
 
     data: bytes
     orientation: int = UPRIGHT
     profile: bytes | None = None
     gamma: float | None = None
+    is_sound: bool = True
 
 
 def exif_orientation(exif: bytes) -> int:
@@ -123,6 +125,7 @@ def bare_png(data: bytes) -> Bare:
     """
     kept = [_PNG_MAGIC]
     found: dict[bytes, bytes] = {}
+    is_sound, is_ended = True, False
     place = len(_PNG_MAGIC)
     while place + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
@@ -144,7 +147,10 @@ def bare_png(data: bytes) -> Bare:
             found.setdefault(kind, content)
             if kind == b"tRNS":
                 kept.append(_transparency(content, found.get(b"IHDR", b"")))
+        # Pillow reads these only once it has decoded the pixels.
+        is_sound &= is_whole and not (kept[-1][4:8] == b"IDAT" and kind not in _PIXELS)
         if kind == b"IEND":
+            is_ended = True
             break
         place = end
     profile = _inflated(found.get(b"iCCP", b""))
@@ -154,6 +160,7 @@ def bare_png(data: bytes) -> Bare:
         exif_orientation(found.get(b"eXIf", b"")),
         profile,
         int.from_bytes(gamma, "big") / _GAMMA_UNIT if len(gamma) == 4 and any(gamma) else None,
+        is_sound and is_ended,
     )
 
 

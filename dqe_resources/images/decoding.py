@@ -150,7 +150,8 @@ def is_plain(data: bytes) -> bool:
     """
     with opened(data) as found:
         is_common = found.image.mode in {"1", "L", "LA", "P", "RGB", "RGBA"}
-        return found.exif_orientation == UPRIGHT and found.bare.gamma is None and is_common
+        is_as_stored = found.exif_orientation == UPRIGHT and found.bare.gamma is None and found.bare.is_sound
+        return is_common and is_as_stored and _opens(data, str(found.image.format))
 
 
 @contextmanager
@@ -199,10 +200,20 @@ def _open(data: bytes) -> OpenedImage:
 
 def _bare_jpeg(data: bytes) -> Bare:
     bare = bare_jpeg(data)
-    return replace(bare, data=with_end(bare.data))
+    ended = with_end(bare.data)
+    return replace(bare, data=ended, is_sound=ended is bare.data)
 
 
 _BARE = {JPEG: _bare_jpeg, PNG: bare_png, AVIF: bare_avif}
+
+
+def _opens(data: bytes, name: str) -> bool:
+    """Whether Pillow, as most training reads images, opens the file as it is, whatever is in it beside pixels."""
+    try:
+        with Image.open(io.BytesIO(data), formats=(name,)):
+            return True
+    except Exception:  # noqa: BLE001 - its plugins raise errors of many kinds
+        return False
 
 
 def _unidentified(name: str, data: bytes) -> tuple[str, str]:

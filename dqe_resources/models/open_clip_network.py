@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from dqe_resources.images import ImageError, decode
+from dqe_resources.images import ImageError, decode, guarded
 from dqe_resources.models.text_encoders.protocol import TextEmbeddings
 from dqe_resources.parallel import ordered_map
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from PIL import Image
+
+_LONGEST = 32
+"""How many times as long as its shorter side an image is looked at: enough for any that shows something."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -63,17 +66,14 @@ class OpenClipNetwork:
         return int(self.tokenizer.context_length)
 
     def embed_images(self, files: Iterable[bytes], batch_size: int) -> Iterator[np.ndarray]:
-        """Unit vectors, float32 [m, d], of image files in order, so many at a time.
+        """Unit vectors, float32 [m, d], of image files in order, so many at a time; NaN for one that cannot be read.
 
         Files are taken as they are needed; those of a few batches for each core are in memory at once.
-
-        Raises:
-            ImageError: a file cannot be read.
         """
         for vectors, errors in self.embed_readable_images(files, batch_size):
-            for error in filter(None, errors):
-                raise error
-            yield vectors
+            whole = np.full((len(errors), self.dimension), np.nan, np.float32)
+            whole[[error is None for error in errors]] = vectors
+            yield whole
 
     def embed_readable_images(
         self, files: Iterable[bytes], batch_size: int
@@ -109,11 +109,11 @@ class OpenClipNetwork:
         return _lengths(self._token_ids(texts))
 
     def _pixels(self, file: bytes) -> Any:
-        """What the network sees, or the error that says why there is nothing to see."""
-        try:
-            return self.preprocess(decode(file))
-        except ImageError as error:
-            return error
+        """What the network sees of an image; an ImageError if there is nothing to see."""
+        return guarded(self._seen)(file)
+
+    def _seen(self, file: bytes) -> Any:
+        return self.preprocess(_not_too_long(decode(file)))
 
     def _encode_readable(self, pixels: list[Any]) -> tuple[np.ndarray, list[ImageError | None]]:
         import torch
@@ -199,6 +199,15 @@ def _each_on_a_core(function: Callable[[T], R], items: Iterable[T]) -> Iterator[
     finally:
         # What a thread is told holds for it, and for those that have not begun yet.
         torch.set_num_threads(threads)
+
+
+def _not_too_long(image: Image.Image) -> Image.Image:
+    """The middle of a strip: open_clip makes the shorter side as large as the network wants before it cuts a square."""
+    limit = _LONGEST * min(image.size)
+    if max(image.size) <= limit:
+        return image
+    left, top = (max(side - limit, 0) // 2 for side in image.size)
+    return image.crop((left, top, min(left + limit, image.width), min(top + limit, image.height)))
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -73,6 +73,15 @@ class TextDetector(Configurable):
         """The models and what decides about regions; what is painted over them is another asset's matter."""
         return {"kind": self.kind, "models": package_version(_DISTRIBUTION), **self.model_dump(exclude={"fill"})}
 
+    def load(self) -> Any:
+        """The models, loaded once in a process.
+
+        Raises:
+            PackageError: the package with the models is not installed.
+        """
+        model = package_file(_DISTRIBUTION, "rapidocr", "models/PP-OCRv6_det_small.onnx")
+        return _engine(model, self.longest_side, self.min_score)
+
     def detect(self, image: Image.Image) -> list[Region]:
         """The lines of text in an image, from the top and from the left.
 
@@ -86,9 +95,7 @@ class TextDetector(Configurable):
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         small = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0) if scale < 1 else image
         pixels = np.ascontiguousarray(np.asarray(small)[:, :, ::-1])
-        engine = _engine(
-            package_file(_DISTRIBUTION, "rapidocr", "models/PP-OCRv6_det_small.onnx"), self.longest_side, self.min_score
-        )
+        engine = self.load()
         found = engine(pixels)
         if found.boxes is None or not len(found.boxes):
             return []

@@ -6,13 +6,12 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from dqe_resources.configurable import Configurable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-
-    import pyarrow as pa
 
     from dqe_resources.models.text_encoders.protocol import TextEmbeddings
 
@@ -64,20 +63,29 @@ class Scorer(Configurable):
     def embed_image_batches(self, batches: Iterable[pa.RecordBatch]) -> Iterator[np.ndarray]:
         """Unit vectors of samples that have an image, in order: float32 [m, d], of any m each time.
 
-        Batches are taken as they are needed, and few of them are held at once.
+        Batches are taken as they are needed, and few of them are held at once. An image that cannot be read has NaN.
 
         Args:
             batches: the columns ``columns``, without nulls.
         """
 
     def embed_images(self, samples: pa.Table) -> np.ndarray:
-        """Unit vectors, float32 [n, d], of samples that have an image.
+        """Unit vectors, float32 [n, d]; NaN for a sample without an image, and for an image that cannot be read.
 
         Args:
-            samples: the columns ``columns``, n rows without nulls.
+            samples: the columns ``columns``, n rows; null if there is no image.
         """
-        vectors = self.embed_image_batches(samples.combine_chunks().to_batches())
-        return np.concatenate([np.empty((0, self.dimension), np.float32), *vectors])
+        there = self.readable(samples)
+        vectors = np.full((samples.num_rows, self.dimension), np.nan, np.float32)
+        parts = self.embed_image_batches(samples.filter(pa.array(there)).combine_chunks().to_batches())
+        vectors[there] = np.concatenate([np.empty((0, self.dimension), np.float32), *parts])
+        return vectors
+
+    def readable(self, samples: pa.Table | pa.RecordBatch) -> np.ndarray:
+        """Which samples have all that it reads: bool [n]."""
+        valid = [samples[name].is_valid().to_numpy(zero_copy_only=False) for name in self.columns]
+        there: np.ndarray = np.logical_and.reduce(valid)
+        return there
 
     @abstractmethod
     def count_tokens(self, texts: Sequence[str]) -> np.ndarray:

@@ -71,7 +71,7 @@ class OpenClipTagger(OpenClipSettings, Tagger):
         return frozenset({self.model})
 
     def probabilities(self, samples: pa.Table, concepts: Sequence[str]) -> np.ndarray:
-        """The probability of each concept in each image: float32 [n, C].
+        """The probability of each concept in each image: float32 [n, C]; 0 in one that cannot be read.
 
         Args:
             samples: the column image of ``raw_samples``, without nulls.
@@ -92,6 +92,7 @@ class OpenClipTagger(OpenClipSettings, Tagger):
             logits = torch.from_numpy(vectors) @ texts.T * network.logit_scale / self.temperature
             bias = network.logit_bias
             shown[start : start + len(vectors)] = logits.softmax(1) if bias is None else (logits + bias).sigmoid()
+            shown[start : start + len(vectors)][np.isnan(vectors).any(axis=1)] = 0
             start += len(vectors)
         return shown
 

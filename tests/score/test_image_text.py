@@ -42,10 +42,12 @@ def test_each_picture_is_looked_at_once_and_a_failed_row_has_nothing() -> None:
     plain, lettered = encoded(picture()), encoded(picture(WORDS))
     files = [plain, lettered, None, lettered, plain]
     digests = ["a", "b", None, "b", "a"]
+    faults = [None, None, "damaged: x", None, None]
     images = pa.array([file and {"bytes": file, "path": "x"} for file in files])
-    features = pa.table({"uid": [str(row) for row in range(5)], "pixel_digest": digests})
+    features = pa.table({"uid": [str(row) for row in range(5)], "pixel_digest": digests, "fault": faults})
     batches = pa.table({"image": images}).to_batches(max_chunksize=2)
     table = image_text(features, batches, Counting())
+    assert table["fault"].to_pylist() == faults
     assert len(looked) == 2
     assert table.schema == IMAGE_TEXT
     assert table["text"].to_pylist() == [None, WORDS, None, WORDS, None]
@@ -53,6 +55,37 @@ def test_each_picture_is_looked_at_once_and_a_failed_row_has_nothing() -> None:
     areas = table["text_area"].to_pylist()
     assert (areas[0], areas[2]) == (0, None)
     assert 0.05 < areas[1] < 0.2
+
+
+def test_a_picture_that_the_detector_fails_at_is_that_rows_fault() -> None:
+    class Failing(TextDetector):
+        def detect(self, image: Image.Image) -> list:
+            if image.width == 30:
+                raise ZeroDivisionError("no lines")
+            return super().detect(image)
+
+    files = [encoded(picture(WORDS)), encoded(picture(size=(30, 30))), b"\xff\xd8\xff"]
+    features = pa.table({"uid": ["a", "b", "c"], "pixel_digest": ["a", "b", "c"], "fault": pa.nulls(3, pa.string())})
+    raw = pa.table({"image": pa.array([{"bytes": file, "path": "x"} for file in files])})
+    table = image_text(features, raw.to_batches(), Failing())
+    assert table["text"].to_pylist() == [WORDS, None, None]
+    assert table["regions"].is_valid().to_pylist() == [True, False, False]
+    assert table["fault"].to_pylist() == [
+        None,
+        "damaged: ZeroDivisionError: no lines",
+        "damaged: JPEG: its header cannot be read",
+    ]
+
+
+def test_a_detector_that_cannot_be_loaded_is_no_fault_of_an_image() -> None:
+    class Absent(TextDetector):
+        def load(self) -> None:
+            raise OSError("no model")
+
+    features = pa.table({"uid": ["a"], "pixel_digest": ["a"], "fault": pa.nulls(1, pa.string())})
+    raw = pa.table({"image": pa.array([{"bytes": encoded(picture()), "path": "x"}])})
+    with pytest.raises(OSError, match="no model"):
+        image_text(features, raw.to_batches(), Absent())
 
 
 def test_text_on_a_plain_ground_vanishes() -> None:

@@ -96,13 +96,16 @@ def test_no_samples_give_an_empty_array() -> None:
     assert SCORER.embed_images(features([Image.new("RGB", (9, 9))])[:0]).shape == (0, 384)
 
 
-def test_a_sample_without_features_is_refused() -> None:
+def test_a_sample_without_features_has_no_vector() -> None:
     samples = features([Image.new("RGB", (9, 9))])
     missing = pa.table(
         {name: pa.array([*samples[name].to_pylist(), None], samples[name].type) for name in samples.column_names}
     )
+    vectors = SCORER.embed_images(missing)
+    np.testing.assert_array_equal(vectors[0], SCORER.embed_images(samples)[0])
+    assert np.isnan(vectors[1]).all()
     with pytest.raises(ValueError, match="1 of 2 samples have no embedding"):
-        SCORER.embed_images(missing)
+        list(SCORER.embed_image_batches(missing.combine_chunks().to_batches()))
 
 
 def test_once_built_it_needs_no_torch() -> None:
