@@ -14,6 +14,7 @@ from dqe_assets.caption.prompts import prompt_of
 from dqe_assets.caption.synthetic import synthetic_captions
 from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
 from dqe_assets.core.checks import complete, covered, unique
+from dqe_assets.core.pictured import pictured
 from dqe_assets.core.schema import SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.stage import CAPTIONER_PREFIX, Stage, stage
 from dqe_resources.captioners.protocol import VisionCaptioner
@@ -45,7 +46,11 @@ def captions_of(captioner: Captioner, captioners: Sequence[Captioner]) -> Stage:
         schema=SYNTHETIC_CAPTIONS,
         inputs=dict.fromkeys(("raw_samples", captioner.asset)),
         resources={"captioner": f"{CAPTIONER_PREFIX}{captioner.name}"},
-        checks=[unique("uid"), complete(), covered(["caption"], "a caption", minimum=captioner.min_coverage)],
+        checks=[
+            unique("uid"),
+            complete(),
+            covered(["caption"], "a caption", minimum=captioner.min_coverage, asset=captioner.asset),
+        ],
         metadata=metadata.synthetic_captions_of(captioners),
         pool=captioner.pool,
         signature=prompt_hash,
@@ -56,10 +61,9 @@ def captions_of(captioner: Captioner, captioners: Sequence[Captioner]) -> Stage:
         The text is kept as generated, next to the straightforward caption made from it. A shard that was interrupted
         goes on with the missing captions.
         """
-        raw = work.read("raw_samples", ["uid", "status"])
         return synthetic_captions(
-            raw["uid"].combine_chunks(),
-            raw["status"].to_numpy() == "ok",
+            work.read("raw_samples", ["uid"])["uid"].combine_chunks(),
+            pictured(work, captioner.asset).to_numpy(),
             work.batches(captioner.asset, captioner.columns, ROWS_AT_ONCE),
             captioner,
             prompt=prompt_of(captioner),

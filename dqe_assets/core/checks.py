@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.core.arrow import to_matrix
-from dqe_assets.core.schema import FAULT, has_image
+from dqe_assets.core.pictured import pictured
+from dqe_assets.core.schema import FAULT
 from dqe_assets.core.work import Check, CheckResult, Work
 
 if TYPE_CHECKING:
@@ -79,12 +80,18 @@ def finite(column: str, lowest: float = -np.inf, highest: float = np.inf, *, tol
     return Check(f"{column}_{FINITE}", f"Values of {column} are finite{bounds}.", run)
 
 
-def covered(columns: Sequence[str], of: str, minimum: float = 1.0) -> Check:
-    """Every sample that has an image has values in these columns, or a fault that says why not."""
+def covered(columns: Sequence[str], of: str, minimum: float = 1.0, *, asset: str = "raw_samples") -> Check:
+    """Every sample that has an image has values in these columns, or a fault that says why not.
+
+    Args:
+        columns: the columns.
+        of: what they are, in words.
+        minimum: share of the samples that is enough.
+        asset: what is read of the images: those that it found a fault in are left out.
+    """
 
     def run(work: Work, table: pa.Table) -> CheckResult:
-        statuses = work.read("raw_samples", ["uid", "status"])
-        wanted = statuses.filter(has_image(statuses))["uid"]
+        wanted = work.read("raw_samples", ["uid"])["uid"].filter(pictured(work, asset))
         is_filled = reduce(pc.and_, [pc.is_valid(table[column]) for column in columns])
         if FAULT.name in table.column_names:
             is_filled = pc.or_(is_filled, pc.is_valid(table[FAULT.name]))

@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from dqe_assets.core.figures import contact_sheet
+from dqe_assets.features import extract
 from dqe_assets.features.extract import image_features
 from dqe_assets.ingest.raw import raw_samples
 from dqe_assets.ingest.settings import ImageLimits
 from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.orchestration import runner
+from dqe_assets.orchestration.instance import instance
+from dqe_assets.orchestration.settings import load_settings
 from dqe_assets.publish.samples import _picture
 from dqe_assets.report.gallery import _photos
 from dqe_assets.score.alignment import joint_embeddings
@@ -30,14 +34,20 @@ from tests.image_files import (
     encoded,
     exif_of,
     grey_profile,
+    noise,
     png_chunk,
+    stored_turned,
     swapped_profile,
     with_chunk,
     with_segment,
 )
+from tests.stages import table_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    import pytest
 
 MODES = {
     "JPEG": ("L", "RGB", "CMYK"),
@@ -215,7 +225,8 @@ def through_every_stage(images: list[bytes]) -> list[str]:
     return raw["reason"].to_pylist() + faults
 
 
-@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+# To shrink a shard of images would take minutes, and a small one is no clearer.
+@settings(max_examples=25, suppress_health_check=list(HealthCheck), phases=(Phase.reuse, Phase.generate))
 @given(st.lists(files(), min_size=4, max_size=4))
 def test_an_image_is_ok_or_has_a_reason_in_every_stage(images: list[bytes]) -> None:
     reasons = through_every_stage(images)
@@ -242,3 +253,66 @@ def raw_reason(data: bytes) -> str:
     return (
         f"{table['reason'][0]}" if table["status"][0].as_py() == "ok" else f"{table['reason'][0]}: {table['detail'][0]}"
     )
+
+
+def test_odd_images_and_one_that_a_stage_fails_at_stop_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd_exif = b"Exif\0\0" + exif_of((256, 9, 1, b"\xfb\xff\xff\xff"), (0x0112, 3, 1, b"\6\0\0\0"))
+    made = {
+        "a.jpg": with_segment(encoded(noise(96, 64), "JPEG"), 0xE1, odd_exif),
+        "b.heic": b"\0\0\0\x18ftypheic" + bytes(500),
+        "c.png": encoded(noise(33, 40), "PNG"),
+        "d.tif": stored_turned(noise(80, 60), 6, "TIFF"),
+        "e.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        "f.png": encoded(noise(90, 40), "PNG", icc_profile=swapped_profile()),
+        "g.jpg": encoded(noise(50, 50).convert("CMYK"), "JPEG"),
+    }
+    photos = data / "photos"
+    photos.mkdir()
+    for name, content in made.items():
+        (photos / name).write_bytes(content)
+        (photos / name).with_suffix(".txt").write_text("a dog on the grass " * (5_000 if name == "a.jpg" else 1))
+    (data / "dqe.yaml").write_text(
+        "sources: [{kind: folder, name: odd, path: photos, min_success_rate: 0.5}]\n"
+        "captioners: [{kind: labels, name: labels}]\n"
+    )
+    measure = extract.measure
+
+    def failing(image: Image.Image) -> extract.ImageMeasures:
+        if image.size == (33, 40):
+            raise ZeroDivisionError("nothing to measure")
+        return measure(image)
+
+    monkeypatch.setattr(extract, "measure", failing)
+    loaded = load_settings()
+    with instance() as current:
+        runner.sync(loaded, current)
+        outcome = runner.materialize(loaded, current)
+    assert outcome.failures == []
+    with loaded.warehouse.connect() as connection:
+        rows = connection.sql(
+            "SELECT image_name, reason, width, height, original_similarity FROM samples ORDER BY 1"
+        ).fetchall()
+    assert [row[:4] for row in rows] == [
+        ("a.jpg", "ok", 64, 96),
+        ("b.heic", "unsupported_format", None, None),
+        ("c.png", "ok", 33, 40),
+        ("d.tif", "ok", 80, 60),
+        ("e.svg", "unsupported_format", None, None),
+        ("f.png", "ok", 90, 40),
+        ("g.jpg", "ok", 50, 50),
+    ]
+    assert [row[4] is not None for row in rows] == [True, False, False, True, False, True, True]
+    faults = {
+        name: table_of(loaded, name, "odd-00000")["fault"].to_pylist() for name in ("image_features", "image_text")
+    }
+    assert faults["image_features"] == [None, None, "damaged: ZeroDivisionError: nothing to measure", *[None] * 4]
+    assert faults["image_text"] == faults["image_features"]
+    joint = table_of(loaded, "joint_embeddings", "odd-00000")
+    assert joint["fault"].to_pylist()[:7] == [
+        None,
+        None,
+        "image_features has nothing of it: its fault says why",
+        *[None] * 4,
+    ]
+    captions = table_of(loaded, "synthetic_captions/labels", "odd-00000")
+    assert captions["finish_reason"].to_pylist()[:3] == ["stop", "no_image", "no_image"]
