@@ -21,10 +21,10 @@ from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration import graph, runner
 from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.settings import load_settings
-from dqe_assets.publish.samples import _picture
 from dqe_assets.report.gallery import _photos
 from dqe_assets.score.alignment import joint_embeddings
 from dqe_assets.score.image_text import image_text
+from dqe_assets.training.samples import _picture
 from dqe_resources.models.image_model import ImageModel
 from dqe_resources.models.text_detector import TextDetector
 from dqe_resources.scorers.label_space import LabelSpace
