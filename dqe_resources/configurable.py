@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from docstring_parser import DocstringStyle, parse
-from pydantic import AfterValidator, BaseModel, ConfigDict, SerializeAsAny, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 from pydantic_core import PydanticCustomError, core_schema
 
 from dqe_resources.cache import in_data_directory
@@ -17,8 +17,20 @@ if TYPE_CHECKING:
     from docstring_parser import Docstring
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import ErrorDetails
 
-__all__ = ["Configurable", "ExistingPath", "SerializeAsAny", "Strict", "one_of"]
+__all__ = [
+    "ComponentName",
+    "Configurable",
+    "ExistingPath",
+    "FileName",
+    "SerializeAsAny",
+    "Strict",
+    "existing_path",
+    "in_words",
+    "matching",
+    "one_of",
+]
 
 
 @cache
@@ -140,7 +152,58 @@ def one_of(*kinds: type[Configurable]) -> _OneOf:
     return _OneOf({cls.kind: cls for cls in kinds})
 
 
-def _existing_path(path: Path) -> Path:
+def matching(pattern: str, words: str, *, max_length: int | None = None) -> Any:
+    """A field of texts of a certain form.
+
+    Args:
+        pattern: a regular expression that the text matches.
+        words: what the text is, for people: ``in_words`` says it of a text that does not match.
+        max_length: characters, at most.
+    """
+    _FORMS[pattern] = words
+    return Field(pattern=pattern, max_length=max_length)
+
+
+_FORMS: dict[str, str] = {}
+
+_FAULTS = {
+    "missing": "is missing",
+    "string_type": "expected text",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "expected a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "expected a number"),
+    "finite_number": "expected a finite number",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
+    **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), "expected a list"),
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type", "model_attributes_type"), "expected keys with values"),
+    "path_type": "expected a path",
+    **dict.fromkeys(("literal_error", "enum"), "expected {expected}"),
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "too_short": "needs at least {min_length} in the list",
+    "too_long": "takes at most {max_length} in the list",
+    "string_too_short": "needs at least {min_length} characters",
+    "string_too_long": "takes at most {max_length} characters",
+}
+
+
+def in_words(fault: ErrorDetails) -> str:
+    """What is wrong with a value, for people who write dqe.yaml; without the value itself."""
+    values = fault.get("ctx", {})
+    if fault["type"] == "string_pattern_mismatch":
+        return f"expected {_FORMS.get(values['pattern'], 'text that matches ' + values['pattern'])}"
+    if fault["type"] in _FAULTS:
+        return _FAULTS[fault["type"]].format(**values)
+    return fault["msg"].removeprefix("Value error, ")
+
+
+def existing_path(path: Path) -> Path:
+    """The path, from the data folder if it is relative.
+
+    Raises:
+        ValueError: there is nothing.
+    """
     resolved = in_data_directory(path)
     if not resolved.exists():
         msg = f"there is nothing at {resolved}: give the path of an existing file or folder"
@@ -148,5 +211,20 @@ def _existing_path(path: Path) -> Path:
     return resolved
 
 
-ExistingPath = Annotated[Path, AfterValidator(_existing_path)]
+ExistingPath = Annotated[Path, AfterValidator(existing_path)]
 """A path that must exist; a relative one counts from the folder of dqe.yaml."""
+
+ComponentName = Annotated[
+    str, matching(r"^[A-Za-z][A-Za-z0-9_]{0,63}$", "a name: a letter a to z, then up to 63 letters, digits and _")
+]
+"""A name that is safe as a part of an asset key, a file name and a column name."""
+
+FileName = Annotated[
+    str,
+    matching(
+        r"^[a-z0-9][a-z0-9_-]*$",
+        "a name: a small letter a to z or a digit, then small letters, digits, _ and -",
+        max_length=60,
+    ),
+]
+"""A name that is safe as a part of an asset key and a file name."""

@@ -49,6 +49,7 @@ def init(
 
         from dqe_assets.cli.data_folder import source_lines, with_source, write_settings
         from dqe_assets.orchestration.settings import Settings, configuration_path
+        from dqe_resources.configurable import in_words
         from dqe_resources.errors import UsageError
         from dqe_resources.sources.guess import guess
         from dqe_resources.sources.guess_columns import Chosen
@@ -60,7 +61,7 @@ def init(
         try:
             source = found.source.model_validate({"name": name or _name(what), **settings})
         except ValidationError as error:
-            raise UsageError(f"--name {name}: {error.errors()[0]['msg']}") from error
+            raise UsageError(f"--name {name}: {in_words(error.errors()[0])}") from error
         if path.exists() and not force:
             say("As one of the sources in dqe.yaml it would be:", style="dim")
             for line in source_lines(source, settings).splitlines():
@@ -77,11 +78,18 @@ def init(
 
 
 def _print_size(source: Source) -> None:
-    """Say how many rows and shards there are, for which every file is looked at but no image."""
+    """Say how many rows and shards there are and what is left out: every file is looked at, but no image."""
+    from dqe_resources.sources.left_out import LeftOut
+
     with progress_bars():
-        rows = [shard.rows for shard in source.shards()]
+        found = list(source.shards())
+    rows, left_out = [shard.rows for shard in found], LeftOut()
+    for shard in found:
+        left_out.update(shard.left_out)
     shards = f"{len(rows):,} shard{'s' if len(rows) > 1 else ''}"
     say(f"source {{}}, kind {source.kind}: {sum(rows):,} rows in {shards}", source.name)
+    if left_out:
+        say("left out: {}", left_out)
 
 
 def _name(what: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from dqe_assets.filtering.filters import FILTERS
+from dqe_resources.configurable import in_words
 from dqe_resources.errors import UsageError
 
 if TYPE_CHECKING:
@@ -175,8 +176,7 @@ class _Reader:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            said = "is missing" if first["msg"] == "Field required" else first["msg"].removeprefix("Value error, ")
-            raise self._error(f"{name}: {f'{where}: ' if where else ''}{said}", place) from error
+            raise self._error(f"{name}: {f'{where}: ' if where else ''}{in_words(first)}", place) from error
 
     def _value(self, node: ast.expr) -> Any:
         match node:

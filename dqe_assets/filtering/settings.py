@@ -14,7 +14,7 @@ from dqe_assets.filtering.filters.cluster_share import CODE_CLUSTER
 from dqe_assets.filtering.filters.tmars import MASKED_SIMILARITY
 from dqe_assets.filtering.pool import DataCompPool, Pool, PoolError
 from dqe_assets.filtering.store_pool import STORE, StorePool
-from dqe_resources.configurable import Strict
+from dqe_resources.configurable import FileName, Strict, matching
 from dqe_resources.errors import one_line
 
 if TYPE_CHECKING:
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     from dqe_assets.filtering.expression import Expression
 
-FilterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+FilterName = Annotated[
+    str,
+    matching(r"^[a-z][a-z0-9_]*$", "a name: a small letter a to z, then small letters, digits and _", max_length=60),
+]
 
 DEFAULT_FILTERS = {
     "basic": "basic_filter",
@@ -42,7 +45,7 @@ class Subset(Strict):
         pools: Where they are taken from: ``store`` for our own store, and folders or URLs of DataComp metadata.
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
+    name: FileName
     expression: str
     pools: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: [STORE])
 

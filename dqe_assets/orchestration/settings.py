@@ -28,7 +28,7 @@ from dqe_assets.training.settings import BEST, Training, check_training
 from dqe_resources.cache import data_directory
 from dqe_resources.captioners import AnyCaptioner
 from dqe_resources.captioners.served_engine import ServedEngine
-from dqe_resources.configurable import Strict
+from dqe_resources.configurable import Strict, in_words
 from dqe_resources.errors import UsageError, one_line
 from dqe_resources.models.image_model import ImageModel
 from dqe_resources.models.text_detector import TextDetector
@@ -310,7 +310,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
             location = [str(part) for part in fault["loc"]]
             origin = origins.get(location[0], str(path)) if location else str(path)
             key = ".".join(location)
-            faults.append(f"{origin}: {key + ': ' if key else ''}{_in_words(fault)}")
+            faults.append(f"{origin}: {key + ': ' if key else ''}{_with_value(fault)}")
         raise SettingsError("\n".join(faults)) from error
 
 
@@ -330,11 +330,11 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
-def _in_words(fault: Any) -> str:
-    if fault["msg"] == "Field required":
-        return "is missing"
+def _with_value(fault: Any) -> str:
+    if fault["type"] == "missing":
+        return in_words(fault)
     value = "" if isinstance(fault["input"], dict | list) else f" (found {fault['input']!r})"
-    return f"{fault['msg'].removeprefix('Value error, ')}{value}"
+    return f"{in_words(fault)}{value}"
 
 
 __all__ = ["Settings", "SettingsError", "configuration_path", "load_settings"]

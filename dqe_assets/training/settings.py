@@ -13,7 +13,7 @@ from dqe_assets.core.schema import ORIGINAL
 from dqe_assets.training import SAMPLES_PER_SHARD
 from dqe_assets.training.scales import SCALES, Scale
 from dqe_resources.cache import in_data_directory
-from dqe_resources.configurable import Strict
+from dqe_resources.configurable import FileName, Strict
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -26,8 +26,6 @@ ALL = "all"
 BEST = "best"
 """The captions of ``best_captions``."""
 
-_NAME = r"^[a-z0-9][a-z0-9_-]*$"
-Name = Annotated[str, Field(pattern=_NAME, max_length=60)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 CaptionWeights = dict[str, Annotated[float, Field(gt=0)]]
 
@@ -49,11 +47,11 @@ class TrainingRuns(Strict):
             earlier in the list.
     """
 
-    subsets: Annotated[list[Name], Field(min_length=1)]
-    scale: Name
+    subsets: Annotated[list[FileName], Field(min_length=1)]
+    scale: FileName
     seeds: Annotated[list[Seed], Field(min_length=1)] = Field(default_factory=lambda: [0])
-    captions: Name | Annotated[CaptionWeights, Field(min_length=1)] = ORIGINAL
-    label: Name | None = None
+    captions: FileName | Annotated[CaptionWeights, Field(min_length=1)] = ORIGINAL
+    label: FileName | None = None
     start: str | None = None
 
     @model_validator(mode="after")
@@ -120,7 +118,7 @@ class Training(Strict):
     """
 
     runs: list[TrainingRuns] = Field(default_factory=list)
-    scales: dict[Name, Scale] = Field(default_factory=dict)
+    scales: dict[FileName, Scale] = Field(default_factory=dict)
     tars: list[str] = Field(default_factory=list)
     samples_per_shard: Annotated[int, Field(ge=1)] = SAMPLES_PER_SHARD
     workers: Annotated[int, Field(ge=1)] = 4

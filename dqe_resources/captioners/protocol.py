@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from dqe_resources.configurable import Configurable
+from dqe_resources.configurable import ComponentName, Configurable
 from dqe_resources.errors import DataQualityError, WholeRunError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Captioner(Configurable):
     """The columns that it reads of it."""
     without_effect: ClassVar[frozenset[str]] = frozenset({"min_coverage", "image_backbones"})
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+    name: ComponentName
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.98
     image_backbones: tuple[str, ...] = ()
 

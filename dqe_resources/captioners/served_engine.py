@@ -11,6 +11,7 @@ from pydantic import Field
 
 from dqe_resources.cache import in_data_directory
 from dqe_resources.captioners.engine_settings import EngineSettings
+from dqe_resources.configurable import ComponentName
 from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class ServedEngine(EngineSettings):
         start_seconds: Seconds that the start may take: weights are read, and downloaded the first time.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+    name: ComponentName
     model_name: str | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 23333

@@ -6,7 +6,6 @@ No guess may be wrong without anyone seeing it: if two columns are possible, the
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,24 +14,25 @@ from typing import TYPE_CHECKING, Any
 from dqe_resources.errors import UsageError, one_line
 from dqe_resources.images import IMAGE_SUFFIXES
 from dqe_resources.sources.datacomp import DatacompSource
-from dqe_resources.sources.folder import METADATA_FILES, FolderSource
+from dqe_resources.sources.folder import FolderSource
 from dqe_resources.sources.guess_columns import Chosen, Columns, key_column, list_head, names_to_give, tar_head
-from dqe_resources.sources.hf import HfSource
+from dqe_resources.sources.hf import IS_REPOSITORY, HfSource
+from dqe_resources.sources.left_out import LeftOut
 from dqe_resources.sources.parquet import ParquetSource
 from dqe_resources.sources.parts import ParquetPart
 from dqe_resources.sources.protocol import Source, SourceError
+from dqe_resources.sources.tars import KEY_DOTS, TAR_SUFFIXES, kind_of, split_member
 from dqe_resources.sources.text_lists import TEXT_SUFFIXES
 from dqe_resources.sources.urls import UrlsSource
-from dqe_resources.sources.walk import find_files
+from dqe_resources.sources.walk import find_files, walk
 from dqe_resources.sources.webdataset import WebdatasetSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _IMAGE, _PARQUET, _TAR, _LIST = "image", "Parquet file", "tar", "list"
-_KINDS = {_IMAGE: tuple(IMAGE_SUFFIXES), _PARQUET: (".parquet",), _TAR: (".tar",), _LIST: TEXT_SUFFIXES}
+_KINDS = {_IMAGE: tuple(IMAGE_SUFFIXES), _PARQUET: (".parquet",), _TAR: TAR_SUFFIXES, _LIST: TEXT_SUFFIXES}
 _SAVED = ("dataset_dict.json", "state.json")
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass
@@ -69,7 +69,7 @@ def guess(what: str, chosen: Chosen) -> Guess:
     try:
         files = [file for file, _ in find_files(path, ()).files]
     except SourceError as error:
-        if _REPOSITORY.fullmatch(what):
+        if IS_REPOSITORY.fullmatch(what):
             return _hub(what, chosen)
         raise UsageError(
             f"there is nothing at {path}: give a folder, a file, a pattern in quotes such as 'lists/*.csv', or "
@@ -79,12 +79,12 @@ def guess(what: str, chosen: Chosen) -> Guess:
 
 
 def _folder(path: Path, chosen: Chosen) -> Guess:
-    metadata = next((path / name for name in METADATA_FILES if (path / name).is_file()), None)
-    if metadata is not None:
-        return _images_with_metadata(metadata, chosen)
+    found = _by_kind(path)
+    metadata = FolderSource(name="guess", path=path).metadata_files()
+    if metadata and _IMAGE in found:
+        return _images_with_metadata(path, metadata, chosen)
     if any((path / name).is_file() for name in _SAVED):
         return _hugging_face({"path": str(path)}, f"{path}: a dataset that save_to_disk wrote", chosen)
-    found = _by_kind(path)
     if set(found) in ({_IMAGE}, {_IMAGE, _LIST}):
         return _images(path, found[_IMAGE], found.get(_LIST, ()))
     tars = {tar.with_suffix("") for tar in found.get(_TAR, ())}
@@ -101,32 +101,33 @@ def _folder(path: Path, chosen: Chosen) -> Guess:
 
 def _by_kind(path: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
-    for root, folders, names in os.walk(path):
-        folders.sort()
-        for name in sorted(names):
+    for folder in walk(path, LeftOut()):
+        for name in folder.files:
             kind = _kind(name)
             if kind is not None:
-                found.setdefault(kind, []).append(Path(root, name))
+                found.setdefault(kind, []).append(path / folder.name / name)
     return found
 
 
-def _images_with_metadata(metadata: Path, chosen: Chosen) -> Guess:
-    columns = Columns.of_records(str(metadata), list_head(metadata), chosen)
+def _images_with_metadata(path: Path, metadata: Sequence[str], chosen: Chosen) -> Guess:
+    first = path / metadata[0]
+    if first.suffix == ".parquet":
+        columns = Columns.of_part(ParquetPart.of(first, first.name), chosen)
+    else:
+        columns = Columns.of_records(str(first), list_head(first), chosen)
     url = columns.url()
     caption = columns.caption(url, "file_name")
-    settings = _given(path=str(metadata.parent), caption_column=caption, url_column=url)
-    return Guess(
-        FolderSource,
-        settings,
-        [f"{metadata.parent}: a folder of images with {metadata.name}", _said(caption=caption, url=url)],
-    )
+    settings = _given(path=str(path), caption_column=caption, url_column=url)
+    named = metadata[0] if len(metadata) == 1 else f"{len(metadata):,} metadata files, such as {metadata[0]}"
+    return Guess(FolderSource, settings, [f"{path}: a folder of images with {named}", _said(caption=caption, url=url)])
 
 
 def _images(path: Path, images: Sequence[Path], lists: Sequence[Path]) -> Guess:
-    captions = sum(image.with_suffix(".txt").is_file() for image in images)
-    facts = [f"{path}: a folder of {_count(images, 'image')}, {captions:,} of them with a caption in a .txt file"]
+    source = FolderSource(name="guess", path=path)
+    captions = len(images) - sum(shard.uncaptioned for shard in source.shards())
+    facts = [f"{path}: a folder of {_count(images, 'image')}, {captions:,} of them with a caption file"]
     if not captions:
-        facts.append("no image has a caption: put captions into .txt files next to the images, or into a metadata.csv")
+        facts.append(f"no image has a caption; looked for: {source.caption_places}")
     if lists:
         facts.append(f"{lists[0].name} is not read: captions of a folder are in metadata.csv, by file_name and text")
     return Guess(FolderSource, {"path": str(path)}, facts)
@@ -172,9 +173,12 @@ def _list(path: Path, files: Sequence[Path], chosen: Chosen) -> Guess:
 
 
 def _tars(path: Path, files: Sequence[Path], chosen: Chosen) -> Guess:
-    ends, fields = tar_head(files[0])
-    if not {f".{end}" for end in ends} & IMAGE_SUFFIXES:
+    names, fields = tar_head(files[0])
+    by_dot = {dot: {parts[1].lower() for name in names if (parts := split_member(name, dot))} for dot in KEY_DOTS}
+    key_dot = next((dot for dot, ends in by_dot.items() if "image" in map(kind_of, ends)), None)
+    if key_dot is None:
         raise UsageError(f"{files[0]}: no image among its first files")
+    ends = by_dot[key_dot]
     columns = Columns.of_records(f"{files[0]}, fields of .json", fields, chosen)
     url, caption = columns.url(), None
     if "txt" not in ends or chosen.caption:
@@ -186,9 +190,13 @@ def _tars(path: Path, files: Sequence[Path], chosen: Chosen) -> Guess:
         caption_field=caption,
         url_field=None if url == "url" else url,
         uid_field="uid" if columns.have_uids else None,
+        key_dot=None if key_dot == "first" else key_dot,
     )
     captions = f"captions: the field {caption} of each .json" if caption else "captions: the .txt of each sample"
-    return Guess(WebdatasetSource, settings, [f"{path}: {_count(files, 'tar')} in the WebDataset form", captions])
+    facts = [f"{path}: {_count(files, 'tar')} in the WebDataset form", captions]
+    if key_dot == "last":
+        facts.append("names have dots, so the last one ends the name of a sample (key_dot)")
+    return Guess(WebdatasetSource, settings, facts)
 
 
 def _hub(repository: str, chosen: Chosen) -> Guess:

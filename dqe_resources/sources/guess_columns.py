@@ -12,17 +12,23 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from dqe_resources.errors import UsageError, one_line
 from dqe_resources.images import IMAGE_SUFFIXES, ImageError, opened
 from dqe_resources.sources.image_tables import is_image
 from dqe_resources.sources.lines import Lines
-from dqe_resources.sources.parts import Part, is_text, records_of
+from dqe_resources.sources.parts import Part, is_texts, records_of
+from dqe_resources.sources.tars import opened_tar
+from dqe_resources.sources.texts import captions_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _HEAD = 50
 """Rows that are looked at."""
+
+_LONGEST_JSON = 1 << 20
 
 _MOST_KEYS = 1_000_000
 """Rows of which a key column is read, to see whether it names each of them."""
@@ -80,7 +86,9 @@ class Columns:
             SourceError: it is damaged.
         """
         schema = part.schema
-        texts = [name for name in schema.names if is_text(schema.field(name).type)]
+        # A name that two columns have means neither.
+        schema = pa.schema([field for field in schema if schema.names.count(field.name) == 1])
+        texts = [name for name in schema.names if is_texts(schema.field(name).type)]
         values: dict[str, list[Any]] = {name: [] for name in schema.names}
         wanted = texts if part.folder is None else schema.names
         for batch in part.read(wanted, 0, min(_HEAD, part.rows)):
@@ -102,7 +110,7 @@ class Columns:
         for record in records:
             for name, value in record.items():
                 values.setdefault(name, []).append(value)
-        texts = [name for name in values if all(isinstance(value, str | None) for value in values[name])]
+        texts = [name for name in values if all(captions_of(value) is not None for value in values[name])]
         return cls(where, values, chosen, [], texts)
 
     @property
@@ -117,7 +125,7 @@ class Columns:
 
     def url(self) -> str | None:
         """The column of URLs."""
-        urls = [name for name in self.texts if _most(self.values[name], _URL.fullmatch, 0.9)]
+        urls = [name for name in self.texts if _most(self.values[name], _is_url, 0.9)]
         return self._one("url", urls, _URL_NAMES)
 
     def image(self) -> str | None:
@@ -132,7 +140,7 @@ class Columns:
         """
         texts = [name for name in self.texts if name not in {*others, *self.images, self.chosen.key}]
         named = [name for name in texts if name.lower() in _CAPTION_NAMES]
-        sentences = [name for name in texts if _most(self.values[name], lambda value: len(value.split()) > 1, 0.5)]
+        sentences = [name for name in texts if _most(self.values[name], _is_sentence, 0.5)]
         found = self._one("caption", named or sentences, _CAPTION_NAMES)
         if found is None:
             raise UsageError(f"{self.where}: which column holds the caption? {self.named()}. Say --caption-column NAME")
@@ -203,25 +211,26 @@ def list_head(path: Path, names: Sequence[str] | None = None) -> list[dict[str, 
     return records
 
 
-def tar_head(path: Path) -> tuple[frozenset[str], list[dict[str, Any]]]:
-    """The suffixes of the names of a tar's first files, without dots, and what its first .json files say.
+def tar_head(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """The names of a tar's first members, and what its first .json files say.
 
     Raises:
         UsageError: it is no tar.
+        SourceError: it cannot be unpacked.
     """
-    ends, fields = set(), []
+    names: list[str] = []
+    fields = []
     try:
-        with tarfile.open(path, "r:") as tar:
+        with opened_tar(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in islice(tar, 4 * _HEAD):
-                end = member.name.rpartition("/")[2].partition(".")[2].lower()
-                ends.add(end)
-                if end == "json" and (file := tar.extractfile(member)):
-                    fields.append(json.load(file))
-    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+                names.append(member.name)
+                if member.name.lower().endswith(".json") and member.isreg() and (content := tar.extractfile(member)):
+                    fields.append(json.loads(content.read(_LONGEST_JSON)))
+    except (tarfile.TarError, OSError, ValueError, EOFError, RecursionError) as error:
         # Of a tar that is torn further back, the source says where.
-        if not ends:
+        if not names:
             raise UsageError(f"{path}: not a tar ({one_line(error)})") from error
-    return frozenset(ends), [one for one in fields if isinstance(one, dict)]
+    return names, [one for one in fields if isinstance(one, dict)]
 
 
 def _is_json(path: Path) -> bool:
@@ -250,6 +259,16 @@ def _most(values: Iterable[Any], test: Callable[[Any], Any], share: float) -> bo
     """Whether that share of the values that there are passes, and there are some."""
     known = [value for value in values if value is not None and value != ""]
     return bool(known) and sum(bool(test(value)) for value in known) >= share * len(known)
+
+
+def _is_url(value: Any) -> bool:
+    return isinstance(value, str) and _URL.fullmatch(value) is not None
+
+
+def _is_sentence(value: Any) -> bool:
+    """Whether a caption, or the first of several, has words."""
+    first, _ = captions_of(value) or (None, None)
+    return first is not None and len(first.split()) > 1
 
 
 def _may_be_image(value: Any, folder: Path | None) -> bool:

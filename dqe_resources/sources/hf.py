@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import model_validator
+from pydantic import AfterValidator, model_validator
 
-from dqe_resources.configurable import ExistingPath
+from dqe_resources.configurable import existing_path
 from dqe_resources.errors import one_line
 from dqe_resources.sources.image_tables import ImageColumns, ImageTables
 from dqe_resources.sources.listing import Listing
@@ -29,8 +30,21 @@ if TYPE_CHECKING:
 
     from dqe_resources.sources.rows import SourceRow
 
+IS_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+"""The form of a repository's name, owner/name."""
+
 _BATCH_ROWS = 256
 _MOST_BYTES = 1 << 24
+
+
+def _local_folder(path: Path) -> Path:
+    try:
+        return existing_path(path)
+    except ValueError as error:
+        if not IS_REPOSITORY.fullmatch(str(path)):
+            raise
+        msg = f"{error}. A dataset on the Hugging Face hub is named by repository: {path}"
+        raise ValueError(msg) from error
 
 
 class HfSource(LocalSource):
@@ -56,7 +70,7 @@ class HfSource(LocalSource):
     """
 
     kind: ClassVar[str] = "hf"
-    path: ExistingPath | None = None
+    path: Annotated[Path, AfterValidator(_local_folder)] | None = None
     repository: str | None = None
     revision: str = "main"
     configuration: str | None = None
@@ -158,7 +172,11 @@ class DatasetPart:
             FileError: a file of it is refused: it leads out of the folder ``inside``.
         """
         named = _json(folder / "state.json", inside).get("_data_files", ())
-        files = {path for path in folder.iterdir() if path.is_file()} | {folder / one["filename"] for one in named}
+        try:
+            files = {folder / one["filename"] for one in named}
+        except (TypeError, KeyError) as error:
+            raise SourceError(f"{folder / 'state.json'}: not what save_to_disk writes") from error
+        files.update(path for path in folder.iterdir() if path.is_file())
         states = [(path.name, *LocalFile(path, inside).state()) for path in sorted(files)]
         return cls(str(folder), tuple(states))
 

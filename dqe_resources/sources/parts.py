@@ -217,7 +217,7 @@ def rows_of(parts: Sequence[Part]) -> int:
     total = sum(part.rows for part in parts)
     if not total:
         also = f" and {len(parts) - 1:,} more" if len(parts) > 1 else ""
-        raise NoRowsError(f"{parts[0].location if parts else 'no table'}{also}: no rows in it")
+        raise NoRowsError(f"{(parts[0].name or parts[0].location) if parts else 'no table'}{also}: no rows in it")
     return total
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from dqe_resources.configurable import Configurable
+from dqe_resources.configurable import Configurable, matching
 from dqe_resources.errors import DataQualityError
 from dqe_resources.sources.left_out import LeftOut
 
@@ -26,7 +26,10 @@ class NoRowsError(SourceError):
     """A source has no row: says where it looked, and for what."""
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Name = Annotated[
+    str,
+    matching(r"^[a-z][a-z0-9_]{0,63}$", "a name: a small letter a to z, then up to 63 small letters, digits and _"),
+]
 """A name that is safe as a partition key, an asset key, a file name and a column name."""
 
 ShardSize = Annotated[int, Field(ge=1, le=1_000_000)]

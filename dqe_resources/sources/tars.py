@@ -10,7 +10,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,6 +31,8 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.bz2", ".tb
 
 KeyDot = Literal["first", "last"]
 """Which dot of a member's name ends its key."""
+
+KEY_DOTS: tuple[KeyDot, ...] = get_args(KeyDot)
 
 _PLACE = pa.struct([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64()), ("fault", pa.string())])
 TAR_INDEX = pa.schema([("key", pa.string()), ("image", _PLACE), ("txt", _PLACE), ("json", _PLACE)])
@@ -71,6 +73,7 @@ def opened_tar(path: Path) -> Iterator[BinaryIO]:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as unpacked:
             _unpack(path, pa.input_stream(file, compression=compression), unpacked)
+            unpacked.seek(0)
             yield unpacked
 
 

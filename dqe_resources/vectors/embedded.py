@@ -6,7 +6,7 @@ import json
 import shutil
 import uuid
 from contextlib import ExitStack, contextmanager
-from pathlib import Path  # noqa: TC003 (pydantic reads it)
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np

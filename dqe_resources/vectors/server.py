@@ -6,8 +6,9 @@ import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import PositiveInt, SecretStr, StringConstraints
+from pydantic import PositiveInt, SecretStr
 
+from dqe_resources.configurable import matching
 from dqe_resources.vectors.points import Point, stored_point
 from dqe_resources.vectors.protocol import (
     Collection,
@@ -175,9 +176,9 @@ class ServerQdrant(Vectors):
 
     kind: ClassVar[str] = "server"
 
-    url: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+")]
+    url: Annotated[str, matching(r"^https?://[^/\s]+", "a URL such as http://localhost:6333")]
     api_key: SecretStr | None = None
-    collection: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")] = "captions"
+    collection: Annotated[str, matching(r"^[A-Za-z0-9_-]+$", "a name of letters a to z, digits, _ and -")] = "captions"
     timeout_s: PositiveInt = 60
 
     def signature(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from dqe_assets.cli.app import app
 from dqe_assets.cli.data_folder import default_settings
 from dqe_assets.cli.settings_schema import settings_schema_text
 from dqe_assets.orchestration.settings import load_settings
+from dqe_resources.sources.local_file import LocalFile
 from tests.conftest import ROOT
 from tests.hub import Hub, hub_environment, serving_hub
 
@@ -106,7 +107,7 @@ def test_a_folder_of_images_with_captions_next_to_them(place: Path) -> None:
     folder = folder_of_images(place / "Holiday 2024", sidecars=True)
     found = init(folder)
     assert written(found) == {"kind": "folder", "name": "holiday_2024", "path": str(folder)}
-    assert "a folder of 4 images, 3 of them with a caption in a .txt file" in said(found)
+    assert "a folder of 4 images, 3 of them with a caption file" in said(found)
     assert "source holiday_2024, kind folder: 4 rows in 1 shard" in said(found)
     assert [row.caption for row in rows()] == ["a red square", "blue", "a green square on a wall", None]
 
@@ -116,7 +117,8 @@ def test_a_folder_without_captions_is_taken_and_that_is_said(place: Path) -> Non
     (place / "images" / "labels.csv").write_text("name,label\n")
     found = init("images")
     assert written(found)["kind"] == "folder"
-    assert "no image has a caption" in said(found)
+    assert "no image has a caption; looked for: a.txt, a.jpg.txt, a.caption and a.jpg.caption" in said(found)
+    assert "left out: .csv files: 1 (labels.csv)" in said(found)
     assert "labels.csv is not read" in said(found)
 
 
@@ -128,6 +130,51 @@ def test_a_folder_with_a_metadata_table_whose_caption_column_is_guessed(place: P
         "kind": "folder", "name": "images", "path": str(folder), "caption_column": "description",
     }  # fmt: skip
     assert [row.caption for row in rows()] == ["a red square", "blue"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_folder_with_metadata_in_its_subfolders(place: Path, kind: str) -> None:
+    folder = folder_of_images(place / "images", sidecars=False)
+    (folder / "more" / "metadata.csv").write_text("file_name,legend\n1.jpg,a green square\n3.jpg,nearly black\n")
+    if kind == "parquet":
+        (folder / "more" / "metadata.csv").unlink()
+        parquet(folder / "more" / "metadata.parquet", file_name=["1.jpg", "3.jpg"], legend=[["a green square"], ["b"]])
+    found = init("images")
+    assert written(found) == {"kind": "folder", "name": "images", "path": str(folder), "caption_column": "legend"}
+    assert f"a folder of images with more/metadata.{kind}" in said(found)
+    assert [row.caption for row in rows()][:1] == ["a green square"]
+    assert len(rows()) == 4
+
+
+def test_caption_files_of_all_names_are_counted_and_what_is_left_out_is_said(place: Path) -> None:
+    folder = folder_of_images(place / "images", sidecars=False)
+    (folder / "0.jpg.txt").write_text("zero")
+    (folder / "more" / "1.CAPTION").write_text("one")
+    (folder / "notes.md").write_text("x")
+    found = init("images")
+    assert "a folder of 4 images, 2 of them with a caption file" in said(found)
+    assert "4 rows in 1 shard left out: .md files: 1 (notes.md)" in said(found)
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz"])
+def test_tars_whose_names_have_dots_and_that_are_compressed(place: Path, name: str) -> None:
+    path = tar(place / "in" / "x.tar", {"22.05.jpg": picture(0), "22.05.txt": b"one", "a.cls": b"1"})
+    if name.endswith(".gz"):
+        path.with_name(name).write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    found = init("in")
+    assert written(found) == {"kind": "webdataset", "name": "in", "path": str(place / "in"), "key_dot": "last"}
+    assert "names have dots, so the last one ends the name of a sample (key_dot)" in said(found)
+    assert [(row.key, row.caption) for row in rows()] == [(f"{name}/22.05", "one")]
+
+
+def test_a_column_of_lists_of_captions_is_found(place: Path) -> None:
+    parquet(place / "p.parquet", image=[picture(0), picture(1)], words=[["a dog", "a pet"], ["a cat that sleeps"]])
+    assert written(init("p.parquet"))["caption_column"] == "words"
+    assert [(row.caption, row.captions) for row in rows()] == [
+        ("a dog", ["a dog", "a pet"]),
+        ("a cat that sleeps", None),
+    ]
 
 
 def test_parquet_with_images_of_any_form_and_a_key(place: Path) -> None:
@@ -154,12 +201,8 @@ def test_parquet_with_paths_of_images(place: Path) -> None:
     folder_of_images(place, sidecars=False)
     path = parquet(place / "list.parquet", file=["0.jpg", "more/1.jpg", "2.jpg", "more/3.jpg"], caption=CAPTIONS)
     assert written(init(path))["image_column"] == "file"
-    assert [row.image for row in rows()] == [
-        place / "0.jpg",
-        place / "more/1.jpg",
-        place / "2.jpg",
-        place / "more/3.jpg",
-    ]
+    names = ["0.jpg", "more/1.jpg", "2.jpg", "more/3.jpg"]
+    assert [row.image for row in rows()] == [LocalFile(place / name, place) for name in names]
 
 
 def test_names_of_images_that_are_nowhere_are_no_images(place: Path) -> None:

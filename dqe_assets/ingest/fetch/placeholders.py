@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dqe_resources.configurable import Strict
+from dqe_resources.configurable import Strict, matching
 
 KNOWN_PLACEHOLDERS = (
     "*.yimg.com/*photo_unavailable*",  # Flickr, to which its dead photos are redirected
@@ -30,7 +30,9 @@ class Placeholders(Strict):
     """
 
     urls: list[str] = Field(default_factory=list)
-    sha256: list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(default_factory=list)
+    sha256: list[Annotated[str, matching("^[0-9a-f]{64}$", "a SHA-256 digest: 64 digits 0 to 9, a to f")]] = Field(
+        default_factory=list
+    )
     same_bytes: Annotated[int, Field(ge=2)] | None = 5
 
     def places(self) -> re.Pattern[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from dqe_resources.sources.hf import HfSource
+from dqe_resources.sources.local_file import FileError, LocalFile
 from dqe_resources.sources.protocol import SourceError
 from tests.hub import Hub, hub_environment, serving_hub
 
@@ -36,6 +38,14 @@ def dataset(rows: int) -> datasets.Dataset:
     return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
 
 
+STRUCTS = datasets.Features(
+    {
+        "image": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
+        "text": datasets.Value("string"),
+    }
+)
+
+
 def rows_of(**settings: Any) -> list[SourceRow]:
     source = HfSource.model_validate({"name": "hf", "shard_size": 3, **settings})
     return [row for shard in source.shards() for row in source.rows(shard.index)]
@@ -49,6 +59,49 @@ def test_what_save_to_disk_wrote_is_read(tmp_path: Path) -> None:
     assert [row.image for row in rows] == [jpeg(number) for number in range(6, -1, -1)]
     assert len({row.key for row in rows}) == 7
     assert rows_of(path=tmp_path / "saved", image_column="image", key_column="id")[0].key == "6"
+
+
+def test_a_saved_dataset_that_names_files_elsewhere_is_refused(tmp_path: Path) -> None:
+    dataset(2).save_to_disk(tmp_path / "elsewhere")
+    dataset(3).save_to_disk(tmp_path / "saved")
+    arrow = next((tmp_path / "elsewhere").glob("*.arrow"))
+    state = tmp_path / "saved" / "state.json"
+    whole = state.read_text()
+    named = json.loads(whole)
+    for name in (f"../elsewhere/{arrow.name}", str(arrow), "/dev/zero"):
+        state.write_text(json.dumps({**named, "_data_files": [{"filename": name}]}))
+        with pytest.raises(SourceError, match=r"leads out of the source's folder .*allow_outside: true"):
+            rows_of(path=tmp_path / "saved", image_column="image")
+    state.write_text(json.dumps({**named, "_data_files": [{"filename": f"../elsewhere/{arrow.name}"}]}))
+    assert len(rows_of(path=tmp_path / "saved", image_column="image", allow_outside=True)) == 2
+    faults = {"{": "not JSON", "[]": "expected a JSON object", '{"_data_files": [1]}': "not what save_to_disk"}
+    for wrong, message in faults.items():
+        state.write_text(wrong)
+        with pytest.raises(SourceError, match=rf"state\.json: {message}"):
+            rows_of(path=tmp_path / "saved", image_column="image")
+    state.write_text(whole)
+    (tmp_path / "saved" / "link.arrow").symlink_to("/etc/passwd")
+    with pytest.raises(SourceError, match=r"link\.arrow leads out of"):
+        rows_of(path=tmp_path / "saved", image_column="image")
+
+
+def test_paths_in_a_dataset_that_lead_elsewhere_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(jpeg(1))
+    images = [{"bytes": None, "path": "../x.jpg"}, {"bytes": None, "path": "/etc/passwd"}]
+    datasets.Dataset.from_dict({"image": images, "text": ["a", "b"]}, STRUCTS).save_to_disk(tmp_path / "saved")
+    for row in rows_of(path=tmp_path / "saved", image_column="image"):
+        assert isinstance(row.image, LocalFile)
+        with pytest.raises(FileError, match="refused_path"):
+            row.image.read(10_000)
+
+
+def test_parquet_files_of_a_clone_that_lead_elsewhere_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "clone").mkdir()
+    pq.write_table(pa.table({"image": [jpeg(1)], "text": ["a"]}), tmp_path / "outside.parquet")
+    (tmp_path / "clone" / "train.parquet").symlink_to(tmp_path / "outside.parquet")
+    with pytest.raises(SourceError, match=r"train\.parquet leads out of the source's folder"):
+        rows_of(path=tmp_path / "clone", image_column="image")
+    assert len(rows_of(path=tmp_path / "clone", image_column="image", allow_outside=True)) == 1
 
 
 def test_a_split_of_a_saved_dictionary_is_chosen(tmp_path: Path) -> None:
