@@ -9,9 +9,9 @@ simplemma knows no parts of speech: it takes the noun "lighter" for a form of "l
   word that WordNet does not have ("bikers"): "glasses" is "glass", "men" is "man". But "tights" stays, since "tight" is
   no noun, and so does a name if its singular is no noun ("Rhodes") or one that WordNet's tagged texts have less often
   ("Mars" is no plural of "mar").
-- **Another spelling**, or a plural that WordNet does not list: the two words have the same senses, the step is none of
-  a verb or an adjective, and the lemma is a noun more often than not: "defence" is "defense", and "algae" is "alga".
-  But "dice" stays, since "die" is a verb before all.
+- **Another spelling**, or a plural that WordNet does not list: one of the two words has all senses of the other, the
+  step is none of a verb or an adjective, and the lemma is a noun at least as often as not: "defence" is "defense", and
+  "algae" is "alga". But "dice" stays, since "die" is a verb before all.
 
 The list is written rather than found at work, so that counts do not depend on whether a machine has WordNet.
 """
@@ -93,8 +93,8 @@ class Nouns:
         """Whether a noun is a lemma in another spelling, or a plural that is not listed."""
         own, other = self.senses[word], self.senses.get(lemma, frozenset())
         return (
-            own & other in (own, other)
-            and bool(other)
+            bool(own & other)
+            and (own <= other or other <= own)
             and not _is_step(word, lemma, _OTHER_ENDINGS)
             and self._as_noun[lemma] >= self._otherwise[lemma]
         )
