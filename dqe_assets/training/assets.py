@@ -16,7 +16,7 @@ from dqe_assets.training import metadata
 from dqe_assets.training.checkpoints import checkpoint_path, weights_digest
 from dqe_assets.training.data import open_data
 from dqe_assets.training.data_assets import DATA_PREFIX, data_digest
-from dqe_assets.training.device import chosen_device
+from dqe_assets.training.device import THIS_PROCESS, chosen_device, gpus_here
 from dqe_assets.training.loader import load_examples
 from dqe_assets.training.loop import train
 from dqe_assets.training.loss_log import read_log
@@ -88,11 +88,11 @@ def training_run_of(data: Iterable[str]) -> Stage:
 def trained(work: Work, run: Run, shards: TrainingData, training: Training) -> pa.Table:
     """Train a run to its end; returns its rows, with its configuration as facts."""
     architecture = architecture_of(run)
-    device = chosen_device(run, architecture, training)
+    device = chosen_device(run, architecture, training, gpus_here())
     configuration = configuration_of(run, shards, device)
     folder = prepare(run, configuration, work.log, again=work.force)
     progress = _Progress(work, device.steps(run.scale) * run.scale.batch_size)
-    if device.trainer == "this_process":
+    if device.trainer == THIS_PROCESS:
         train(
             load_examples(shards, architecture, run.captions),
             architecture,

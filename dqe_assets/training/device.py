@@ -38,16 +38,26 @@ class Device:
         return self.steps_per_checkpoint(scale) * scale.checkpoints
 
 
-def chosen_device(run: Run, architecture: str, training: Training) -> Device:
+def gpus_here() -> int:
+    """How many GPUs this machine has."""
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
+def chosen_device(run: Run, architecture: str, training: Training, there: int) -> Device:
     """What to train a run by, and on.
+
+    Args:
+        run: the run.
+        architecture: open_clip's name of its model, or the path of a configuration.
+        training: the settings.
+        there: how many GPUs this machine has.
 
     Raises:
         TrainingError: there is no GPU for a scale that needs one, or its batch cannot be divided among the GPUs.
         OpenClipError: there is no such model.
     """
-    import torch
-
-    there = torch.cuda.device_count()
     toy = is_toy(architecture, run.scale)
     if training.trainer == THIS_PROCESS or (training.trainer == "auto" and toy):
         return Device(THIS_PROCESS, 0, 1)

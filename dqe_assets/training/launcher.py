@@ -53,7 +53,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _end_with_starter() -> None:
     """Die, with the loaders, once whoever started this is gone: it holds the other end of the standard input."""
-    sys.stdin.buffer.read()
+    # Not by sys.stdin: its lock, held here, would never be free in a process that is forked meanwhile.
+    while os.read(0, 1):
+        pass
     os.killpg(0, signal.SIGKILL)
 
 

@@ -19,6 +19,7 @@ from dqe_assets.training.loop import TrainingError, unstable
 from dqe_assets.training.loss_log import LogLine, append_line, keep_log
 from dqe_assets.training.reshard import read_record
 from dqe_assets.training.schedule import learning_rates
+from dqe_resources.models.open_clip_loading import import_open_clip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -34,6 +35,9 @@ _LINE = re.compile(
 )
 _LOST = re.compile(r"Handling webdataset error \((?P<error>FileNotFoundError.*|ReadError.*)\)\. Ignoring")
 _LAST_LINES = 30
+_ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""Two threads are slower at the scales that a CPU trains."""
+
 _ENDS_WITHIN_SECONDS = 20.0
 _MEMORY = "memory.json"
 _PACKAGE_FOLDER = Path(__file__).parents[2]
@@ -88,7 +92,7 @@ def train_with_open_clip(
     with subprocess.Popen(  # noqa: S603 - our own words
         command,
         cwd=data.folder,
-        env={**os.environ, "PYTHONPATH": path, TOLD: json.dumps(told)},
+        env={**os.environ, "PYTHONPATH": path, TOLD: json.dumps(told), **({} if device.gpus else _ONE_THREAD)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -113,9 +117,7 @@ def flags(run: Run, data: TrainingData, architecture: str, folder: Path, device:
     What DataComp's train.py gives (Gadre et al. 2023), it gives too: shards drawn with replacement, the loss of each
     GPU against all, gradients through what is gathered.
     """
-    from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-
-    scale = run.scale
+    open_clip, scale = import_open_clip(), run.scale
     last = f"{len(data.shards) - 1:08d}"
     schedule = {"cosine": "cosine", "constant_cooldown": "const-cooldown"}[scale.schedule]
     values: dict[str, Sequence[object]] = {
@@ -128,8 +130,8 @@ def flags(run: Run, data: TrainingData, architecture: str, folder: Path, device:
         "workers": [device.workers],
         "model": [Path(architecture).stem if architecture.endswith(".json") else architecture],
         "pretrained": [run.start or ""],
-        "image-mean": OPENAI_DATASET_MEAN,
-        "image-std": OPENAI_DATASET_STD,
+        "image-mean": open_clip.OPENAI_DATASET_MEAN,
+        "image-std": open_clip.OPENAI_DATASET_STD,
         "image-interpolation": ["bicubic"],
         "image-resize-mode": ["shortest"],
         "aug-cfg": ["scale=(0.9,1.0)"],
@@ -178,7 +180,7 @@ def _follow(
         TrainingError: the loss is no number any more, or a shard cannot be read.
     """
     last: deque[str] = deque(maxlen=_LAST_LINES)
-    read = _Reader(run.scale, device)
+    read = log_reader(run.scale, device)
     for text in output:
         last.append(text.rstrip())
         if lost := _LOST.search(text):
@@ -187,7 +189,7 @@ def _follow(
                 f"{run.key}: a shard cannot be read ({lost['error']}); "
                 f"run: dqe materialize training_data/{run.data} --force"
             )
-        line = read.line(text)
+        line = read(text)
         if line is None:
             continue
         if not math.isfinite(line.loss):
@@ -197,32 +199,31 @@ def _follow(
     return list(last)
 
 
-class _Reader:
-    """Makes lines of our log of those of open_clip_train."""
+def log_reader(scale: Scale, device: Device) -> Callable[[str], LogLine | None]:
+    """What makes lines of our log of those of open_clip_train, given in order; None of what is no line of its log."""
+    rates, size = learning_rates(scale, device.steps(scale)), device.steps_per_checkpoint(scale)
+    before = (-1, 0)
 
-    def __init__(self, scale: Scale, device: Device) -> None:
-        self._batch, self._steps = scale.batch_size, device.steps_per_checkpoint(scale)
-        self._rates = learning_rates(scale, device.steps(scale))
-        self._before = (-1, 0)
-
-    def line(self, text: str) -> LogLine | None:
-        """What a line of its output says; None if it is none of its log."""
+    def read(text: str) -> LogLine | None:
+        nonlocal before
         match = _LINE.search(text)
         if match is None:
             return None
-        epoch, inside = int(match["epoch"]), int(match["samples"]) // self._batch
-        steps = inside - (self._before[1] if self._before[0] == epoch else 0)
-        self._before = (epoch, inside)
-        step = epoch * self._steps + inside
+        epoch, inside = int(match["epoch"]), int(match["samples"]) // scale.batch_size
+        steps = inside - (before[1] if before[0] == epoch else 0)
+        before = (epoch, inside)
+        step = epoch * size + inside
         return LogLine(
             step,
-            step * self._batch,
+            step * scale.batch_size,
             float(match["loss"]),
-            float(self._rates[step - 1]),
+            float(rates[step - 1]),
             float(match["scale"]),
             steps * float(match["batch"]),
             steps * float(match["data"]),
         )
+
+    return read
 
 
 def _end(process: subprocess.Popen[str]) -> None:
