@@ -97,10 +97,11 @@ def codebook(work: Work, tower: ImageTower, settings: Configurable) -> pa.Table:
     """
     captioned = isinstance(settings, CaptionerCodebook)
     files, captions = _drawn(work, settings.draw, captioned=captioned)  # type: ignore[attr-defined]
-    if not captions:
-        raise ValueError("codebook: no sample has an image" + (" and a caption" if captioned else ""))
     with tempfile.TemporaryFile(dir=data_directory()) as file:
-        tokens = _tokens(work, tower, files, len(captions), file)
+        tokens, is_read = _tokens(work, tower, files, len(captions), file)
+        captions = [caption for caption, there in zip(captions, is_read, strict=True) if there]
+        if not captions:
+            raise ValueError("codebook: no sample has an image" + (" and a caption" if captioned else ""))
         facts: dict[str, Any] = {"kind": settings.kind, "images": len(captions), "tokens": tokens.shape[1]}
         if isinstance(settings, CaptionerCodebook):
             meter = work.meter(settings.epochs * len(captions))
@@ -144,16 +145,30 @@ def _drawn(work: Work, most: int, *, captioned: bool) -> tuple[Iterator[bytes], 
     return files(), [one[3] for one in kept]
 
 
-def _tokens(work: Work, tower: ImageTower, files: Iterator[bytes], count: int, file: IO[bytes]) -> NDArray[np.float16]:
-    """The tokens of images, as 16-bit numbers in a file, so that memory does not grow with the draw."""
-    meter, done = work.meter(count), 0
+def _tokens(
+    work: Work, tower: ImageTower, files: Iterator[bytes], count: int, file: IO[bytes]
+) -> tuple[NDArray[np.float16], list[bool]]:
+    """The tokens of images, as 16-bit numbers in a file, so that memory does not grow with the draw.
+
+    Of those that can be read; also which these are.
+    """
+    meter = work.meter(count)
+    is_read: list[bool] = []
     shape: tuple[int, ...] = ()
     for batch in tower.token_batches(files):
-        batch.astype(np.float16).tofile(file)
-        done, shape = done + len(batch), batch.shape[1:]
-        meter.update(done, "describing images")
+        there = _is_read(batch)
+        batch[there].astype(np.float16).tofile(file)
+        is_read += there.tolist()
+        shape = batch.shape[1:]
+        meter.update(len(is_read), "describing images")
     file.flush()
-    return np.memmap(file, np.float16, "r", shape=(count, *shape))
+    read = sum(is_read)
+    return np.memmap(file, np.float16, "r", shape=(read, *shape)) if read else np.empty((0, 0, 0), np.float16), is_read
+
+
+def _is_read(tokens: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of some images could be read, by their tokens."""
+    return np.isfinite(tokens[:, 0, 0])
 
 
 @stage(
@@ -179,13 +194,15 @@ def image_codes(work: Work, tower: ImageTower) -> pa.Table:
 
     meter = work.meter(len(rows))
     found: list[list[int] | None] = [None] * raw.num_rows
+    faults: list[str | None] = [None] * raw.num_rows
     done = 0
     for batch in tower.token_batches(files()):
-        for codes in book.nearest(batch).tolist():
-            found[rows[done]] = codes
+        for codes, is_read in zip(book.nearest(batch).tolist(), _is_read(batch), strict=True):
+            found[rows[done]] = codes if is_read else None
+            faults[rows[done]] = None if is_read else f"{tower.kind} gives no tokens for it"
             done += 1
         meter.update(done)
-    return pa.table({"uid": raw["uid"], "codes": found}, schema=IMAGE_CODES)
+    return pa.table({"uid": raw["uid"], "codes": found, "fault": faults}, schema=IMAGE_CODES)
 
 
 def _clusters_are_there(work: Work, stamp: Stamp) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from dqe_assets.core.schema import UID, Column, table_schema
+from dqe_assets.core.schema import FAULT, UID, Column, table_schema
 
 CODEBOOK = table_schema(
     [
@@ -15,7 +15,7 @@ CODEBOOK = table_schema(
 )
 
 IMAGE_CODES = table_schema(
-    [UID, Column("codes", pa.list_(pa.uint16()), "code of each token of the image; null without an image")]
+    [UID, Column("codes", pa.list_(pa.uint16()), "code of each token of the image; null without an image"), FAULT]
 )
 
 CODE_CLUSTERS = table_schema(

@@ -12,7 +12,7 @@ import numpy as np
 
 from dqe_assets.training.loop import Examples
 from dqe_resources.errors import DataQualityError
-from dqe_resources.images import ImageError, decode
+from dqe_resources.images import ImageError, decode, middle
 from dqe_resources.models.open_clip_loading import import_open_clip, registered_name
 from dqe_resources.parallel import ordered_map
 from dqe_resources.store import replace_file
@@ -123,7 +123,7 @@ def _pixels(data: TrainingData, transform: Any, count: int) -> np.ndarray:
 
 def _picture(sample: Stored, steps: Sequence[Any]) -> np.ndarray:
     try:
-        image: Image.Image = decode(sample.image)
+        image: Image.Image = middle(decode(sample.image))
     except ImageError as error:
         raise LoaderError(f"sample {sample.key}: {error}; leave it out of the subset") from error
     for step in steps:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dqe_resources.images.decoding import ImageInfo, decode, inspect, is_plain, opened, picture
+from dqe_resources.images.decoding import ImageInfo, decode, inspect, is_plain, middle, opened, picture
 from dqe_resources.images.faults import ImageError, fault_of, guarded
 from dqe_resources.images.formats import IMAGE_SUFFIXES
 
@@ -15,6 +15,7 @@ __all__ = [
     "guarded",
     "inspect",
     "is_plain",
+    "middle",
     "opened",
     "picture",
 ]

@@ -140,6 +140,24 @@ def picture(data: bytes, longest_side: int | None = None, max_pixels: int | None
         return found.finished(found.image)
 
 
+def middle(image: Image.Image, most: int = 32) -> Image.Image:
+    """The middle of a strip, or the whole of any other image.
+
+    Networks' transforms make the shorter side as large as they want before they cut a square: of a strip of a line of
+    pixels they would make gigabytes.
+
+    Args:
+        image: the image.
+        most: how many times as long as its shorter side it may be.
+    """
+    limit = most * min(image.size)
+    width, height = min(image.width, limit), min(image.height, limit)
+    if (width, height) == image.size:
+        return image
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
 def is_plain(data: bytes) -> bool:
     """Whether every reader shows the image as ``decode`` does: it needs not be turned, and has 8 bits of grey or RGB.
 

@@ -15,7 +15,7 @@ from dqe_resources.cache import cached_file, in_data_directory
 from dqe_resources.configurable import Configurable, ExistingPath, SerializeAsAny, one_of
 from dqe_resources.errors import DataQualityError, one_line
 from dqe_resources.fingerprint import file_digest
-from dqe_resources.images import decode
+from dqe_resources.images import ImageError, decode, guarded, middle
 from dqe_resources.models.image_model import central_square, efficientnet_lite0, weights_version
 from dqe_resources.models.onnx_models import convert, session
 from dqe_resources.parallel import ordered_map
@@ -51,10 +51,9 @@ class ImageTower(Configurable):
         """The tokens of image files, in order: float32 [m, tokens, dimension], some images at a time.
 
         The view is the network's own for evaluation: no crop, flip or colour is drawn, so that an image has one
-        description.
+        description. An image that cannot be read has NaN.
 
         Raises:
-            ImageError: a file cannot be read.
             ImageTowerError: the network cannot be loaded.
         """
 
@@ -92,10 +91,18 @@ class EfficientNetTower(ImageTower):
         name = f"efficientnet-lite0-map-{self.side}-{weights_version()}-{_CONVERSION}.onnx"
         model = session(cached_file(name, self._write_model), 1)
 
+        @guarded
+        def seen(file: bytes) -> np.ndarray:
+            return central_square(decode(file), self.side)
+
+        nothing = np.zeros((3, self.side, self.side), np.float32)
+
         def embed(batch: list[bytes]) -> np.ndarray:
-            pixels = np.stack([central_square(decode(file), self.side) for file in batch])
-            (found,) = model.run(["map"], {"pixels": pixels})
-            return np.ascontiguousarray(found.reshape(len(batch), _CHANNELS, -1).transpose(0, 2, 1))
+            pixels, is_fault = _without_faults([seen(file) for file in batch], nothing)
+            (found,) = model.run(["map"], {"pixels": np.stack(pixels)})
+            tokens = np.ascontiguousarray(found.reshape(len(batch), _CHANNELS, -1).transpose(0, 2, 1))
+            tokens[is_fault] = np.nan
+            return tokens
 
         rest = iter(files)
         batches = iter(lambda: list(islice(rest, self.batch_size)), [])
@@ -175,10 +182,14 @@ class TimmTower(ImageTower):
         import torch
 
         network, transform, device = self.load()
-        pixels = ordered_map(lambda file: transform(decode(file)), files, ahead=2 * self.batch_size)
-        for batch in iter(lambda: list(islice(pixels, self.batch_size)), []):
+        nothing = torch.zeros(3, *np.broadcast_to(transform.transforms[0].size, 2).tolist())
+        seen = ordered_map(guarded(lambda file: transform(middle(decode(file)))), files, ahead=2 * self.batch_size)
+        for batch in iter(lambda: list(islice(seen, self.batch_size)), []):
+            pixels, is_fault = _without_faults(batch, nothing)
             with torch.inference_mode():
-                yield self._tokens_of(network, torch.stack(batch).to(device)).float().cpu().numpy()
+                tokens = self._tokens_of(network, torch.stack(pixels).to(device)).float().cpu().numpy()
+            tokens[is_fault] = np.nan
+            yield tokens
 
     def load(self) -> tuple[Any, Any, str]:
         """The network, how an image becomes what it sees, and its device; kept, so that the next call gives the same.
@@ -193,6 +204,12 @@ class TimmTower(ImageTower):
         if found.ndim == 4:
             return found.flatten(2).transpose(1, 2)
         return found if self.prefix_tokens else found[:, getattr(network, "num_prefix_tokens", 0) :]
+
+
+def _without_faults(seen: list[Any], nothing: Any) -> tuple[list[Any], list[bool]]:
+    """What a network sees of images, ``nothing`` in place of those that cannot be read; and which these are."""
+    is_fault = [isinstance(one, ImageError) for one in seen]
+    return [nothing if fault else one for one, fault in zip(seen, is_fault, strict=True)], is_fault
 
 
 @lru_cache(maxsize=1)

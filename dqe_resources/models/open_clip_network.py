@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from dqe_resources.images import ImageError, decode, guarded
+from dqe_resources.images import ImageError, decode, guarded, middle
 from dqe_resources.models.text_encoders.protocol import TextEmbeddings
 from dqe_resources.parallel import ordered_map
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from PIL import Image
-
-_LONGEST = 32
-"""How many times as long as its shorter side an image is looked at: enough for any that shows something."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -113,7 +110,7 @@ class OpenClipNetwork:
         return guarded(self._seen)(file)
 
     def _seen(self, file: bytes) -> Any:
-        return self.preprocess(_not_too_long(decode(file)))
+        return self.preprocess(middle(decode(file)))
 
     def _encode_readable(self, pixels: list[Any]) -> tuple[np.ndarray, list[ImageError | None]]:
         import torch
@@ -199,15 +196,6 @@ def _each_on_a_core(function: Callable[[T], R], items: Iterable[T]) -> Iterator[
     finally:
         # What a thread is told holds for it, and for those that have not begun yet.
         torch.set_num_threads(threads)
-
-
-def _not_too_long(image: Image.Image) -> Image.Image:
-    """The middle of a strip: open_clip makes the shorter side as large as the network wants before it cuts a square."""
-    limit = _LONGEST * min(image.size)
-    if max(image.size) <= limit:
-        return image
-    left, top = (max(side - limit, 0) // 2 for side in image.size)
-    return image.crop((left, top, min(left + limit, image.width), min(top + limit, image.height)))
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -25,6 +25,7 @@ from dqe_assets.report.gallery import _photos
 from dqe_assets.score.alignment import joint_embeddings
 from dqe_assets.score.image_text import image_text
 from dqe_assets.training.samples import _picture
+from dqe_resources.models import image_towers
 from dqe_resources.models.image_model import ImageModel
 from dqe_resources.models.text_detector import TextDetector
 from dqe_resources.scorers.label_space import LabelSpace
@@ -274,20 +275,28 @@ def test_odd_images_and_one_that_a_stage_fails_at_stop_nothing(data: Path, monke
     (data / "dqe.yaml").write_text(
         "sources: [{kind: folder, name: odd, path: photos, min_success_rate: 0.5}]\n"
         "captioners: [{kind: labels, name: labels}]\n"
+        "compression: {codebook: {kind: kmeans, codes: 4}}\n"
     )
-    measure = extract.measure
 
-    def failing(image: Image.Image) -> extract.ImageMeasures:
-        if image.size == (33, 40):
-            raise ZeroDivisionError("nothing to measure")
-        return measure(image)
+    def fail_at_c(module: Any, name: str) -> None:
+        function = getattr(module, name)
 
-    monkeypatch.setattr(extract, "measure", failing)
+        def failing(image: Image.Image, *arguments: Any) -> Any:
+            if image.size == (33, 40):
+                raise ZeroDivisionError("nothing to see")
+            return function(image, *arguments)
+
+        monkeypatch.setattr(module, name, failing)
+
+    fail_at_c(extract, "measure")
+    fail_at_c(image_towers, "central_square")
     loaded = load_settings()
     per_shard = [stage.name for stage in graph.stages(loaded) if stage.partitioned]
     with instance() as current:
         runner.sync(loaded, current)
-        outcome = runner.materialize(loaded, current, assets=[*per_shard, "duplicate_pairs", "duplicate_clusters"])
+        outcome = runner.materialize(
+            loaded, current, assets=[*per_shard, "duplicate_pairs", "duplicate_clusters", "codebook"]
+        )
     assert outcome.failures == []
     raw = table_of(loaded, "raw_samples", "odd-00000")
     found = raw.select(["image_name", "reason", "width", "height"]).to_pylist()
@@ -305,7 +314,7 @@ def test_odd_images_and_one_that_a_stage_fails_at_stop_nothing(data: Path, monke
     faults = {
         name: table_of(loaded, name, "odd-00000")["fault"].to_pylist() for name in ("image_features", "image_text")
     }
-    assert faults["image_features"] == [None, None, "damaged: ZeroDivisionError: nothing to measure", *[None] * 4]
+    assert faults["image_features"] == [None, None, "damaged: ZeroDivisionError: nothing to see", *[None] * 4]
     assert faults["image_text"] == faults["image_features"]
     joint = table_of(loaded, "joint_embeddings", "odd-00000")
     assert joint["fault"].to_pylist()[:7] == [
@@ -316,3 +325,6 @@ def test_odd_images_and_one_that_a_stage_fails_at_stop_nothing(data: Path, monke
     ]
     captions = table_of(loaded, "synthetic_captions/labels", "odd-00000")
     assert captions["finish_reason"].to_pylist()[:3] == ["stop", "no_image", "no_image"]
+    codes = table_of(loaded, "image_codes", "odd-00000")
+    assert codes["codes"].is_valid().to_pylist() == [True, False, False, True, False, True, True]
+    assert codes["fault"].to_pylist() == [None, None, "efficientnet_lite0 gives no tokens for it", *[None] * 4]

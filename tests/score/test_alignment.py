@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dqe_assets.core.schema import IMAGE
+from dqe_assets.core.schema import IMAGE, IMAGE_TYPE
 from dqe_assets.score.alignment import (
     Preferring,
     caption_preference,
@@ -56,6 +56,23 @@ def test_embeddings_hold_a_row_for_each_sample_and_item(tiny_clip: Path) -> None
     assert [row["truncated"] for row in rows[10:]] == [True, False, True, False, None]
     assert table["parts"].null_count == 15, "nobody asked for sentences"
     assert sum(done) == 4 + 3 + 4
+
+
+def test_an_image_that_the_scorer_cannot_read_is_its_own_rows_fault(tiny_clip: Path) -> None:
+    scorer = scorer_of(tiny_clip, batch_size=2)
+    files = pictures(5)["image"].to_pylist()
+    files[1]["bytes"], files[2] = b"\xff\xd8\xff", None
+    samples = pa.table({"image": pa.array(files, IMAGE_TYPE)}).to_batches(max_chunksize=2)
+    table = joint_embeddings(UIDS, samples, HAS_IMAGE, {"original": pa.array(CAPTIONS["original"])}, scorer)
+    assert table["fault"].to_pylist() == [
+        None,
+        f"{scorer.model} gives no vector for it",
+        "raw_samples has nothing of it: its fault says why",
+        *[None] * 7,
+    ]
+    assert table["embedding"].is_valid().to_pylist()[:5] == [True, False, False, False, True]
+    scores = caption_scores(table, ["original"])
+    assert scores["similarity"].is_valid().to_pylist() == [True, False, False, False, True]
 
 
 @pytest.mark.parametrize("policy", ["sentences_mean", "sentences_max"])

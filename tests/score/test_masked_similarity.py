@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from PIL import Image
 
 from dqe_assets.core.arrow import from_matrix, to_matrix
 from dqe_assets.features.extract import image_features
@@ -20,6 +21,7 @@ from dqe_resources import images
 from dqe_resources.models.image_model import ImageModel
 from dqe_resources.scorers.label_space import LabelSpace
 from dqe_resources.scorers.protocol import Scorer
+from tests.image_files import encoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -125,22 +127,40 @@ def test_a_scorer_that_sees_images_is_given_the_masked_files(
         assert table["masked_similarity"][row].as_py() == pytest.approx(expected, abs=2e-3)
 
 
-def test_a_shard_without_text_needs_no_model() -> None:
-    text = pa.table({"uid": ["a", "b"], "regions": [None, []], "text": [None, None], "text_area": [None, 0.0]})
-    text = text.cast(IMAGE_TEXT)
-    scored = pa.table(
+def scored(similarities: list[float | None]) -> pa.Table:
+    """Original captions with these similarities, each with the unit vector of white."""
+    white = (np.ones(3) / np.sqrt(3)).tolist()
+    return pa.table(
         {
-            "similarity": pa.array([None, 0.25], pa.float32()),
-            "embedding": pa.array([None, [1.0]]),
-            "truncated": [None, False],
-            "parts": pa.nulls(2, JOINT_EMBEDDINGS.field("parts").type),
+            "similarity": pa.array(similarities, pa.float32()),
+            "embedding": pa.array([None if one is None else white for one in similarities]),
+            "truncated": [None if one is None else False for one in similarities],
+            "parts": pa.nulls(len(similarities), JOINT_EMBEDDINGS.field("parts").type),
         }
     )
-    table = masked_similarity(text, scored, [], MeanColour(), ImageModel())
-    assert table.to_pylist() == [
+
+
+def test_a_shard_without_text_needs_no_model() -> None:
+    text = pa.Table.from_pylist([{"uid": "a"}, {"uid": "b", "regions": [], "text_area": 0.0}], IMAGE_TEXT)
+    table = masked_similarity(text, scored([None, 0.25]), [], MeanColour(), ImageModel())
+    assert table.drop_columns(["fault"]).to_pylist() == [
         {"uid": "a", "masked_similarity": None, "similarity": None, "text_area": None},
         {"uid": "b", "masked_similarity": 0.25, "similarity": 0.25, "text_area": 0.0},
     ]
+    assert table["fault"].null_count == 2
+
+
+def test_an_image_that_cannot_be_masked_is_its_own_rows_fault() -> None:
+    region = {"corners": [0.1, 0.1, 0.2, 0.1, 0.2, 0.2, 0.1, 0.2], "score": 0.9}
+    rows = [{"uid": uid, "regions": [region], "text_area": 0.01} for uid in "abc"]
+    white = encoded(Image.new("RGB", (40, 30), "white"), "PNG")
+    stored = [{"bytes": white}, {"bytes": b"\xff\xd8\xff"}, {"bytes": white}]
+    raw = pa.table({"uid": list("abc"), "image": pa.array(stored, RAW_SAMPLES.field("image").type)})
+    found = masked_similarity(
+        pa.Table.from_pylist(rows, IMAGE_TEXT), scored([0.5, 0.5, 0.5]), raw.to_batches(), MeanColour(), ImageModel()
+    )
+    assert found["masked_similarity"].to_pylist() == [pytest.approx(1, abs=1e-3), None, pytest.approx(1, abs=1e-3)]
+    assert found["fault"].to_pylist() == [None, "damaged: JPEG: its header cannot be read", None]
 
 
 def test_a_large_image_is_made_smaller_before_it_is_masked(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,6 +237,14 @@ def test_a_jpeg_is_decoded_smaller_but_no_smaller_than_wanted() -> None:
     assert images.decode(encoded(scene(640, 400), "PNG"), 160).size == (640, 400)
 
 
+def test_of_a_strip_the_middle_is_looked_at() -> None:
+    strip = scene(1000, 4)
+    assert images.middle(strip).size == (128, 4)
+    assert images.middle(strip).tobytes() == strip.crop((436, 0, 564, 4)).tobytes()
+    assert images.middle(strip.transpose(Image.Transpose.ROTATE_90)).size == (4, 128)
+    assert images.middle(scene(128, 4)).size == (128, 4)
+
+
 def test_what_other_readers_show_otherwise_is_not_plain() -> None:
     for mode in ("1", "L", "P", "RGB", "RGBA"):
         assert images.is_plain(encoded(Image.new(mode, (8, 8)), "PNG"))

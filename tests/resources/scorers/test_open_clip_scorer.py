@@ -17,6 +17,7 @@ from dqe_assets.core.schema import IMAGE_TYPE
 from dqe_resources.models.open_clip_loading import OpenClipError
 from dqe_resources.scorers import AnyScorer
 from dqe_resources.scorers.open_clip import OpenClipScorer
+from tests.image_files import encoded
 from tests.tiny_clip import CONFIGURATION
 
 if TYPE_CHECKING:
@@ -91,6 +92,17 @@ def test_a_transparent_and_a_16_bit_image_are_seen_as_they_look(tiny_clip: Path)
     np.testing.assert_allclose(deep, plain, atol=1e-5)
     np.testing.assert_allclose(clear_vector, on_white, atol=1e-5)
     assert abs(float(plain @ on_white)) < 1 - 1e-4
+
+
+def test_an_image_that_cannot_be_read_has_no_vector_and_a_strip_has_that_of_its_middle(tiny_clip: Path) -> None:
+    scorer = scorer_of(tiny_clip, batch_size=2)
+    strip = Image.new("RGB", (60_000, 1), "red")
+    strip.paste("blue", (29_900, 0, 30_100, 1))
+    files = [encoded(Image.new("RGB", (9, 9), "blue"), "PNG"), b"\xff\xd8\xff", encoded(strip, "PNG"), None]
+    stored = pa.array([file and {"bytes": file, "path": None} for file in files], IMAGE_TYPE)
+    vectors = scorer.embed_images(pa.table({"image": stored}))
+    assert np.isnan(vectors).all(axis=1).tolist() == [False, True, False, True]
+    np.testing.assert_allclose(vectors[0], vectors[2], atol=1e-5)
 
 
 def test_tokens_are_counted_before_the_cut(tiny_clip: Path, reference: tuple[Any, Any, Any]) -> None:

@@ -97,6 +97,10 @@ def test_zero_shot_probabilities_by_a_model_of_open_clip(tiny_clip: Path) -> Non
     several = tagger.model_copy(update={"prompts": ("a {}.", "art of the {}.")}).probabilities(samples, CONCEPTS)
     assert np.abs(several - found).max() > 1e-5
     assert tagger.probabilities(samples.slice(0, 0), CONCEPTS).shape == (0, 4)
+    unreadable = pa.array([{"bytes": b"\xff\xd8\xff", "path": None}], samples.schema.field("image").type)
+    with_one = tagger.probabilities(pa.concat_tables([samples, pa.table({"image": unreadable})]), CONCEPTS)
+    np.testing.assert_allclose(with_one[:3], found, atol=1e-5)
+    assert (with_one[3] == 0).all()
 
 
 def test_probabilities_are_those_of_open_clip_itself(tiny_clip: Path) -> None:
