@@ -22,6 +22,10 @@ SHEET_IMAGES = 12
 """Images of a contact sheet."""
 
 
+LONGEST_CELL = 500
+"""Characters of a text in a table."""
+
+
 Metadata = dict[str, Any]
 """Metadata of an asset by name: numbers, texts, dictionaries, Markdown."""
 
@@ -87,6 +91,7 @@ def markdown_cell(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     text = str(value)
+    text = text if len(text) <= LONGEST_CELL else f"{text[:LONGEST_CELL]}…"
     for mark, replacement in {"&": "&amp;", "<": "&lt;", "|": "\\|", "[": "\\[", "!": "\\!", "\n": " "}.items():
         text = text.replace(mark, replacement)
     return text

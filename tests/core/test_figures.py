@@ -14,6 +14,7 @@ from PIL import Image
 
 from dqe_assets.core import figures as plots
 from dqe_assets.core.figures import DARK, LIGHT, Theme
+from dqe_assets.core.metadata import markdown_cell
 from dqe_assets.dedup.plots import cluster_sizes
 from dqe_assets.features.plots import feature_histograms
 from dqe_assets.ingest.plots import status_bars
@@ -149,6 +150,42 @@ def test_16_bits_of_grey_are_as_bright_as_8() -> None:
         assert right is not None
         assert np.abs(np.asarray(left, np.int16) - np.asarray(right, np.int16)).max() <= 2
     assert np.asarray(small[0]).mean() == pytest.approx(70, abs=2)
+
+
+@pytest.mark.parametrize("unit", ["a brown dog ", "x", "\u0301", "é\n", "👩‍👩‍👧", "\u202e\0\x1b[31m", "العربية "])
+def test_of_a_caption_however_long_the_beginning_is_shown(unit: str) -> None:
+    image = grey_png(deep=False)
+    long = unit * (2_000_000 // len(unit))
+    sheet = plots.contact_sheet([image], [long])
+    assert sheet == plots.contact_sheet([image], [long[:3000]])
+    if unit.isascii() and unit.isprintable():
+        assert sheet != plots.contact_sheet([image], [unit])
+    cell = markdown_cell(f"{unit.strip()}end" + long)
+    assert len(cell) <= 1_000
+    assert cell.endswith("…")
+
+
+@given(st.text(max_size=300))
+def test_a_sheet_shows_any_caption(caption: str) -> None:
+    image = grey_png(deep=False)
+    with Image.open(io.BytesIO(plots.contact_sheet([image, b"none"], [caption, caption]))) as sheet:
+        assert sheet.size == (280, 128)
+
+
+def test_a_caption_is_cut_where_the_next_letter_would_not_fit() -> None:
+    font = plots._font(10)
+    text = "the quick brown fox jumps over the lazy dog"
+    for width in range(60, 300, 7):
+        fitted = plots._fitted(text, font, width)
+        if font.getlength(text) <= width:
+            assert fitted == text
+            continue
+        kept = fitted.removesuffix("…")
+        assert text.startswith(kept)
+        assert font.getlength(fitted) <= width
+        rest = text[len(kept) :]
+        longer = kept + rest[: len(rest) - len(rest.lstrip()) + 1]
+        assert font.getlength(f"{longer}…") > width
 
 
 def test_markdown_holds_the_picture_itself() -> None:
