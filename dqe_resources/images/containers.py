@@ -1,4 +1,4 @@
-"""JPEG and PNG files taken apart: what decides about pixels, and what else of the file does about how they look.
+"""Image files taken apart: what decides about pixels, and what else of the file does about how they look.
 
 Pillow gives up on a file, or on all that it says beside its pixels, for one odd field of its EXIF, text or profile.
 Browsers don't. So a decoder gets a file of nothing but pixels, and orientation and colour are read here.
@@ -18,7 +18,7 @@ MAX_PROFILE = 1 << 22
 
 UPRIGHT = 1
 
-_ORIENTATION, _SHORT = 0x0112, 3
+_ORIENTATION, _SHORT, _LONG = 0x0112, 3, 4
 
 _EOI, _SOS = 0xD9, 0xDA
 _WITHOUT_CONTENT = frozenset({0x00, 0x01, *range(0xD0, 0xD9), 0xFF})
@@ -37,6 +37,16 @@ _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PIXELS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
+_BIG = 43
+_BYTE, _UNDEFINED = 1, 7
+_SUBFILE, _SUB_IFDS, _PROFILE, _DNG_VERSION = 254, 330, 34_675, 50_706
+_REDUCED = 1
+# What decides about pixels: sizes, depths, compression, colours, strips and tiles, and what JPEG in TIFF has besides.
+_TIFF_PIXELS = frozenset(
+    {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, *range(320, 326), 332, 338, 339, 347}
+    | {*range(512, 522), *range(529, 533)}
+)
+
 # The type of an item, in the two versions of its entry (ISO/IEC 14496-12, 8.11.6).
 _AVIF_EXIF = re.compile(rb"(infe\x02.{3}.{2}.{2})Exif|(infe\x03.{3}.{4}.{2})Exif", re.DOTALL)
 
@@ -188,6 +198,52 @@ def _inflated(content: bytes) -> bytes | None:
     except zlib.error:
         return None
     return profile if profile and decompressor.eof else None
+
+
+def bare_tiff(data: bytes) -> Bare:
+    """A TIFF of its first picture alone, and of what decides about its pixels.
+
+    Raises:
+        ImageError: it is a camera's raw file, of which a decoder would show the preview.
+    """
+    order = "<" if data.startswith(b"II") else ">"
+    is_big = data[2:4] == struct.pack(f"{order}H", _BIG)
+    start, count_form, entry_form = (8, "Q", "HHQ8s") if is_big else (4, "I", "HHI4s")
+    offset_form = f"{order}{count_form}"
+    entry_form = f"{order}{entry_form}"
+    try:
+        (place,) = struct.unpack_from(offset_form, data, start)
+        number_form = f"{order}{'Q' if is_big else 'H'}"
+        (number,) = struct.unpack_from(number_form, data, place)
+        first, size = place + struct.calcsize(number_form), struct.calcsize(entry_form)
+        entries = [
+            struct.unpack_from(entry_form, data, first + size * n) for n in range(min(number, len(data) // size))
+        ]
+    except struct.error:
+        return Bare(data)
+    tags = {tag: (kind, count, value) for tag, kind, count, value in reversed(entries)}
+    if _DNG_VERSION in tags:
+        raise ImageError("unsupported_format", "DNG (camera raw)")
+    if _SUB_IFDS in tags and _number(tags.get(_SUBFILE), order) == _REDUCED:
+        raise ImageError("unsupported_format", "TIFF of a preview alone (camera raw)")
+    kept = [struct.pack(entry_form, *entry) for entry in entries if entry[0] in _TIFF_PIXELS]
+    directory = struct.pack(number_form, len(kept)) + b"".join(kept) + struct.pack(offset_form, 0)
+    whole = data + bytes(len(data) % 2)
+    bare = whole[:start] + struct.pack(offset_form, len(whole)) + whole[start + struct.calcsize(offset_form) :]
+    orientation = _number(tags.get(_ORIENTATION), order)
+    profile = None
+    kind, count, value = tags.get(_PROFILE, (0, 0, b""))
+    if kind in {_BYTE, _UNDEFINED} and len(value) < count <= MAX_PROFILE:
+        (place,) = struct.unpack(offset_form, value)
+        profile = data[place : place + count]
+    return Bare(bare + directory, orientation if 1 <= orientation <= 8 else UPRIGHT, profile)
+
+
+def _number(entry: tuple[int, int, bytes] | None, order: str) -> int:
+    """The number in an entry of a TIFF's directory that holds one of 16 or 32 bits; 0 if there is none."""
+    kind, count, value = entry or (0, 0, b"")
+    form = {_SHORT: "H", _LONG: "I"}.get(kind)
+    return int(struct.unpack_from(f"{order}{form}", value)[0]) if form is not None and count == 1 else 0
 
 
 def bare_avif(data: bytes) -> Bare:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, UnidentifiedImageError, features
 
 from dqe_resources.images.colour import flattened, in_srgb
-from dqe_resources.images.containers import UPRIGHT, Bare, bare_avif, bare_jpeg, bare_png, exif_orientation
+from dqe_resources.images.containers import UPRIGHT, Bare, bare_avif, bare_jpeg, bare_png, bare_tiff, exif_orientation
 from dqe_resources.images.faults import ImageError, fault_of
 from dqe_resources.images.formats import AVIF, BMP, DECODED, HEIC, JPEG, PNG, TIFF, WEBP, format_of
 from dqe_resources.images.jpeg_scan import is_garbled, scan_complaint, with_end
@@ -33,8 +33,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_TIFF_SUBFILE, _TIFF_ORIENTATION, _TIFF_SUB_IFDS, _DNG_VERSION = 254, 274, 330, 50_706
-_REDUCED = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +59,10 @@ class OpenedImage:
     Attributes:
         image: Pillow's image, not decoded yet.
         bare: the file that is decoded, and how its pixels are to be shown.
-        exif_orientation: as the file has it, 1 to 8; 1 is upright.
     """
 
     image: Image.Image
     bare: Bare
-    exif_orientation: int
 
     @property
     def format(self) -> str:
@@ -113,7 +109,7 @@ def inspect(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageInfo:
             found.image.load()
             # A pixel tells whether such pixels can be brought into sRGB.
             found.finished(found.image.crop((0, 0, 1, 1)))
-        return ImageInfo(found.format, *size, found.exif_orientation)
+        return ImageInfo(found.format, *size, found.bare.orientation)
 
 
 def decode(data: bytes, longest_side: int | None = None, max_pixels: int | None = None) -> Image.Image:
@@ -168,7 +164,7 @@ def is_plain(data: bytes) -> bool:
     """
     with opened(data) as found:
         is_common = found.image.mode in {"1", "L", "LA", "P", "RGB", "RGBA"}
-        is_as_stored = found.exif_orientation == UPRIGHT and found.bare.gamma is None and found.bare.is_sound
+        is_as_stored = found.bare.orientation == UPRIGHT and found.bare.gamma is None and found.bare.is_sound
         return is_common and is_as_stored and _opens(data, str(found.image.format))
 
 
@@ -203,8 +199,6 @@ def _open(data: bytes) -> OpenedImage:
     try:
         bare = _BARE.get(name, Bare)(data)
         image = Image.open(io.BytesIO(bare.data), formats=(DECODED[name],))
-        if name == TIFF:
-            return OpenedImage(image, bare, _tiff_orientation(image))
         if name in {WEBP, AVIF}:
             bare = replace(bare, orientation=exif_orientation(image.info.get("exif", b"")))
     except Image.DecompressionBombError as error:
@@ -213,7 +207,7 @@ def _open(data: bytes) -> OpenedImage:
         raise ImageError(*_unidentified(name, data)) from error
     except Exception as error:
         raise fault_of(error) from error
-    return OpenedImage(image, bare, bare.orientation)
+    return OpenedImage(image, bare)
 
 
 def _bare_jpeg(data: bytes) -> Bare:
@@ -222,7 +216,7 @@ def _bare_jpeg(data: bytes) -> Bare:
     return replace(bare, data=ended, is_sound=ended is bare.data)
 
 
-_BARE = {JPEG: _bare_jpeg, PNG: bare_png, AVIF: bare_avif}
+_BARE = {JPEG: _bare_jpeg, PNG: bare_png, AVIF: bare_avif, TIFF: bare_tiff}
 
 
 def _opens(data: bytes, name: str) -> bool:
@@ -241,21 +235,6 @@ def _unidentified(name: str, data: bytes) -> tuple[str, str]:
     if name in {TIFF, AVIF, HEIC}:
         return "unsupported_format", f"{name} of a kind that is not decoded"
     return "damaged", f"{name}: its header cannot be read"
-
-
-def _tiff_orientation(image: Image.Image) -> int:
-    """The orientation of a TIFF, which Pillow applies itself.
-
-    Raises:
-        ImageError: it is a camera's raw file, of which Pillow would decode the preview.
-    """
-    tags = getattr(image, "tag_v2", {})
-    if _DNG_VERSION in tags:
-        raise ImageError("unsupported_format", "DNG (camera raw)")
-    if _TIFF_SUB_IFDS in tags and tags.get(_TIFF_SUBFILE) == _REDUCED:
-        raise ImageError("unsupported_format", "TIFF of a preview alone (camera raw)")
-    orientation = tags.get(_TIFF_ORIENTATION)
-    return orientation if orientation in _TURNS else UPRIGHT
 
 
 @cache

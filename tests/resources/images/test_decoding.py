@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import struct
 import sys
 import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from dqe_resources import images
@@ -47,6 +50,7 @@ def turned_by(orientation: int) -> tuple[int, int, int, bytes]:
         ("WEBP", {"lossless": True}, 0),
         ("TIFF", {}, 0),
         ("TIFF", {"compression": "tiff_lzw"}, 0),
+        ("TIFF", {"big_tiff": True}, 0),
         ("AVIF", {"quality": 100, "subsampling": "4:4:4"}, 8),
     ],
 )
@@ -105,6 +109,21 @@ def wrong_checksum() -> bytes:
     return bytes(odd)
 
 
+def tiff_with(tag: int, kind: int, count: int) -> Callable[[], bytes]:
+    """A TIFF with a tag whose value is of another kind and length than it should be."""
+
+    def make() -> bytes:
+        data = encoded(
+            scene(), "TIFF", tiffinfo={270: "description", 700: b"<xmp/>", 305: "software"}, icc_profile=b"icc"
+        )
+        entries = data[int.from_bytes(data[4:8], "little") :]
+        place = entries.index(struct.pack("<HH", tag, entries[entries.index(struct.pack("<H", tag)) + 2]))
+        changed = struct.pack("<HHI", tag, kind, count)
+        return data[: -len(entries)] + entries[:place] + changed + entries[place + 8 :]
+
+    return make
+
+
 LARGE_TEXT = b"Comment\0\0" + zlib.compress(bytes(80_000_000))
 INTACT = {
     "jpeg: garbage for EXIF": jpeg_with(0xE1, b"Exif\0\0garbage"),
@@ -143,6 +162,13 @@ INTACT = {
     "webp: garbage for EXIF": lambda: encoded(scene(), "WEBP", lossless=True, exif=b"garbage"),
     "webp: garbage for a profile": lambda: encoded(scene(), "WEBP", lossless=True, icc_profile=b"garbage"),
     "tiff: a tag that cannot be written": lambda: encoded(scene(), "TIFF", tiffinfo={65000: "text"}),
+    "tiff: a description of doubles": tiff_with(270, 12, 2**31),
+    "tiff: XMP of numbers": tiff_with(700, 3, 1),
+    "tiff: a profile of numbers": tiff_with(34675, 9, 1),
+    "tiff: a profile beyond the end": tiff_with(34675, 7, 10**6),
+    "tiff: a program's name beyond the end": tiff_with(305, 2, 10**9),
+    "tiff: big": lambda: encoded(scene(), "TIFF", big_tiff=True),
+    "tiff: several pictures": lambda: encoded(scene(), "TIFF", save_all=True, append_images=[scene(20, 20)]),
     "tiff: garbage for a profile": lambda: encoded(scene(), "TIFF", icc_profile=b"garbage"),
     "avif: garbage for EXIF": lambda: encoded(scene(), "AVIF", exif=b"Exif\0\0" + exif_of(BAD_TAG)),
 }
@@ -154,6 +180,60 @@ def test_pixels_that_are_whole_are_ok_whatever_else_is_in_the_file(make: Callabl
     info = images.inspect(data, **LIMITS)
     assert (info.width, info.height, info.exif_orientation) == (160, 96, 1)
     assert np.abs(np.asarray(images.decode(data), int) - np.asarray(scene(), int)).mean() < 4
+
+
+STARTS = st.sampled_from(
+    [b"", b"Exif\0\0II*\0", b"Exif\0\0MM\0*\0\0\0\x08", b"http://ns.adobe.com/", b"MPF\0MM\0*", b"8BIM"]
+)
+CONTENTS = st.builds(bytes.__add__, STARTS, st.binary(max_size=80))
+
+
+@given(st.lists(st.tuples(st.sampled_from([*range(0xE1, 0xEE), 0xEF, 0xFE]), CONTENTS), max_size=4))
+def test_no_segment_beside_its_pixels_spoils_a_jpeg(segments: list[tuple[int, bytes]]) -> None:
+    data = plain = encoded(scene(), "JPEG")
+    for marker, content in segments:
+        data = with_segment(data, marker, content)
+    with images.opened(data) as found:
+        turn = found.bare.orientation
+    assert images.inspect(data, **LIMITS).exif_orientation == turn
+    if turn == 1:
+        assert images.decode(data).tobytes() == images.decode(plain).tobytes()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                [
+                    b"tEXt",
+                    b"zTXt",
+                    b"iTXt",
+                    b"iCCP",
+                    b"eXIf",
+                    b"cHRM",
+                    b"pHYs",
+                    b"acTL",
+                    b"fcTL",
+                    b"sPLT",
+                    b"tIME",
+                    b"hIST",
+                    b"bKGD",
+                    b"sBIT",
+                    b"abCd",
+                ]
+            ),
+            CONTENTS,
+        ),
+        max_size=4,
+    ),
+    st.booleans(),
+)
+def test_no_chunk_beside_its_pixels_spoils_a_png(chunks: list[tuple[bytes, bytes]], is_behind: bool) -> None:
+    data = encoded(scene(), "PNG")
+    for kind, content in chunks:
+        data = data[:-12] + png_chunk(kind, content) + data[-12:] if is_behind else with_chunk(data, kind, content)
+    if images.inspect(data, **LIMITS).exif_orientation == 1:
+        assert images.decode(data).tobytes() == scene().tobytes()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
