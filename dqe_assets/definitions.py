@@ -36,4 +36,4 @@ def definitions(settings: Settings) -> dg.Definitions:
     )
 
 
-defs = definitions(load_settings())
+defs = definitions(load_settings(sources_may_be_away=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +16,8 @@ from pydantic_core import PydanticCustomError, core_schema
 from dqe_resources.cache import in_data_directory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from docstring_parser import Docstring
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic.json_schema import JsonSchemaValue
@@ -27,7 +31,9 @@ __all__ = [
     "SerializeAsAny",
     "Strict",
     "existing_path",
+    "files_may_be_away",
     "in_words",
+    "is_away",
     "matching",
     "one_of",
 ]
@@ -198,6 +204,24 @@ def in_words(fault: ErrorDetails) -> str:
     return fault["msg"].removeprefix("Value error, ")
 
 
+_MAY_BE_AWAY: ContextVar[bool] = ContextVar("may_be_away", default=False)
+
+
+@contextmanager
+def files_may_be_away() -> Iterator[None]:
+    """Take paths at their word while settings are read: who uses a file that is not there is told so then."""
+    token = _MAY_BE_AWAY.set(True)
+    try:
+        yield
+    finally:
+        _MAY_BE_AWAY.reset(token)
+
+
+def is_away(path: Path) -> bool:
+    """Whether there is nothing at a path, and that is a fault now."""
+    return not path.exists() and not _MAY_BE_AWAY.get()
+
+
 def existing_path(path: Path) -> Path:
     """The path, from the data folder if it is relative.
 
@@ -205,14 +229,14 @@ def existing_path(path: Path) -> Path:
         ValueError: there is nothing.
     """
     resolved = in_data_directory(path)
-    if not resolved.exists():
+    if is_away(resolved):
         msg = f"there is nothing at {resolved}: give the path of an existing file or folder"
         raise ValueError(msg)
     return resolved
 
 
 ExistingPath = Annotated[Path, AfterValidator(existing_path)]
-"""A path that must exist; a relative one counts from the folder of dqe.yaml."""
+"""A path that must exist (see ``files_may_be_away``); a relative one counts from the folder of dqe.yaml."""
 
 ComponentName = Annotated[
     str, matching(r"^[A-Za-z][A-Za-z0-9_]{0,63}$", "a name: a letter a to z, then up to 63 letters, digits and _")

@@ -126,7 +126,7 @@ class KeyedTable(Strict):
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         if self.path.suffix.lower() == ".parquet":
-            with pq.ParquetFile(self.path) as file:
+            with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
                 yield from file.iter_batches(columns=list(self._types))
         else:
             with self._reader(self._types) as reader:

@@ -176,7 +176,9 @@ class Warehouse(Configurable):
             connection.execute(f"USE {CATALOG}")
         except duckdb.Error as error:
             connection.close()
-            message = f"cannot read the warehouse {self.path}: {_one_line(error)}; write it: dqe materialize warehouse"
+            message = (
+                f"cannot read the warehouse {self.path}: {_one_line(error)}; make it again: dqe materialize warehouse"
+            )
             raise WarehouseError(message) from error
         return connection
 
@@ -240,8 +242,18 @@ def _fetch(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
         message = f"only the warehouse can be read, no files and no network: {_one_line(error)}"
         raise QueryError(message) from error
     except (duckdb.Error, pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise QueryError(_one_line(error)) from error
+        raise QueryError(damage_in_words(str(error)) or _one_line(error)) from error
     return pa.Table.from_batches(batches, schema)
+
+
+def damage_in_words(message: str) -> str | None:
+    """What to do about an error of DuckDB's that says that its file is damaged; None of any other.
+
+    Every part of the file has a checksum, which is verified when that part is read.
+    """
+    if "Corrupt database file" not in message:
+        return None
+    return f"the warehouse is damaged ({' '.join(message.split())}); make it again: dqe materialize warehouse --force"
 
 
 def _one_line(error: BaseException) -> str:

@@ -11,12 +11,13 @@ from dqe_assets.cli.concepts import concepts
 from dqe_assets.cli.engine import engine
 from dqe_assets.cli.filter import filter_pool, reshard
 from dqe_assets.cli.init import init
-from dqe_assets.cli.materialize import demo, materialize, status, sync
+from dqe_assets.cli.materialize import demo, materialize, sync
 from dqe_assets.cli.publish import publish
 from dqe_assets.cli.recommend import recommend
 from dqe_assets.cli.report import explain, gallery, get, report, sql
 from dqe_assets.cli.schema import schema
 from dqe_assets.cli.search import search
+from dqe_assets.cli.status import status
 from dqe_assets.cli.ui import ui
 
 EXIT_CODES = (

@@ -33,7 +33,8 @@ def run_keys(incomplete: str) -> list[str]:
 
 
 def _files(store: Path) -> Iterator[tuple[Path, str]]:
-    for folder, _, files in os.walk(store):
+    for folder, folders, files in os.walk(store):
+        folders[:] = [name for name in folders if not name.startswith(".")]
         yield from ((Path(folder), Path(name).stem) for name in files if not name.startswith("."))
 
 

@@ -92,7 +92,7 @@ def _up(one: ServedEngine) -> None:
 def _chosen(names: list[str] | None) -> list[ServedEngine]:
     from dqe_assets.orchestration.settings import SettingsError, configuration_path, load_settings
 
-    there = {one.name: one for one in load_settings().engines}
+    there = {one.name: one for one in load_settings(sources_may_be_away=True).engines}
     if not there:
         raise SettingsError(f"{configuration_path()}: lists no engines; docs/gpu.md says how to add one")
     unknown = sorted(set(names or ()) - set(there))

@@ -116,7 +116,7 @@ def _settings_if_any() -> Settings | None:
     """The settings, where there are any: a pool of DataComp's needs none."""
     from dqe_assets.orchestration.settings import configuration_path, load_settings
 
-    return load_settings() if configuration_path().exists() else None
+    return load_settings(sources_may_be_away=True) if configuration_path().exists() else None
 
 
 def _store_pool(settings: Settings | None) -> StorePool | None:

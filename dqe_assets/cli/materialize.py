@@ -1,4 +1,4 @@
-"""``dqe demo``, ``sync``, ``materialize`` and ``status``."""
+"""``dqe demo``, ``sync`` and ``materialize``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ from dqe_assets.cli.terminal import (
     clear_errors,
     errors,
     fail,
-    json_option,
-    print_json,
-    print_table,
     progress_bars,
     progress_by_shard,
     say,
@@ -41,7 +38,6 @@ RunKeys = Annotated[
     typer.Option("--run", help="A training run; may be repeated. By default all of them.", autocompletion=run_keys),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Also make again what is current.")]
-STATES = ("current", "stale", "missing", "failed")
 
 
 def demo() -> None:
@@ -58,7 +54,7 @@ def demo() -> None:
 
         if not configuration_path().exists():
             write_settings(configuration_path(), default_settings())
-        settings = load_settings()
+        settings = load_settings(sources_may_be_away=True)
         samples = [source for source in settings.sources if source.kind == "sample"]
         if not samples:
             fail(f"{configuration_path()} lists no source of kind sample; add: - kind: sample")
@@ -68,6 +64,7 @@ def demo() -> None:
             _say_removed(plan)
             shards = [source.key(shard.index) for source in samples for shard in source.shards()]
             outcome = runner.materialize(settings, current, shards=shards)
+        _say_torn(outcome)
         stop_if_failed(_failures(settings, plan, outcome))
         print_summary(settings)
         _print_outcome(outcome, is_all=len(samples) == len(settings.sources))
@@ -81,7 +78,7 @@ def sync() -> None:
         from dqe_assets.orchestration.instance import instance
         from dqe_assets.orchestration.settings import load_settings
 
-        settings = load_settings()
+        settings = load_settings(sources_may_be_away=True)
         with instance(settings.concurrency) as current, progress_bars():
             plan = runner.sync(settings, current)
             _say_removed(plan)
@@ -96,13 +93,13 @@ def sync() -> None:
 def materialize(
     assets: AssetNames = None, shard: ShardKeys = None, run: RunKeys = None, *, force: Force = False
 ) -> None:
-    """Make what is missing or no longer current."""
+    """Make what is missing, torn or no longer current."""
     with clear_errors():
         from dqe_assets.orchestration import runner
         from dqe_assets.orchestration.instance import instance
         from dqe_assets.orchestration.settings import load_settings
 
-        settings = load_settings()
+        settings = load_settings(sources_may_be_away=True)
         with instance(settings.concurrency) as current, progress_bars():
             plan = runner.sync(settings, current)
             _say_removed(plan)
@@ -110,51 +107,11 @@ def materialize(
                 settings, current, assets=assets or (), shards=shard or (), runs=run or (), force=force
             )
         _say_remarks(plan)
+        _say_torn(outcome)
         stop_if_failed(_failures(settings, plan, outcome))
         is_all = not (assets or shard or run)
         _print_outcome(outcome, is_all=is_all)
         say_next(*(["dqe report"] if is_all else ["dqe materialize", "dqe status"]))
-
-
-def status(
-    *,
-    as_json: Annotated[
-        bool,
-        json_option(
-            f"shards and runs (how many), is_current, and assets, each with asset and how many are {', '.join(STATES)}."
-        ),
-    ] = False,
-) -> None:
-    """Show for each asset what is current, stale, missing or failed."""
-    with clear_errors():
-        from collections import Counter
-
-        import pyarrow as pa
-
-        from dqe_assets.core.partitions import registered_shards
-        from dqe_assets.orchestration import graph, runner
-        from dqe_assets.orchestration.instance import instance
-        from dqe_assets.orchestration.settings import load_settings
-
-        settings = load_settings()
-        with instance(settings.concurrency) as current:
-            shards = registered_shards(current)
-        rows = []
-        for stage in graph.stages(settings):
-            keys = runner.keys(settings, stage, shards)
-            counts = Counter(runner.state(settings, stage, key, shards) for key in keys)
-            rows.append({"asset": stage.name, **{name: counts[name] for name in STATES}})
-        is_current = not any(row[name] for row in rows for name in STATES[1:])
-        if as_json:
-            runs = len(settings.training.keys)
-            print_json({"shards": len(shards), "runs": runs, "is_current": is_current, "assets": rows})
-            return
-        runs = len(settings.training.keys)
-        say(f"{len(shards)} shards" + (f", {runs} training runs" if runs else ""))
-        print_table(pa.Table.from_pylist([{name: value or None for name, value in row.items()} for row in rows]))
-        if is_current:
-            say("All is current.")
-        say_next("dqe report" if is_current else "dqe materialize")
 
 
 def _say_removed(plan: SyncPlan) -> None:
@@ -168,6 +125,11 @@ def _say_remarks(plan: SyncPlan) -> None:
         say("source {}: left out: {}", name, left_out)
     for name, places in plan.uncaptioned.items():
         say("source {}: no row has a caption; looked for: {}", name, places)
+
+
+def _say_torn(outcome: Outcome) -> None:
+    for fault in outcome.torn.values():
+        say("[yellow]to be made again:[/yellow] {}", fault, to=errors)
 
 
 def _failures(settings: Settings, plan: SyncPlan, outcome: Outcome) -> list[str]:

@@ -35,7 +35,7 @@ def publish(
         from dqe_assets.publish.dataset import Request, opening
         from dqe_assets.publish.dataset import publish as write
 
-        settings = load_settings()
+        settings = load_settings(sources_may_be_away=True)
         _require_current(settings)
         with counting("samples") as progress:
             manifest = write(settings, folder, Request(where, caption, file_format, shard_size, vectors), progress)

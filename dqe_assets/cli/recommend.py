@@ -31,7 +31,7 @@ def recommend(
         from dqe_assets.scaling.recommendation import recommend as recommended
         from dqe_assets.scaling.tables import POOL_UTILITIES
 
-        settings = load_settings()
+        settings = load_settings(sources_may_be_away=True)
         budgets = parse_budgets(samples_seen) if samples_seen else settings.scaling.samples_seen
         table = settings.opened_store.read(pool_utilities.name, None, POOL_UTILITIES)
         is_current = runner.state(settings, pool_utilities, None, ()) == "current"

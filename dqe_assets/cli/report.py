@@ -13,6 +13,7 @@ from dqe_assets.cli.terminal import (
     as_typed,
     clear_errors,
     console,
+    errors,
     fail,
     json_option,
     print_json,
@@ -51,13 +52,12 @@ def report(
     with clear_errors():
         from dqe_assets.orchestration.settings import load_settings
 
-        settings = load_settings()
+        settings = load_settings(sources_may_be_away=True)
         found, sections = _report(settings, everything=full)
         if as_json:
             print_json({"sections": [_as_json(one) for one in sections], "summary": found.to_json()})
             return
-        if not _is_current(settings):
-            say("[yellow]The warehouse is not current; run:[/yellow] dqe materialize")
+        _say_if_old(settings)
         _print_summary(found)
         print_sections([one for one in sections if full or not one.says_nothing])
         say_next('dqe sql "SELECT * FROM worst_captions LIMIT 10"')
@@ -68,7 +68,7 @@ def sql(query: Annotated[str, typer.Argument(help="A query; tables and views: dq
     with clear_errors():
         from dqe_assets.orchestration.settings import load_settings
 
-        result = load_settings().warehouse.query(query)
+        result = load_settings(sources_may_be_away=True).warehouse.query(query)
         if console.is_terminal:
             print_table(result)
             say("{} rows", f"{result.num_rows:,}", style="dim")
@@ -83,7 +83,7 @@ def get(image_name: ImageName, *, as_json: Json = False) -> None:
         from dqe_assets.orchestration.settings import load_settings
         from dqe_assets.report.explain import glance
 
-        settings = load_settings()
+        settings = load_settings(sources_may_be_away=True)
         sections = glance(settings.warehouse, relations(settings), image_name)
         _show(sections, command("dqe explain", image_name), as_json=as_json)
 
@@ -95,7 +95,7 @@ def explain(image_name: ImageName, *, as_json: Json = False) -> None:
         from dqe_assets.orchestration.settings import load_settings
         from dqe_assets.report.explain import explanation
 
-        settings = load_settings()
+        settings = load_settings(sources_may_be_away=True)
         sections = explanation(
             settings.warehouse,
             relations(settings),
@@ -157,16 +157,21 @@ def _report(settings: Settings, *, everything: bool = False) -> tuple[Summary, l
             fail(f"{settings.warehouse.path}: made by another version; run: dqe materialize", ExitCode.FAILED)
 
 
-def _is_current(settings: Settings) -> bool:
-    """Whether the warehouse holds what the store holds now."""
+def _say_if_old(settings: Settings) -> None:
+    """Say so if the warehouse does not hold what the store holds now, or if that is not known."""
     from dqe_assets.core.partitions import registered_shards
     from dqe_assets.orchestration import graph, runner
-    from dqe_assets.orchestration.instance import instance
+    from dqe_assets.orchestration.instance import InstanceError, instance
 
-    with instance() as current:
-        shards = registered_shards(current)
+    try:
+        with instance() as current:
+            shards = registered_shards(current)
+    except InstanceError as error:
+        say("[yellow]It is not known whether the warehouse is current:[/yellow] {}", error, to=errors)
+        return
     (warehouse,) = (stage for stage in graph.stages(settings) if stage.name == "warehouse")
-    return runner.state(settings, warehouse, None, shards) == "current"
+    if runner.state(settings, warehouse, None, shards) != "current":
+        say("[yellow]The warehouse is not current; run:[/yellow] dqe materialize")
 
 
 def _show(sections: Sequence[Section], next_command: str, *, as_json: bool) -> None:

@@ -57,7 +57,9 @@ def search(
         from dqe_assets.search.query import Query, hits_table, search_collection
 
         query = Query(text, image, like)
-        hits = search_collection(load_settings(), query, where=where or [], using=using, limit=limit, unique=unique)
+        hits = search_collection(
+            load_settings(sources_may_be_away=True), query, where=where or [], using=using, limit=limit, unique=unique
+        )
         found = hits_table(hits, using)
         if save is not None:
             _save(found, save)
@@ -99,4 +101,4 @@ def _save(found: pa.Table, path: Path) -> None:
 
     from dqe_resources.store import replace_file
 
-    replace_file(path, lambda target: pq.write_table(found, target))
+    replace_file(path, lambda target: pq.write_table(found, target, write_page_checksum=True))

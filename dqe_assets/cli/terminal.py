@@ -97,6 +97,7 @@ def clear_errors() -> Iterator[None]:
     """
     from dqe_resources import stopping
     from dqe_resources.errors import DataQualityError, UsageError, of_whole_run
+    from dqe_resources.warehouse import damage_in_words
 
     with stopping.stoppable(STOPPED):
         try:
@@ -111,7 +112,7 @@ def clear_errors() -> Iterator[None]:
                     say("[red]error:[/red] {}", line, to=errors)
                 is_usage = isinstance(error, UsageError | ValueError)
                 raise typer.Exit(ExitCode.WRONG_USAGE if is_usage else ExitCode.FAILED) from None
-            if (why := of_whole_run(error)) is not None:
+            if (why := of_whole_run(error) or damage_in_words(str(error))) is not None:
                 fail(why, ExitCode.FAILED)
             # What Python itself would print, but for what a terminal would obey in it.
             for line in traceback.format_exc().splitlines():

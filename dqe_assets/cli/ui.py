@@ -29,7 +29,7 @@ def ui(
 
         if find_spec("dagster_webserver") is None:
             fail("the UI is not installed; run: pip install '.[ui]'")
-        settings = load_settings()
+        settings = load_settings(sources_may_be_away=True)
         with instance(settings.concurrency):
             pass
         where = ["--workspace", str(WORKSPACE)] if WORKSPACE.exists() else ["--module-name", "dqe_assets.definitions"]

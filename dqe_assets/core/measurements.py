@@ -128,7 +128,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise MeasurementsError(f"{path}: cannot be read ({one_line(error)})") from error
     for number, row in enumerate(table.to_pylist(), 1):

@@ -31,7 +31,7 @@ from dqe_assets.core.work import (
 from dqe_resources import progress
 from dqe_resources.errors import WholeRunError, of_whole_run
 from dqe_resources.fingerprint import fingerprint
-from dqe_resources.store import Stamp, StorageError, Store, StoredPartition
+from dqe_resources.store import Stamp, StorageError, Store, StoredPartition, TornError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -152,8 +152,15 @@ class Stage:
         )
 
     def current(self, work: Work, arguments: Mapping[str, Any]) -> StoredPartition | None:
-        """The stored partition if making it again would give the same; otherwise None."""
-        stored = work.store.get(self.name, work.partition)
+        """The stored partition if making it again would give the same; otherwise None, so also if it is torn.
+
+        Raises:
+            StorageError: what is stored there cannot be read, or is not of this platform.
+        """
+        try:
+            stored = work.store.get(self.name, work.partition)
+        except TornError:
+            return None
         if stored is None or stored.stamp.failed_checks:
             return None
         if self.is_valid is not None and not _call(self.is_valid, arguments, work, stored.stamp):
@@ -420,16 +427,18 @@ def connected(stages: Sequence[Stage]) -> list[Stage]:
 
 
 def _with_inputs(store: Store, assets: Sequence[str], keys: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The partitions of which all of these assets are there and passed their checks, and the others, sorted.
+    """The partitions of which all of these assets are there, whole and passed their checks; and the others, sorted.
 
     Of no assets, there are neither.
     """
     read = keys if assets else ()
     usable = []
     for key in read:
-        stored = (store.get(asset, key) for asset in assets)
-        if all(partition is not None and not partition.stamp.failed_checks for partition in stored):
-            usable.append(key)
+        # What cannot be read holds up only itself.
+        with suppress(StorageError):
+            stored = (store.get(asset, key) for asset in assets)
+            if all(partition is not None and not partition.stamp.failed_checks for partition in stored):
+                usable.append(key)
     return tuple(usable), tuple(sorted(set(read) - set(usable)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from dqe_assets.dedup.views import RELATIONS
 from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_resources.fingerprint import fingerprint
+from dqe_resources.store import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,13 +103,16 @@ def _shard_version(work: Work, shard: str) -> str:
 
 def _earlier(work: Work, rules: PairRules, versions: Mapping[str, str]) -> tuple[pa.Table | None, set[str]]:
     """The pairs found last time, and the shards among which they were found that are still the same."""
-    stored = None if work.force else work.store.get(work.asset, None)
-    if stored is None or stored.stamp.failed_checks or stored.stamp.code_version != _PAIRS_VERSION:
-        return None, set()
-    if stored.stamp.facts["rules"] != fingerprint(rules.model_dump()):
-        return None, set()
-    before = stored.stamp.facts["shards"]
-    return work.read(work.asset), {shard for shard, version in versions.items() if before.get(shard) == version}
+    # Where they cannot be read, all are looked for again.
+    with suppress(StorageError):
+        stored = None if work.force else work.store.get(work.asset, None)
+        if stored is None or stored.stamp.failed_checks or stored.stamp.code_version != _PAIRS_VERSION:
+            return None, set()
+        if stored.stamp.facts["rules"] != fingerprint(rules.model_dump()):
+            return None, set()
+        before = stored.stamp.facts["shards"]
+        return work.read(work.asset), {shard for shard, version in versions.items() if before.get(shard) == version}
+    return None, set()
 
 
 def duplicate_clusters_of(rules: DuplicateRules) -> Stage:

@@ -33,7 +33,7 @@ from dqe_assets.filtering.tables import filter_masks_schema
 from dqe_assets.filtering.views import RELATIONS
 from dqe_resources.cache import data_directory
 from dqe_resources.parallel import ordered_map
-from dqe_resources.store import Stamp
+from dqe_resources.store import Stamp, StorageError, is_as_written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,7 +109,10 @@ def _state(expression: Expression) -> list[Any]:
 
 
 def _masks_are_there(work: Work, stamp: Stamp) -> bool:
-    stored = [work.store.get(MASKS, shard) for shard in stamp.facts["shards"]]
+    try:
+        stored = [work.store.get(MASKS, shard) for shard in stamp.facts["shards"]]
+    except StorageError:
+        return False
     return all(one is not None and one.stamp.fingerprint == stamp.fingerprint for one in stored)
 
 
@@ -188,7 +191,7 @@ def subset_of(subset: Subset, named: Mapping[str, str], signals: Sequence[str], 
     def is_there(_: Work, stamp: Stamp) -> bool:
         try:
             written = json.loads(manifest_path(path).read_bytes())["subset"]["sha256"]
-            return bool(written == stamp.facts["sha256"] and path.stat().st_size == stamp.facts["bytes"])
+            return bool(written == stamp.facts["sha256"] and is_as_written(path, stamp.facts))
         except (OSError, ValueError, KeyError, TypeError):
             return False
 

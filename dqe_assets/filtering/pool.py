@@ -253,7 +253,7 @@ class MetadataFile:
             # Arrow's own files read without the interpreter's lock.
             local = "file" in self.filesystem.protocol
             source = self.path if local else self.filesystem.open(self.path, "rb")
-            return pq.ParquetFile(source, buffer_size=_COLUMN_BYTES_AHEAD)
+            return pq.ParquetFile(source, buffer_size=_COLUMN_BYTES_AHEAD, page_checksum_verification=True)
         except (OSError, pa.ArrowException) as error:
             raise PoolError(
                 f"{self.path}: torn or not Parquet ({one_line(error)}); fetch it again, or take it out of the folder"

@@ -13,7 +13,7 @@ import pyarrow as pa
 from dqe_assets.ingest.fetch.reasons import OK, PLACEHOLDER, is_transient
 from dqe_assets.ingest.outcomes import OUTCOMES
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_resources.store import StorageError
+from dqe_resources.store import StorageError, TornError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -80,11 +80,24 @@ class Ledger:
     def add_stored(self, store: Store, asset: str, shard: str, refetch: Refetch) -> None:
         """Add the rows of the shard's table as it was, but for those that are to be fetched again.
 
+        Of a damaged table, the rows are added that can still be read.
+
         Raises:
             StorageError: the table cannot be read.
         """
-        index = store.read(asset, shard, RAW_SAMPLES, _INDEX)
-        self._add(index, lambda rows: store.read_rows(asset, shard, RAW_SAMPLES, rows, OUTCOMES.names), refetch)
+        try:
+            stored = store.get(asset, shard)
+            if stored is None:
+                return
+            there: Sequence[int] = range(stored.stamp.rows)
+        except TornError:
+            there = store.whole_rows(asset, shard, OUTCOMES.names)
+
+        def take(positions: list[int], columns: list[str]) -> pa.Table:
+            return store.read_rows(asset, shard, RAW_SAMPLES, [there[position] for position in positions], columns)
+
+        index = take([*range(len(there))], _INDEX)
+        self._add(index, lambda positions: take(positions, OUTCOMES.names), refetch)
 
     def add_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Add the outcomes that an unfinished run has kept; they replace others. Each file is added only once.

@@ -12,7 +12,7 @@ from dqe_assets.core.work import StartOverError
 from dqe_assets.ingest.ledger import Ledger
 from dqe_assets.ingest.outcomes import OUTCOMES, host_of
 from dqe_resources.fingerprint import fingerprint
-from dqe_resources.store import StorageError
+from dqe_resources.store import StorageError, TornError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -80,9 +80,14 @@ class Fetches:
         """The outcomes of rows that were waited for, in the schema ``OUTCOMES``.
 
         Raises:
-            StorageError: a file is damaged.
+            StartOverError: the shard's table as it was is damaged; what of it is whole is kept.
+            StorageError: another file is damaged.
         """
-        return self._kept.read(keys)
+        try:
+            return self._kept.read(keys)
+        except TornError as error:
+            self._work.log(f"{error}: the rows that cannot be read are fetched again")
+            raise StartOverError from error
 
     def finish(self) -> None:
         """Wait for all rows.
@@ -140,8 +145,7 @@ class Fetches:
 def _kept_before(work: Work, ingest: IngestSettings, checkpoint: Checkpoint) -> Ledger:
     kept = Ledger()
     try:
-        if work.store.get(work.asset, work.partition) is not None:
-            kept.add_stored(work.store, work.asset, work.partition or "", ingest.refetch)
+        kept.add_stored(work.store, work.asset, work.partition or "", ingest.refetch)
     except StorageError as error:
         work.log(f"{error}: all rows of the shard are fetched again")
     kept.add_checkpoint(checkpoint)

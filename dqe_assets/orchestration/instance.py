@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+import sqlite3
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,15 @@ _WRITTEN = "# Written by dqe, from the key concurrency of dqe.yaml. To write you
 _BY_AN_EARLIER_VERSION = "telemetry:\n  enabled: false\n"
 
 
+_KEPT_IN = {
+    "runs.db": "the list of runs",
+    "index.db": "what the UI shows of each asset: when it was made, its metadata and checks",
+    "schedules.db": "what sensors and schedules have done",
+}
+
+
 class InstanceError(DataQualityError):
-    """The folder of the Dagster instance cannot be written."""
+    """The folder of the Dagster instance cannot be written, or something in it is damaged."""
 
 
 @contextmanager
@@ -41,23 +49,73 @@ def instance(concurrency: Concurrency | None = None) -> Iterator[dg.DagsterInsta
         concurrency: the limits that it is to have; by default those that it has.
 
     Raises:
-        InstanceError: its folder cannot be written.
+        InstanceError: its folder cannot be written, or what Dagster keeps there is damaged.
     """
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(data_directory() / "dagster_home")))
+    with _damage_named(home):
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            if concurrency or not (home / CONFIGURATION_FILE).exists():
+                _configure(home, concurrency or Concurrency())
+            opened = dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=_overrides(home)))
+        except OSError as error:
+            raise InstanceError(
+                f"{home}: cannot be written ({error.strerror or error}); allow this user to write there"
+            ) from error
+        with opened as current:
+            if concurrency:
+                _limit_pools(current, concurrency)
+            end_dead_runs(current)
+            yield current
+
+
+@contextmanager
+def _damage_named(home: Path) -> Iterator[None]:
+    """Say which of Dagster's files are damaged, if that is why something fails.
+
+    Raises:
+        InstanceError: they are; says what is lost without them.
+    """
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        if concurrency or not (home / CONFIGURATION_FILE).exists():
-            _configure(home, concurrency or Concurrency())
-        opened = dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=_overrides(home)))
-    except OSError as error:
-        raise InstanceError(
-            f"{home}: cannot be written ({error.strerror or error}); allow this user to write there"
-        ) from error
-    with opened as current:
-        if concurrency:
-            _limit_pools(current, concurrency)
-        end_dead_runs(current)
-        yield current
+        yield
+    except Exception as error:
+        if not _is_of_dagster(error):
+            raise
+        damaged = [(path, why) for path in sorted(home.rglob("*.db")) if (why := _damage_of(path))]
+        if not damaged:
+            raise
+        raise InstanceError("\n".join(_how_to_mend(path, why) for path, why in damaged)) from error
+
+
+def _is_of_dagster(error: BaseException | None) -> bool:
+    """Whether Dagster, or what it keeps its files with, has raised an error, or what an error came of."""
+    while error is not None:
+        if isinstance(error, sqlite3.DatabaseError) or type(error).__module__.startswith("dagster."):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _damage_of(path: Path) -> str | None:
+    """What is wrong with a file of SQLite's; None if nothing is."""
+    if path.stat().st_size == 0:
+        return "it is empty"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        # That another process has it open is no damage.
+        return None if isinstance(error, sqlite3.OperationalError) else str(error)
+    return None if found == "ok" else " ".join(found.split())
+
+
+def _how_to_mend(path: Path, why: str) -> str:
+    kept = _KEPT_IN.get(path.name, "the log of one run")
+    return (
+        f"{path}: damaged ({why}). Dagster keeps {kept} in it, and nothing that is needed to go on. Move it away, with "
+        f"{path.name}-wal and {path.name}-shm if they are there, and run the same command again: that is lost, and all "
+        "that is in the store stays current"
+    )
 
 
 def _configure(home: Path, concurrency: Concurrency) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,13 +21,18 @@ from dqe_assets.orchestration.sync import plan_sync, source_of
 from dqe_resources import stopping
 from dqe_resources.errors import DataQualityError, UsageError, WholeRunError
 from dqe_resources.sources.protocol import SourceError
+from dqe_resources.store import StorageError, TornError
+from dqe_resources.warehouse import damage_in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from dqe_assets.core.stage import Stage
     from dqe_assets.orchestration.settings import Settings
     from dqe_assets.orchestration.sync import SyncPlan
+
+_OF_A_FILE = {StorageError.__name__, TornError.__name__}
+"""Errors that concern the one shard in which they are raised."""
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -40,6 +46,10 @@ class Outcome:
         current: how many partitions were found current.
         failures: a line for each thing that went wrong.
         ended: why nothing more of an asset was made in this run, nor of what depends on it, by its name.
+        held_up: partitions in which something went wrong that concerns no other: a part of its source, or a file of the
+            store, cannot be read.
+        blocking: whether something else went wrong.
+        torn: a line for each file of the store that was torn, and was to be made again.
         unread: why a source cannot be read, by its name: what was made of it is left as it is.
     """
 
@@ -47,6 +57,9 @@ class Outcome:
     current: int = 0
     failures: list[str] = field(default_factory=list)
     ended: dict[str, str] = field(default_factory=dict)
+    held_up: set[str | None] = field(default_factory=set)
+    blocking: bool = False
+    torn: dict[tuple[str, str | None], str] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
 
 
@@ -73,10 +86,11 @@ def materialize(
     runs: Sequence[str] = (),
     force: bool = False,
 ) -> Outcome:
-    """Make what is missing or no longer current, in one run of Dagster for each shard.
+    """Make what is missing, torn or no longer current, in one run of Dagster for each shard.
 
-    Then come the assets over all shards, the training runs one by one, and the assets that read them. What fails for
-    the whole run, such as a captioner whose server is away, ends that asset and what depends on it, and nothing else.
+    Then come the assets over all shards, the training runs one by one, and the assets that read them. Files that are
+    found to be damaged as they are read are made again too. What fails for the whole run, such as a captioner whose
+    server is away, ends that asset and what depends on it, and nothing else.
 
     Args:
         settings: the settings.
@@ -101,13 +115,35 @@ def materialize(
         if unknown:
             raise UsageError(f"no {what} {unknown[0]}; there are: {_listed(there) or otherwise}")
     settings.opened_store.sweep()
-    outcome = Outcome()
     asked_for = {SHARDS: set(shards), TRAINING_RUNS: set(runs)}
+    outcome = _pass(settings, current, selected, asked_for, force=force)
+    made_again: set[tuple[str, str | None]] = set()
+    while outcome.failures and (damaged := set(_torn(settings, selected, registered)) - made_again):
+        # That showed as they were read. They are made again, and then what could not be made from them.
+        made_again |= damaged
+        before, outcome = outcome, _pass(settings, current, selected, asked_for, force=False)
+        outcome.current -= len(before.made)
+        outcome.made = before.made + outcome.made
+        outcome.torn = before.torn | outcome.torn
+    return outcome
+
+
+def _pass(
+    settings: Settings,
+    current: dg.DagsterInstance,
+    selected: Sequence[Stage],
+    asked_for: Mapping[str, set[str]],
+    *,
+    force: bool,
+) -> Outcome:
+    outcome, every, registered = Outcome(), graph.stages(settings), registered_shards(current)
     for group in _groups(selected):
+        is_of_shards = group[0].partitioned
         wanted = asked_for.get(group[0].partition_set or "")
-        for key in keys(settings, group[0], registered):
-            source = source_of(key or "") if group[0].partitioned else ""
-            if (wanted and key not in wanted) or source in outcome.unread:
+        chosen = [key for key in keys(settings, group[0], registered) if not wanted or key in wanted]
+        for key in chosen:
+            source = source_of(key or "") if is_of_shards else ""
+            if source in outcome.unread:
                 continue
             going = _without(group, _stopped_by(every, outcome.ended))
             if not going:
@@ -116,7 +152,8 @@ def materialize(
                 _run(settings, current, going, key, registered, outcome, force=force)
             except SourceError as error:
                 outcome.unread[source] = str(error)
-        if outcome.failures and not (group[0].partitioned and _holds_what_went(settings, registered)):
+        nothing_usable = bool(outcome.held_up) and outcome.held_up >= set(chosen)
+        if (outcome.blocking or nothing_usable) and not (is_of_shards and _holds_what_went(settings, registered)):
             break
     return outcome
 
@@ -179,24 +216,51 @@ def keys(settings: Settings, stage: Stage, shards: Sequence[str]) -> list[str | 
 
 
 def state(settings: Settings, stage: Stage, partition: str | None, shards: Sequence[str]) -> str:
-    """Whether a partition is current, stale, missing or failed a check.
+    """Whether a partition is current, stale, missing, failed a check, or torn: what is stored there cannot be read.
 
     Raises:
-        StorageError: what is stored there is torn or foreign.
+        SourceError: the source of the shard cannot be read.
     """
     arguments = stage.arguments(graph.resources(settings))
     work = stage.work(settings.opened_store, partition, shards, runs=settings.training.keys)
-    if stage.current(work, arguments) is not None:
-        return "current"
-    stored = settings.opened_store.get(stage.name, partition)
+    try:
+        if stage.current(work, arguments) is not None:
+            return "current"
+        stored = settings.opened_store.get(stage.name, partition)
+    except StorageError:
+        return "torn"
     if stored is None:
         return "missing"
     return "failed" if stored.stamp.failed_checks else "stale"
 
 
+def fault(settings: Settings, asset: str, partition: str | None) -> str:
+    """Why what is stored of a partition that is torn cannot be read."""
+    try:
+        settings.opened_store.get(asset, partition)
+    except TornError as error:
+        return error.fault
+    except StorageError as error:
+        return str(error)
+    return ""
+
+
+def _torn(settings: Settings, selected: Sequence[Stage], shards: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    for stage in selected:
+        for key in keys(settings, stage, shards):
+            try:
+                settings.opened_store.get(stage.name, key)
+            except TornError:
+                yield stage.name, key
+            except StorageError:
+                continue  # to make it again would not mend it
+
+
 def _holds_what_went(settings: Settings, shards: Sequence[str]) -> bool:
     """Whether the warehouse has shards that no source has any more: that they go waits for no failure elsewhere."""
-    warehouse = settings.opened_store.get("warehouse", None)
+    warehouse = None
+    with suppress(StorageError):
+        warehouse = settings.opened_store.get("warehouse", None)
     return warehouse is not None and not set(warehouse.stamp.facts["shards"]) <= set(shards)
 
 
@@ -210,9 +274,12 @@ def _run(
     *,
     force: bool,
 ) -> None:
-    if not force and all(state(settings, stage, key, shards) == "current" for stage in selected):
-        outcome.current += len(selected)
-        return
+    if not force:
+        states = {stage.name: state(settings, stage, key, shards) for stage in selected}
+        outcome.torn |= {(name, key): fault(settings, name, key) for name, found in states.items() if found == "torn"}
+        if set(states.values()) == {"current"}:
+            outcome.current += len(selected)
+            return
     # What Dagster has left of the run before holds itself, and stages, which freeze it, keep the collector from it.
     gc.collect()
     result = dg.materialize(
@@ -227,7 +294,11 @@ def _run(
     if stopping.requested() or any(map(_is_interrupt, result.get_step_failure_events())):
         # Dagster has made a failed step of it, or has only taken note.
         raise KeyboardInterrupt
-    which = f", {'run' if selected[0].of_runs else 'shard'} {key}" if key else ""
+    _take_note(result, f", {'run' if selected[0].of_runs else 'shard'} {key}" if key else "", key, outcome)
+
+
+def _take_note(result: dg.ExecuteInProcessResult, which: str, key: str | None, outcome: Outcome) -> None:
+    """Add to the outcome what a run of Dagster has made, and what went wrong in it."""
     for node in result.filter_events(lambda event: event.is_step_materialization):
         made = node.step_materialization_data.materialization
         if made.metadata["reused"].value:
@@ -243,12 +314,17 @@ def _run(
         message = failure_in_words(error.message) if error else "failed"
         if error and error.cls_name in {cls.__name__ for cls in _subclasses(WholeRunError)}:
             outcome.ended[name] = message
+            continue
+        outcome.failures.append(f"{name}{which}: {message}")
+        if key and error and (name == "raw_samples" or error.cls_name in _OF_A_FILE):
+            outcome.held_up.add(key)
         else:
-            outcome.failures.append(f"{name}{which}: {message}")
+            outcome.blocking = True
     for evaluation in result.get_asset_check_evaluations():
         if evaluation.blocking and not evaluation.passed:
             where = f"{evaluation.asset_key.to_user_string()}{which}"
             outcome.failures.append(f"{where}: check {evaluation.check_name}: {evaluation.description}")
+            outcome.blocking = True
 
 
 def _is_interrupt(event: dg.DagsterEvent) -> bool:
@@ -261,6 +337,8 @@ def failure_in_words(message: str) -> str:
     Of an error that a person can fix, the text says all. Of any other, its type is told too, and where its
     traceback is.
     """
+    if damage := damage_in_words(message):
+        return damage
     line = " ".join(message.split())
     name, _, text = line.partition(": ")
     if name in {f"{cls.__module__}.{cls.__qualname__}" for cls in _subclasses(DataQualityError)}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,7 +29,7 @@ from dqe_assets.training.settings import BEST, Training, check_training
 from dqe_resources.cache import data_directory
 from dqe_resources.captioners import AnyCaptioner
 from dqe_resources.captioners.served_engine import ServedEngine
-from dqe_resources.configurable import Strict, in_words
+from dqe_resources.configurable import Strict, files_may_be_away, in_words
 from dqe_resources.errors import UsageError, one_line
 from dqe_resources.models.image_model import ImageModel
 from dqe_resources.models.text_detector import TextDetector
@@ -283,11 +284,16 @@ def configuration_path() -> Path:
     return data_directory() / CONFIGURATION_FILE
 
 
-def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+def load_settings(environment: Mapping[str, str] | None = None, *, sources_may_be_away: bool = False) -> Settings:
     """Read and check the settings.
 
     ``DQE_<KEY>`` overrides a top-level key, its value read as YAML (``DQE_STORE=s3://bucket/store``,
     ``DQE_SCORER='{kind: label_space}'``); ``DQE_QDRANT_URL`` is short for a Qdrant server.
+
+    Args:
+        environment: the environment; by default that of this process.
+        sources_may_be_away: take a source whose files are not there, which then raises SourceError when it is read: so
+            it holds up nothing that does not read it.
 
     Raises:
         SettingsError: a fault, with the file, the key and what is allowed.
@@ -303,7 +309,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     if url := environment.get("DQE_QDRANT_URL"):
         values["vectors"], origins["vectors"] = {"kind": ServerQdrant.kind, "url": url}, "DQE_QDRANT_URL"
     try:
-        return Settings.model_validate(values)
+        with files_may_be_away() if sources_may_be_away else nullcontext():
+            return Settings.model_validate(values)
     except ValidationError as error:
         faults = []
         for fault in error.errors():

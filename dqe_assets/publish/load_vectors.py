@@ -22,7 +22,8 @@ def load(client: QdrantClient, collection: str, folder: Path) -> int:
     """Put every sample of vectors/*.parquet into a collection, made first if there is none; returns how many."""
     from qdrant_client import models
 
-    files = ds.dataset(folder / "vectors", format="parquet")
+    verified = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    files = ds.dataset(folder / "vectors", format=ds.ParquetFileFormat(default_fragment_scan_options=verified))
     sizes = {field.name: field.type.list_size for field in files.schema if field.name.startswith(VECTOR)}
     if not client.collection_exists(collection):
         vectors = {

@@ -18,12 +18,12 @@ from dqe_assets.evaluation import views as evaluation
 from dqe_assets.improve import judging_views, refining_views
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.report import metadata, tables
-from dqe_assets.report.build_warehouse import CaptionerInfo, WarehouseInputs, build_warehouse
+from dqe_assets.report.build_warehouse import CaptionerInfo, WarehouseInputs, build_warehouse, reads_of
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
 from dqe_assets.report.tables import MATERIALISATIONS
 from dqe_assets.training import views as training
 from dqe_resources.cache import data_directory
-from dqe_resources.store import replace_file
+from dqe_resources.store import is_as_written, replace_file, what_is_written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,19 +69,25 @@ def warehouse_of(stages: Sequence[Stage], captioners: Sequence[CaptionerInfo], s
     over_all = [one for one in stages if not one.partition_set and one.name in read]
 
     def inputs(work: Work) -> WarehouseInputs:
-        files = {one.name: work.store.urls(one.name, work.shards) for one in by_shard if one.schema is not None}
-        files |= {one.name: work.store.urls(one.name, work.runs) for one in of_runs if one.schema is not None}
-        files |= {one.name: work.store.urls(one.name, [None]) for one in over_all if one.schema is not None}
         manifests = {one.name: _facts(work, one.name) for one in over_all if one.schema is None}
-        files |= {name: work.store.urls(name, facts["shards"]) for name, facts in manifests.items()}
         return WarehouseInputs(
             relations=relations,
-            assets=files,
+            assets={name: work.store.files(name, keys) for name, keys in partitions(work, manifests).items()},
             materialisations=_materialisations(work, by_shard, of_runs, over_all),
             captioners=captioners,
             scorer=scorer.model,
             manifests=manifests,
+            filesystem=None if work.store.is_local else work.store.filesystem,
         )
+
+    def partitions(work: Work, manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, Sequence[str | None]]:
+        """Those that are read, by asset."""
+        return {
+            **{one.name: work.shards for one in by_shard if one.schema is not None},
+            **{one.name: work.runs for one in of_runs if one.schema is not None},
+            **{one.name: [None] for one in over_all if one.schema is not None},
+            **{name: facts["shards"] for name, facts in manifests.items()},
+        }
 
     def every_sample_there(work: Work, output: Manifest, warehouse: Warehouse) -> CheckResult:
         expected = sum(len(table) for table in work.scan("raw_samples", ["uid"]))
@@ -108,7 +114,7 @@ def warehouse_of(stages: Sequence[Stage], captioners: Sequence[CaptionerInfo], s
             [[one.name, one.model, one.price_per_hour] for one in captioners],
             signature_of(relations),
         ],
-        is_valid=lambda _, __, warehouse: warehouse.path.exists(),
+        is_valid=lambda _, stamp, warehouse: is_as_written(warehouse.path, stamp.facts),
     )
     def build(work: Work, warehouse: Warehouse) -> Manifest:
         """The DuckDB file that people query: samples, captions, preferences, duplicates, failures, and views.
@@ -118,13 +124,20 @@ def warehouse_of(stages: Sequence[Stage], captioners: Sequence[CaptionerInfo], s
         prepared = inputs(work)
 
         def fill(connection: duckdb.DuckDBPyConnection) -> None:
-            work.store.open_to(connection)
-            build_warehouse(connection, prepared)
+            try:
+                build_warehouse(connection, prepared)
+            except duckdb.Error:
+                # What DuckDB says of damage names no file.
+                keys = partitions(work, prepared.manifests)
+                work.store.require_whole((name, key, read) for name, read in reads_of(prepared) for key in keys[name])
+                raise
+
+        import duckdb
 
         warehouse.rebuild(fill)
         with warehouse.connect() as connection:
             samples = connection.execute("SELECT count(*) FROM samples").fetchone() or (0,)
-        return Manifest(samples[0], {"shards": list(work.shards)})
+        return Manifest(samples[0], {"shards": list(work.shards), **what_is_written(warehouse.path)})
 
     return build
 
@@ -174,7 +187,7 @@ def sample_gallery_of(stages: Sequence[Stage]) -> Stage:
         partitioned=False,
         checks=[Check("stands_alone", "The page loads nothing and runs no script.", _page_stands_alone)],
         metadata=metadata.sample_gallery,
-        is_valid=lambda _, __: gallery_path().exists(),
+        is_valid=lambda _, stamp: is_as_written(gallery_path(), stamp.facts),
     )
     def sample_gallery(work: Work, warehouse: Warehouse) -> Manifest:
         """One HTML page to look at: photos with captions and scores, most improved, worst, duplicates, failures."""
@@ -187,7 +200,7 @@ def sample_gallery_of(stages: Sequence[Stage]) -> Stage:
 
             page = render_gallery(GalleryInputs(connection, images), relations)
         replace_file(gallery_path(), lambda target: target.write(page.encode()))
-        return Manifest(len(shown), {"path": str(gallery_path())})
+        return Manifest(len(shown), {"path": str(gallery_path()), **what_is_written(gallery_path())})
 
     return sample_gallery
 

@@ -12,12 +12,15 @@ import pyarrow as pa
 
 from dqe_assets.core.relations import Table, View, literal, sql_of
 from dqe_assets.report.tables import MATERIALISATIONS
+from dqe_resources.store import verified_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import duckdb
+    import fsspec
+    import pyarrow.dataset as ds
 
     from dqe_assets.core.relations import Read, Relations, Temporary
 
@@ -51,6 +54,7 @@ class WarehouseInputs:
         relations: what the stages contribute.
         assets: the Parquet files of each asset, one a partition. An asset that is absent, or has no files, counts as
             empty.
+        filesystem: where the files are; None for this machine.
         materialisations: what was written when, in the schema ``MATERIALISATIONS``.
         captioners: the captioners of the configuration.
         scorer: name and version of the scorer's model.
@@ -63,23 +67,26 @@ class WarehouseInputs:
     captioners: Sequence[CaptionerInfo]
     scorer: str
     manifests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    filesystem: fsspec.AbstractFileSystem | None = None
 
 
 def build_warehouse(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInputs) -> None:
     """Fill an empty database with the tables and views, every one and every column of them commented.
 
-    DuckDB reads the Parquet files itself, only the columns that are wanted, and spills to disk what does not fit.
+    DuckDB takes from Arrow only the columns that are wanted, and spills to disk what does not fit. It could read the
+    files itself, but for their checksums.
 
     Raises:
         ValueError: a uid stands in more than one row of ``raw_samples``, so that rows cannot be joined; or the
             relations contradict each other: two have one name, they read each other in a circle, a query is no SELECT,
             or it is not clear what a view's column means.
-        duckdb.Error: a file is torn or lacks columns of its schema, or a query reads something that does not exist.
+        StorageError: a file cannot be opened, or lacks columns of its schema.
+        duckdb.Error: a file is damaged, or a query reads something that does not exist.
     """
     relations = _resolved(inputs)
     registered: list[str] = []
 
-    def register(name: str, table: pa.Table) -> None:
+    def register(name: str, table: pa.Table | ds.Dataset) -> None:
         connection.register(name, table)
         registered.append(name)
 
@@ -87,10 +94,14 @@ def build_warehouse(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInpu
         register(name, table)
     for read in (read for one in relations for read in one.reads):
         files = _files(read, inputs.assets)
+        tables = {}
+        for number, (rest, paths) in enumerate(files.items()):
+            tables[rest] = f"files_{number}_of_{read.name}"
+            register(tables[rest], verified_dataset(paths, read.schema, read.columns.split(), inputs.filesystem))
         if not files:
-            fields = [read.schema.field(name) for name in read.columns.split()]
-            register(f"no_{read.name}", pa.schema(fields).empty_table())
-        connection.execute(f"CREATE TEMP VIEW {read.name} AS {_read(read, files)}")
+            tables[""] = f"no_{read.name}"
+            register(tables[""], pa.schema([read.schema.field(name) for name in read.columns.split()]).empty_table())
+        connection.execute(f"CREATE TEMP VIEW {read.name} AS {_read(read, tables)}")
     _require_unique_uids(connection)
     for compute in (compute for one in relations for compute in one.computed):
         for name, table in compute(connection).items():
@@ -98,6 +109,12 @@ def build_warehouse(connection: duckdb.DuckDBPyConnection, inputs: WarehouseInpu
     _create_all(connection, relations)
     for name in registered:
         connection.unregister(name)
+
+
+def reads_of(inputs: WarehouseInputs) -> list[tuple[str, list[str]]]:
+    """The assets that are read, each with the columns that are."""
+    reads = [read for one in _resolved(inputs) for read in one.reads]
+    return [(f"{read.asset}{rest}", read.columns.split()) for read in reads for rest in _files(read, inputs.assets)]
 
 
 def _resolved(inputs: WarehouseInputs) -> list[Relations]:
@@ -132,25 +149,25 @@ def _configured(inputs: WarehouseInputs) -> dict[str, pa.Table]:
     }
 
 
-def _files(read: Read, assets: Mapping[str, Sequence[Path | str]]) -> dict[str, Sequence[Path | str]]:
+def _files(read: Read, assets: Mapping[str, Sequence[Path | str]]) -> dict[str, list[str]]:
     """The files to read: of each asset that begins so, by the rest of its name; or of the one asset."""
     if not read.asset.endswith("/"):
         files = assets.get(read.asset, ())
-        return {"": files} if files else {}
+        return {"": [*map(str, files)]} if files else {}
     return {
-        asset.removeprefix(read.asset): files
+        asset.removeprefix(read.asset): [*map(str, files)]
         for asset, files in sorted(assets.items())
         if asset.startswith(read.asset) and files
     }
 
 
-def _read(read: Read, files: Mapping[str, Sequence[Path | str]]) -> str:
-    """SQL that reads it."""
+def _read(read: Read, tables: Mapping[str, str]) -> str:
+    """SQL that reads it from these tables, by the rest of the asset's name."""
     columns = [_column(read.schema.field(name)) for name in read.columns.split()]
     selects = []
-    for rest, source in [(rest, _parquet(paths)) for rest, paths in files.items()] or [("", f"no_{read.name}")]:
+    for rest, table in tables.items():
         named = [f"{literal(rest)} AS {read.rest}"] if read.rest else []
-        selects.append(f"SELECT {', '.join([*named, *columns])} FROM {source}")  # noqa: S608
+        selects.append(f"SELECT {', '.join([*named, *columns])} FROM {table}")  # noqa: S608
     return " UNION ALL ".join(selects)
 
 
@@ -159,11 +176,6 @@ def _column(field: pa.Field) -> str:
     if pa.types.is_timestamp(field.type) and field.type.tz:
         return f'make_timestamp(epoch_us("{field.name}")) AS "{field.name}"'
     return f'"{field.name}"'
-
-
-def _parquet(files: Sequence[Path | str]) -> str:
-    escaped = (str(file).replace("[", "[[]").replace("*", "[*]").replace("?", "[?]") for file in files)
-    return f"read_parquet([{', '.join(map(literal, escaped))}], hive_partitioning = false)"
 
 
 def _require_unique_uids(connection: duckdb.DuckDBPyConnection) -> None:

@@ -12,6 +12,7 @@ from dqe_assets.filtering.subset import SubsetError
 from dqe_assets.report.quality import Section
 from dqe_resources.cache import data_directory
 from dqe_resources.printable import quoted
+from dqe_resources.store import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from dqe_assets.core.relations import Relations
-    from dqe_resources.store.storage import Store
+    from dqe_resources.store import Store, StoredPartition
     from dqe_resources.warehouse import Warehouse
 
 MASKS = "filter_masks"
@@ -72,7 +73,7 @@ def explanation(
     Raises:
         ValueError: no sample has that name; says which names are near.
         WarehouseError: there is no warehouse.
-        StorageError, PoolError: the sample's shard cannot be read.
+        PoolError: the store has not what a filter reads.
     """
     sections = []
     parts = [Explanation("", ("raw_samples",), _AS_FOUND, upright=True), *_explanations(relations)]
@@ -113,15 +114,18 @@ def _sections(
 
 def _selection(store: Store, subsets: Sequence[str], sample: dict[str, Any]) -> Iterator[tuple[Section, Sequence[str]]]:
     """What filters and subsets make of it: nothing if it has no image."""
-    masks = store.get(MASKS, None)
+    masks, _ = _stored(store, MASKS, None)
     if masks is None or sample["status"] != "ok" or sample["shard"] not in masks.stamp.facts["shards"]:
         return
-    steps = filter_steps(store, sample["shard"], sample["uid"], masks.stamp.facts)
+    try:
+        steps = filter_steps(store, sample["shard"], sample["uid"], masks.stamp.facts)
+    except StorageError as error:
+        steps = pa.table({"cannot_be_read": [str(error)]})
     if steps.num_rows:
         yield Section("Filters", _from([MASKS]), steps), [MASKS]
     rows = []
     for name in subsets:
-        stored = store.get(name, None)
+        stored, _ = _stored(store, name, None)
         if stored is not None:
             facts = stored.stamp.facts
             try:
@@ -141,7 +145,7 @@ def _origin(store: Store, connection: duckdb.DuckDBPyConnection, sample: dict[st
     rows = []
     for name in dict.fromkeys(names):
         row = written.get(name)
-        stored = store.get(name, row["partition"] if row else None)
+        stored, is_torn = _stored(store, name, row["partition"] if row else None)
         if row is None and stored is not None:
             # The warehouse, and what it holds nothing of.
             row = {
@@ -152,9 +156,25 @@ def _origin(store: Store, connection: duckdb.DuckDBPyConnection, sample: dict[st
                 "fingerprint": stored.stamp.identity,
             }
         if row is not None:
-            now = "gone" if stored is None else "the same" if stored.stamp.identity == row["fingerprint"] else "another"
+            now = (
+                "torn"
+                if is_torn
+                else "gone"
+                if stored is None
+                else "the same"
+                if stored.stamp.identity == row["fingerprint"]
+                else "another"
+            )
             rows.append({**row, "partition": row["partition"] or "all shards", "in_the_store_now": now})
     return Section("Where it is from", "Times are UTC.", pa.Table.from_pylist(rows))
+
+
+def _stored(store: Store, asset: str, partition: str | None) -> tuple[StoredPartition | None, bool]:
+    """What is stored, and whether it cannot be read."""
+    try:
+        return store.get(asset, partition), False
+    except StorageError:
+        return None, True
 
 
 def _begins(prefix: str) -> Callable[[str], bool]:

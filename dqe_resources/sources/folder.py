@@ -23,7 +23,7 @@ from dqe_resources.sources.rows import SourceRow
 from dqe_resources.sources.sidecars import CAPTION_FILES, read_captions, sort_names
 from dqe_resources.sources.text_lists import Columns, ListRow, text_rows
 from dqe_resources.sources.texts import original_name, readable, readable_name
-from dqe_resources.sources.walk import LocalSource, walk
+from dqe_resources.sources.walk import LocalSource, require_there, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ class FolderSource(LocalSource):
 
     @model_validator(mode="after")
     def _is_folder(self) -> Self:
-        if not self.path.is_dir():
+        if self.path.is_file():
             msg = f"path {self.path} is a file; the kind folder needs a folder (for a Parquet file: kind parquet)"
             raise ValueError(msg)
         return self
@@ -122,6 +122,7 @@ class _Contents:
     """What is in the folder of a source, at one moment."""
 
     def __init__(self, source: FolderSource) -> None:
+        require_there(source.path)
         self._source, self._folder, self._inside = source, source.path, source.inside(source.path)
         self._metadata = source.metadata_files()
         self._left_out = LeftOut()

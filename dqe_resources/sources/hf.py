@@ -20,7 +20,7 @@ from dqe_resources.sources.local_file import FileError, LocalFile
 from dqe_resources.sources.parts import ParquetPart, Part, check_columns, is_text, is_texts
 from dqe_resources.sources.protocol import Shard, SourceError
 from dqe_resources.sources.text_lists import Columns
-from dqe_resources.sources.walk import LocalSource
+from dqe_resources.sources.walk import LocalSource, require_there
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -85,7 +85,7 @@ class HfSource(LocalSource):
         if (self.path is None) == (self.repository is None):
             msg = "give path (a local folder) or repository (owner/name on the hub), one of the two"
             raise ValueError(msg)
-        if self.path is not None and not self.path.is_dir():
+        if self.path is not None and self.path.is_file():
             msg = f"path {self.path} is a file; the kind hf needs a folder (for a Parquet file: kind parquet)"
             raise ValueError(msg)
         if self.image_column is None and self.url_column is None:
@@ -133,6 +133,7 @@ class HfSource(LocalSource):
 
 
 def _local_parts(path: Path, inside: Path | None, configuration: str | None, split: str) -> Sequence[Part]:
+    require_there(path)
     if (path / "dataset_dict.json").is_file():
         splits = _json(path / "dataset_dict.json", inside).get("splits", ())
         if split not in splits:

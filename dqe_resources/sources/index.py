@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dqe_resources.cache import cached_file, data_directory
+from dqe_resources.errors import one_line
 from dqe_resources.fingerprint import fingerprint
+from dqe_resources.sources.protocol import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 _GROUP_ROWS = 1 << 16
@@ -81,15 +84,25 @@ class RowIndex:
     @cached_property
     def rows(self) -> int:
         """Rows in the index."""
-        return pq.read_metadata(self.path).num_rows
+        with self._whole():
+            return pq.read_metadata(self.path).num_rows
 
     def columns(self, first: int, last: int, names: Iterable[str]) -> list[np.ndarray]:
         """Some columns, of the rows from ``first`` up to ``last``."""
-        with pq.ParquetFile(self.path) as file:
-            groups = range(first // _GROUP_ROWS, -(-last // _GROUP_ROWS))
+        groups = range(first // _GROUP_ROWS, -(-last // _GROUP_ROWS))
+        with self._whole(), pq.ParquetFile(self.path, page_checksum_verification=True) as file:
             table = file.read_row_groups(list(groups), columns=list(names))
         offset = first - groups.start * _GROUP_ROWS
         return [table[name].to_numpy()[offset : offset + last - first] for name in names]
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(
+                f"{self.path}: damaged ({one_line(error)}); delete it, and run the same command again, which makes it"
+            ) from error
 
     def digest(self, first: int, last: int) -> str:
         """Digest of the rows from ``first`` up to ``last``: of what is in them, wherever they stand in which file."""
@@ -113,7 +126,8 @@ def build_index(name: str, state: Any, digests: Callable[[], Iterable[tuple[int,
             contents.append(content)
         identity_array, content_array = np.frombuffer(identities, np.uint64), np.frombuffer(contents, np.uint64)
         columns = [identity_array, content_array, occurrences(identity_array)]
-        pq.write_table(pa.table(columns, schema=_SCHEMA), path, row_group_size=_GROUP_ROWS, compression="zstd")
+        options = {"row_group_size": _GROUP_ROWS, "compression": "zstd", "write_page_checksum": True}
+        pq.write_table(pa.table(columns, schema=_SCHEMA), path, **options)
 
     return RowIndex(cached(name, state, build))
 

@@ -119,9 +119,11 @@ class ParquetPart:
         """
         try:
             if self.filesystem is None:
-                return pq.ParquetFile(pa.OSFile(os.fsencode(self.path or self.location)))
+                file = pa.OSFile(os.fsencode(self.path or self.location))
+                return pq.ParquetFile(file, page_checksum_verification=True)
             # Parquet knows exactly which bytes it wants: reading ahead would fetch the file's neighbouring images.
-            return pq.ParquetFile(self.filesystem.open(self.location, cache_type="none"))
+            handle = self.filesystem.open(self.location, cache_type="none")
+            return pq.ParquetFile(handle, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{self.location}: not a Parquet file ({one_line(error)})") from error
 

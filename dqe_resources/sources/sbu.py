@@ -9,6 +9,7 @@ from dqe_resources.sources.listing import Listing, converted_list
 from dqe_resources.sources.parts import file_state
 from dqe_resources.sources.protocol import Shard, Source
 from dqe_resources.sources.text_lists import Columns, paired_rows
+from dqe_resources.sources.walk import require_there
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +46,7 @@ class SbuSource(Source):
         return f"the lines of {self.captions}"
 
     def _listing(self) -> Listing:
+        require_there(self.urls, self.captions)
         state = tuple((str(path), *file_state(path)) for path in (self.urls, self.captions))
         part = converted_list(self.name, self.urls.name, state, lambda: paired_rows(self.urls, self.captions))
         return Listing(self.name, [part], Columns("url", "caption"))

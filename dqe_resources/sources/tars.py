@@ -143,7 +143,7 @@ def index_tar(path: Path, key_dot: KeyDot, target: Path) -> None:
         records.append({"key": sample.key + (f"#{number}" if number > 1 else ""), **sample.members})
     left_out = json.dumps([index.left_out.counts, index.left_out.examples])
     table = pa.Table.from_pylist(records, TAR_INDEX.with_metadata({_LEFT_OUT: left_out}))
-    pq.write_table(table, target)
+    pq.write_table(table, target, write_page_checksum=True)
 
 
 @lru_cache(maxsize=4096)

@@ -300,7 +300,7 @@ def paired_rows(urls: Path, captions: Path) -> Iterator[ListRow]:
 
 def write_rows(rows: Iterable[ListRow], path: Path) -> None:
     """Write rows as Parquet, in bounded memory."""
-    with pq.ParquetWriter(path, LIST_SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(path, LIST_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
         batch: list[ListRow] = []
         characters = 0
         for row in rows:

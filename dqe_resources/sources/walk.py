@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AfterValidator
 
 from dqe_resources.cache import in_data_directory
+from dqe_resources.configurable import is_away
 from dqe_resources.sources.left_out import HIDDEN, SYSTEM, LeftOut, by_suffix
-from dqe_resources.sources.protocol import NoRowsError, Source
+from dqe_resources.sources.protocol import NoRowsError, Source, SourceError
 from dqe_resources.sources.texts import readable, readable_name
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class LocalSource(Source):
 
 def _matching_path(path: Path) -> Path:
     resolved = in_data_directory(path)
-    if not resolved.exists() and not glob.glob(str(resolved), recursive=True):  # noqa: PTH207
+    if is_away(resolved) and not glob.glob(str(resolved), recursive=True):  # noqa: PTH207
         msg = f"there is nothing at {resolved}: give the path of an existing file or folder, or a pattern such as *.csv"
         raise ValueError(msg)
     return resolved
@@ -73,6 +74,17 @@ class Files:
     folder: Path
     files: list[tuple[Path, str]]
     left_out: LeftOut = field(default_factory=LeftOut)
+
+
+def require_there(*paths: Path) -> None:
+    """Refuse a path of the settings at which there is nothing now.
+
+    Raises:
+        SourceError: which it is.
+    """
+    for path in paths:
+        if not path.exists():
+            raise SourceError(f"there is nothing at {readable(str(path))}: mount its disk, or correct the path")
 
 
 def find_files(path: Path, suffixes: Sequence[str], *, allow_outside: bool = True) -> Files:

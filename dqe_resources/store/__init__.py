@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dqe_resources.store.atomic import StorageError, replace_file
+from dqe_resources.store.atomic import StorageError, TornError, replace_file
 from dqe_resources.store.checkpoint import Checkpoint
+from dqe_resources.store.parquet_tables import verified_dataset
 from dqe_resources.store.stamp import Stamp
 from dqe_resources.store.storage import ROW_GROUP_BYTES, UNPARTITIONED, Store, StoredPartition
+from dqe_resources.store.written import is_as_written, what_is_written
 
 __all__ = [
     "ROW_GROUP_BYTES",
@@ -15,5 +17,9 @@ __all__ = [
     "StorageError",
     "Store",
     "StoredPartition",
+    "TornError",
+    "is_as_written",
     "replace_file",
+    "verified_dataset",
+    "what_is_written",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -12,7 +13,7 @@ from dqe_resources.errors import DataQualityError
 from dqe_resources.locks import hold_open
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
     from typing import BinaryIO
 
@@ -21,6 +22,18 @@ _YOUNG_SECONDS = 60
 
 class StorageError(DataQualityError):
     """The store cannot be read or written: says which file and what to do."""
+
+
+class TornError(StorageError):
+    """A file of the store is not as it was written. To make its partition again mends it.
+
+    Attributes:
+        fault: what is wrong with which file, without what to do.
+    """
+
+    def __init__(self, fault: str, fix: str = "") -> None:
+        super().__init__(f"{fault}; {fix}" if fix else fault)
+        self.fault = fault
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -56,6 +69,15 @@ def remove_abandoned(folder: Path, pattern: str) -> int:
     for path in left:
         path.unlink(missing_ok=True)
     return len(left)
+
+
+def remove_all(paths: Iterable[Path]) -> None:
+    """Remove files, and folders with all that is in them."""
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _is_abandoned(temporary: Path) -> bool:

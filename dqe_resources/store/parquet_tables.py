@@ -7,12 +7,48 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from dqe_resources.store.atomic import StorageError
+from dqe_resources.errors import one_line
+from dqe_resources.store.atomic import StorageError, TornError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import fsspec
+    import pyarrow.dataset as ds
     import pyarrow.parquet as pq
+
+
+def verified_dataset(
+    paths: Sequence[str], schema: pa.Schema, columns: Sequence[str], filesystem: fsspec.AbstractFileSystem | None = None
+) -> ds.Dataset:
+    """Columns of Parquet files as one table that is read as it is needed, its checksums verified each time.
+
+    Args:
+        paths: of the files.
+        schema: of their table.
+        columns: those to read.
+        filesystem: where they are; by default on this machine.
+
+    Raises:
+        StorageError: a file is torn, or lacks a column.
+    """
+    import pyarrow.dataset as ds
+    from pyarrow import fs
+
+    place = fs.PyFileSystem(fs.FSSpecHandler(filesystem)) if filesystem else fs.LocalFileSystem()
+    # Whoever reads a dataset need not know of checksums: DuckDB has no notion of them.
+    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    file_format = ds.ParquetFileFormat(default_fragment_scan_options=options)
+    fragments = [file_format.make_fragment(path, place) for path in paths]
+    for path, fragment in zip(paths, fragments, strict=True):
+        try:
+            found = fragment.physical_schema
+        except (pa.ArrowException, OSError) as error:
+            raise TornError(f"{path}: torn or not Parquet ({one_line(error)})") from error
+        # A column that is not there would be read as nulls.
+        check_schema(found, schema, path, columns, "run: dqe materialize")
+    read = pa.schema([schema.field(name).remove_metadata() for name in columns])
+    return ds.FileSystemDataset(fragments, read, file_format, place)
 
 
 def rows_per_group(table: pa.Table, size: int) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,12 @@ from dqe_resources.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_CHECKSUM = re.compile(rb',\n "checksum": "([0-9a-f]{8})"\n}\Z')
+
+
+class ChecksumError(ValueError):
+    """A stamp is not as it was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +46,22 @@ class Stamp:
         return fingerprint(self.fingerprint, self.content) if self.content else self.fingerprint
 
     def to_json(self) -> bytes:
-        """Deterministic JSON."""
+        """Deterministic JSON, with a checksum of itself."""
         names = ("fingerprint", "code_version", "rows", "failed_checks", "facts", "content")
         record = {name: getattr(self, name) for name in names}
-        return json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False).encode()
+        text = json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False).encode()
+        return text[:-2] + f',\n "checksum": "{zlib.crc32(text):08x}"\n}}'.encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Stamp:
-        """The reverse of ``to_json``; raises ValueError or KeyError on anything else."""
+        """The reverse of ``to_json``; raises ValueError or KeyError on anything else.
+
+        Raises:
+            ChecksumError: it is not as it was written.
+        """
+        # An earlier version of this project wrote none.
+        if (found := _CHECKSUM.search(data)) and int(found[1], 16) != zlib.crc32(data[: found.start()] + b"\n}"):
+            raise ChecksumError
         record = json.loads(data)
         return cls(
             fingerprint=record["fingerprint"],

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import shutil
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,8 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dqe_resources.errors import one_line
-from dqe_resources.store.atomic import StorageError, remove_abandoned, replace_file
+from dqe_resources.store.atomic import StorageError, TornError, remove_abandoned, remove_all, replace_file
 from dqe_resources.store.checkpoint import UNFINISHED
+from dqe_resources.store.damage import is_marked_damaged, mark_damaged
 from dqe_resources.store.parquet_tables import (
     check_schema,
     column_options,
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from typing import BinaryIO
 
-    import duckdb
     import fsspec
 
 UNPARTITIONED = "all"
@@ -197,6 +196,8 @@ class Store:
                 continue
             except OSError as error:
                 raise StorageError(f"{path}: cannot be read ({error})") from error
+            if self.is_local and is_marked_damaged(Path(path)):
+                raise TornError(f"{path}: damaged, as who read it has found", _how_to_fix(asset, partition))
             return StoredPartition(
                 asset=asset,
                 partition=partition,
@@ -246,43 +247,84 @@ class Store:
         try:
             for paths in filter(None, (found[False], found[True])):
                 if self.is_local:
-                    _remove_local(map(Path, sorted(paths)))
+                    remove_all(map(Path, sorted(paths)))
                 else:
                     filesystem.rm(sorted(paths))
         except OSError as error:
             raise StorageError(f"{root}: cannot be removed from ({error}); run the same command again") from error
 
-    def urls(self, asset: str, partitions: Sequence[str | None]) -> list[str]:
-        """Local paths or URLs, for other programs, of those partitions of a table that are stored."""
-        filesystem = self.filesystem
+    def files(self, asset: str, partitions: Sequence[str | None]) -> list[str]:
+        """Paths, on the store's file system, of those partitions of a table that are stored."""
         paths = [self.path(asset, partition) for partition in partitions]
-        stored = [path for path in paths if filesystem.exists(path)]
-        return stored if self.is_local else [filesystem.unstrip_protocol(path) for path in stored]
+        return [path for path in paths if self.filesystem.exists(path)]
 
-    def open_to(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Let a DuckDB connection read the URLs that ``urls`` gives."""
-        if not self.is_local:
-            connection.register_filesystem(self.filesystem)
+    def require_whole(self, partitions: Iterable[tuple[str, str | None, Sequence[str] | None]]) -> None:
+        """Read partitions to their end, and find out whether they are as they were written.
+
+        Args:
+            partitions: asset, key, and which columns; None for all.
+
+        Raises:
+            TornError: some are not, with a line for each. This is remembered: they are torn until they are made again.
+        """
+        torn = []
+        for asset, partition, columns in partitions:
+            try:
+                stored = self.get(asset, partition)
+                if stored is not None and not stored.path.endswith(".json"):
+                    self._read_through(stored, columns)
+            except TornError as error:
+                torn.append(str(error))
+        if torn:
+            raise TornError("\n".join(dict.fromkeys(torn)))
+
+    def _read_through(self, stored: StoredPartition, columns: Sequence[str] | None) -> None:
+        key = (stored.path, stored.asset, stored.partition)
+        with self._parquet(*key) as file, self._damage(*key):
+            for group in range(file.num_row_groups):
+                file.read_row_group(group, columns=columns)
+
+    def whole_rows(self, asset: str, partition: str, columns: Sequence[str]) -> list[int]:
+        """The positions of a damaged table's rows whose row group is, in these columns, as it was written.
+
+        Raises:
+            TornError: the file cannot be opened.
+        """
+        whole: list[int] = []
+        with self._parquet(self.path(asset, partition), asset, partition) as file:
+            first = 0
+            for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                with contextlib.suppress(pa.ArrowException, OSError):
+                    file.read_row_group(group, columns=list(columns))
+                    whole += range(first, first + rows)
+                first += rows
+        return whole
 
     def _stamp(self, path: str, asset: str, partition: str | None) -> Stamp:
-        fix = _how_to_fix(asset, partition)
         try:
             if path.endswith(".json"):
-                return Stamp.from_json(self.filesystem.cat_file(path))
-            with self._parquet(path, asset, partition) as file:
-                return Stamp.from_json((file.metadata.metadata or {})[_STAMP])
+                data = self.filesystem.cat_file(path)
+            else:
+                with self._parquet(path, asset, partition) as file:
+                    data = (file.metadata.metadata or {}).get(_STAMP)
+            if data is None:
+                raise StorageError(
+                    f"{path}: this platform did not write it; move it away, or {_how_to_fix(asset, partition)} --force"
+                )
+            return Stamp.from_json(data)
         except (ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"{path}: this platform did not write it; move it away, or {fix}") from error
+            raise TornError(f"{path}: torn, its stamp cannot be read", _how_to_fix(asset, partition)) from error
 
     @contextlib.contextmanager
     def _checked(
         self, asset: str, partition: str | None, schema: pa.Schema, columns: Sequence[str] | None
     ) -> Iterator[pq.ParquetFile]:
         """A table's file, checked to hold the columns; reading damaged parts raises StorageError."""
-        path, fix = self.path(asset, partition), _how_to_fix(asset, partition)
+        path = self.path(asset, partition)
         with self._parquet(path, asset, partition) as file:
-            check_schema(file.schema_arrow, schema, path, columns, fix)
-            with _damage(path, fix):
+            check_schema(file.schema_arrow, schema, path, columns, _how_to_fix(asset, partition))
+            with self._damage(path, asset, partition):
                 yield file
 
     @contextlib.contextmanager
@@ -291,15 +333,30 @@ class Store:
         try:
             handle = self.filesystem.open(path, "rb")
         except FileNotFoundError as error:
-            raise StorageError(f"{path}: not there; {fix.replace(' --force', '')}") from error
+            raise StorageError(f"{path}: not there; {fix}") from error
         except OSError as error:
             raise StorageError(f"{path}: cannot be read ({error})") from error
         with handle:
             try:
                 file = pq.ParquetFile(handle, page_checksum_verification=True)
             except (pa.ArrowException, OSError) as error:
-                raise StorageError(f"{path}: torn or not Parquet ({one_line(error)}); {fix}") from error
+                raise TornError(f"{path}: torn or not Parquet ({one_line(error)})", fix) from error
             yield file
+
+    @contextlib.contextmanager
+    def _damage(self, path: str, asset: str, partition: str | None) -> Iterator[None]:
+        """Damage that shows when a table is read is remembered, and raises TornError."""
+        fix = _how_to_fix(asset, partition)
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise StorageError(f"{path}: cannot be read ({one_line(error)})") from error
+            # Elsewhere than on this machine nothing is remembered: there it must be forced.
+            fix += "" if self.is_local else " --force"
+            if self.is_local:
+                mark_damaged(Path(path))
+            raise TornError(f"{path}: damaged ({one_line(error)})", fix) from error
 
     def write_file(self, path: str, write: Callable[[BinaryIO], Any]) -> None:
         """Write a file atomically, at a path on the store's file system."""
@@ -329,24 +386,8 @@ def _key(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2].removesuffix(".parquet").removesuffix(".json")
 
 
-def _remove_local(paths: Iterable[Path]) -> None:
-    for path in paths:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
 def _how_to_fix(asset: str, partition: str | None) -> str:
-    return f"run: dqe materialize {asset}" + (f" --shard {partition}" if partition else "") + " --force"
-
-
-@contextlib.contextmanager
-def _damage(path: str, fix: str) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise StorageError(f"{path}: damaged ({one_line(error)}); {fix}") from error
+    return f"run: dqe materialize {asset}" + (f" --shard {partition}" if partition else "")
 
 
 def _modified(info: Mapping[str, Any]) -> datetime:

@@ -94,7 +94,7 @@ def make_store(
     def write(asset: str, partition: str, schema: pa.Schema, table: list[dict[str, Any]]) -> None:
         path = root / asset / f"{partition}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(table, schema=schema), path, compression="zstd")
+        pq.write_table(pa.Table.from_pylist(table, schema=schema), path, compression="zstd", write_page_checksum=True)
         files.setdefault(asset, []).append(path)
         materialisations.append(
             {

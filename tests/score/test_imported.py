@@ -152,7 +152,7 @@ def test_scores_and_preferences_follow_the_settings(folder: Path, tiny_clip: Pat
     assert [row["probability_b"] for row in imported] == [0.75, 0.5, 0.25, None]
     assert {(row["scorer"], row["independent"]) for row in imported} == {("CLIP", False)}
     assert {row["scorer"] for row in preference} == {"CLIP", settings.scorer.model}
-    files = {name: store.urls(name, [SHARD]) for name in NEEDED}
+    files = {name: store.files(name, [SHARD]) for name in NEEDED}
     captioners = [
         CaptionerInfo(name, "table", name, (), shares_backbone_with_scorer=False) for name in ("long", "short")
     ]

@@ -89,7 +89,9 @@ def test_a_torn_file_is_named_with_the_fix_and_left_alone(store: Store, damage: 
     torn = {"cut": whole[: len(whole) // 2], "garbage": b"hello world" * 20, "empty": b""}[damage]
     path.write_bytes(torn)
     for action in (lambda: store.read("scores", "s-00000", SCHEMA), lambda: store.get("scores", "s-00000")):
-        with pytest.raises(StorageError, match=r"s-00000\.parquet: .*--shard s-00000 --force"):
+        with pytest.raises(
+            StorageError, match=r"s-00000\.parquet: torn .*; run: dqe materialize scores --shard s-00000$"
+        ):
             action()
     assert path.read_bytes() == torn
 
@@ -180,7 +182,7 @@ def test_an_object_store_works_alike() -> None:
     store = Store("memory://bucket/store")
     store.write_table("scores", "s-00000", table(), SCHEMA, STAMP)
     assert store.read("scores", "s-00000", SCHEMA).equals(table())
-    assert store.urls("scores", ["s-00000", "s-00001"]) == ["memory:///bucket/store/scores/s-00000.parquet"]
+    assert store.files("scores", ["s-00000", "s-00001"]) == ["/bucket/store/scores/s-00000.parquet"]
     stored = store.get("scores", "s-00000")
     assert stored is not None
     assert stored.stamp == STAMP
