@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -23,6 +24,7 @@ from dqe_assets.report.assets import warehouse_of
 from dqe_assets.score.tables import CAPTION_SCORES
 from dqe_resources.errors import UsageError
 from dqe_resources.store import StorageError
+from tests.resources.store.test_damage import damage
 from tests.stages import checked, handed, stage_named
 
 if TYPE_CHECKING:
@@ -369,16 +371,39 @@ def test_unknown_assets_and_shards_are_named(folder: Path) -> None:
         materialized(shards=["noise-9"])
 
 
-def test_a_torn_partition_is_named_and_kept_until_forced(folder: Path) -> None:
-    materialized()
-    path = folder.parent / "store" / "image_features" / "noise-00000.parquet"
-    torn = path.read_bytes()[:-9]
-    path.write_bytes(torn)
-    with pytest.raises(StorageError, match=r"noise-00000\.parquet: torn .* dqe materialize image_features --shard"):
-        materialized()
-    assert path.read_bytes() == torn
-    assert materialized(assets=["image_features"], shards=["noise-00000"], force=True).failures == []
-    assert materialized().failures == []
+def test_a_torn_partition_is_named_and_made_again_and_one_of_another_program_is_kept_until_forced(folder: Path) -> None:
+    settings = folder.parent / "dqe.yaml"
+    settings.write_text(settings.read_text().splitlines()[0])
+    assets = {"assets": ["raw_samples", "text_quality"]}
+    materialized(**assets)
+    path = folder.parent / "store" / "text_quality" / "noise-00000.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    outcome = materialized(**assets)
+    assert (outcome.failures, outcome.made) == ([], [("text_quality", "noise-00000")])
+    assert outcome.torn["text_quality", "noise-00000"].startswith(f"{path}: torn or not Parquet (")
+    assert path.read_bytes() == whole
+    pq.write_table(pa.table({"mine": [1]}), path)
+    foreign = path.read_bytes()
+    outcome = materialized(**assets)
+    (failure,) = outcome.failures
+    assert "this platform did not write it; move it away, or run: dqe materialize text_quality" in failure
+    assert path.read_bytes() == foreign
+    assert materialized(**assets, force=True).failures == []
+    assert path.read_bytes() == whole
+
+
+def test_a_shard_whose_source_is_damaged_holds_up_no_other(folder: Path) -> None:
+    samples = pa.table({"image": [photo.read_bytes() for photo in sorted(folder.glob("*.jpg"))], "caption": ["x"] * 6})
+    pq.write_table(samples, folder / "pairs.parquet", row_group_size=3, write_page_checksum=True)
+    damage(folder / "pairs.parquet", "image", 1)
+    settings = folder.parent / "dqe.yaml"
+    settings.write_text("sources: [{kind: parquet, name: noise, path: photos/pairs.parquet, shard_size: 3}]\n")
+    outcome = materialized(assets=["raw_samples", "image_features", "duplicate_pairs"])
+    (failure,) = outcome.failures
+    assert "raw_samples, shard noise-00001" in failure
+    assert "pairs.parquet, after row 3: damaged" in failure
+    assert outcome.made[-1] == ("duplicate_pairs", None)
 
 
 def test_a_source_with_nothing_but_failures_still_gets_its_report(folder: Path) -> None:

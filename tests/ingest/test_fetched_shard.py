@@ -28,6 +28,7 @@ from dqe_resources import progress
 from dqe_resources.store import Checkpoint, StorageError, Store
 from tests.hostile_server import HostileServer, photo
 from tests.ingest.fetching import SHARD, make, rows, table, write_list
+from tests.resources.store.test_damage import damage
 from tests.stages import output_of
 
 if TYPE_CHECKING:
@@ -123,6 +124,24 @@ def test_what_an_interrupt_finds_is_kept(server: HostileServer, folder: Path, mo
     assert len(rows()) == 60
     assert sum(server.times("good")) <= 60 + 2 * 4
     assert sum(count > 1 for count in server.times("good")) <= 60 - before
+
+
+def test_of_a_damaged_shard_only_what_cannot_be_read_is_fetched_again(
+    server: HostileServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw, "ROW_GROUP_BYTES", SMALL)
+    write_list(folder, [server.url("good", number) for number in range(20)])
+    make()
+    before = rows()
+    path = folder / "store" / "raw_samples" / f"{SHARD}.parquet"
+    in_group = pq.read_metadata(path).row_group(1).num_rows
+    assert 0 < in_group < 20
+    damage(path, "image.bytes", 1)
+    make(force=True)
+    assert [row["image"] for row in rows()] == [row["image"] for row in before]
+    assert sorted(server.times("good")) == [1] * (20 - in_group) + [2] * in_group
+    make()
+    assert sum(server.times("good")) == 20 + in_group, "it is whole again"
 
 
 def test_batches_are_made_while_others_are_fetched_and_closed_it_stops(

@@ -99,6 +99,29 @@ def test_what_is_wrong_is_refused_with_the_file_the_key_and_what_is_allowed(
     assert str(data / "dqe.yaml") in str(caught.value)
 
 
+def test_a_source_may_be_away_until_it_is_read(data: Path) -> None:
+    (data / "folder").mkdir()
+    sources = [
+        {"kind": "folder", "name": "a", "path": "away"},
+        {"kind": "parquet", "name": "b", "path": "away/*.parquet"},
+        {"kind": "hf", "name": "c", "path": "away", "image_column": "image"},
+        {"kind": "sbu", "name": "d", "urls": "away.txt", "captions": "away.txt"},
+        {"kind": "webdataset", "name": "e", "path": "away/*.tar"},
+        {"kind": "urls", "name": "f", "path": "away.csv"},
+        {"kind": "datacomp", "name": "g", "path": "away"},
+    ]
+    write(data, sources=sources)
+    with pytest.raises(SettingsError) as caught:
+        load_settings({})
+    assert str(caught.value).count("there is nothing at") == 8
+    for source in load_settings({}, sources_may_be_away=True).sources:
+        with pytest.raises(SourceError, match="away"):
+            list(source.shards())
+    write(data, sources=[{"kind": "folder", "name": "a", "path": "dqe.yaml"}])
+    with pytest.raises(SettingsError, match=r"dqe\.yaml is a file; the kind folder needs a folder"):
+        load_settings({}, sources_may_be_away=True)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
