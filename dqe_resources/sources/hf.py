@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, model_validator
 
+from dqe_resources.cache import in_data_directory
 from dqe_resources.configurable import existing_path
 from dqe_resources.errors import one_line
 from dqe_resources.sources.image_tables import ImageColumns, ImageTables
@@ -38,13 +39,11 @@ _MOST_BYTES = 1 << 24
 
 
 def _local_folder(path: Path) -> Path:
-    try:
-        return existing_path(path)
-    except ValueError as error:
-        if not IS_REPOSITORY.fullmatch(str(path)):
-            raise
-        msg = f"{error}. A dataset on the Hugging Face hub is named by repository: {path}"
-        raise ValueError(msg) from error
+    folder = in_data_directory(path)
+    if IS_REPOSITORY.fullmatch(str(path)) and not folder.exists():
+        msg = f"there is nothing at {folder}: a dataset on the Hugging Face hub is named by repository: {path}"
+        raise ValueError(msg)
+    return existing_path(path)
 
 
 class HfSource(LocalSource):
