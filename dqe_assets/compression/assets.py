@@ -19,7 +19,7 @@ from dqe_assets.compression.selection import CodeClusters, content_keys, trainin
 from dqe_assets.compression.settings import CaptionerCodebook
 from dqe_assets.compression.tables import CODE_CLUSTERS, CODEBOOK, IMAGE_CODES
 from dqe_assets.compression.views import RELATIONS
-from dqe_assets.core.checks import complete, unique
+from dqe_assets.core.checks import complete, unique, without_faults
 from dqe_assets.core.schema import has_image
 from dqe_assets.core.stage import MODEL_POOL, stage
 from dqe_assets.core.work import Check, CheckResult, Manifest, Work, facts_of, with_facts
@@ -178,7 +178,7 @@ def _is_read(tokens: NDArray[np.float32]) -> NDArray[np.bool_]:
     resources={"tower": "compression.tower"},
     inputs=["raw_samples"],
     unpartitioned_inputs=["codebook"],
-    checks=[unique("uid"), complete()],
+    checks=[unique("uid"), complete(), without_faults()],
     metadata=metadata.image_codes,
     pool=MODEL_POOL,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 UNIQUE = "keys_unique"
 COMPLETE = "rows_complete"
 FINITE = "finite"
+
+_NAMED = 3
 
 
 def unique(*columns: str) -> Check:
@@ -104,6 +107,19 @@ def covered(columns: Sequence[str], of: str, minimum: float = 1.0, *, asset: str
         )
 
     return Check("coverage", f"At least {minimum:.0%} of the samples with an image have {of}.", run)
+
+
+def without_faults() -> Check:
+    """No image had a fault: a warning, since each fault is its own row's."""
+
+    def run(_: Work, table: pa.Table) -> CheckResult:
+        faults = Counter(table[FAULT.name].drop_null().to_pylist())
+        most = "".join(f"; {count:,} x {fault}" for fault, count in faults.most_common(_NAMED))
+        total = faults.total()
+        said = f"{total:,} image{'' if total == 1 else 's'} could not be worked on{most}"
+        return CheckResult(not faults, said, {"faults": total})
+
+    return Check("faults", "Every image can be worked on.", run, blocking=False)
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:

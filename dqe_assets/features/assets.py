@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dqe_assets.core.checks import complete, covered, finite, unique
+from dqe_assets.core.checks import complete, covered, finite, unique, without_faults
 from dqe_assets.core.stage import MODEL_POOL, stage
 from dqe_assets.features import metadata
 from dqe_assets.features.extract import image_features as extract
@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     code_version="2",
     schema=IMAGE_FEATURES,
     inputs=["raw_samples"],
-    checks=[unique("uid"), complete(), covered(["embedding", "perceptual_hash"], "features"), finite("embedding")],
+    checks=[
+        unique("uid"),
+        complete(),
+        covered(["embedding", "perceptual_hash"], "features"),
+        finite("embedding"),
+        without_faults(),
+    ],
     metadata=metadata.image_features,
     pool=MODEL_POOL,
 )

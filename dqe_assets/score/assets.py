@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.caption.texts import shard_captions
-from dqe_assets.core.checks import complete, covered, finite, unique
+from dqe_assets.core.checks import complete, covered, finite, unique, without_faults
 from dqe_assets.core.schema import IMAGE, ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.stage import MODEL_POOL, Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Work
@@ -60,7 +60,13 @@ def _every_caption_scored(work: Work, table: pa.Table) -> CheckResult:
     schema=IMAGE_TEXT,
     inputs=["raw_samples", "image_features"],
     resources={"detector": "image_text"},
-    checks=[unique("uid"), complete(), covered(["regions"], "been looked at for text"), finite("text_area", 0, 1)],
+    checks=[
+        unique("uid"),
+        complete(),
+        covered(["regions"], "been looked at for text"),
+        finite("text_area", 0, 1),
+        without_faults(),
+    ],
     metadata=metadata.image_text,
     pool=MODEL_POOL,
 )
@@ -115,6 +121,7 @@ def masked_similarity_of(scorer: Scorer) -> Stage:
             unique("uid"),
             complete(),
             finite("masked_similarity", -1, 1),
+            without_faults(),
             Check("kept_without_text", "Images without text keep their similarity.", _kept_without_text),
         ],
         metadata=metadata.masked_similarity,
@@ -161,6 +168,7 @@ def joint_embeddings_of(caption_sources: Sequence[str], scorer: Scorer) -> Stage
             unique("uid", "item"),
             complete(rows_each=len(caption_sources) + 1),
             finite("embedding", -1, 1),
+            without_faults(),
         ],
         metadata=metadata.joint_embeddings,
         pool=MODEL_POOL,

@@ -190,7 +190,8 @@ def masked_similarity(work: Work, table: pa.Table, scorer: Scorer, text_detector
     """How much the scores of images with text lose without it, and those that lose most: as they are, and masked."""
     lost = pc.subtract(table["similarity"], table["masked_similarity"])
     rows = np.flatnonzero(pc.fill_null(pc.greater(table["text_area"], 0), fill_value=False).to_numpy())
-    most = rows[np.argsort(-np.nan_to_num(lost.to_numpy()[rows]), kind="stable")][: SHEET_IMAGES // 2]
+    scored = rows[lost.is_valid().to_numpy()[rows]]
+    most = scored[np.argsort(-lost.to_numpy()[scored], kind="stable")][: SHEET_IMAGES // 2]
     metadata: Metadata = {
         "scorer": scorer.model,
         "masked": len(rows),

@@ -222,7 +222,8 @@ _BARE = {JPEG: _bare_jpeg, PNG: bare_png, AVIF: bare_avif, TIFF: bare_tiff}
 def _opens(data: bytes, name: str) -> bool:
     """Whether Pillow, as most training reads images, opens the file as it is, whatever is in it beside pixels."""
     try:
-        with Image.open(io.BytesIO(data), formats=(name,)):
+        with Image.open(io.BytesIO(data), formats=(name,)) as image:
+            image.getexif()
             return True
     except Exception:  # noqa: BLE001 - its plugins raise errors of many kinds
         return False

@@ -42,7 +42,7 @@ from tests.image_files import (
     with_chunk,
     with_segment,
 )
-from tests.stages import table_of
+from tests.stages import checked, stage_named, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -325,6 +325,11 @@ def test_odd_images_and_one_that_a_stage_fails_at_stop_nothing(data: Path, monke
     ]
     captions = table_of(loaded, "synthetic_captions/labels", "odd-00000")
     assert captions["finish_reason"].to_pylist()[:3] == ["stop", "no_image", "no_image"]
+    features = stage_named(loaded, "image_features")
+    work = features.work(loaded.opened_store, "odd-00000", [])
+    found = checked(loaded, features, "faults", work, table_of(loaded, "image_features", "odd-00000"))
+    assert not found.passed
+    assert found.description == "1 image could not be worked on; 1 x damaged: ZeroDivisionError: nothing to see"
     codes = table_of(loaded, "image_codes", "odd-00000")
     assert codes["codes"].is_valid().to_pylist() == [True, False, False, True, False, True, True]
     assert codes["fault"].to_pylist() == [None, None, "efficientnet_lite0 gives no tokens for it", *[None] * 4]
