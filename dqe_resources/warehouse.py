@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import secrets
 import shutil
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+import tempfile
+import threading
+import time
+from concurrent.futures import Future, wait
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from dqe_resources.cache import data_directory
 from dqe_resources.configurable import Configurable
 from dqe_resources.errors import DataQualityError
-from dqe_resources.locks import held
+from dqe_resources.locks import LOCK, held, hold_open
+from dqe_resources.processes import private_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +38,19 @@ BUILD_MEMORY = "2GB"
 CATALOG = "warehouse"
 """Name under which a connection of ours holds the database."""
 
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SIZE = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_UNITS)})")
+
+Size = Annotated[str, Field(pattern=rf"^{_SIZE.pattern}$")]
+"""A number of bytes: 500MB, 2GB, 1.5GiB."""
+
+_WRITES = "_QUERY_NODE"
+"""Ends DuckDB's name of a statement inside a SELECT that is none itself."""
+
+_LOOK_EVERY_SECONDS = 0.05
+_GRACE_SECONDS = 1.0
+_YOUNG_SECONDS = 60.0
+
 
 class WarehouseError(DataQualityError):
     """The warehouse could not be written or read; one line that says what to do."""
@@ -45,6 +64,10 @@ class QueryError(WarehouseError):
     """A person's SQL was refused or failed; one line."""
 
 
+class UnstoppableQueryError(QueryError):
+    """A statement was stopped within a function that DuckDB cannot leave: only the end of this process ends it."""
+
+
 class Warehouse(Configurable):
     """A DuckDB database in one file that is only ever replaced as a whole.
 
@@ -54,15 +77,21 @@ class Warehouse(Configurable):
     Attributes:
         path: Path of the DuckDB file; by default ``warehouse.duckdb`` in the data folder.
         statement_timeout: Seconds that one statement of a person may run.
+        memory_limit: Memory that one statement of a person may take, such as 500MB or 2GB. Sorting, joining and
+            grouping go on on disk, next to the file; a statement that takes 512 MiB more than this all the same is
+            stopped.
+        spill_limit: Space on disk that one statement of a person may take.
     """
 
     kind: ClassVar[str] = "duckdb"
 
     path: Path = Field(default_factory=lambda: data_directory() / "warehouse.duckdb")
     statement_timeout: float = Field(default=300.0, gt=0)
+    memory_limit: Size = "2GB"
+    spill_limit: Size = "20GB"
 
     def signature(self) -> dict[str, Any]:
-        """Only the kind: the place and the time limit of queries do not change its content."""
+        """Only the kind: the place and the limits of queries do not change its content."""
         return {"kind": self.kind}
 
     def rebuild(self, build: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
@@ -102,7 +131,7 @@ class Warehouse(Configurable):
             WarehouseMissingError: there is no warehouse yet.
             WarehouseError: the file is not a DuckDB database that this version reads.
         """
-        return self._open({})
+        return self._open(self.path, {})
 
     def query(self, sql: str) -> pa.Table:
         """Run one SELECT (or DESCRIBE, SUMMARIZE, SHOW TABLES) that a person wrote.
@@ -110,8 +139,9 @@ class Warehouse(Configurable):
         Nothing but the warehouse can be read and nothing can be written: no files, network, extensions or settings.
 
         Raises:
-            QueryError: the SQL is wrong, is not one SELECT, reaches for something else, ran longer than
-                ``statement_timeout``, or gives more than ``RESULT_LIMIT`` bytes.
+            QueryError: the SQL is wrong, is not one SELECT, reaches for something else, goes beyond a limit of the
+                settings, or gives more than ``RESULT_LIMIT`` bytes.
+            UnstoppableQueryError: it goes beyond a limit, and does not end.
             WarehouseError: as for ``connect``.
             KeyboardInterrupt: Ctrl-C stopped it.
         """
@@ -125,43 +155,104 @@ class Warehouse(Configurable):
         Raises:
             WarehouseError: as for ``connect``.
         """
-        with closing(self._confined()) as connection:
-            yield lambda sql: self._run(connection, sql)
-
-    def _run(self, connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
-        _require_one_select(connection, sql)
-        # In a thread of its own, for Python handles Ctrl-C only between two calls into DuckDB.
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            result = pool.submit(_fetch, connection, sql)
+        with self._private_folder() as folder:
+            connection = self._confined(folder)
+            running: list[Future[pa.Table]] = []
             try:
-                return result.result(timeout=self.statement_timeout)
-            except TimeoutError as error:
-                message = f"stopped after {self.statement_timeout:g} s (statement_timeout)"
-                raise QueryError(message) from error
+                yield lambda sql: self._run(connection, sql, running)
             finally:
-                while not result.done():
-                    connection.interrupt()
-                    wait([result], timeout=0.1)
+                # To close it would wait for what cannot be stopped.
+                if all(one.done() for one in running):
+                    connection.close()
 
-    def _confined(self) -> duckdb.DuckDBPyConnection:
+    def _run(self, connection: duckdb.DuckDBPyConnection, sql: str, running: list[Future[pa.Table]]) -> pa.Table:
+        _require_one_select(connection, sql)
+        result: Future[pa.Table] = Future()
+        running[:] = [result]
+        started, before, most = time.monotonic(), private_bytes(), _bytes(self.memory_limit) + RESULT_LIMIT
+        # In a thread of its own, for Python handles Ctrl-C only between two calls into DuckDB; and one that does not
+        # keep the process, for DuckDB stops only between two pieces of work, and one function can take very long.
+        threading.Thread(target=_fetch_into, args=(result, connection, sql), name="query", daemon=True).start()
+        passed = None
+        try:
+            while passed is None and not wait([result], timeout=_LOOK_EVERY_SECONDS).done:
+                if time.monotonic() - started > self.statement_timeout:
+                    passed = f"stopped after {self.statement_timeout:g} s (statement_timeout)"
+                elif private_bytes() - before > most:
+                    passed = (
+                        f"stopped at {most / 1e9:.1f} GB of memory (memory_limit {self.memory_limit}, and what a "
+                        "result may take); ask for less at once, or raise the limit"
+                    )
+        finally:
+            has_ended = _stopped(connection, result)
+        if passed is not None:
+            raise QueryError(passed) if has_ended else UnstoppableQueryError(passed)
+        return result.result()
+
+    @contextmanager
+    def _private_folder(self) -> Iterator[Path | None]:
+        """A folder for one session: what it spills, and a name of its own for the warehouse; None if there can be none.
+
+        A killed session leaves its folder to the next one, which removes it.
+        """
+        self._remove_folders_of_the_dead()
+        folder = None
+        try:
+            # Next to the file, for a second name of it can only be on the same file system.
+            folder = Path(tempfile.mkdtemp(prefix=self._spill_prefix, dir=self.path.parent))
+            lock = (folder / LOCK).open("wb")
+            hold_open(lock)
+            (folder / CATALOG).hardlink_to(self.path)
+        except OSError:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            yield None
+            return
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.close()
+
+    def _remove_folders_of_the_dead(self) -> None:
+        for folder in self.path.parent.glob(f"{self._spill_prefix}*"):
+            with suppress(OSError):
+                # One that is being made has no lock yet.
+                if time.time() - folder.stat().st_mtime > _YOUNG_SECONDS:
+                    with (folder / LOCK).open("ab") as lock:
+                        if hold_open(lock):
+                            shutil.rmtree(folder, ignore_errors=True)
+
+    def _confined(self, folder: Path | None) -> duckdb.DuckDBPyConnection:
+        spill = "" if folder is None else str(folder / "temporary")
         connection = self._open(
+            self.path if folder is None else folder / CATALOG,
             {
                 "autoinstall_known_extensions": "false",
                 "autoload_known_extensions": "false",
                 "allow_community_extensions": "false",
                 "python_enable_replacements": "false",
-                "temp_directory": "",
-            }
+                "memory_limit": self.memory_limit,
+                "temp_directory": spill,
+            },
         )
+        # As a setting of a new connection, DuckDB 2.0 takes it and does not keep to it.
+        connection.execute(f"SET max_temp_directory_size = '{self.spill_limit}'")
         # enable_external_access alone leaves an attached database's own files open to COPY, which can stand inside
-        # a SELECT (WITH x AS (COPY ...)) and would overwrite the warehouse: so the file system goes too. The
-        # database reads through the handle that it already has.
+        # a SELECT (WITH x AS (COPY ...)) and would overwrite the warehouse. So it is attached by a name that nobody
+        # has any more, and in whose place there are folders, which cannot be written; the database reads through the
+        # handle that it already has. Without a folder nothing can be spilt, and the whole file system goes.
         connection.execute("SET enable_external_access = false")
-        connection.execute("SET disabled_filesystems = 'LocalFileSystem'")
+        if folder is None:
+            connection.execute("SET disabled_filesystems = 'LocalFileSystem'")
+        else:
+            (folder / CATALOG).unlink()
+            for name in (CATALOG, f"{CATALOG}.wal"):
+                (folder / name).mkdir()
         connection.execute("SET lock_configuration = true")
         return connection
 
-    def _open(self, config: dict[str, str | bool | int | float | list[str]]) -> duckdb.DuckDBPyConnection:
+    def _open(self, path: Path, config: dict[str, str | bool | int | float | list[str]]) -> duckdb.DuckDBPyConnection:
         import duckdb
 
         if not self.path.is_file():
@@ -171,7 +262,7 @@ class Warehouse(Configurable):
         # a process that still holds the file from before a rebuild would be given that one again.
         connection = duckdb.connect(":memory:", config=config)
         try:
-            literal = str(self.path).replace("'", "''")
+            literal = str(path).replace("'", "''")
             connection.execute(f"ATTACH '{literal}' AS {CATALOG} (TYPE duckdb, READ_ONLY)")
             connection.execute(f"USE {CATALOG}")
         except duckdb.Error as error:
@@ -185,6 +276,10 @@ class Warehouse(Configurable):
     @property
     def _prefix(self) -> str:
         return f".{self.path.name}.new-"
+
+    @property
+    def _spill_prefix(self) -> str:
+        return f".{self.path.name}.spill-"
 
     def _remove_leftovers(self) -> None:
         for entry in sorted(self.path.parent.iterdir()):
@@ -220,6 +315,49 @@ def _require_one_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None
     if statements[0].type != duckdb.StatementType.SELECT:
         message = f"only SELECT is allowed, and the warehouse is read-only: this is {statements[0].type.name}"
         raise QueryError(message)
+    if inner := _writing(connection, sql):
+        message = f"only SELECT is allowed, and the warehouse is read-only: this has {inner} in it"
+        raise QueryError(message)
+
+
+def _writing(connection: duckdb.DuckDBPyConnection, sql: str) -> str | None:
+    """The first of the statements inside a SELECT that write: COPY, INSERT, UPDATE ...; None without any.
+
+    Of a statement that DuckDB cannot spell out (PIVOT) nothing is said: no file can be written in any case.
+    """
+    ((text,),) = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
+    pending: list[Any] = [json.loads(text)]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            kind = value.get("type")
+            if isinstance(kind, str) and kind.endswith(_WRITES):
+                return kind.removesuffix(_WRITES)
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+    return None
+
+
+def _bytes(size: str) -> int:
+    found = _SIZE.fullmatch(size)
+    return int(float(found[1]) * _UNITS[found[2]]) if found else 0
+
+
+def _stopped(connection: duckdb.DuckDBPyConnection, result: Future[pa.Table]) -> bool:
+    """Stop a statement; returns whether it has ended."""
+    end = time.monotonic() + _GRACE_SECONDS
+    while not result.done() and time.monotonic() < end:
+        connection.interrupt()
+        wait([result], timeout=_LOOK_EVERY_SECONDS)
+    return result.done()
+
+
+def _fetch_into(result: Future[pa.Table], connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    try:
+        result.set_result(_fetch(connection, sql))
+    except BaseException as error:  # noqa: BLE001
+        result.set_exception(error)
 
 
 def _fetch(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
@@ -240,6 +378,9 @@ def _fetch(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
                 batches.append(batch)
     except duckdb.PermissionException as error:
         message = f"only the warehouse can be read, no files and no network: {_one_line(error)}"
+        raise QueryError(message) from error
+    except duckdb.OutOfMemoryException as error:
+        message = f"{_one_line(error)}. Ask for less at once, or raise memory_limit or spill_limit of the warehouse"
         raise QueryError(message) from error
     except (duckdb.Error, pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise QueryError(damage_in_words(str(error)) or _one_line(error)) from error

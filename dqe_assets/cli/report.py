@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
     from dqe_assets.orchestration.settings import Settings
     from dqe_assets.report.quality import Section
     from dqe_assets.report.summary import Summary
+    from dqe_resources.warehouse import Warehouse
 
+_ROWS_AT_ONCE = 10_000
 _SECTIONS = "sections, each with title, description, and rows by the columns' names"
 Json = Annotated[bool, json_option(f"{_SECTIONS}.")]
 ImageName = Annotated[str, typer.Argument(help="The source's own name of the row.")]
@@ -63,17 +66,45 @@ def report(
         say_next('dqe sql "SELECT * FROM worst_captions LIMIT 10"')
 
 
-def sql(query: Annotated[str, typer.Argument(help="A query; tables and views: dqe sql 'SHOW TABLES'.")]) -> None:
+def sql(
+    query: Annotated[str, typer.Argument(help="A query; tables and views: dqe sql 'SHOW TABLES'.")],
+    timeout: Annotated[float | None, typer.Option(help="Seconds that it may run; by default as dqe.yaml says.")] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Memory that it may take, such as 500MB; by default as dqe.yaml says.")
+    ] = None,
+) -> None:
     """Query the warehouse: read-only, with no access to files or the network. Piped, the result is CSV."""
     with clear_errors():
         from dqe_assets.orchestration.settings import load_settings
+        from dqe_resources.warehouse import UnstoppableQueryError
 
-        result = load_settings(sources_may_be_away=True).warehouse.query(query)
+        warehouse = _limited(load_settings(sources_may_be_away=True).warehouse, timeout, memory)
+        try:
+            result = warehouse.query(query)
+        except UnstoppableQueryError as error:
+            say("[red]error:[/red] {}", error, to=errors)
+            # Its thread would keep the process.
+            os._exit(ExitCode.FAILED)
         if console.is_terminal:
             print_table(result)
             say("{} rows", f"{result.num_rows:,}", style="dim")
         else:
             _print_csv(result)
+
+
+def _limited(warehouse: Warehouse, timeout: float | None, memory: str | None) -> Warehouse:
+    from pydantic import ValidationError
+
+    from dqe_resources.errors import UsageError
+
+    given = {"--timeout": ("statement_timeout", timeout), "--memory": ("memory_limit", memory)}
+    values = warehouse.model_dump() | {name: value for name, value in given.values() if value is not None}
+    try:
+        return type(warehouse).model_validate(values)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        option = next(option for option, (name, _) in given.items() if name in fault["loc"])
+        raise UsageError(f"{option} {fault['input']}: {fault['msg']}") from error
 
 
 def get(image_name: ImageName, *, as_json: Json = False) -> None:
@@ -189,4 +220,6 @@ def _as_json(section: Section) -> dict[str, Any]:
 def _print_csv(data: pa.Table) -> None:
     writer = csv.writer(sys.stdout)
     writer.writerow(data.column_names)
-    writer.writerows(zip(*(column.to_pylist() for column in data.columns), strict=True))
+    # A batch at a time: a value of Python's takes many times the space of one of Arrow's.
+    for batch in data.to_batches(max_chunksize=_ROWS_AT_ONCE):
+        writer.writerows(zip(*(column.to_pylist() for column in batch.columns), strict=True))
