@@ -55,7 +55,7 @@ def test_what_does_not_fit_goes_into_a_further_table_with_the_first_column(monke
 def test_text_wraps_between_words_and_nothing_is_obeyed_as_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     caption = "[red]a cat[/red] that looks out of a window, with \x1b[31mgreen eyes\x07 and a pink nose"
     lines = printed(pa.table({"image_name": ["chelsea.jpg"], "caption": [caption]}), 50, monkeypatch)
-    said = "chelsea.jpg [red]a cat[/red] that looks out of a window, with [31mgreen eyes and a pink nose"
+    said = r"chelsea.jpg [red]a cat[/red] that looks out of a window, with \x1b[31mgreen eyes\x07 and a pink nose"
     assert " ".join(" ".join(lines[3:]).split()) == said
 
 
