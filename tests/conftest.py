@@ -32,7 +32,14 @@ SBU = ROOT.parent / "shared" / "data" / "sbu"
 SLOW = (
     *("benchmarks/", "end_to_end/", "search/", "publish/"),
     *("caption/test_lmdeploy_backfill", "caption/test_misbehaving", "caption/test_synthetic", "caption/test_transf"),
-    *("cli/test_filter", "cli/test_hostile", "cli/test_init", "cli/test_json", "cli/test_packaging"),
+    *(
+        "cli/test_filter",
+        "cli/test_hostile",
+        "cli/test_init",
+        "cli/test_json",
+        "cli/test_packaging",
+        "cli/test_sql_limits",
+    ),
     *("cli/test_stopping", "concepts/test_assets", "core/test_asset", "core/test_stage", "dedup/test_assets"),
     *("docs/test_contributing", "docs/test_reference"),
     *("filtering/test_assets", "filtering/test_filters", "improve/test_judging.", "improve/test_refining."),
