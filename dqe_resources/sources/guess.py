@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from dqe_resources.errors import UsageError, one_line
 from dqe_resources.images import IMAGE_SUFFIXES
 from dqe_resources.sources.datacomp import DatacompSource
-from dqe_resources.sources.folder import FolderSource
+from dqe_resources.sources.folder import METADATA_FILES, FolderSource
 from dqe_resources.sources.guess_columns import Chosen, Columns, key_column, list_head, names_to_give, tar_head
 from dqe_resources.sources.hf import IS_REPOSITORY, HfSource
 from dqe_resources.sources.left_out import LeftOut
+from dqe_resources.sources.local_file import FileError, LocalFile
 from dqe_resources.sources.parquet import ParquetSource
 from dqe_resources.sources.parts import ParquetPart
 from dqe_resources.sources.protocol import Source, SourceError
@@ -81,7 +82,7 @@ def guess(what: str, chosen: Chosen) -> Guess:
 def _folder(path: Path, chosen: Chosen) -> Guess:
     found = _by_kind(path)
     metadata = FolderSource(name="guess", path=path).metadata_files()
-    if metadata and _IMAGE in found:
+    if metadata and (_IMAGE in found or metadata[0] in METADATA_FILES):
         return _images_with_metadata(path, metadata, chosen)
     if any((path / name).is_file() for name in _SAVED):
         return _hugging_face({"path": str(path)}, f"{path}: a dataset that save_to_disk wrote", chosen)
@@ -96,7 +97,8 @@ def _folder(path: Path, chosen: Chosen) -> Guess:
     if len(found) > 1:
         counts = ", ".join(_count(files, kind) for kind, files in found.items())
         raise UsageError(f"{path}: holds {counts}. Say which by a pattern in quotes, such as '{path}/*.parquet'")
-    return _files(path, next(iter(found.values())), chosen)
+    (kind,) = found
+    return _files(path, [file for file, _ in find_files(path, _KINDS[kind], allow_outside=False).files], chosen)
 
 
 def _by_kind(path: Path) -> dict[str, list[Path]]:
@@ -111,6 +113,10 @@ def _by_kind(path: Path) -> dict[str, list[Path]]:
 
 def _images_with_metadata(path: Path, metadata: Sequence[str], chosen: Chosen) -> Guess:
     first = path / metadata[0]
+    try:
+        LocalFile(first, path).state()
+    except FileError as error:
+        raise SourceError(error.detail) from error
     if first.suffix == ".parquet":
         columns = Columns.of_part(ParquetPart.of(first, first.name), chosen)
     else:

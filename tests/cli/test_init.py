@@ -156,6 +156,19 @@ def test_caption_files_of_all_names_are_counted_and_what_is_left_out_is_said(pla
     assert "4 rows in 1 shard left out: .md files: 1 (notes.md)" in said(found)
 
 
+@pytest.mark.parametrize("name", ["metadata.csv", "list.csv", "x.parquet", "x.tar"])
+def test_pipes_and_links_to_other_places_are_not_opened(place: Path, name: str) -> None:
+    for kind in ("pipe", "link"):
+        folder = folder_of_images(place / kind, sidecars=False) if name == "metadata.csv" else place / kind
+        folder.mkdir(exist_ok=True)
+        os.mkfifo(folder / name) if kind == "pipe" else (folder / name).symlink_to("/etc/passwd")
+        found = init(folder)
+        assert found.exit_code != 0
+        expected = ("is no regular file", "neither files nor folders", "leads out of", "lead out of the folder")
+        assert any(words in said(found) for words in expected), found.output
+        assert "root:" not in found.output
+
+
 @pytest.mark.parametrize("name", ["x.tar", "x.tar.gz"])
 def test_tars_whose_names_have_dots_and_that_are_compressed(place: Path, name: str) -> None:
     path = tar(place / "in" / "x.tar", {"22.05.jpg": picture(0), "22.05.txt": b"one", "a.cls": b"1"})
