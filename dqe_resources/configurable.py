@@ -173,7 +173,6 @@ def matching(pattern: str, words: str, *, max_length: int | None = None) -> Any:
 _FORMS: dict[str, str] = {}
 
 _FAULTS = {
-    "missing": "is missing",
     "string_type": "expected text",
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "expected a whole number"),
     **dict.fromkeys(("float_type", "float_parsing"), "expected a number"),
@@ -199,6 +198,8 @@ def in_words(fault: ErrorDetails) -> str:
     values = fault.get("ctx", {})
     if fault["type"] == "string_pattern_mismatch":
         return f"expected {_FORMS.get(values['pattern'], 'text that matches ' + values['pattern'])}"
+    if fault["msg"] == "Field required":  # faults of ours are of the type "missing" too
+        return "is missing"
     if fault["type"] in _FAULTS:
         return _FAULTS[fault["type"]].format(**values)
     return fault["msg"].removeprefix("Value error, ")

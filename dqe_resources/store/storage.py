@@ -220,8 +220,10 @@ class Store:
         self.filesystem.invalidate_cache()
         try:
             paths = self.filesystem.ls(f"{self._location[1]}/{folder}", detail=False)
-        except FileNotFoundError:
-            return set()
+        except (FileNotFoundError, NotADirectoryError):
+            return set()  # what is in the way is named by whoever reads or writes there
+        except OSError as error:
+            raise StorageError(f"{folder}: cannot be listed ({error})") from error
         return {key for key in map(_key, paths) if not key.startswith(".")}
 
     def remove(self, keys: Collection[str], *, last: str) -> None:

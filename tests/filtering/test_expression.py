@@ -142,5 +142,5 @@ def test_faults_in_definitions_name_the_definition():
 def test_every_filter_can_be_named():
     assert set(FILTERS) == {
         *("no_filter", "random_subset", "basic_filter", "clip_score", "laion2b", "text_based", "image_based", "tmars"),
-        *("deduplicated", "caption_quality", "sql"),
+        *("deduplicated", "caption_quality", "sql", "tldr", "kmeans_embeddings", "random", "score_top"),
     }
