@@ -163,6 +163,6 @@ def check_selection(
         if where not in elsewhere and CODE_CLUSTER in columns and not has_codes:
             raise PydanticCustomError(
                 "codes",
-                "{where}: reads {column}, which is made with the key compression: set compression: {{}} in dqe.yaml",
-                {"where": where, "column": CODE_CLUSTER},
+                "{where}: reads {column}, which is made with the key compression: set {key} in dqe.yaml",
+                {"where": where, "column": CODE_CLUSTER, "key": "compression: {}"},
             )

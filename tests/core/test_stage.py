@@ -95,7 +95,13 @@ def without_one_name(table: pa.Table) -> pa.Table:
     return replaced(table, "topic_name", pa.array(["other", *names[1:]]))
 
 
+def faulty(table: pa.Table) -> pa.Table:
+    """With an image that a stage failed at."""
+    return replaced(table, "fault", pa.array(["struct.error", *[None] * (table.num_rows - 1)], pa.string()))
+
+
 BREAKAGES = [
+    *((asset, "faults", faulty) for asset in ("image_features", "image_text", "joint_embeddings", "masked_similarity")),
     ("raw_samples", "keys_unique", twice),
     ("raw_samples", "rows_complete", fewer),
     ("raw_samples", "success_rate", all_failed),
