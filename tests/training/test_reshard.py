@@ -269,7 +269,7 @@ def test_the_stores_images_are_copied_as_they_are_or_made_upright(opened: Settin
         extension = next(name for name in ("jpg", "png", "webp") if name in sample)
         same = sample[extension] == row["image"]["bytes"]
         encoded[row["truth"]["image"]] += not same
-        # What is plain, tests/resources/images/test_colour.py holds.
+        # What is plain, tests/resources/images/test_decoding.py holds.
         assert same == (row["format"] in {"jpeg", "png", "webp"} and is_plain(row["image"]["bytes"]))
         assert not same or row["exif_orientation"] == 1
         with Image.open(io.BytesIO(sample[extension])) as image:
