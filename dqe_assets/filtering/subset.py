@@ -129,6 +129,19 @@ def union(subsets: Sequence[NDArray[np.void]]) -> tuple[NDArray[np.void], NDArra
     return uids[kept], pools[kept]
 
 
+def contains(sorted_uids: NDArray[np.void], uids: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Which of some uids stand in a subset: bool [n].
+
+    Args:
+        sorted_uids: of the subset, sorted.
+        uids: to look for, [n].
+    """
+    if not len(sorted_uids):
+        return np.zeros(len(uids), bool)
+    place = np.minimum(np.searchsorted(sorted_uids, uids), len(sorted_uids) - 1)
+    return np.asarray(sorted_uids[place] == uids)
+
+
 def distinct(uids: NDArray[np.void]) -> int:
     """How many different uids there are among sorted ones."""
     return int(np.count_nonzero(_run_starts(uids) == np.arange(len(uids))))

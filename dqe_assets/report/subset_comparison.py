@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from dqe_assets.concepts.tables import CONCEPT_HITS
 from dqe_assets.core.schema import IMAGE, ORIGINAL
 from dqe_assets.filtering.pool import UID, numbers
-from dqe_assets.filtering.subset import parse_uids
+from dqe_assets.filtering.subset import contains, parse_uids
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +63,7 @@ def compared(pool: StorePool, subsets: Mapping[str, NDArray[np.void]]) -> pa.Tab
             similarity, cluster = (numbers(batch.column(column)) for column in _COLUMNS[1:3])
             is_copy = ~np.asarray(pc.fill_null(batch.column(_COLUMNS[3]), True))
             for name, wanted in chosen.items():
-                kept = np.ones(len(uids), bool) if wanted is None else _contains(wanted, uids)
+                kept = np.ones(len(uids), bool) if wanted is None else contains(wanted, uids)
                 samples[name] += int(kept.sum())
                 copies[name] += int((kept & is_copy).sum())
                 similar[name].append(similarity[kept & np.isfinite(similarity)])
@@ -102,10 +102,3 @@ def _concepts(pool: StorePool, shard: str) -> dict[str, set[str]]:
     for uid, concepts in zip(table["uid"].to_pylist(), table["concepts"].to_pylist(), strict=True):
         found.setdefault(uid, set()).update(concepts or ())
     return found
-
-
-def _contains(wanted: NDArray[np.void], uids: NDArray[np.void]) -> NDArray[np.bool_]:
-    if not len(wanted):
-        return np.zeros(len(uids), bool)
-    place = np.minimum(np.searchsorted(wanted, uids), len(wanted) - 1)
-    return np.asarray(wanted[place] == uids)

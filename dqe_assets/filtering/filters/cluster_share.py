@@ -12,7 +12,7 @@ from dqe_assets.core.arrow import to_matrix
 from dqe_assets.core.hashing import mixed
 from dqe_assets.filtering.filters.protocol import Filter, FilterError, Mask
 from dqe_assets.filtering.pool import UID, TablePool, batch_rows, numbers, whole
-from dqe_assets.filtering.subset import UID_TYPE, parse_uids
+from dqe_assets.filtering.subset import UID_TYPE, contains, parse_uids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -84,11 +84,7 @@ class ShareOfClusters(Filter):
         """Where the uid is one that is kept."""
         if self._kept is None:
             return self.fit([TablePool(table)]).mask(table)
-        uids = parse_uids(table.column(UID))
-        if not len(self._kept):
-            return np.zeros(len(uids), bool)
-        place = np.minimum(np.searchsorted(self._kept, uids), len(self._kept) - 1)
-        return self._kept[place] == uids
+        return contains(self._kept, parse_uids(table.column(UID)))
 
 
 class Tldr(ShareOfClusters):
