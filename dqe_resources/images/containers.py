@@ -12,6 +12,7 @@ import zlib
 from dataclasses import dataclass
 
 from dqe_resources.images.faults import ImageError
+from dqe_resources.images.formats import AVIF, BMP, GIF, HEIC, JPEG, PNG, TIFF, WEBP
 
 MAX_PROFILE = 1 << 22
 """Bytes that a colour profile may have; a larger one is ignored."""
@@ -46,6 +47,10 @@ _TIFF_PIXELS = frozenset(
     {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, *range(320, 326), 332, 338, 339, 347}
     | {*range(512, 522), *range(529, 533)}
 )
+
+_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES = 273, 279, 324, 325
+_TIFF_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_TIFF_WHOLE = {_SHORT: "H", _LONG: "I", 16: "Q"}
 
 # The type of an item, in the two versions of its entry (ISO/IEC 14496-12, 8.11.6).
 _AVIF_EXIF = re.compile(rb"(infe\x02.{3}.{2}.{2})Exif|(infe\x03.{3}.{4}.{2})Exif", re.DOTALL)
@@ -200,41 +205,82 @@ def _inflated(content: bytes) -> bytes | None:
     return profile if profile and decompressor.eof else None
 
 
+@dataclass(frozen=True, slots=True)
+class _TiffForm:
+    """How the numbers of a TIFF's directories are written.
+
+    Attributes:
+        order: of their bytes.
+        start: where the place of the first directory stands.
+        number: of entries in a directory.
+        entry: tag, kind, count, value or its place.
+        offset: a place in the file.
+    """
+
+    order: str
+    start: int
+    number: str
+    entry: str
+    offset: str
+
+    @classmethod
+    def of(cls, data: bytes) -> _TiffForm:
+        order = "<" if data.startswith(b"II") else ">"
+        if data[2:4] == struct.pack(f"{order}H", _BIG):
+            return cls(order, 8, f"{order}Q", f"{order}HHQ8s", f"{order}Q")
+        return cls(order, 4, f"{order}H", f"{order}HHI4s", f"{order}I")
+
+    def directory(self, data: bytes) -> list[tuple[int, int, int, bytes]] | None:
+        """The entries of the first directory; None if it ends beyond the file."""
+        try:
+            (place,) = struct.unpack_from(self.offset, data, self.start)
+            (number,) = struct.unpack_from(self.number, data, place)
+            first, size = place + struct.calcsize(self.number), struct.calcsize(self.entry)
+            return [
+                struct.unpack_from(self.entry, data, first + size * n)
+                for n in range(min(number, len(data) // size + 1))
+            ]
+        except struct.error:
+            return None
+
+    def numbers(self, data: bytes, kind: int, count: int, value: bytes) -> tuple[int, ...] | None:
+        """What an entry of whole numbers says, nothing for one of others; None if it stands beyond the file."""
+        size = count * _TIFF_SIZES.get(kind, 1)
+        if size > len(value):
+            (place,) = struct.unpack(self.offset, value)
+            value = data[place : place + size]
+        if len(value) < size:
+            return None
+        form = _TIFF_WHOLE.get(kind)
+        return struct.unpack_from(f"{self.order}{count}{form}", value) if form else ()
+
+
 def bare_tiff(data: bytes) -> Bare:
     """A TIFF of its first picture alone, and of what decides about its pixels.
 
     Raises:
         ImageError: it is a camera's raw file, of which a decoder would show the preview.
     """
-    order = "<" if data.startswith(b"II") else ">"
-    is_big = data[2:4] == struct.pack(f"{order}H", _BIG)
-    start, count_form, entry_form = (8, "Q", "HHQ8s") if is_big else (4, "I", "HHI4s")
-    offset_form = f"{order}{count_form}"
-    entry_form = f"{order}{entry_form}"
-    try:
-        (place,) = struct.unpack_from(offset_form, data, start)
-        number_form = f"{order}{'Q' if is_big else 'H'}"
-        (number,) = struct.unpack_from(number_form, data, place)
-        first, size = place + struct.calcsize(number_form), struct.calcsize(entry_form)
-        entries = [
-            struct.unpack_from(entry_form, data, first + size * n) for n in range(min(number, len(data) // size))
-        ]
-    except struct.error:
+    form = _TiffForm.of(data)
+    entries = form.directory(data)
+    if entries is None:
         return Bare(data)
     tags = {tag: (kind, count, value) for tag, kind, count, value in reversed(entries)}
     if _DNG_VERSION in tags:
         raise ImageError("unsupported_format", "DNG (camera raw)")
-    if _SUB_IFDS in tags and _number(tags.get(_SUBFILE), order) == _REDUCED:
+    if _SUB_IFDS in tags and _number(tags.get(_SUBFILE), form.order) == _REDUCED:
         raise ImageError("unsupported_format", "TIFF of a preview alone (camera raw)")
-    kept = [struct.pack(entry_form, *entry) for entry in entries if entry[0] in _TIFF_PIXELS]
-    directory = struct.pack(number_form, len(kept)) + b"".join(kept) + struct.pack(offset_form, 0)
+    kept = [struct.pack(form.entry, *entry) for entry in entries if entry[0] in _TIFF_PIXELS]
+    directory = struct.pack(form.number, len(kept)) + b"".join(kept) + struct.pack(form.offset, 0)
     whole = data + bytes(len(data) % 2)
-    bare = whole[:start] + struct.pack(offset_form, len(whole)) + whole[start + struct.calcsize(offset_form) :]
-    orientation = _number(tags.get(_ORIENTATION), order)
+    bare = (
+        whole[: form.start] + struct.pack(form.offset, len(whole)) + whole[form.start + struct.calcsize(form.offset) :]
+    )
+    orientation = _number(tags.get(_ORIENTATION), form.order)
     profile = None
     kind, count, value = tags.get(_PROFILE, (0, 0, b""))
     if kind in {_BYTE, _UNDEFINED} and len(value) < count <= MAX_PROFILE:
-        (place,) = struct.unpack(offset_form, value)
+        (place,) = struct.unpack(form.offset, value)
         profile = data[place : place + count]
     return Bare(bare + directory, orientation if 1 <= orientation <= 8 else UPRIGHT, profile)
 
@@ -249,3 +295,72 @@ def _number(entry: tuple[int, int, bytes] | None, order: str) -> int:
 def bare_avif(data: bytes) -> Bare:
     """An AVIF without EXIF: what turns it is said elsewhere in the file, and only that counts (MIAF, 7.3.6.3)."""
     return Bare(_AVIF_EXIF.sub(rb"\1\2skip", data))
+
+
+def ends_early(name: str, data: bytes) -> bool:
+    """Whether a file that cannot be decoded is shorter than it says itself: so it was cut off.
+
+    Args:
+        name: its format, one of ``DECODED``.
+        data: the file.
+    """
+    return _ENDS_EARLY[name](data)
+
+
+def _jpeg_ends_early(data: bytes) -> bool:
+    bare = bare_jpeg(data).data
+    return bare.find(bytes((0xFF, _EOI)), max(bare.find(bytes((0xFF, _SOS))), 0)) < 0
+
+
+def _png_ends_early(data: bytes) -> bool:
+    place = len(_PNG_MAGIC)
+    while place + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        place += 12 + length
+        if kind == b"IEND":
+            break
+    else:
+        return True
+    return place > len(data)
+
+
+def _boxes_end_early(data: bytes) -> bool:
+    """Of an ISO base media file: a box goes on beyond the end, or that of the pixels is not there."""
+    place, kinds = 0, set()
+    while place + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, place)
+        if size == 1 and place + 16 <= len(data):
+            (size,) = struct.unpack_from(">Q", data, place + 8)
+        elif size == 0:
+            size = len(data) - place
+        kinds.add(kind)
+        place += max(size, 8)
+    return place != len(data) or b"mdat" not in kinds
+
+
+def _tiff_ends_early(data: bytes) -> bool:
+    form = _TiffForm.of(data)
+    tags: dict[int, tuple[int, ...]] = {}
+    for tag, kind, count, value in form.directory(data) or ():
+        if tag in _TIFF_PIXELS:
+            numbers = form.numbers(data, kind, count, value)
+            if numbers is None:
+                return True
+            tags[tag] = numbers
+    pairs = ((_STRIPS, _STRIP_BYTES), (_TILES, _TILE_BYTES))
+    parts = ((tags[places], tags[sizes]) for places, sizes in pairs if places in tags and sizes in tags)
+    ends = [place + size for both in parts for place, size in zip(*both, strict=False)]
+    return not tags or max(ends, default=0) > len(data)
+
+
+_ENDS_EARLY = {
+    JPEG: _jpeg_ends_early,
+    PNG: _png_ends_early,
+    WEBP: lambda data: len(data) < 8 + int.from_bytes(data[4:8], "little"),
+    # Its pixels are in blocks whose lengths a damaged one says wrongly: the mark of the end is surer.
+    GIF: lambda data: not data.rstrip(b"\0").endswith(b";"),
+    BMP: lambda data: data[6:10] == bytes(4) and len(data) < int.from_bytes(data[2:6], "little"),
+    TIFF: _tiff_ends_early,
+    AVIF: _boxes_end_early,
+    HEIC: _boxes_end_early,
+}

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 from PIL import Image, UnidentifiedImageError, features
 
 from dqe_resources.images.colour import flattened, in_srgb
-from dqe_resources.images.containers import UPRIGHT, Bare, bare_avif, bare_jpeg, bare_png, bare_tiff, exif_orientation
+from dqe_resources.images.containers import (
+    UPRIGHT,
+    Bare,
+    bare_avif,
+    bare_jpeg,
+    bare_png,
+    bare_tiff,
+    ends_early,
+    exif_orientation,
+)
 from dqe_resources.images.faults import ImageError, fault_of
 from dqe_resources.images.formats import AVIF, BMP, DECODED, HEIC, JPEG, PNG, TIFF, WEBP, format_of
 from dqe_resources.images.jpeg_scan import is_garbled, scan_complaint, with_end
@@ -187,7 +196,7 @@ def opened(data: bytes, max_pixels: int | None = None) -> Iterator[OpenedImage]:
             yield found
         except Exception as error:
             # Pillow raises errors of many kinds on hostile images, and each of them is this image's outcome.
-            raise fault_of(error) from error
+            raise _fault(format_of(data) or "", data, error) from error
 
 
 def _open(data: bytes) -> OpenedImage:
@@ -206,8 +215,15 @@ def _open(data: bytes) -> OpenedImage:
     except UnidentifiedImageError as error:
         raise ImageError(*_unidentified(name, data)) from error
     except Exception as error:
-        raise fault_of(error) from error
+        raise _fault(name, data, error) from error
     return OpenedImage(image, bare)
+
+
+def _fault(name: str, data: bytes, error: Exception) -> ImageError:
+    fault = fault_of(error)
+    if fault.reason == "damaged" and ends_early(name, data):
+        return ImageError("truncated", fault.detail)
+    return fault
 
 
 def _bare_jpeg(data: bytes) -> Bare:
@@ -231,6 +247,8 @@ def _opens(data: bytes, name: str) -> bool:
 
 def _unidentified(name: str, data: bytes) -> tuple[str, str]:
     """Reason and detail of a file of a known format that Pillow doesn't recognise."""
+    if ends_early(name, data):
+        return "truncated", f"{name}: it ends too early"
     if name == BMP:
         return "not_an_image", f"begins with {data[:16]!r}"  # so may any text
     if name in {TIFF, AVIF, HEIC}:

@@ -21,9 +21,9 @@ IMAGE_SUFFIXES = frozenset(
 )
 """How the names of image files end, in lower case: also of formats that are not decoded, which become rows too."""
 
-JPEG, PNG, WEBP, TIFF, BMP, AVIF, HEIC = "JPEG", "PNG", "WebP", "TIFF", "BMP", "AVIF", "HEIC"
+JPEG, PNG, WEBP, GIF, TIFF, BMP, AVIF, HEIC = "JPEG", "PNG", "WebP", "GIF", "TIFF", "BMP", "AVIF", "HEIC"
 
-DECODED = {JPEG: "JPEG", PNG: "PNG", WEBP: "WEBP", "GIF": "GIF", BMP: "BMP", TIFF: "TIFF", AVIF: "AVIF", HEIC: "HEIF"}
+DECODED = {JPEG: "JPEG", PNG: "PNG", WEBP: "WEBP", GIF: "GIF", BMP: "BMP", TIFF: "TIFF", AVIF: "AVIF", HEIC: "HEIF"}
 """The formats that are decoded, and Pillow's names of their decoders: the fewer, the less hostile bytes can reach."""
 
 _HEAD = 4096
@@ -33,8 +33,8 @@ _VIDEO = "video"
 _MAGIC = (
     (0, b"\xff\xd8\xff", JPEG),
     (0, b"\x89PNG\r\n\x1a\n", PNG),
-    (0, b"GIF87a", "GIF"),
-    (0, b"GIF89a", "GIF"),
+    (0, b"GIF87a", GIF),
+    (0, b"GIF89a", GIF),
     (8, b"CR\x02", f"CR2 ({_RAW})"),
     (0, b"II*\0", TIFF),
     (0, b"MM\0*", TIFF),

@@ -275,6 +275,57 @@ def test_a_jpeg_that_ends_too_early_is_truncated(options: dict[str, Any]) -> Non
             assert caught.value.reason == "truncated"
 
 
+def animated(kind: str) -> bytes:
+    return encoded(noise(), kind, save_all=True, append_images=[noise().rotate(90), noise().rotate(180)])
+
+
+def heif() -> bytes:
+    pytest.importorskip("pillow_heif", reason="pillow-heif is not installed").register_heif_opener()
+    return encoded(noise(), "HEIF")
+
+
+CUT = {
+    "jpeg": lambda: encoded(noise(), "JPEG"),
+    "jpeg with a preview": lambda: with_segment(
+        encoded(noise(), "JPEG"), 0xE1, b"Exif\0\0" + encoded(scene(64, 64), "JPEG")
+    ),
+    "png": lambda: encoded(noise(), "PNG"),
+    "gif": lambda: encoded(noise(), "GIF"),
+    "bmp": lambda: encoded(noise(), "BMP"),
+    "webp": lambda: encoded(noise(), "WEBP"),
+    "webp: lossless": lambda: encoded(noise(), "WEBP", lossless=True),
+    "webp: with metadata": lambda: encoded(noise(), "WEBP", exif=b"Exif\0\0" + exif_of(), icc_profile=bytes(200)),
+    "webp: animated": lambda: animated("WEBP"),
+    "tiff": lambda: encoded(noise(), "TIFF"),
+    "tiff: lzw": lambda: encoded(noise(), "TIFF", compression="tiff_lzw"),
+    "tiff: jpeg": lambda: encoded(noise(), "TIFF", compression="jpeg"),
+    "tiff: big": lambda: encoded(noise(), "TIFF", big_tiff=True),
+    "avif": lambda: encoded(noise(), "AVIF"),
+    "avif: animated": lambda: animated("AVIF"),
+    "heic": heif,
+}
+
+
+@pytest.mark.parametrize("make", CUT.values(), ids=CUT)
+def test_a_file_of_any_format_that_is_cut_off_is_truncated(make: Callable[[], bytes]) -> None:
+    data = make()
+    images.inspect(data, **LIMITS)
+    for length in (12, 20, 33, 64, 200, *(len(data) * share // 20 for share in range(1, 19))):
+        for read in (lambda cut: images.inspect(cut, **LIMITS), images.decode):
+            with pytest.raises(images.ImageError) as caught:
+                read(data[:length])
+            assert caught.value.reason == "truncated", f"of {len(data)} bytes the first {length}: {caught.value}"
+
+
+@pytest.mark.parametrize("make", [make for kind, make in CUT.items() if kind.startswith(("webp", "avif", "heic"))])
+def test_a_whole_file_whose_pixels_are_garbled_is_not_truncated(make: Callable[[], bytes]) -> None:
+    data = make()
+    place = max(data.find(mark) for mark in (b"VP8 ", b"VP8L", b"mdat")) + 8
+    garbled = data[:place] + bytes(400) + data[place + 400 :]
+    with pytest.raises(images.ImageError, match=r"^damaged"):
+        images.inspect(garbled, **LIMITS)
+
+
 def test_a_png_whose_pixels_are_garbled_is_damaged() -> None:
     png = encoded(noise(), "PNG", compress_level=0)
     place = png.index(b"IDAT") + 5000
