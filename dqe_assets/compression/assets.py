@@ -15,11 +15,12 @@ from dqe_assets.caption.normalise import normalise_captions
 from dqe_assets.compression import metadata
 from dqe_assets.compression.caption_codebook import train_codebook
 from dqe_assets.compression.codebook import Codebook, health, k_means_codebook
-from dqe_assets.compression.selection import CodeClusters, content_keys, training_rows
+from dqe_assets.compression.selection import CodeClusters, content_keys
 from dqe_assets.compression.settings import CaptionerCodebook
 from dqe_assets.compression.tables import CODE_CLUSTERS, CODEBOOK, IMAGE_CODES
 from dqe_assets.compression.views import RELATIONS
 from dqe_assets.core.checks import complete, unique, without_faults
+from dqe_assets.core.k_means import default_clusters, training_rows
 from dqe_assets.core.schema import has_image
 from dqe_assets.core.stage import MODEL_POOL, stage
 from dqe_assets.core.work import Check, CheckResult, Manifest, Work, facts_of, with_facts
@@ -37,11 +38,7 @@ if TYPE_CHECKING:
 
 CLUSTERS = "code_clusters"
 
-MOST_CLUSTERS = 3_000
-SAMPLES_PER_CLUSTER = 100
-"""By default there is a cluster for so many samples, and no more than MOST_CLUSTERS."""
-
-_CLUSTERS_VERSION = "1"
+_CLUSTERS_VERSION = "2"
 _ROWS_AT_ONCE = 64
 _LEAST_SHARE_USED = 0.05
 
@@ -242,7 +239,7 @@ def code_clusters(work: Work, settings: ClusterSettings) -> Manifest:
     book = Codebook.from_table(work.read_unpartitioned("codebook"))
     n_codes = len(book.vectors)
     images = sum(len(_codes(work, shard)[1]) for shard in work.shards)
-    clusters = settings.clusters or max(1, min(MOST_CLUSTERS, images // SAMPLES_PER_CLUSTER))
+    clusters = settings.clusters or default_clusters(images)
     drawn = _codes_to_fit(work, clusters, n_codes, settings)
     if not len(drawn):
         for shard in work.shards:

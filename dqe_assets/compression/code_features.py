@@ -31,6 +31,7 @@ class CodeFeatures:
     Attributes:
         features: which of these.
         n_codes: size of the codebook.
+        names: the place of each code in a histogram [n_codes]; for ``histogram`` alone.
         codebook: the codes' vectors, float32 [n_codes, d]; for ``embedding`` alone.
         mean: of the code numbers, float32 [tokens]; for ``numbers`` alone.
         directions: their whitened principal directions, float32 [tokens, 256]; None if they are not whitened.
@@ -38,15 +39,28 @@ class CodeFeatures:
 
     features: Features
     n_codes: int
+    names: NDArray[np.integer] | None = None
     codebook: NDArray[np.float32] | None = None
     mean: NDArray[np.float32] | None = None
     directions: NDArray[np.float32] | None = None
 
     @classmethod
     def fitted_to(
-        cls, codes: NDArray[np.integer], features: Features, n_codes: int, codebook: NDArray[np.float32] | None
+        cls,
+        codes: NDArray[np.integer],
+        features: Features,
+        n_codes: int,
+        codebook: NDArray[np.float32] | None,
+        names: NDArray[np.integer],
     ) -> CodeFeatures:
         """The features, fitted to codes, integers [n, tokens].
+
+        Args:
+            codes: which they are fitted to.
+            features: which.
+            n_codes: size of the codebook.
+            codebook: the codes' vectors [n_codes, d], for ``embedding``.
+            names: the places of the codes in a histogram [n_codes], for ``histogram``.
 
         Raises:
             ValueError: ``embedding`` without a codebook, or with one of another size; features of another name.
@@ -54,14 +68,14 @@ class CodeFeatures:
         if features not in {"histogram", "numbers", "embedding"}:
             raise ValueError(f"features={features!r}: expected histogram, numbers or embedding")
         if features == "histogram":
-            return cls(features, n_codes)
+            return cls(features, n_codes, names)
         if features == "embedding":
             if codebook is None or len(codebook) != n_codes:
                 found = "none" if codebook is None else f"one of {len(codebook)}"
                 raise ValueError(f"features='embedding' needs the codebook [{n_codes}, d]; found {found}")
-            return cls(features, n_codes, np.asarray(codebook, np.float32))
-        mean = codes.mean(axis=0, dtype=np.float64).astype(np.float32)
-        return cls(features, n_codes, None, mean, _whitened(codes - mean))
+            return cls(features, n_codes, codebook=np.asarray(codebook, np.float32))
+        mean = (codes.sum(axis=0, dtype=np.float64) / max(len(codes), 1)).astype(np.float32)
+        return cls(features, n_codes, mean=mean, directions=_whitened(codes - mean))
 
     def width(self, tokens: int) -> int:
         """Length of the vectors of samples of so many tokens."""
@@ -76,7 +90,7 @@ class CodeFeatures:
         if self.codebook is not None:
             found = self._counts(codes) @ self.codebook
         elif self.mean is None:
-            found = np.sqrt(self._counts(codes))
+            found = np.sqrt(self._counts(codes if self.names is None else self.names[codes]))
         else:
             found = np.asarray(codes - self.mean, np.float32)
             found = found if self.directions is None else found @ self.directions

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from dqe_assets.compression.tables import CODEBOOK
+from dqe_assets.core.k_means import k_means, training_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,9 +20,6 @@ MOST_CODES = 65_536
 """Codes are stored as 16-bit numbers."""
 
 _BLOCK_CELLS = 1 << 23
-_TOKENS_PER_CODE = 256
-_TRAINING_BYTES = 512 << 20
-_ITERATIONS = 20
 
 
 @dataclass(frozen=True)
@@ -82,30 +80,18 @@ class Codebook:
 def k_means_codebook(tokens: NDArray[np.floating], codes: int, seed: int) -> Codebook:
     """Codes by k-means over tokens (Euclidean, 20 iterations), without any training: the cheap form.
 
-    At most 256 tokens for each code are read, and no more than take 512 MiB.
+    At most ``training_rows`` tokens are read.
 
     Args:
         tokens: [n, tokens, d], such as a memory map.
         codes: how many; fewer tokens than that give as many codes as there are tokens.
         seed: of the draw and of k-means.
     """
-    import faiss
-
     width = tokens.shape[-1]
     flat = tokens.reshape(-1, width)
-    most = min(len(flat), codes * _TOKENS_PER_CODE, max(codes, _TRAINING_BYTES // (4 * width)))
+    most = min(len(flat), training_rows(codes, width))
     rows = np.sort(np.random.default_rng(seed).choice(len(flat), most, replace=False))
-    drawn = np.asarray(flat[rows], np.float32)
-    means = faiss.Kmeans(
-        width,
-        min(codes, len(drawn)),
-        niter=_ITERATIONS,
-        seed=seed % 2**31,
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(drawn),
-    )
-    means.train(drawn)
-    return Codebook(np.asarray(means.centroids, np.float32))
+    return Codebook(k_means(np.asarray(flat[rows], np.float32), codes, seed=seed))
 
 
 def health(counts: NDArray[np.integer]) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from dqe_assets.compression.code_features import CodeFeatures, Features
 from dqe_assets.core.hashing import mixed
+from dqe_assets.core.k_means import k_means, nearest_centroids, training_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,12 +23,11 @@ if TYPE_CHECKING:
 Rule: TypeAlias = Literal["uniform", "every_nth", "nearest", "farthest", "best_score"]
 """Which members of a cluster are kept: see ``select_from_clusters``."""
 
-_ITERATIONS = 20
 _TRIES = 3
 _BLOCK_BYTES = 64 << 20
-_TRAINING_BYTES = 768 << 20
-_ROWS_PER_CENTROID = 256
 _FITTED_ROWS = 100_000
+_FINEST_SHARE = 10**9
+"""Denominator of the fraction that a share is taken for: products with as many samples fit 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -57,28 +57,19 @@ class CodeClusters:
 
         Arguments and errors are those of ``cluster_codes``.
         """
-        import faiss
-
+        codes = np.asarray(codes)
         _check_codes(codes, n_codes)
         if clusters < 1:
             raise ValueError(f"clusters={clusters}: expected at least 1")
-        order = np.lexsort(content_keys(codes, seed))
-        fitted = CodeFeatures.fitted_to(codes[order[:_FITTED_ROWS]], features, n_codes, codebook)
+        names = canonical_codes(codes, n_codes)
+        order = np.lexsort(content_keys(codes if features == "numbers" else names[codes], seed))
+        fitted = CodeFeatures.fitted_to(codes[order[:_FITTED_ROWS]], features, n_codes, codebook, names)
         width = fitted.width(codes.shape[1])
         if not len(codes):
             return cls(fitted, np.zeros((1, width), np.float32))
         vectors = fitted.vectors(codes[order[: training_rows(clusters, width)]])
-        means = faiss.Kmeans(
-            width,
-            min(clusters, len(vectors)),
-            niter=_ITERATIONS,
-            nredo=_TRIES if len(vectors) * width < _TRIES * _BLOCK_BYTES else 1,
-            seed=seed % 2**31,
-            min_points_per_centroid=1,
-            max_points_per_centroid=len(vectors),
-        )
-        means.train(vectors)
-        return cls(fitted, np.asarray(means.centroids, np.float32))
+        tries = _TRIES if vectors.size < _TRIES * _BLOCK_BYTES else 1
+        return cls(fitted, k_means(vectors, clusters, tries=tries, seed=seed))
 
     def assigned(self, codes: NDArray[np.integer]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The nearest centroid of each sample, int32 [n], and its squared distance, float32 [n].
@@ -86,23 +77,39 @@ class CodeClusters:
         Args:
             codes: integers [n, tokens].
         """
-        import faiss
-
+        codes = np.asarray(codes)
         _check_codes(codes, self.features.n_codes)
-        index = faiss.IndexFlatL2(self.centroids.shape[1])
-        index.add(self.centroids)
         labels, distances = np.empty(len(codes), np.int32), np.empty(len(codes), np.float32)
         rows = max(1, _BLOCK_BYTES // (4 * self.centroids.shape[1]))
         for start in range(0, len(codes), rows):
             block = slice(start, start + rows)
-            distance, nearest = index.search(self.features.vectors(codes[block]), 1)
-            labels[block], distances[block] = nearest[:, 0], distance[:, 0]
+            labels[block], distances[block] = nearest_centroids(self.features.vectors(codes[block]), self.centroids)
         return labels, distances
 
 
-def training_rows(clusters: int, width: int) -> int:
-    """How many samples k-means reads at most: 256 for each cluster, and no more than take 768 MiB as vectors."""
-    return min(clusters * _ROWS_PER_CENTROID, max(clusters, _TRAINING_BYTES // (4 * width)))
+def canonical_codes(codes: NDArray[np.integer], n_codes: int) -> NDArray[np.integer]:
+    """Another number for each code, [n_codes], that does not depend on the number it has.
+
+    The rarest code gets 0. Of codes as frequent, the samples decide in which they stand, by the frequencies of all
+    codes in these (a round of Weisfeiler and Leman's refinement). Codes that differ in their number alone keep its
+    order.
+
+    Args:
+        codes: integers [n, tokens] of 0 to ``n_codes`` - 1.
+        n_codes: size of the codebook.
+    """
+    counts = np.zeros(n_codes, np.int64)
+    for token in range(codes.shape[1]):
+        counts += np.bincount(codes[:, token].astype(np.int64), minlength=n_codes)
+    rarity, samples = mixed(counts.astype(np.uint64)), np.zeros(len(codes), np.uint64)
+    for token in range(codes.shape[1]):
+        samples += rarity[codes[:, token]]
+    samples, company = mixed(samples), np.zeros(n_codes, np.uint64)
+    for token in range(codes.shape[1]):
+        np.add.at(company, codes[:, token], samples)
+    found: NDArray[np.integer] = np.empty(n_codes, np.uint16 if n_codes <= 1 << 16 else np.int32)
+    found[np.lexsort((company, counts))] = np.arange(n_codes)
+    return found
 
 
 def content_keys(codes: NDArray[np.integer], seed: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -131,7 +138,7 @@ def cluster_codes(
     """Clusters of samples by their codes: int32 [n], numbered from 0 without gaps, the largest first.
 
     The order of the rows changes nothing. Memory is bounded: one block of vectors, and the samples that k-means reads
-    (``training_rows``).
+    (``training_rows``). So do the numbers of the codes, but for ``numbers``.
 
     Args:
         codes: the code of each token, integers [n, tokens] of 0 to ``n_codes`` - 1.
@@ -213,7 +220,7 @@ def select_from_clusters(
     starts = np.flatnonzero(np.r_[True, clustered[1:] != clustered[:-1]])
     sizes = np.diff(np.r_[starts, len(order)])
     place = np.arange(len(order)) - np.repeat(starts, sizes)
-    exact = Fraction(share).limit_denominator(10**6)
+    exact = max(Fraction(float(share)).limit_denominator(_FINEST_SHARE), Fraction(1, _FINEST_SHARE))
     if rule == "every_nth":
         # Member j is kept where ceil((j + 1) * share) is more than ceil(j * share).
         above = [-(-count * exact.numerator // exact.denominator) for count in (place, place + 1)]

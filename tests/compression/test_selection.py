@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dqe_assets.compression.selection import CodeClusters, cluster_codes, select_from_clusters, training_rows
+from dqe_assets.compression.selection import CodeClusters, canonical_codes, cluster_codes, select_from_clusters
 
 N_CODES = 1_024
 
@@ -43,7 +43,23 @@ def test_histograms_find_planted_scenes_whatever_the_codes_are_called(planted: t
     found = cluster_codes(codes, N_CODES, 30)
     assert found.dtype == np.int32
     assert agreement(found, scene) >= 0.8
-    assert agreement(cluster_codes(renamed[codes], N_CODES, 30), scene) >= 0.8
+    np.testing.assert_array_equal(cluster_codes(renamed[codes], N_CODES, 30), found)
+
+
+@given(
+    arrays(np.int32, st.tuples(st.integers(1, 30), st.integers(1, 6)), elements=st.integers(0, 9)), st.integers(0, 5)
+)
+@settings(max_examples=60, deadline=None)
+def test_canonical_codes_are_told_apart_by_how_they_occur_alone(codes: np.ndarray, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    found = canonical_codes(codes, 10)
+    assert sorted(found.tolist()) == list(range(10))
+    assert (np.diff(np.bincount(codes.ravel(), minlength=10)[np.argsort(found)]) >= 0).all()
+    # What the codes are called, and where the rows and tokens stand, changes nothing but among codes that occur alike.
+    renamed = random.permutation(10)
+    shuffled = random.permuted(renamed[codes][random.permutation(len(codes))], axis=1)
+    one, other = np.sort(found[codes], axis=1), np.sort(canonical_codes(shuffled, 10)[shuffled], axis=1)
+    assert np.bincount(one.ravel()).tolist() == np.bincount(other.ravel()).tolist()
 
 
 def test_numbers_are_names(planted: tuple[np.ndarray, np.ndarray]) -> None:
@@ -90,6 +106,19 @@ def test_labels_have_no_gaps_and_the_largest_cluster_is_first() -> None:
     assert not cluster_codes(np.zeros((7, 9), np.int64), N_CODES, 3).any()
 
 
+@pytest.mark.parametrize("features", ["histogram", "numbers", "embedding"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64, np.uint64])
+@pytest.mark.parametrize("rows", [0, 1, 2, 7])
+def test_few_samples_have_clusters_too(rows: int, dtype: type, features: str) -> None:
+    codes = np.random.default_rng(rows).integers(16, size=(rows, 5)).astype(dtype)
+    book = np.random.default_rng(9).normal(size=(16, 3)).astype(np.float32)
+    for clusters in (1, 5, 100):
+        found = cluster_codes(codes, 16, clusters, features, codebook=book)
+        assert (found.dtype, found.shape) == (np.int32, (rows,))
+        assert np.unique(found).tolist() == list(range(len(np.unique(found))))
+        assert len(np.unique(found)) <= clusters
+
+
 @pytest.mark.parametrize(
     ("codes", "features", "said"),
     [
@@ -104,12 +133,6 @@ def test_labels_have_no_gaps_and_the_largest_cluster_is_first() -> None:
 def test_wrong_codes_are_named(codes: np.ndarray, features: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         cluster_codes(codes, 4, 2, features)
-
-
-def test_what_k_means_reads_is_bounded() -> None:
-    assert training_rows(10, 512) == 2_560
-    assert training_rows(3_000, 8_192) * 8_192 * 4 <= 1 << 30
-    assert training_rows(100_000, 8_192) == 100_000
 
 
 LABELS = arrays(np.int32, st.integers(1, 200), elements=st.integers(0, 12))
@@ -172,9 +195,25 @@ def test_what_is_in_no_cluster_is_not_kept() -> None:
     assert kept.tolist() == [False, True, True, False]
 
 
+@pytest.mark.parametrize("rule", ["uniform", "every_nth", "nearest", "farthest", "best_score"])
+def test_the_least_share_keeps_one_of_each_cluster(rule: str) -> None:
+    labels = np.array([2, 0, 0, 2, 2, 7], np.int64)
+    for share in (1e-12, np.float32(0.01)):
+        kept = select_from_clusters(labels, share, rule, np.full(6, np.nan))
+        assert sorted(labels[kept].tolist()) == [0, 2, 7]
+    assert select_from_clusters(labels, 1, rule, np.arange(6)).all()
+    assert select_from_clusters(labels[:0], 0.5, rule, np.empty(0)).shape == (0,)
+
+
 @pytest.mark.parametrize(
     ("share", "rule", "said"),
-    [(0, "uniform", "share=0"), (1.5, "uniform", "share=1.5"), (0.5, "first", "rule='first'")]
+    [
+        (0, "uniform", "share=0"),
+        (-0.1, "uniform", "share=-0.1"),
+        (math.nan, "uniform", "share=nan"),
+        (1.5, "uniform", "share=1.5"),
+        (0.5, "first", "rule='first'"),
+    ]
     + [(0.5, rule, "needs a score for each of the 2 samples") for rule in ("nearest", "farthest", "best_score")],
 )
 def test_wrong_rules_are_named(share: float, rule: str, said: str) -> None:

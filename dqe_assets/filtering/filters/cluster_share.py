@@ -10,6 +10,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from dqe_assets.compression.selection import Rule, select_from_clusters
 from dqe_assets.core.arrow import to_matrix
 from dqe_assets.core.hashing import mixed
+from dqe_assets.core.k_means import default_clusters, k_means, nearest_centroids, training_rows
 from dqe_assets.filtering.filters.protocol import Filter, FilterError, Mask
 from dqe_assets.filtering.pool import UID, TablePool, batch_rows, numbers, whole
 from dqe_assets.filtering.subset import UID_TYPE, contains, parse_uids
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
     Clustered = tuple[NDArray[np.void], NDArray[np.int32], NDArray[np.floating] | None]
 
 CODE_CLUSTER, CODE_DISTANCE = "code_cluster", "code_distance"
-
-_SAMPLES_PER_CLUSTER, _MOST_CLUSTERS = 100, 3_000
-_ITERATIONS = 20
-_TRAINING_BYTES = 768 << 20
-_ROWS_PER_CENTROID = 256
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -157,34 +153,22 @@ class KmeansEmbeddings(ShareOfClusters):
 
     def clustered(self, pools: Sequence[Pool]) -> Clustered:
         """By k-means over the samples with the lowest hashes of their uids."""
-        import faiss
-
         total = sum(part.rows for pool in pools for part in pool.parts)
-        clusters = self.clusters or max(1, min(_MOST_CLUSTERS, total // _SAMPLES_PER_CLUSTER))
-        drawn, keys, width = np.empty((0, 1), np.float32), np.empty(0, np.uint64), 1
+        clusters = self.clusters or default_clusters(total)
+        drawn, keys = np.empty((0, 1), np.float32), np.empty(0, np.uint64)
         for uids, vectors in self._embedded(pools):
-            width = vectors.shape[1]
-            most = min(clusters * _ROWS_PER_CENTROID, max(clusters, _TRAINING_BYTES // (4 * width)))
             keys = np.concatenate([keys, mixed(uids["f1"] ^ mixed(uids["f0"] + np.uint64(self.seed)))])
             drawn = np.concatenate([drawn, vectors]) if len(drawn) else vectors
-            order = np.argsort(keys, kind="stable")[:most]
+            order = np.argsort(keys, kind="stable")[: training_rows(clusters, vectors.shape[1])]
             drawn, keys = drawn[order], keys[order]
         if not len(drawn):
             raise FilterError(f"{self.name}: no sample has {self.embedding}")
-        means = faiss.Kmeans(
-            width,
-            min(clusters, len(drawn)),
-            niter=_ITERATIONS,
-            seed=self.seed,
-            min_points_per_centroid=1,
-            max_points_per_centroid=len(drawn),
-        )
-        means.train(drawn)
+        centroids = k_means(drawn, clusters, seed=self.seed)
         found: list[NDArray[np.void]] = [np.empty(0, UID_TYPE)]
         labels = [np.empty(0, np.int32)]
         for uids, vectors in self._embedded(pools):
             found.append(uids)
-            labels.append(means.index.search(vectors, 1)[1][:, 0].astype(np.int32))
+            labels.append(nearest_centroids(vectors, centroids)[0])
         return np.concatenate(found), np.concatenate(labels), None
 
     def _embedded(self, pools: Sequence[Pool]) -> Iterator[tuple[NDArray[np.void], NDArray[np.float32]]]:

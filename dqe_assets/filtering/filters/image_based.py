@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field, PrivateAttr
 
 from dqe_assets.core.arrow import to_matrix
+from dqe_assets.core.k_means import k_means
 from dqe_assets.filtering.embedding_files import read_embeddings
 from dqe_assets.filtering.english import Detector, english
 from dqe_assets.filtering.filters.caption_length import has_tokens
@@ -121,7 +122,7 @@ class ImageBased(Filter):
             file.flush()
             embeddings = np.memmap(file, np.float16, "r", shape=(kept, width))
             k = min(self.clusters, max(1, rows // _ROWS_PER_CLUSTER), kept)
-            return _kmeans(embeddings, k, self.iterations, self.seed)
+            return k_means(embeddings, k, iterations=self.iterations, seed=self.seed)
 
     def mask(self, table: pa.Table | pa.RecordBatch) -> Mask:
         """Where the caption is passable and the image in a wanted cluster."""
@@ -171,24 +172,6 @@ class Wanted:
 
 def _tables(pools: Sequence[Pool], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     return (batch for pool in pools for part in pool.parts for batch in part.batches(columns, batch_rows(columns)))
-
-
-def _kmeans(embeddings: NDArray[np.float16], k: int, iterations: int, seed: int) -> NDArray[np.float32]:
-    import faiss
-
-    width = embeddings.shape[1]
-    clustering = faiss.Clustering(width, k)
-    clustering.niter, clustering.seed = iterations, seed
-    # Every row is used, and few rows to a centroid are no fault of a small pool's.
-    clustering.max_points_per_centroid = 10_000_000
-    clustering.min_points_per_centroid = 1
-    # faiss reads the 16-bit floats block by block, so that they are never in memory as 32-bit ones.
-    codec = faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_L2)
-    index: faiss.Index = faiss.IndexFlatL2(width)
-    if faiss.get_num_gpus():
-        index = faiss.index_cpu_to_all_gpus(index)
-    clustering.train_encoded(embeddings.view(np.uint8), codec, index)
-    return faiss.vector_float_to_array(clustering.centroids).reshape(k, width)
 
 
 def _nearest(index: faiss.IndexFlatIP, embeddings: NDArray[np.float32]) -> NDArray[np.int64]:
