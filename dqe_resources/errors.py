@@ -28,6 +28,10 @@ class WholeRunError(DataQualityError):
     """Nothing more of an asset can be made in this run, whatever the shard: a server is away, a package is missing."""
 
 
+class WholeSourceError(DataQualityError):
+    """Nothing more of a source can be made in this run, whatever its shard."""
+
+
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _NO_ROOM_IN_WORDS = re.compile(
     r"No space left on device|Disk quota exceeded|Read-only file system|database or disk is full|disk I/O error"

@@ -12,7 +12,7 @@ from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from dqe_resources.configurable import ExistingPath, Strict
-from dqe_resources.errors import DataQualityError, one_line
+from dqe_resources.errors import DataQualityError, WholeRunError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +26,10 @@ _SUFFIXES = (".parquet", *_SEPARATORS, *_JSON_LINES)
 
 class TableError(DataQualityError):
     """A table cannot be read, or contradicts itself; says the file and the rows."""
+
+
+class UnreadableTableError(TableError, WholeRunError):
+    """A table cannot be read: so it is for every shard."""
 
 
 class KeyedTable(Strict):
@@ -91,7 +95,7 @@ class KeyedTable(Strict):
         try:
             return self._find(keys)
         except (pa.ArrowException, OSError) as error:
-            raise TableError(self._unreadable(error)) from error
+            raise UnreadableTableError(self._unreadable(error)) from error
 
     def _find(self, keys: Sequence[str | None]) -> dict[str, tuple[int, dict[str, Any]]]:
         wanted = pa.array({key for key in keys if key is not None}, pa.string())

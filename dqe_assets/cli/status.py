@@ -84,8 +84,7 @@ def _row(
 ) -> dict[str, str | int]:
     """How many partitions of an asset are in each state; adds what is torn, and which source cannot be read."""
     from dqe_assets.orchestration import runner
-    from dqe_assets.orchestration.sync import source_of
-    from dqe_resources.sources.protocol import SourceError
+    from dqe_resources.sources.protocol import SourceError, source_of
 
     counts: Counter[str] = Counter()
     for key in runner.keys(settings, stage, shards):

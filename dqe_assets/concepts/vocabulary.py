@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dqe_assets.concepts.lemmas import split_words
 from dqe_assets.core.measurements import MeasurementsError, file_bytes, table_rows
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import WholeRunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,7 +26,7 @@ _UNUSED = ("parser", "senter", "ner")
 _MOST_FAULTS = 10
 
 
-class ConceptsError(DataQualityError):
+class ConceptsError(WholeRunError):
     """A list of concepts cannot be used: a line for each fault, with the list and the place in it."""
 
 

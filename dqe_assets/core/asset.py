@@ -15,7 +15,8 @@ from dqe_assets.core.partitions import PARTITION_SETS, registered
 from dqe_assets.core.resource import RUN_OPTIONS
 from dqe_assets.core.stage import SHARDS, TRAINING_RUNS, Stage
 from dqe_assets.core.work import Check, CheckResult
-from dqe_resources.errors import DataQualityError, WholeRunError
+from dqe_resources.errors import DataQualityError, WholeRunError, WholeSourceError
+from dqe_resources.sources.protocol import source_of
 from dqe_resources.store import StoredPartition
 
 OWNER = "team:data-quality"
@@ -110,7 +111,10 @@ def _execute(stage: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
     keys: list[str | None] = sorted(context.partition_keys) if stage.partition_set else [None]
     results: dict[str | None, dict[str, CheckResult]] = {}
     failed: dict[str | None, Exception] = {}
+    given_up: set[str] = set()
     for key in keys:
+        if key and source_of(key) in given_up:
+            continue
         work = stage.work(context.resources.store, key, shards, context.log.info, runs)
         try:
             stored, metadata, results[key] = stage.make(work, arguments, force=force)
@@ -122,6 +126,8 @@ def _execute(stage: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
             # The others are made all the same.
             context.log.exception("%s, %s", stage.name, key)
             failed[key] = error
+            if isinstance(error, WholeSourceError):
+                given_up.add(source_of(key or ""))
             continue
         shown = {name: _metadata_value(value) for name, value in metadata.items()}
         if len(keys) > 1:

@@ -22,7 +22,7 @@ from dqe_assets.filtering import english_worker
 from dqe_assets.filtering.english_worker import TEXTS
 from dqe_assets.filtering.pool import TEXT, whole
 from dqe_resources.cache import in_data_directory
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import WholeRunError
 from dqe_resources.models.packages import package_file, package_version
 from dqe_resources.parallel import ordered_map
 
@@ -39,7 +39,7 @@ _AT_ONCE = 8_192
 _ALONE = threading.Lock()
 
 
-class LanguageError(DataQualityError):
+class LanguageError(WholeRunError):
     """A language detector cannot be loaded, or its process has ended."""
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import WholeRunError
 from dqe_resources.models.packages import package_file
 
 _PARTS_OF_SPEECH = ("noun", "verb", "adj", "adv")
@@ -37,7 +37,7 @@ _HELP = (
 )
 
 
-class WordNetError(DataQualityError):
+class WordNetError(WholeRunError):
     """WordNet's files are not there or cannot be read; says where it looked and what to do."""
 
 

@@ -251,6 +251,7 @@ def _rows(question: Question, answer: Caption, terms: Terms, before: Sequence[Ma
         "finish_reason": answer.finish_reason,
         "error": answer.error,
         "text": _bounded(answer.text or "", LONGEST_TEXT) if answer.finish_reason == UNPARSABLE else None,
+        "flags": list(answer.removed),
         "model": terms.judge.model,
         "revision": terms.judge.revision,
         "prompt_hash": terms.rubric.hash,

@@ -41,6 +41,7 @@ _STORED = columns(
     finish_reason="VARCHAR",
     error="VARCHAR",
     text="VARCHAR",
+    flags="VARCHAR[]",
     model="VARCHAR",
     revision="VARCHAR",
     prompt_hash="VARCHAR",

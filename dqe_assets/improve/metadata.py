@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dqe_assets.caption.flags import FLAGS
 from dqe_assets.core.metadata import (
     PREVIEW_ROWS,
     Markdown,
@@ -71,6 +72,10 @@ def caption_judgements(work: Work, table: pa.Table, judge: Judge) -> Metadata:
         "not_asked_for_the_cap": facts.get("not_asked"),
         "unparsable": reasons.get("unparsable", 0),
         "errors": markdown_table(["error", "samples"], _errors(table)),
+        "flags": markdown_table(
+            ["flag", "samples", "meaning"],
+            [[flag, count, FLAGS[flag]] for flag, count in value_counts(_flags(table)).items()],
+        ),
         "requests": pc.sum(requests["attempts_first"]).as_py() or 0,
         "prompt_tokens": pc.sum(requests["prompt_tokens_first"]).as_py() or 0,
         "completion_tokens": pc.sum(requests["completion_tokens_first"]).as_py() or 0,
@@ -81,6 +86,11 @@ def caption_judgements(work: Work, table: pa.Table, judge: Judge) -> Metadata:
         "agreement": markdown_table(AGREEMENT_COLUMNS, [list(row.values()) for row in agreement(scored).to_pylist()]),
         "preview": preview(judged, ["caption_source", *MEASURES]),
     }
+
+
+def _flags(table: pa.Table) -> pa.ChunkedArray:
+    """The flags of all requests."""
+    return pc.list_flatten(table.filter(pc.equal(table["place"], 1))["flags"])
 
 
 def _errors(table: pa.Table) -> list[tuple[str, int]]:

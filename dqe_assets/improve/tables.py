@@ -50,6 +50,11 @@ CAPTION_JUDGEMENTS = table_schema(
         Column("finish_reason", pa.string(), "stop, length (cut), unparsable, or error", nullable=False),
         Column("error", pa.string(), "what was wrong with the last answer, if finish_reason is unparsable or error"),
         Column("text", pa.string(), "the last answer, cut at 2,000 characters, if finish_reason is unparsable"),
+        Column(
+            "flags",
+            pa.list_(pa.string()),
+            f"what was taken out of the last answer: thinking, special_tokens; {_REQUEST}",
+        ),
         Column("model", pa.string(), "model that judged", nullable=False),
         Column("revision", pa.string(), "revision of the model, where the settings say which"),
         Column("prompt_hash", pa.string(), "first 16 hex digits of the SHA-256 of the rubric", nullable=False),

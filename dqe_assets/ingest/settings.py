@@ -9,7 +9,7 @@ from pydantic import Field
 from dqe_assets.ingest.fetch.settings import Fetching, Refetch
 from dqe_resources.configurable import Strict
 from dqe_resources.sources import AnySource, Source
-from dqe_resources.sources.protocol import SourceError
+from dqe_resources.sources.protocol import SourceError, source_of
 
 
 class ImageLimits(Strict):
@@ -50,7 +50,7 @@ class IngestSettings(Strict):
         Raises:
             SourceError: no source of that name is configured.
         """
-        name = shard.rpartition("-")[0]
+        name = source_of(shard)
         for source in self.sources:
             if source.name == name:
                 return source

@@ -17,10 +17,10 @@ from dqe_assets.core.stage import SHARDS, TRAINING_RUNS
 from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.dead_runs import process_tags
 from dqe_assets.orchestration.resources import dagster_resources
-from dqe_assets.orchestration.sync import plan_sync, source_of
+from dqe_assets.orchestration.sync import plan_sync
 from dqe_resources import stopping
-from dqe_resources.errors import DataQualityError, UsageError, WholeRunError
-from dqe_resources.sources.protocol import SourceError
+from dqe_resources.errors import DataQualityError, UsageError, WholeRunError, WholeSourceError
+from dqe_resources.sources.protocol import SourceError, source_of
 from dqe_resources.store import StorageError, TornError
 from dqe_resources.warehouse import damage_in_words
 
@@ -51,6 +51,7 @@ class Outcome:
         blocking: whether something else went wrong.
         torn: a line for each file of the store that was torn, and was to be made again.
         unread: why a source cannot be read, by its name: what was made of it is left as it is.
+        given_up: sources of which one shard has shown that no other can be made in this run.
     """
 
     made: list[tuple[str, str | None]] = field(default_factory=list)
@@ -61,6 +62,7 @@ class Outcome:
     blocking: bool = False
     torn: dict[tuple[str, str | None], str] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
+    given_up: set[str] = field(default_factory=set)
 
 
 def sync(settings: Settings, current: dg.DagsterInstance) -> SyncPlan:
@@ -144,6 +146,9 @@ def _pass(
         for key in chosen:
             source = source_of(key or "") if is_of_shards else ""
             if source in outcome.unread:
+                continue
+            if source in outcome.given_up:
+                outcome.held_up.add(key)
                 continue
             going = _without(group, _stopped_by(every, outcome.ended))
             if not going:
@@ -316,6 +321,8 @@ def _take_note(result: dg.ExecuteInProcessResult, which: str, key: str | None, o
             outcome.ended[name] = message
             continue
         outcome.failures.append(f"{name}{which}: {message}")
+        if key and error and error.cls_name in {cls.__name__ for cls in _subclasses(WholeSourceError)}:
+            outcome.given_up.add(source_of(key))
         if key and error and (name == "raw_samples" or error.cls_name in _OF_A_FILE):
             outcome.held_up.add(key)
         else:

@@ -10,7 +10,7 @@ from dqe_assets.core.partitions import PARTITION_SETS
 from dqe_assets.core.stage import SHARDS, TRAINING_RUNS
 from dqe_assets.search.collection_points import remove_shards
 from dqe_resources.sources.left_out import LeftOut
-from dqe_resources.sources.protocol import NoRowsError, SourceError
+from dqe_resources.sources.protocol import NoRowsError, SourceError, source_of
 from dqe_resources.vectors.protocol import VectorsError
 
 if TYPE_CHECKING:
@@ -118,11 +118,6 @@ class SyncPlan:
 def unread_in_words(unread: Mapping[str, str]) -> list[str]:
     """A line for each source that cannot be read."""
     return [f"source {name} cannot be read, and what was made of it stays: {why}" for name, why in unread.items()]
-
-
-def source_of(shard: str) -> str:
-    """Name of the source that a partition key belongs to."""
-    return shard.rpartition("-")[0]
 
 
 def plan_sync(settings: Settings, instance: dg.DagsterInstance) -> SyncPlan:

@@ -194,7 +194,12 @@ class _JudgeClient(ChatClient):
         except UnparsableError as error:
             cut = f", and it was cut at {self._model.max_tokens} tokens" if caption.finish_reason == "length" else ""
             self._unusable[index] = NoAnswerError(
-                f"{error}{cut}", "unusable", text=text, seconds=caption.seconds or 0.0, reason="unparsable"
+                f"{error}{cut}",
+                "unusable",
+                text=text,
+                seconds=caption.seconds or 0.0,
+                reason="unparsable",
+                removed=caption.removed,
             )
             raise self._unusable[index] from error
         return caption

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from dqe_resources.cache import cached_file, in_data_directory
 from dqe_resources.configurable import Configurable, ExistingPath, SerializeAsAny, one_of
-from dqe_resources.errors import DataQualityError, one_line
+from dqe_resources.errors import WholeRunError, one_line
 from dqe_resources.fingerprint import file_digest
 from dqe_resources.images import ImageError, decode, guarded, middle
 from dqe_resources.models.image_model import central_square, efficientnet_lite0, weights_version
@@ -29,7 +29,7 @@ _CHANNELS = 1280
 _CONVERSION = 1
 
 
-class ImageTowerError(DataQualityError):
+class ImageTowerError(WholeRunError):
     """An image tower cannot be loaded; says which and what to do."""
 
 

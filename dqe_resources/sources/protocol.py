@@ -55,6 +55,11 @@ class Shard:
     uncaptioned: int = 0
 
 
+def source_of(shard: str) -> str:
+    """Name of the source that a partition key belongs to."""
+    return shard.rpartition("-")[0]
+
+
 class Source(Configurable):
     """Image-caption pairs from one place, cut into shards of ``shard_size`` rows.
 

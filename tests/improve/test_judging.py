@@ -392,6 +392,31 @@ def test_each_check_can_fail_and_the_metadata_says_what_it_took(stripes: Path) -
     assert metadata["marks"].startswith("![mean marks")
 
 
+def test_what_was_taken_out_of_an_answer_is_flagged_and_is_no_fault(stripes: Path) -> None:
+    written = {10: "<think>Hm.</think>{}", 11: "{}<|im_end|>", 12: "<think>Hm.</think>No. {}"}
+    marks = {label: {name: {"reason": "so", "score": 4} for name in CRITERIA} for label in "ABC"}
+
+    def answer(number: int, _: int) -> str | None:
+        form = written.get(number)
+        return form and form.format(json.dumps(marks) if number != 12 else "")
+
+    with JudgeServer(behave=answer) as server:
+        configure(stripes, server.url, retries=0, per_shard=PHOTOS)
+        settings = load_settings()
+        stage = stage_named(settings, ASSET)
+        work = stage.work(settings.opened_store, SHARD, [SHARD])
+        _, metadata, _ = stage.make(work, handed(settings, stage))
+    found = dict(zip(read("raw_samples", RAW_SAMPLES, ["uid"])["uid"].to_pylist(), range(PHOTOS), strict=True))
+    flags = {found[row["uid"]]: (row["finish_reason"], row["overall"], row["flags"]) for row in rows()}
+    assert flags == {number: ("stop", 4.0, []) for number in range(PHOTOS)} | {
+        10: ("stop", 4.0, ["thinking"]),
+        11: ("stop", 4.0, ["special_tokens"]),
+        12: ("unparsable", None, ["thinking"]),
+    }
+    assert "| thinking | 2 | the model thought aloud" in metadata["flags"]
+    assert "| special_tokens | 1 | " in metadata["flags"]
+
+
 def test_it_is_there_only_if_a_judge_is_configured_and_dagster_runs_it(stripes: Path) -> None:
     with JudgeServer() as server:
         configure(stripes, server.url, per_shard=3)
@@ -419,7 +444,7 @@ def test_it_is_there_only_if_a_judge_is_configured_and_dagster_runs_it(stripes: 
             {"max_cost": 1e-6, "price_per_million_prompt_tokens": 1, "price_per_million_completion_tokens": 1},
             "too low .* and cost 0.01024",
         ),
-        ({"per_shard": 0}, r"judging\.per_shard: .*greater than or equal to 1"),
+        ({"per_shard": 0}, r"judging\.per_shard: must be at least 1"),
         ({"max_token": 1}, "judging: unknown key 'max_token'; allowed: judge, max_cost, max_tokens_total"),
     ],
 )

@@ -25,16 +25,22 @@ from dqe_assets.orchestration.resources import dagster_resources
 from dqe_assets.orchestration.settings import load_settings
 from dqe_resources.captioners.protocol import NoCaptionerError
 from dqe_resources.errors import DataQualityError, WholeRunError, of_whole_run
+from dqe_resources.keyed_table import TableError, UnreadableTableError
+from dqe_resources.models.image_towers import ImageTowerError
 from dqe_resources.models.packages import PackageError
 from dqe_resources.store import StorageError
 from tests.caption_server import CaptionServer, caption_of, jpeg
 from tests.conftest import environment
+from tests.hostile_server import HostileServer
+from tests.ingest.fetching import QUICK
 from tests.stages import stage_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from dqe_assets.core.stage import Stage
     from dqe_assets.orchestration.runner import Outcome
+    from dqe_assets.orchestration.settings import Settings
 
 SHARDS = [f"photos-{number:05d}" for number in range(3)]
 CAPTIONS = "synthetic_captions/vlm"
@@ -55,6 +61,20 @@ def photos(data: Path) -> Path:
 def configure(data: Path, **settings: Any) -> None:
     source = {"kind": "folder", "name": "photos", "path": "photos", "shard_size": 3}
     (data / "dqe.yaml").write_text(yaml.safe_dump({"sources": [source], "image_text": None, **settings}))
+
+
+def run_of_dagster(settings: Settings, stages: Sequence[Stage], first: str, last: str) -> dg.ExecuteInProcessResult:
+    """One run of Dagster over all shards from one to another."""
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        runner.sync(settings, ephemeral)
+        return dg.materialize(
+            [asset(one, shards_per_run=9) for one in stages],
+            instance=ephemeral,
+            resources=dagster_resources(settings),
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            raise_on_error=False,
+            tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+        )
 
 
 def vlm(url: str, **settings: Any) -> dict[str, Any]:
@@ -109,6 +129,26 @@ def test_what_fails_for_a_shard_alone_is_asked_for_of_every_shard(photos: Path) 
     assert len(outcome.failures) == 1
     assert f"{CAPTIONS}, shard {SHARDS[0]}: check " in outcome.failures[0]
     assert made(outcome, CAPTIONS) == SHARDS
+
+
+def test_a_source_whose_first_rows_fail_is_given_up_and_no_other(photos: Path) -> None:
+    with HostileServer().running() as server:
+        urls = [server.url("not_found", number) for number in range(30)]
+        (photos / "list.csv").write_text("url,caption\n" + "".join(f"{url},a picture\n" for url in urls))
+        web = {"kind": "urls", "name": "web", "path": "list.csv", "shard_size": 10}
+        folder = {"kind": "folder", "name": "photos", "path": "photos", "shard_size": 3}
+        fetching = QUICK | {"canary_rows": 5}
+        configure(photos, sources=[web, folder], captioners=[], fetching=fetching)
+        outcome = materialize("raw_samples", "image_features")
+        assert sum(server.asked.values()) == 5
+        (line,) = outcome.failures
+        assert line.startswith("raw_samples, shard web-00000: source web: of its first 5 rows 0 have an image")
+        assert made(outcome, "image_features") == SHARDS
+
+        raw_samples = stage_named(load_settings(), "raw_samples")
+        result = run_of_dagster(load_settings(), [raw_samples], "web-00000", "web-00002")
+        assert "PartitionsError: 1 of 3 failed: web-00000: source web: of its first 5 rows 0" in error_of(result)
+        assert sum(server.asked.values()) == 10
 
 
 def test_a_missing_package_ends_the_asset(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +254,9 @@ class ClientError(Exception):
         (ModuleNotFoundError("No module named 'x'"), True),
         (PackageError("x is not there"), True),
         (NoCaptionerError("away"), True),
+        (ImageTowerError("timm cannot load it"), True),
+        (UnreadableTableError("captions.csv: cannot be read"), True),
+        (TableError("captions.csv: rows 1 and 2 have the same key"), False),
         (ClientError(403), True),
         (ClientError(404), False),
         (PermissionError(13, "Access Denied"), True),
@@ -240,20 +283,8 @@ def in_one_run(data: Path, fail: Callable[[str], None]) -> tuple[dg.ExecuteInPro
         return function(work, **arguments)
 
     image_features.__signature__ = inspect.signature(function)
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        runner.sync(settings, ephemeral)
-        result = dg.materialize(
-            [
-                asset(one, shards_per_run=9)
-                for one in (stage_named(settings, "raw_samples"), replace(features, function=image_features))
-            ],
-            instance=ephemeral,
-            resources=dagster_resources(settings),
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            raise_on_error=False,
-            tags={"dagster/asset_partition_range_start": SHARDS[0], "dagster/asset_partition_range_end": SHARDS[-1]},
-        )
-    return result, tried
+    stages = [stage_named(settings, "raw_samples"), replace(features, function=image_features)]
+    return run_of_dagster(settings, stages, SHARDS[0], SHARDS[-1]), tried
 
 
 def error_of(result: dg.ExecuteInProcessResult) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dqe_assets.caption.normalise import normalise_original
 from dqe_resources.cache import data_directory
 from dqe_resources.captioners.protocol import VisionCaptioner
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import WholeRunError
 
 if TYPE_CHECKING:
     from dqe_resources.captioners.protocol import Captioner
@@ -41,7 +41,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
 
-class PromptError(DataQualityError):
+class PromptError(WholeRunError):
     """There is no such prompt, or its file cannot be used: says which there are, or what is wrong."""
 
 

@@ -21,7 +21,7 @@ from dqe_assets.ingest.fetch.client import Client
 from dqe_assets.ingest.fetch.reasons import OK
 from dqe_assets.ingest.fetch.scheduler import Scheduler
 from dqe_assets.ingest.outcomes import OUTCOMES, Outcome, by_reason_and_host, host_of, of_fetched
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import WholeSourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -45,7 +45,7 @@ Steps = Generator[bool, None, None]
 """Work that goes on by itself: yields a few times a second whether there is news, and stops when it is closed."""
 
 
-class CanaryError(DataQualityError):
+class CanaryError(WholeSourceError):
     """Too few of a source's first rows have an image, and so the others are not asked for."""
 
 
