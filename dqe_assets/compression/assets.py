@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from dqe_assets.caption.normalise import normalise_captions
 from dqe_assets.compression import metadata
-from dqe_assets.compression.caption_codebook import train_codebook
+from dqe_assets.compression.caption_codebook import forget_training, train_codebook
 from dqe_assets.compression.codebook import Codebook, health, k_means_codebook
 from dqe_assets.compression.selection import CodeClusters, content_keys
 from dqe_assets.compression.settings import CaptionerCodebook
@@ -93,25 +93,31 @@ def codebook(work: Work, tower: ImageTower, settings: Configurable) -> pa.Table:
     By k-means over the tokens; or trained, as in TL;DR, by a captioner that sees the image through them alone.
     """
     captioned = isinstance(settings, CaptionerCodebook)
+    trains_tower = isinstance(settings, CaptionerCodebook) and settings.tower_learning_rate is not None
     files, captions = _drawn(work, settings.draw, captioned=captioned)  # type: ignore[attr-defined]
     with tempfile.TemporaryFile(dir=data_directory()) as file:
-        tokens, is_read = _tokens(work, tower, files, len(captions), file)
+        batches = tower.pixel_batches(files) if trains_tower else tower.token_batches(files)
+        seen, is_read = _in_file(work, batches, len(captions), file)
         captions = [caption for caption, there in zip(captions, is_read, strict=True) if there]
         if not captions:
             raise ValueError("codebook: no sample has an image" + (" and a caption" if captioned else ""))
-        facts: dict[str, Any] = {"kind": settings.kind, "images": len(captions), "tokens": tokens.shape[1]}
+        facts: dict[str, Any] = {"kind": settings.kind, "images": len(captions), "tower_trained": trains_tower}
         if isinstance(settings, CaptionerCodebook):
             meter = work.meter(settings.epochs * len(captions))
             folder = data_directory() / "compression"
-            trained = train_codebook(tokens, captions, settings, folder, work.version, meter.update)
+            if work.force:
+                forget_training(folder)
+            network = tower.network() if trains_tower else None
+            trained = train_codebook(seen, captions, settings, folder, work.version, meter.update, tower=network)
             found = trained.codebook
             facts |= {"epochs": [asdict(one) for one in trained.epochs], "unigram_loss": trained.unigram_loss}
         else:
-            found = k_means_codebook(tokens, settings.codes, settings.seed)  # type: ignore[attr-defined]
+            found = k_means_codebook(seen, settings.codes, settings.seed)  # type: ignore[attr-defined]
         counts = np.zeros(len(found.vectors), np.int64)
-        for start in range(0, len(tokens), _ROWS_AT_ONCE):
-            codes = found.nearest(tokens[start : start + _ROWS_AT_ONCE])
-            counts += np.bincount(codes.ravel(), minlength=len(counts))
+        blocks = (seen[start : start + _ROWS_AT_ONCE] for start in range(0, len(seen), _ROWS_AT_ONCE))
+        for tokens in tower.trained_batches(blocks, found.tower) if trains_tower else blocks:
+            facts["tokens"] = tokens.shape[1]
+            counts += np.bincount(found.nearest(tokens).ravel(), minlength=len(counts))
     return with_facts(found.to_table(), {**facts, **health(counts), "counts": counts.tolist()})
 
 
@@ -142,17 +148,17 @@ def _drawn(work: Work, most: int, *, captioned: bool) -> tuple[Iterator[bytes], 
     return files(), [one[3] for one in kept]
 
 
-def _tokens(
-    work: Work, tower: ImageTower, files: Iterator[bytes], count: int, file: IO[bytes]
+def _in_file(
+    work: Work, batches: Iterator[NDArray[np.float32]], count: int, file: IO[bytes]
 ) -> tuple[NDArray[np.float16], list[bool]]:
-    """The tokens of images, as 16-bit numbers in a file, so that memory does not grow with the draw.
+    """Tokens or pixels of images, as 16-bit numbers in a file, so that memory does not grow with the draw.
 
     Of those that can be read; also which these are.
     """
     meter = work.meter(count)
     is_read: list[bool] = []
     shape: tuple[int, ...] = ()
-    for batch in tower.token_batches(files):
+    for batch in batches:
         there = _is_read(batch)
         batch[there].astype(np.float16).tofile(file)
         is_read += there.tolist()
@@ -160,12 +166,12 @@ def _tokens(
         meter.update(len(is_read), "describing images")
     file.flush()
     read = sum(is_read)
-    return np.memmap(file, np.float16, "r", shape=(read, *shape)) if read else np.empty((0, 0, 0), np.float16), is_read
+    return np.memmap(file, np.float16, "r", shape=(read, *shape)) if read else np.empty(0, np.float16), is_read
 
 
-def _is_read(tokens: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which of some images could be read, by their tokens."""
-    return np.isfinite(tokens[:, 0, 0])
+def _is_read(found: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of some images could be read, by their tokens or pixels."""
+    return np.isfinite(found.reshape(len(found), -1)[:, 0])
 
 
 @stage(
@@ -193,7 +199,7 @@ def image_codes(work: Work, tower: ImageTower) -> pa.Table:
     found: list[list[int] | None] = [None] * raw.num_rows
     faults: list[str | None] = [None] * raw.num_rows
     done = 0
-    for batch in tower.token_batches(files()):
+    for batch in tower.described(files(), book.tower):
         for codes, is_read in zip(book.nearest(batch).tolist(), _is_read(batch), strict=True):
             found[rows[done]] = codes if is_read else None
             faults[rows[done]] = None if is_read else f"{tower.kind} gives no tokens for it"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dqe_assets.compression.settings import CaptionerCodebook
 
 _STATE = "state.pt"
+_TOWER = "tower."
 _WARM_UP = 0.05
 _NOT_KEY_WORDS = frozenset(
     {
@@ -74,20 +75,24 @@ def train_codebook(
     folder: Path,
     version: str,
     report: Callable[[int, str], None] = lambda _, __: None,
+    *,
+    tower: Any = None,
 ) -> TrainedCodebook:
-    """Train a projection, codes and a decoder to write captions; the image tokens stay as they are.
+    """Train a projection, codes and a decoder to write captions, and the image tower if it is given.
 
     Captions are written from the codes of all tokens of the image, by cross-entropy, next to the quantiser's loss. A
     held-out share is only measured. After each pass the whole state is saved: a killed training goes on to the same
     end.
 
     Args:
-        tokens: [n, tokens, d], such as a memory map of 16-bit floats.
+        tokens: [n, tokens, d], such as a memory map of 16-bit floats; with a tower, its pixels [n, 3, height, width].
         captions: of the n images.
         settings: how.
         folder: where the state is kept.
         version: of all that goes into it: a state of another version is not used.
         report: is told after each pass how many samples are done and how it went.
+        tower: a torch module that gives tokens of pixels (``ImageTower.network``); it is trained in place, in
+            evaluation mode.
 
     Raises:
         ValueError: fewer than four samples.
@@ -106,9 +111,9 @@ def train_codebook(
     texts = decoder.numbered(captions)
     device = _device(settings.device)
     torch.manual_seed(settings.seed)
-    model = _captioner(decoder.network(settings.dimension), tokens.shape[-1], settings).to(device)
+    model = _captioner(decoder.network(settings.dimension), tower, _width(tokens, tower), settings).to(device)
     steps = settings.epochs * -(-len(seen) // settings.batch_size)
-    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(_groups(model, settings), settings.learning_rate, weight_decay=settings.weight_decay)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     history = _resumed(folder / _STATE, version, model, optimizer, scheduler)
     if not history:
@@ -117,6 +122,8 @@ def train_codebook(
             _set_codes(model, settings, [captions[row] for row in seen])
     for epoch in range(len(history) + 1, settings.epochs + 1):
         model.train()
+        if tower is not None:
+            tower.eval()
         losses = []
         for rows in _batches(seen, settings.batch_size, settings.seed, epoch):
             caption_loss, quantiser_loss, _ = model.losses(*_tensors(tokens, texts, rows, device), decoder.padding)
@@ -134,7 +141,25 @@ def train_codebook(
     return TrainedCodebook(_codebook_of(model), tuple(history), unigram)
 
 
-def _captioner(decoder: Any, width: int, settings: CaptionerCodebook) -> Any:
+def _width(tokens: NDArray[np.floating], tower: Any) -> int:
+    import torch
+
+    if tower is None:
+        return tokens.shape[-1]
+    with torch.inference_mode():
+        pixels = torch.from_numpy(np.asarray(tokens[:1], np.float32))
+        return int(tower(pixels.to(next(tower.parameters()).device)).shape[-1])
+
+
+def _groups(model: Any, settings: CaptionerCodebook) -> list[dict[str, Any]]:
+    own = [weight for name, weight in model.named_parameters() if not name.startswith(_TOWER)]
+    groups: list[dict[str, Any]] = [{"params": own}]
+    if model.tower is not None:
+        groups.append({"params": list(model.tower.parameters()), "lr": settings.tower_learning_rate})
+    return groups
+
+
+def _captioner(decoder: Any, tower: Any, width: int, settings: CaptionerCodebook) -> Any:
     import torch
     from vector_quantize_pytorch import VectorQuantize
 
@@ -154,13 +179,18 @@ def _captioner(decoder: Any, width: int, settings: CaptionerCodebook) -> Any:
     class Captioner(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
+            self.tower = tower
             self.projection = torch.nn.Linear(width, settings.dimension)
             self.quantiser = quantiser
             self.decoder = decoder
 
-        def losses(self, tokens: Any, texts: Any, padding: int) -> tuple[Any, Any, Any]:
+        def projected(self, seen: Any) -> Any:
+            """Vectors that are compared with codes, of tokens or pixels."""
+            return self.projection(seen if self.tower is None else self.tower(seen))
+
+        def losses(self, seen: Any, texts: Any, padding: int) -> tuple[Any, Any, Any]:
             """Loss of the captions, loss of the quantiser, and the codes."""
-            rounded, codes, loss = self.quantiser(self.projection(tokens))
+            rounded, codes, loss = self.quantiser(self.projected(seen))
             logits = self.decoder(texts, rounded)
             written = torch.nn.functional.cross_entropy(
                 logits.flatten(0, 1), texts[:, 1:].flatten(), ignore_index=padding
@@ -204,7 +234,7 @@ def _standardise(model: Any, tokens: NDArray[np.floating], seen: NDArray[np.int6
     import torch
 
     with torch.no_grad():
-        found = model.projection(
+        found = model.projected(
             torch.from_numpy(np.asarray(tokens[seen[:256]], np.float32)).to(model.projection.weight)
         )
         mean, deviation = found.mean(dim=(0, 1)), found.std(dim=(0, 1)).clamp_min(1e-6)
@@ -277,8 +307,14 @@ def _measured(  # noqa: PLR0917
 
 
 def _codebook_of(model: Any) -> Codebook:
-    arrays = (model.quantiser.codebook, model.projection.weight, model.projection.bias)
-    return Codebook(*(one.detach().float().cpu().numpy().copy() for one in arrays))
+    vectors, weight, bias = map(_as_array, (model.quantiser.codebook, model.projection.weight, model.projection.bias))
+    tower = {} if model.tower is None else dict(model.tower.named_parameters())
+    return Codebook(vectors, weight, bias, {name: _as_array(one) for name, one in tower.items()})
+
+
+def _as_array(weight: Any) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = weight.detach().float().cpu().numpy().copy()
+    return found
 
 
 def _save(path: Path, version: str, model: Any, optimizer: Any, scheduler: Any, history: list[Epoch]) -> None:
@@ -298,6 +334,11 @@ def _save(path: Path, version: str, model: Any, optimizer: Any, scheduler: Any, 
 
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, write)
+
+
+def forget_training(folder: Path) -> None:
+    """Let the next training begin anew."""
+    (folder / _STATE).unlink(missing_ok=True)
 
 
 def _resumed(path: Path, version: str, model: Any, optimizer: Any, scheduler: Any) -> list[Epoch]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ MOST_CODES = 65_536
 """Codes are stored as 16-bit numbers."""
 
 _BLOCK_CELLS = 1 << 23
+_TOWER = "tower."
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,13 @@ class Codebook:
         vectors: of the codes, float32 [codes, p].
         weight: of the projection, float32 [p, d]; None if tokens are compared as they are.
         bias: of the projection, float32 [p]; None with ``weight``.
+        tower: weights of the image tower by name, float32, if it was trained too.
     """
 
     vectors: NDArray[np.float32]
     weight: NDArray[np.float32] | None = None
     bias: NDArray[np.float32] | None = None
+    tower: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def nearest(self, tokens: NDArray[np.floating]) -> NDArray[np.uint16]:
         """The code of each token: that with the least Euclidean distance, the lower one of two.
@@ -59,6 +62,7 @@ class Codebook:
     def to_table(self) -> pa.Table:
         """The arrays as rows of ``CODEBOOK``."""
         arrays = {"vectors": self.vectors, "weight": self.weight, "bias": self.bias}
+        arrays |= {_TOWER + name: array for name, array in self.tower.items()}
         rows = [
             {"name": name, "shape": list(array.shape), "values": np.asarray(array, np.float32).ravel()}
             for name, array in arrays.items()
@@ -74,7 +78,8 @@ class Codebook:
             name.as_py(): np.asarray(values.values, np.float32).reshape(shape.as_py())
             for name, shape, values in zip(*columns, strict=True)
         }
-        return cls(**arrays)
+        tower = {name.removeprefix(_TOWER): arrays.pop(name) for name in list(arrays) if name.startswith(_TOWER)}
+        return cls(**arrays, tower=tower)
 
 
 def k_means_codebook(tokens: NDArray[np.floating], codes: int, seed: int) -> Codebook:

@@ -29,6 +29,7 @@ def codebook(_: Work, table: pa.Table) -> Metadata:
         "kind": facts["kind"],
         "images": facts["images"],
         "tokens_of_an_image": facts["tokens"],
+        "tower_trained": facts["tower_trained"],
         "codes": facts["codes"],
         "codes_used": facts["codes_used"],
         "perplexity": round(facts["perplexity"], 1),

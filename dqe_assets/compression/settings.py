@@ -70,7 +70,7 @@ AnyDecoder = Annotated[SerializeAsAny[Configurable], one_of(SmallDecoder, BertDe
 class CaptionerCodebook(Configurable):
     """Codes through which a captioner has to look at the image (TL;DR): tokens, quantiser, decoder of the caption.
 
-    The image tower stays as it is. A projection, the codes and the decoder are trained.
+    A projection, the codes and the decoder are trained; with ``tower_learning_rate`` the image tower too.
 
     Attributes:
         codes: Size of the codebook: 1,024 in TL;DR's code, 3,000 in its paper.
@@ -90,6 +90,8 @@ class CaptionerCodebook(Configurable):
         epochs: Passes over them.
         batch_size: Samples in a batch.
         learning_rate: The highest; it falls by a cosine.
+        tower_learning_rate: With it the image tower is trained too, at this rate, which falls as the other does: as in
+            the paper. A hundredth of ``learning_rate`` is a good begin. By default the tower stays as it is.
         weight_decay: Of AdamW.
         seed: Of weights and order.
         device: ``cpu``, ``cuda`` ...; ``auto`` takes a CUDA device if there is one.
@@ -111,6 +113,7 @@ class CaptionerCodebook(Configurable):
     epochs: Annotated[int, Field(ge=1)] = 10
     batch_size: Annotated[int, Field(ge=2)] = 128
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    tower_learning_rate: Annotated[float, Field(gt=0)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     seed: Seed = 0
     device: Annotated[str, Field(min_length=1)] = "auto"

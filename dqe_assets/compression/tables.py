@@ -8,7 +8,12 @@ from dqe_assets.core.schema import FAULT, UID, Column, table_schema
 
 CODEBOOK = table_schema(
     [
-        Column("name", pa.string(), "array: vectors of the codes, weight and bias of the projection", nullable=False),
+        Column(
+            "name",
+            pa.string(),
+            "array: vectors of the codes, weight and bias of the projection, tower.<name> of a trained tower",
+            nullable=False,
+        ),
         Column("shape", pa.list_(pa.int32()), "its shape", nullable=False),
         Column("values", pa.list_(pa.float32()), "its values, row by row", nullable=False),
     ]

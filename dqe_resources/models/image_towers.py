@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
+from copy import deepcopy
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -21,7 +22,7 @@ from dqe_resources.models.onnx_models import convert, session
 from dqe_resources.parallel import ordered_map
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
 _STRIDE = 32
@@ -57,6 +58,48 @@ class ImageTower(Configurable):
             ImageTowerError: the network cannot be loaded.
         """
 
+    @abstractmethod
+    def pixel_batches(self, files: Iterable[bytes]) -> Iterator[np.ndarray]:
+        """What the network sees of image files, in order: float32 [m, 3, height, width], some at a time.
+
+        An image that cannot be read has NaN.
+        """
+
+    @abstractmethod
+    def network(self) -> Any:
+        """A new copy of the network, to train: a torch module, pixels [m, 3, h, w] -> tokens [m, tokens, dimension].
+
+        It is in evaluation mode and meant to stay there: the statistics of its normalisation are no weights, and an
+        image's tokens do not depend on the others in the batch.
+
+        Raises:
+            ImageTowerError: the network cannot be loaded.
+        """
+
+    def trained_batches(self, pixels: Iterable[np.ndarray], weights: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
+        """As ``token_batches``, of pixels and with other weights.
+
+        Args:
+            pixels: as ``pixel_batches`` gives them, of 16 or 32 bits.
+            weights: of ``network``, by name, float32.
+        """
+        import torch
+
+        network = self.network()
+        with torch.no_grad():
+            for name, weight in network.named_parameters():
+                weight.copy_(torch.from_numpy(np.array(weights[name])))
+        for batch in pixels:
+            with torch.inference_mode():
+                seen = torch.from_numpy(np.nan_to_num(batch).astype(np.float32))
+                tokens = network(seen.to(next(network.parameters()).device)).float().cpu().numpy()
+            tokens[np.isnan(batch[:, 0, 0, 0])] = np.nan
+            yield tokens
+
+    def described(self, files: Iterable[bytes], weights: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
+        """As ``token_batches``, with other weights if there are some."""
+        return self.trained_batches(self.pixel_batches(files), weights) if weights else self.token_batches(files)
+
 
 class EfficientNetTower(ImageTower):
     """The last feature map of EfficientNet-Lite0, the backbone that comes with the platform, run by ONNX Runtime.
@@ -91,22 +134,37 @@ class EfficientNetTower(ImageTower):
         name = f"efficientnet-lite0-map-{self.side}-{weights_version()}-{_CONVERSION}.onnx"
         model = session(cached_file(name, self._write_model), 1)
 
-        @guarded
-        def seen(file: bytes) -> np.ndarray:
-            return central_square(decode(file), self.side)
-
-        nothing = np.zeros((3, self.side, self.side), np.float32)
-
         def embed(batch: list[bytes]) -> np.ndarray:
-            pixels, is_fault = _without_faults([seen(file) for file in batch], nothing)
-            (found,) = model.run(["map"], {"pixels": np.stack(pixels)})
+            pixels = self._pixels(batch)
+            is_fault = np.isnan(pixels[:, 0, 0, 0])
+            (found,) = model.run(["map"], {"pixels": np.nan_to_num(pixels)})
             tokens = np.ascontiguousarray(found.reshape(len(batch), _CHANNELS, -1).transpose(0, 2, 1))
             tokens[is_fault] = np.nan
             return tokens
 
+        yield from self._in_batches(embed, files)
+
+    def pixel_batches(self, files: Iterable[bytes]) -> Iterator[np.ndarray]:
+        """As ``ImageTower.pixel_batches``."""
+        yield from self._in_batches(self._pixels, files)
+
+    def network(self) -> Any:
+        """As ``ImageTower.network``."""
+        network = efficientnet_lite0()
+        network.reset_classifier(0)
+        return _as_tokens(network, 0)
+
+    def _in_batches(self, work: Callable[[list[bytes]], np.ndarray], files: Iterable[bytes]) -> Iterator[np.ndarray]:
         rest = iter(files)
         batches = iter(lambda: list(islice(rest, self.batch_size)), [])
-        yield from ordered_map(embed, batches, ahead=2 * (os.cpu_count() or 1))
+        return ordered_map(work, batches, ahead=2 * (os.cpu_count() or 1))
+
+    def _pixels(self, files: list[bytes]) -> np.ndarray:
+        @guarded
+        def seen(file: bytes) -> np.ndarray:
+            return central_square(decode(file), self.side)
+
+        return _stacked([seen(file) for file in files], (3, self.side, self.side))
 
     def _write_model(self, path: Path) -> None:
         import torch
@@ -170,26 +228,37 @@ class TimmTower(ImageTower):
     def _shape(self) -> tuple[int, int]:
         import torch
 
-        network, transform, device = self.load()
-        size = transform.transforms[0].size
-        height, width = np.broadcast_to(size, 2).tolist()
+        network, _, device = self.load()
         with torch.inference_mode():
-            found = self._tokens_of(network, torch.zeros(1, 3, height, width, device=device))
+            found = self._module(network)(torch.zeros(1, *_input_size(network), device=device))
         return int(found.shape[1]), int(found.shape[2])
 
     def token_batches(self, files: Iterable[bytes]) -> Iterator[np.ndarray]:
         """As ``ImageTower.token_batches``."""
         import torch
 
-        network, transform, device = self.load()
-        nothing = torch.zeros(3, *np.broadcast_to(transform.transforms[0].size, 2).tolist())
-        seen = ordered_map(guarded(lambda file: transform(middle(decode(file)))), files, ahead=2 * self.batch_size)
-        for batch in iter(lambda: list(islice(seen, self.batch_size)), []):
-            pixels, is_fault = _without_faults(batch, nothing)
+        network, _, device = self.load()
+        for pixels in self.pixel_batches(files):
             with torch.inference_mode():
-                tokens = self._tokens_of(network, torch.stack(pixels).to(device)).float().cpu().numpy()
-            tokens[is_fault] = np.nan
+                seen = torch.from_numpy(np.nan_to_num(pixels)).to(device)
+                tokens = self._module(network)(seen).float().cpu().numpy()
+            tokens[np.isnan(pixels[:, 0, 0, 0])] = np.nan
             yield tokens
+
+    def pixel_batches(self, files: Iterable[bytes]) -> Iterator[np.ndarray]:
+        """As ``ImageTower.pixel_batches``."""
+        network, transform, _ = self.load()
+        seen = ordered_map(
+            guarded(lambda file: transform(middle(decode(file))).numpy()), files, ahead=2 * self.batch_size
+        )
+        for batch in iter(lambda: list(islice(seen, self.batch_size)), []):
+            yield _stacked(batch, _input_size(network))
+
+    def network(self) -> Any:
+        """As ``ImageTower.network``."""
+        network, _, _ = self.load()
+        # The one that is kept stays as it is.
+        return self._module(deepcopy(network))
 
     def load(self) -> tuple[Any, Any, str]:
         """The network, how an image becomes what it sees, and its device; kept, so that the next call gives the same.
@@ -199,17 +268,38 @@ class TimmTower(ImageTower):
         """
         return _load_timm(self.model, None if self.weights is None else str(self.weights), self.device)
 
-    def _tokens_of(self, network: Any, pixels: Any) -> Any:
-        found = network.forward_features(pixels)
-        if found.ndim == 4:
-            return found.flatten(2).transpose(1, 2)
-        return found if self.prefix_tokens else found[:, getattr(network, "num_prefix_tokens", 0) :]
+    def _module(self, network: Any) -> Any:
+        return _as_tokens(network, 0 if self.prefix_tokens else getattr(network, "num_prefix_tokens", 0))
 
 
-def _without_faults(seen: list[Any], nothing: Any) -> tuple[list[Any], list[bool]]:
-    """What a network sees of images, ``nothing`` in place of those that cannot be read; and which these are."""
-    is_fault = [isinstance(one, ImageError) for one in seen]
-    return [nothing if fault else one for one, fault in zip(seen, is_fault, strict=True)], is_fault
+def _input_size(network: Any) -> tuple[int, ...]:
+    """Shape of what a network of timm sees of an image, which is cut out of the resized one."""
+    import timm
+
+    found: tuple[int, ...] = timm.data.resolve_model_data_config(network)["input_size"]
+    return found
+
+
+def _stacked(seen: list[np.ndarray | ImageError], shape: tuple[int, ...]) -> np.ndarray:
+    """What a network sees of images, float32 [m, *shape], NaN for those that cannot be read."""
+    nothing = np.full(shape, np.nan, np.float32)
+    return np.stack([nothing if isinstance(one, ImageError) else one for one in seen])
+
+
+def _as_tokens(network: Any, left_out: int) -> Any:
+    """A network of timm as a torch module that gives tokens, without so many at the beginning."""
+    import torch
+
+    class Tokens(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, pixels: Any) -> Any:
+            found = self.network.forward_features(pixels)
+            return found.flatten(2).transpose(1, 2) if found.ndim == 4 else found[:, left_out:]
+
+    return Tokens().eval()
 
 
 @lru_cache(maxsize=1)

@@ -1,12 +1,13 @@
 """Codebooks: nearest codes, k-means, and a captioner's, on made tokens and on real images."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dqe_assets.compression import caption_codebook
-from dqe_assets.compression.caption_codebook import key_word_vectors, train_codebook
+from dqe_assets.compression.caption_codebook import TrainedCodebook, key_word_vectors, train_codebook
 from dqe_assets.compression.codebook import Codebook, health, k_means_codebook
 from dqe_assets.compression.settings import CaptionerCodebook, SmallDecoder
 
@@ -83,10 +84,60 @@ def test_a_captioner_learns_to_write_captions_from_codes(tmp_path: Path, changes
         assert found.epochs[-1].perplexity > 8
 
 
-def test_what_is_killed_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens, captions = made(120)
-    settings = SETTINGS.model_copy(update={"epochs": 4})
-    whole = train_codebook(tokens, captions, settings, tmp_path / "whole", "1")
+def small_tower() -> Any:
+    """A tower of made pixels [n, 3, 12, 12]: a token for each 4 x 4 of them."""
+    import torch
+
+    class Tower(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches = torch.nn.Conv2d(3, 24, 4, 4)
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return self.patches(pixels).flatten(2).transpose(1, 2)
+
+    torch.manual_seed(5)
+    return Tower().eval()
+
+
+def pictures(rows: int = 240) -> tuple[np.ndarray, list[str]]:
+    """Pixels of made images of a thing, of which its colour in one part says which it is; and captions."""
+    random = np.random.default_rng(2)
+    things, thing = random.normal(size=(len(THINGS), 3)), random.integers(len(THINGS), size=rows)
+    pixels = random.normal(size=(rows, 3, 12, 12))
+    pixels[:, :, :8, :8] = 2 * things[thing][:, :, None, None] + 0.2 * pixels[:, :, :8, :8]
+    return pixels.astype(np.float16), [f"a {THINGS[one]}" for one in thing]
+
+
+def test_the_tower_is_trained_too_where_it_is_asked_for(tmp_path: Path) -> None:
+    pixels, captions = pictures()
+    settings = SETTINGS.model_copy(update={"tower_learning_rate": 1e-3})
+    tower = small_tower()
+    before = {name: weight.detach().numpy().copy() for name, weight in tower.named_parameters()}
+    found = train_codebook(pixels, captions, settings, tmp_path, "1", tower=tower)
+    assert found.epochs[-1].held_out_loss < 0.75 * found.unigram_loss
+    assert {name: weight.shape for name, weight in found.codebook.tower.items()} == {
+        name: weight.shape for name, weight in before.items()
+    }
+    changes = [np.abs(found.codebook.tower[name] - before[name]).max() for name in before]
+    assert 1e-4 < max(changes) < 0.1
+    again = Codebook.from_table(found.codebook.to_table())
+    for name, weight in found.codebook.tower.items():
+        np.testing.assert_array_equal(again.tower[name], weight)
+
+
+@pytest.mark.parametrize("trains_tower", [False, True])
+def test_what_is_killed_goes_on_to_the_same_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, trains_tower: bool
+) -> None:
+    seen, captions = pictures(120) if trains_tower else made(120)
+    settings = SETTINGS.model_copy(update={"epochs": 4, "tower_learning_rate": 1e-3 if trains_tower else None})
+
+    def trained(name: str, version: str = "1") -> TrainedCodebook:
+        tower = small_tower() if trains_tower else None
+        return train_codebook(seen, captions, settings, tmp_path / name, version, tower=tower)
+
+    whole = trained("whole")
     saved = caption_codebook._save
     passes = []
 
@@ -98,13 +149,26 @@ def test_what_is_killed_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(caption_codebook, "_save", save_and_die)
     with pytest.raises(KeyboardInterrupt):
-        train_codebook(tokens, captions, settings, tmp_path / "cut", "1")
+        trained("cut")
     monkeypatch.setattr(caption_codebook, "_save", saved)
-    again = train_codebook(tokens, captions, settings, tmp_path / "cut", "1")
+    again = trained("cut")
     np.testing.assert_array_equal(again.codebook.vectors, whole.codebook.vectors)
+    for name, weight in whole.codebook.tower.items():
+        np.testing.assert_array_equal(again.codebook.tower[name], weight)
+    assert bool(whole.codebook.tower) == trains_tower
     assert again.epochs == whole.epochs
-    other = train_codebook(tokens, captions, settings, tmp_path / "cut", "2")
-    assert len(other.epochs) == 4
+    assert len(trained("cut", "2").epochs) == 4
+
+
+def test_a_training_can_be_forgotten(tmp_path: Path) -> None:
+    tokens, captions = made(60)
+    settings = SETTINGS.model_copy(update={"epochs": 1})
+    passes: list[int] = []
+    for forget in (False, False, True):
+        if forget:
+            caption_codebook.forget_training(tmp_path)
+        train_codebook(tokens, captions, settings, tmp_path, "1", lambda done, _: passes.append(done))
+    assert len(passes) == 2
 
 
 def test_too_few_samples_are_refused(tmp_path: Path) -> None:
