@@ -15,13 +15,65 @@ from dqe_resources.configurable import ExistingPath, Strict
 from dqe_resources.errors import DataQualityError, WholeRunError, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
     from typing import Self
 
 _BLOCK_BYTES = 8 << 20
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson")
-_SUFFIXES = (".parquet", *_SEPARATORS, *_JSON_LINES)
+TABLE_SUFFIXES = (".parquet", *_SEPARATORS, *_JSON_LINES)
+
+
+def column_types(path: Path) -> dict[str, pa.DataType]:
+    """The columns of a file of ``TABLE_SUFFIXES``, with their types; of text as the first rows look.
+
+    Raises:
+        ArrowException, OSError: it cannot be read.
+    """
+    if path.suffix.lower() == ".parquet":
+        schema = pq.read_schema(path)
+    else:
+        with _reader(path, {}) as reader:
+            schema = reader.schema
+    return dict(zip(schema.names, schema.types, strict=True))
+
+
+def column_batches(path: Path, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+    """Some columns of a file of ``TABLE_SUFFIXES``, block by block; those of text are read as these types.
+
+    Raises:
+        ArrowException, OSError: it cannot be read.
+    """
+    if path.suffix.lower() == ".parquet":
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield from file.iter_batches(columns=list(types))
+    else:
+        with _reader(path, types) as reader:
+            for batch in reader:
+                yield batch.select(list(types))
+
+
+def _reader(path: Path, types: Mapping[str, pa.DataType]) -> Any:
+    """A reader that is told the types of some columns: as a key, 007 is no number, and 2009-01-01 no moment."""
+    suffix = path.suffix.lower()
+    if suffix in _JSON_LINES:
+        from pyarrow import json
+
+        schema = pa.schema(list(types.items())) if types else None
+        return json.open_json(
+            path,
+            json.ReadOptions(block_size=_BLOCK_BYTES),
+            json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore" if types else "infer"),
+        )
+    from pyarrow import csv
+
+    return csv.open_csv(
+        path,
+        csv.ReadOptions(block_size=_BLOCK_BYTES),
+        csv.ParseOptions(delimiter=_SEPARATORS[suffix], newlines_in_values=True),
+        csv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=[""]),
+    )
 
 
 class TableError(DataQualityError):
@@ -57,14 +109,14 @@ class KeyedTable(Strict):
 
     @model_validator(mode="after")
     def _columns_are_there(self) -> Self:
-        if self.path.suffix.lower() not in _SUFFIXES or not self.path.is_file():
+        if self.path.suffix.lower() not in TABLE_SUFFIXES or not self.path.is_file():
             raise PydanticCustomError(
                 "table",
                 "{path}: expected a file ending in {suffixes}",
-                {"path": str(self.path), "suffixes": _listed(_SUFFIXES)},
+                {"path": str(self.path), "suffixes": _listed(TABLE_SUFFIXES)},
             )
         try:
-            found = self._names()
+            found = list(column_types(self.path))
         except (pa.ArrowException, OSError) as error:
             raise PydanticCustomError("table", "{error}", {"error": self._unreadable(error)}) from error
         for column in self._types:
@@ -102,7 +154,7 @@ class KeyedTable(Strict):
         first_value = self.value_columns[0]
         found: dict[str, tuple[int, dict[str, Any]]] = {}
         first = 1
-        for batch in self._batches():
+        for batch in column_batches(self.path, self._types):
             read = pa.table({name: batch.column(name).cast(kind) for name, kind in self._types.items()})
             inside = pc.and_(pc.is_in(read[self.key_name], value_set=wanted), pc.is_valid(read[first_value]))
             rows = pc.indices_nonzero(inside)
@@ -121,42 +173,6 @@ class KeyedTable(Strict):
     def _types(self) -> dict[str, pa.DataType]:
         """The columns that are read, each with its type."""
         return dict.fromkeys(self.value_columns, self.values_type) | {self.key_name: pa.string()}
-
-    def _names(self) -> list[str]:
-        if self.path.suffix.lower() == ".parquet":
-            return pq.read_schema(self.path).names
-        with self._reader({}) as reader:
-            return reader.schema.names
-
-    def _batches(self) -> Iterator[pa.RecordBatch]:
-        if self.path.suffix.lower() == ".parquet":
-            with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
-                yield from file.iter_batches(columns=list(self._types))
-        else:
-            with self._reader(self._types) as reader:
-                for batch in reader:
-                    yield batch.select(list(self._types))
-
-    def _reader(self, types: dict[str, pa.DataType]) -> Any:
-        """A reader that is told the types of some columns: as a key, 007 is no number, and 2009-01-01 no moment."""
-        suffix = self.path.suffix.lower()
-        if suffix in _JSON_LINES:
-            from pyarrow import json
-
-            schema = pa.schema(list(types.items())) if types else None
-            return json.open_json(
-                self.path,
-                json.ReadOptions(block_size=_BLOCK_BYTES),
-                json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore" if types else "infer"),
-            )
-        from pyarrow import csv
-
-        return csv.open_csv(
-            self.path,
-            csv.ReadOptions(block_size=_BLOCK_BYTES),
-            csv.ParseOptions(delimiter=_SEPARATORS[suffix], newlines_in_values=True),
-            csv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=[""]),
-        )
 
     def _unreadable(self, error: Exception) -> str:
         return f"{self.path}: cannot be read as {self.path.suffix} ({one_line(error)})"

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from dqe_assets.core.checks import COMPLETE, unique
 from dqe_assets.core.schema import has_image
 from dqe_assets.core.work import Check, CheckResult, Work
+from dqe_assets.ingest.fetch.reasons import TAKEN_DOWN
 from dqe_assets.ingest.outcomes import by_reason_and_host, host_of
 
 if TYPE_CHECKING:
@@ -28,10 +29,11 @@ def rows_complete(work: Work, table: pa.Table, ingest: IngestSettings) -> CheckR
 
 
 def success_rate(work: Work, table: pa.Table, ingest: IngestSettings) -> CheckResult:
-    """Enough rows have an image; says what became of the others, by reason and host."""
+    """Enough rows have an image, of those not taken down; says what became of the others, by reason and host."""
     minimum = ingest.source_of(work.partition or "").min_success_rate
     ok = pc.sum(has_image(table)).as_py() or 0
-    share = ok / table.num_rows if table.num_rows else 1.0
+    wanted = table.num_rows - (pc.sum(pc.equal(table["reason"], TAKEN_DOWN)).as_py() or 0)
+    share = ok / wanted if wanted else 1.0
     reasons = {
         item["values"]: item["counts"]
         for item in pc.value_counts(table["reason"]).to_pylist()
@@ -40,7 +42,7 @@ def success_rate(work: Work, table: pa.Table, ingest: IngestSettings) -> CheckRe
     listed = by_reason_and_host(zip(table["reason"].to_pylist(), map(host_of, table["url"].to_pylist()), strict=True))
     return CheckResult(
         share >= minimum,
-        f"{ok:,} of {table.num_rows:,} rows have an image ({share:.1%}, at least {minimum:.0%} required)"
+        f"{ok:,} of {wanted:,} rows have an image ({share:.1%}, at least {minimum:.0%} required)"
         + (f"; the others: {listed}" if listed else ""),
         {"success_rate": round(share, 4), "required": minimum, **{f"reason_{key}": n for key, n in reasons.items()}},
     )

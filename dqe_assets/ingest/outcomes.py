@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from dqe_assets.ingest.fetch.encodings import decompressed, is_encoded
-from dqe_assets.ingest.fetch.reasons import NOT_AN_IMAGE, OK
+from dqe_assets.ingest.fetch.reasons import NOT_AN_IMAGE, OK, TAKEN_DOWN
 from dqe_assets.ingest.resize import resize
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_resources import images
@@ -48,6 +48,8 @@ def failed(reason: str, detail: str | None) -> Outcome:
 
 def of_row(row: SourceRow, limits: ImageLimits) -> Outcome:
     """The outcome of a row that is not fetched."""
+    if row.taken_down is not None:
+        return failed(TAKEN_DOWN, row.taken_down)
     if row.fault is not None:
         return failed("bad_row", row.fault)
     if row.image is None:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.ingest.fetch.reasons import PLACEHOLDER
+from dqe_assets.ingest.fetch.reasons import PLACEHOLDER, TAKEN_DOWN
 from dqe_assets.ingest.outcomes import LEDGER, OUTCOMES, failed, of_row
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_resources.errors import DataQualityError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dqe_assets.ingest.outcomes import Outcome
     from dqe_assets.ingest.remote import Fetches
     from dqe_assets.ingest.settings import ImageLimits
+    from dqe_assets.ingest.takedowns.shard import ShardTakedowns
 
     Numbered = tuple[int, str, SourceRow]
 
@@ -53,6 +54,7 @@ def raw_samples(
     shard: str,
     limits: ImageLimits,
     fetch: Callable[[Iterator[tuple[str, SourceRow]]], Fetches],
+    takedowns: ShardTakedowns | None = None,
     track: Callable[[Iterable[SourceRow]], Iterable[SourceRow]] = iter,
 ) -> Batches:
     """One row of ``RAW_SAMPLES`` for each row of the source, in order, in batches of a like number of bytes.
@@ -67,13 +69,15 @@ def raw_samples(
         shard: partition key.
         limits: what is refused before it is decoded, and made smaller after.
         fetch: fetches rows, given with their uids.
+        takedowns: what is taken down of the shard, if anything is.
         track: reports progress over rows that are not fetched.
 
     Raises:
         DataQualityError: the source gave other rows when it was read again.
         StartOverError: what was taken for an image in an earlier batch was found to be a placeholder.
     """
-    numbered = partial(_numbered, source, shard)
+    numbered = partial(_numbered, source, shard, takedowns)
+    batch = partial(_batch, source, shard, takedowns)
 
     def with_own(some: Iterable[Numbered]) -> Iterator[tuple[Numbered, Outcome]]:
         return ordered_map(lambda one: (one, of_row(one[2], limits)), some)
@@ -89,7 +93,7 @@ def raw_samples(
 
     for chunk in _chunks(with_own(before_fetched()), lambda item: _size_of(item[1])):
         outcomes = pa.Table.from_pylist([outcome for _, outcome in chunk], OUTCOMES)
-        yield _batch([one for one, _ in chunk], outcomes, source, shard)
+        yield batch([one for one, _ in chunk], outcomes)
     if not first_fetched:
         return
     fetches = fetch((uid, row) for _, uid, row in numbered(rows()) if is_fetched(row))
@@ -99,11 +103,11 @@ def raw_samples(
         kept = fetches.read([(uid, row.url) for _, uid, row in some if is_fetched(row)])
         found = _judged(kept, fetches.placeholders)
         if is_kept.all():
-            return _batch(some, found, source, shard)
+            return batch(some, found)
         own = [outcome for _, outcome in with_own(one for one in some if not is_fetched(one[2]))]
         both = pa.concat_tables([found, pa.Table.from_pylist(own, OUTCOMES)])
         places = np.where(is_kept, np.cumsum(is_kept) - 1, len(found) + np.cumsum(~is_kept) - 1)
-        return _batch(some, both.take(pa.array(places)), source, shard)
+        return batch(some, both.take(pa.array(places)))
 
     rest = (one for one in numbered(rows()) if one[0] >= first_fetched[0])
     with closing(fetches):
@@ -111,32 +115,43 @@ def raw_samples(
         fetches.finish()
 
 
-def _numbered(source: str, shard: str, rows: Iterable[SourceRow]) -> Iterator[Numbered]:
-    """Rows with their numbers and uids; one whose uid an earlier one has gets another, and that fault."""
+def _numbered(
+    source: str, shard: str, takedowns: ShardTakedowns | None, rows: Iterable[SourceRow]
+) -> Iterator[Numbered]:
+    """Rows with their numbers and uids, nothing else of those taken down.
+
+    One whose uid an earlier one has gets another, and that fault.
+    """
     seen: set[str] = set()
     for number, row in enumerate(map(SourceRow.with_credentials_apart, rows)):
         uid = row.uid or uid_of(source, row.key)
-        if uid not in seen:
-            seen.add(uid)
-            yield number, uid, row
-        else:
+        if uid in seen:
             fault = f"row {number} of the shard: an earlier row has the same {'uid' if row.uid else 'name'}"
-            own = uid_of(source, f"{row.key}\0{shard}\0{number}")
-            yield number, own, replace(row, image=None, fault=row.fault or fault)
+            uid = uid_of(source, f"{row.key}\0{shard}\0{number}")
+            row = replace(row, image=None, fault=row.fault or fault)  # noqa: PLW2901
+        seen.add(uid)
+        yield number, uid, takedowns.of(uid, row) if takedowns else row
 
 
-def _batch(some: list[Numbered], outcomes: pa.Table, source: str, shard: str) -> pa.RecordBatch:
+def _batch(
+    source: str, shard: str, takedowns: ShardTakedowns | None, some: list[Numbered], outcomes: pa.Table
+) -> pa.RecordBatch:
+    if takedowns:
+        outcomes = takedowns.judged(outcomes, [(uid, row.url) for _, uid, row in some])
+    taken = pc.equal(outcomes["reason"], TAKEN_DOWN).to_pylist()
+    # Nothing that the source says of what is taken down is kept, whenever that was found out.
+    rows = [SourceRow(uid, None, None) if gone else row for (_, uid, row), gone in zip(some, taken, strict=True)]
     given = {
         "uid": [uid for _, uid, _ in some],
         "source": [source] * len(some),
         "shard": [shard] * len(some),
         "row": [number for number, _, _ in some],
-        "image_name": [row.key for _, _, row in some],
-        "url": [row.url for _, _, row in some],
-        "caption": [row.caption for _, _, row in some],
-        "original_captions": [row.captions for _, _, row in some],
-        "source_metadata": [row.metadata for _, _, row in some],
-        "truth": [asdict(row.truth) if row.truth else None for _, _, row in some],
+        "image_name": [row.key for row in rows],
+        "url": [row.url for row in rows],
+        "caption": [row.caption for row in rows],
+        "original_captions": [row.captions for row in rows],
+        "source_metadata": [row.metadata for row in rows],
+        "truth": [asdict(row.truth) if row.truth else None for row in rows],
     }
     arrays = [
         pa.array(given[field.name], field.type) if field.name in given else outcomes[field.name].combine_chunks()

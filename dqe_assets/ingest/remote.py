@@ -115,7 +115,10 @@ class Fetches:
         def watch(reasons: Counter[str]) -> None:
             meter.update(min(before + reasons.total(), shard_rows), _in_words(reasons))
 
-        steps = fetch_rows(wanted, settings.fetching, settings.images, self._checkpoint, canary, watch)
+        taken_down = settings.matcher(self._work.store).of_url
+        steps = fetch_rows(
+            wanted, settings.fetching, settings.images, self._checkpoint, canary, watch, taken_down=taken_down
+        )
         with closing(steps):
             for is_news in steps:
                 if is_news:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from dqe_assets.ingest.fetch.settings import Fetching, Refetch
+from dqe_assets.ingest.takedowns.settings import Takedowns
 from dqe_resources.configurable import Strict
 from dqe_resources.sources import AnySource, Source
 from dqe_resources.sources.protocol import SourceError, source_of
+
+if TYPE_CHECKING:
+    from dqe_assets.ingest.takedowns.matching import Matcher
+    from dqe_resources.store import Store
 
 
 class ImageLimits(Strict):
@@ -34,15 +39,27 @@ class IngestSettings(Strict):
         images: what is refused before it is decoded, and what is made smaller.
         fetching: how images are fetched from the web.
         refetch: what of a shard is fetched again when it is made again.
+        takedowns: what is taken down.
+        max_distance: bits in which perceptual hashes of copies may differ.
+        min_contrast: standard deviation of the luminance, 0 to 1, below which a perceptual hash says nothing.
     """
 
     sources: list[AnySource]
     images: ImageLimits = ImageLimits()
     fetching: Fetching = Fetching()
     refetch: Refetch = "transient"
+    takedowns: Takedowns = Takedowns()
+    max_distance: int = 8
+    min_contrast: float = 0.02
 
     def signature(self) -> None:
         """Nothing: a shard depends only on its own source and on the present state of that source."""
+
+    def matcher(self, store: Store) -> Matcher:
+        """Says which rows are taken down; raises as ``matcher_of``."""
+        from dqe_assets.ingest.takedowns.matching import matcher_of
+
+        return matcher_of(self.takedowns, store, max_distance=self.max_distance, min_contrast=self.min_contrast)
 
     def source_of(self, shard: str) -> Source:
         """The source that a partition key belongs to.

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from dqe_assets.core.relations import Relations
     from dqe_assets.orchestration.settings import Settings
 
-_NOT_HANDED = frozenset({"images", "fetching", "concurrency"})
-"""What no stage is handed by its name: the first two are parts of ``ingest``, and the last is Dagster's own."""
+_NOT_HANDED = frozenset({"images", "fetching", "takedowns", "concurrency"})
+"""What no stage is handed by its name: the first three are parts of ``ingest``, and the last is Dagster's own."""
 
 
 def stages(settings: Settings) -> list[Stage]:

@@ -22,6 +22,7 @@ from dqe_assets.improve.best_settings import BestRule
 from dqe_assets.improve.judging_settings import Judging
 from dqe_assets.improve.refining_settings import Refining, check_refining
 from dqe_assets.ingest.fetch.settings import Fetching, Refetch
+from dqe_assets.ingest.takedowns.settings import AnyTakedowns, Takedowns
 from dqe_assets.scaling.curves import Scaling
 from dqe_assets.score.imported import PreferenceImport
 from dqe_assets.search.topics import MapSettings
@@ -103,6 +104,7 @@ class Settings(Strict):
         fetching: How images are fetched from the web.
         refetch: Which rows are fetched again when a shard of raw_samples is made again: transient failures, all
             failures, or all rows.
+        takedowns: What is to be taken down: such rows keep nothing but their uid, and are never fetched.
         best: How the best caption of each sample is chosen.
         duplicates: When two images are duplicates, and which one is kept.
         filters: Filters by name: each is an expression of built-in filters and of other names in this list.
@@ -135,6 +137,7 @@ class Settings(Strict):
     images: ImageLimits = ImageLimits()
     fetching: Fetching = Fetching()
     refetch: Refetch = "transient"
+    takedowns: AnyTakedowns = Takedowns()
     best: BestRule = BestRule()
     duplicates: DuplicateRules = DuplicateRules()
     filters: dict[FilterName, str] = Field(default_factory=lambda: dict(DEFAULT_FILTERS))
@@ -275,7 +278,13 @@ class Settings(Strict):
     def ingest(self) -> IngestSettings:
         """What raw samples are made by."""
         return IngestSettings(
-            sources=list(self.sources), images=self.images, fetching=self.fetching, refetch=self.refetch
+            sources=list(self.sources),
+            images=self.images,
+            fetching=self.fetching,
+            refetch=self.refetch,
+            takedowns=self.takedowns,
+            max_distance=self.duplicates.max_distance,
+            min_contrast=self.duplicates.min_contrast,
         )
 
 

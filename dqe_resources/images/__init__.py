@@ -5,6 +5,7 @@ from __future__ import annotations
 from dqe_resources.images.decoding import ImageInfo, decode, inspect, is_plain, middle, opened, picture
 from dqe_resources.images.faults import ImageError, fault_of, guarded
 from dqe_resources.images.formats import IMAGE_SUFFIXES
+from dqe_resources.images.hashes import perceptual_hash, pixel_digest
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -17,5 +18,7 @@ __all__ = [
     "is_plain",
     "middle",
     "opened",
+    "perceptual_hash",
     "picture",
+    "pixel_digest",
 ]

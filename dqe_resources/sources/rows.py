@@ -42,6 +42,7 @@ class SourceRow:
             no image and is not fetched.
         metadata: a JSON object of what else the source says of the row, as text.
         captions: all captions, if the source has several; ``caption`` is then the first.
+        taken_down: by what the row was taken down; such a row has nothing else but its uid.
         credentials: user and password of the URL, once it is without them: for the request, and for nothing else.
     """
 
@@ -54,6 +55,7 @@ class SourceRow:
     fault: str | None = None
     metadata: str | None = None
     captions: list[str] | None = None
+    taken_down: str | None = None
     credentials: str = field(default="", repr=False)
 
     def with_credentials_apart(self) -> Self:

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from dqe_assets.features.measure import COLOURS, dominant_colours, measure, name_colours, perceptual_hash
+from dqe_assets.features.measure import COLOURS, dominant_colours, measure, name_colours
 from dqe_assets.features.tables import IMAGE_FEATURES
+from dqe_resources.images import perceptual_hash
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "sbu" / "images"
 RAMP_HASH = 0xAA00000000000000

@@ -13,7 +13,7 @@ import aiohttp
 
 from dqe_assets.ingest.fetch.addresses import AddressRules
 from dqe_assets.ingest.fetch.optout import opted_out
-from dqe_assets.ingest.fetch.reasons import OK, PLACEHOLDER, TIMEOUT, http_reason
+from dqe_assets.ingest.fetch.reasons import OK, PLACEHOLDER, TAKEN_DOWN, TIMEOUT, http_reason
 from dqe_assets.ingest.fetch.resolver import RefusedAddressError, Resolver
 from dqe_resources.retry import retry_after_seconds
 from dqe_resources.web_url import WebUrl, separated
@@ -88,9 +88,13 @@ class Client:
     Args:
         settings: how to fetch.
         max_bytes: a larger body is not read to its end.
+        taken_down: says by which entry of the takedowns a URL must not be asked for; None if by none.
     """
 
-    def __init__(self, settings: Fetching, max_bytes: int) -> None:
+    def __init__(
+        self, settings: Fetching, max_bytes: int, taken_down: Callable[[str], str | None] = lambda _: None
+    ) -> None:
+        self._taken_down = taken_down
         self._settings = settings
         self._max_bytes = max_bytes
         self._rules = AddressRules(settings.allow)
@@ -162,6 +166,8 @@ class Client:
     ) -> None:
         clock = asyncio.get_running_loop().time
         for hop in range(self._settings.max_redirects + 1):
+            if entry := self._taken_down(str(url)):
+                raise FetchError(TAKEN_DOWN, entry)
             if hop:
                 async with asyncio.timeout_at(deadline):
                     await move(url)

@@ -10,6 +10,7 @@ TIMEOUT = "timeout"
 DEADLINE = "deadline"
 PLACEHOLDER = "placeholder"
 NOT_AN_IMAGE = "not_an_image"
+TAKEN_DOWN = "taken_down"
 
 _HTTP = re.compile(r"http_([1-9]\d\d)")
 _TRANSIENT_STATUS = frozenset({408, 425, 429})
@@ -28,6 +29,7 @@ REASONS = {
     "missing": Reason(False, "the source has no image and no URL, or its file is not there"),
     "bad_row": Reason(False, "the source's own row cannot be read"),
     "refused_path": Reason(False, "the path leads out of the source's folder, or to no regular file"),
+    TAKEN_DOWN: Reason(False, "listed under takedowns, or a copy of what is listed: nothing is kept but its uid"),
     # of the URL, before anything is asked
     "bad_url": Reason(False, "not an http or https URL with a host, or a redirect to one that is not"),
     "refused_address": Reason(False, "an address that is not globally routable and not in fetching.allow"),

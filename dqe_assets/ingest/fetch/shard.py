@@ -90,6 +90,8 @@ def fetch_rows(
     checkpoint: Checkpoint,
     canary: Canary | None,
     watch: Callable[[Counter[str]], None],
+    *,
+    taken_down: Callable[[str], str | None] = lambda _: None,
 ) -> Steps:
     """Fetch rows, in threads of its own; yields whether the checkpoint holds more of them, and last when it holds all.
 
@@ -102,13 +104,14 @@ def fetch_rows(
         checkpoint: where outcomes are kept.
         canary: what must hold before they are fetched.
         watch: told a few times a second how many rows have ended with each reason.
+        taken_down: as ``Client`` has it.
 
     Raises:
         CanaryError: the canary says so. The images that it found are kept, and its failures are not.
         StorageError: the checkpoint cannot be written.
     """
     saved = threading.Event()
-    fetching = _ShardFetch(settings, limits, checkpoint, saved)
+    fetching = _ShardFetch(settings, limits, checkpoint, saved, taken_down)
     try:
         with contextlib.closing(_run_apart(fetching.run(wanted, canary), saved)) as steps:
             for is_news in steps:
@@ -124,7 +127,15 @@ def fetch_rows(
 class _ShardFetch:
     """Rows on their way from the web to the checkpoint: fetched, decoded on all cores, saved many at once."""
 
-    def __init__(self, settings: Fetching, limits: ImageLimits, checkpoint: Checkpoint, saved: threading.Event) -> None:
+    def __init__(
+        self,
+        settings: Fetching,
+        limits: ImageLimits,
+        checkpoint: Checkpoint,
+        saved: threading.Event,
+        taken_down: Callable[[str], str | None],
+    ) -> None:
+        self._taken_down = taken_down
         self._settings, self._limits, self._checkpoint, self._saved = settings, limits, checkpoint, saved
         self._fetched: deque[tuple[Wanted, Fetched]] = deque()
         self._decoding = 0
@@ -145,7 +156,7 @@ class _ShardFetch:
 
     async def run(self, wanted: Iterator[Wanted], canary: Canary | None) -> None:
         deadline = asyncio.get_running_loop().time() + self._settings.shard_seconds
-        async with Client(self._settings, self._limits.max_bytes) as client:
+        async with Client(self._settings, self._limits.max_bytes, self._taken_down) as client:
             self._scheduler: Scheduler[Wanted] = Scheduler(
                 client, self._settings, keep=self._keep, room=self._room, deadline=deadline
             )
