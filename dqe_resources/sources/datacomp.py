@@ -9,8 +9,8 @@ from dqe_resources.sources.index import digest64
 from dqe_resources.sources.parts import (
     ParquetPart,
     check_columns,
-    is_text,
-    is_texts,
+    may_be_text,
+    may_be_texts,
     parts_digest,
     read_rows,
     records_of,
@@ -46,8 +46,8 @@ class DatacompSource(LocalSource):
         """As ``Source.shards``, from the files' footers alone."""
         parts, left_out = self._parts()
         for part in parts:
-            check_columns(part, dict.fromkeys(["uid", "url"], is_text), "text")
-            check_columns(part, {"text": is_texts}, "text, or a list of texts")
+            check_columns(part, dict.fromkeys(["uid", "url"], may_be_text), "text")
+            check_columns(part, {"text": may_be_texts}, "text, or a list of texts")
             check_columns(part, dict.fromkeys(part.schema.names))
         return shards_of(
             rows_of(parts), self.shard_size, first, lambda begin, end: parts_digest(parts, begin, end), left_out

@@ -17,7 +17,7 @@ from dqe_resources.sources.index import digest64
 from dqe_resources.sources.left_out import LeftOut, by_suffix
 from dqe_resources.sources.listing import Listing, converted_list
 from dqe_resources.sources.local_file import FileError, LocalFile
-from dqe_resources.sources.parts import ParquetPart, check_columns, is_text, is_texts, records_of
+from dqe_resources.sources.parts import ParquetPart, check_columns, may_be_text, may_be_texts, records_of
 from dqe_resources.sources.protocol import NoRowsError, Shard, SourceError
 from dqe_resources.sources.rows import SourceRow
 from dqe_resources.sources.sidecars import CAPTION_FILES, read_captions, sort_names
@@ -235,8 +235,8 @@ class _Contents:
 def _parquet_rows(path: Path, columns: Columns) -> Iterator[ListRow]:
     part = ParquetPart.of(path, path.name)
     check_columns(part, dict.fromkeys(columns.names))
-    check_columns(part, dict.fromkeys([_FILE_NAME, *([columns.url] if columns.url else [])], is_text), "text")
-    check_columns(part, {columns.caption: is_texts}, "text, or a list of texts")
+    check_columns(part, dict.fromkeys([_FILE_NAME, *([columns.url] if columns.url else [])], may_be_text), "text")
+    check_columns(part, {columns.caption: may_be_texts}, "text, or a list of texts")
     records = (record for batch in part.read(columns.names, 0, part.rows) for record in records_of(batch))
     for number, record in enumerate(records, 1):
         yield columns.row(record, f"{part.location}, row", number)

@@ -92,7 +92,7 @@ class Columns:
         values: dict[str, list[Any]] = {name: [] for name in schema.names}
         wanted = texts if part.folder is None else schema.names
         for batch in part.read(wanted, 0, min(_HEAD, part.rows)):
-            for record in records_of(batch):
+            for record in records_of(batch, schema.names):
                 for name, value in record.items():
                     values[name].append(value)
         images = []

@@ -18,7 +18,7 @@ from dqe_resources.errors import one_line
 from dqe_resources.sources.image_tables import ImageColumns, ImageTables
 from dqe_resources.sources.listing import Listing
 from dqe_resources.sources.local_file import FileError, LocalFile
-from dqe_resources.sources.parts import ParquetPart, Part, check_columns, is_text, is_texts
+from dqe_resources.sources.parts import ParquetPart, Part, check_columns, may_be_text, may_be_texts
 from dqe_resources.sources.protocol import Shard, SourceError
 from dqe_resources.sources.text_lists import Columns
 from dqe_resources.sources.walk import LocalSource, require_there
@@ -113,8 +113,8 @@ class HfSource(LocalSource):
         columns = Columns(self.url_column or "", self.caption_column, self.key_column)
         for part in parts:
             check_columns(part, dict.fromkeys(columns.names))
-            check_columns(part, dict.fromkeys([self.url_column or ""], is_text), "text")
-            check_columns(part, {columns.caption: is_texts}, "text, or a list of texts")
+            check_columns(part, dict.fromkeys([self.url_column or ""], may_be_text), "text")
+            check_columns(part, {columns.caption: may_be_texts}, "text, or a list of texts")
         return Listing(self.name, parts, columns)
 
     def parts(self) -> Sequence[Part]:

@@ -15,8 +15,10 @@ from dqe_resources.sources.local_file import LocalFile
 from dqe_resources.sources.parts import (
     Part,
     check_columns,
+    is_binary,
     is_text,
-    is_texts,
+    may_be_text,
+    may_be_texts,
     parts_digest,
     read_rows,
     records_of,
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 _BYTES = ("utf-8", "surrogateescape")
 """How texts are made bytes again, whatever bytes they were made of."""
+
+_LONGEST_PATH = 4096
+"""Characters of a path that name a row: no file has a longer one."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,8 @@ class ImageTables:
         columns = self.columns
         for part in self.parts:
             check_columns(part, dict.fromkeys(columns.names))
-            check_columns(part, {columns.caption: is_texts}, "text, or a list of texts")
-            check_columns(part, {columns.url: is_text} if columns.url else {}, "text")
+            check_columns(part, {columns.caption: may_be_texts}, "text, or a list of texts")
+            check_columns(part, {columns.url: may_be_text} if columns.url else {}, "text")
             check_columns(part, {columns.image: is_image}, "bytes, a path, or a struct of both")
         total = rows_of(self.parts)
         return shards_of(
@@ -97,7 +102,7 @@ class ImageTables:
     def rows(self, first: int, count: int) -> Iterator[SourceRow]:
         """The rows from ``first`` on."""
         for part, start, batch in read_rows(self.parts, lambda _: self.columns.names, first, count):
-            records = list(records_of(batch))
+            records = list(records_of(batch, [self.columns.image]))
             keys = [_key(record[self.columns.key]) if self.columns.key else None for record in records]
             of_key = self._key_numbers(part, start, len(keys)) if any(key is not None for key in keys) else []
             of_content = self._numbers(part, start, len(keys)) if None in keys else []
@@ -113,7 +118,8 @@ class ImageTables:
         if key is None:
             content = hashlib.blake2b(data or (path or "").encode(*_BYTES), digest_size=8)
             content.update(b"\0" + _joined(said).encode(*_BYTES))
-            name = ":".join(filter(None, (part.name, path, content.hexdigest())))
+            # What is longer is no path, but perhaps an image in letters.
+            name = ":".join(filter(None, (part.name, path and path[:_LONGEST_PATH], content.hexdigest())))
             name += f"#{number}" if number > 1 else ""
         else:
             name = key if number == 1 else f"{key}:{digest64(key):016x}#{number}"
@@ -159,13 +165,9 @@ def _joined(said: Any) -> str:
 
 
 def is_image(kind: pa.DataType) -> bool:
-    """Whether a column can hold images: bytes, a path, or a struct of both."""
+    """Whether a column can hold images: bytes, a path, or a struct of both, or of one of them."""
     if pa.types.is_struct(kind):
-        types = {child.name: child.type for child in kind}
-        return {"bytes", "path"} <= set(types) and _is_binary(types["bytes"]) and is_text(types["path"])
-    return is_text(kind) or _is_binary(kind)
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_null)
-    return any(check(kind) for check in checks)
+        checks = {"bytes": is_binary, "path": is_text}
+        types = {child.name: child.type for child in kind if child.name in checks}
+        return bool(types) and all(checks[name](of_it) for name, of_it in types.items())
+    return may_be_text(kind)

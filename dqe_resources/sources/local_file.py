@@ -17,6 +17,10 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+_LONGEST, _SHOWN = 10_000, 200
+"""Characters of what is said of a file, and of both ends where it is longer: an image in letters may stand there."""
+
+
 class FileError(DataQualityError):
     """A file that is not read.
 
@@ -27,7 +31,7 @@ class FileError(DataQualityError):
 
     def __init__(self, reason: str, detail: str) -> None:
         self.reason = reason
-        self.detail = readable(detail)
+        self.detail = readable(detail if len(detail) <= _LONGEST else f"{detail[:_SHOWN]} … {detail[-_SHOWN:]}")
         super().__init__(f"{reason}: {self.detail}")
 
 

@@ -17,7 +17,7 @@ from dqe_resources.sources.protocol import NoRowsError, Shard, SourceError
 from dqe_resources.sources.texts import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import fsspec
@@ -157,8 +157,13 @@ def read_rows(
             return
 
 
-def values_of(column: pa.Array) -> list[Any]:
-    """A column's values; bytes in a text that are not UTF-8 become surrogates, and what Python cannot hold is text."""
+def values_of(column: pa.Array, *, of_bytes: bool = False) -> list[Any]:
+    """A column's values; bytes in a text that are not UTF-8 become surrogates, and what Python cannot hold is text.
+
+    Bytes are texts too, as old writers of Parquet leave them without a word that they are: unless they are wanted.
+    """
+    if not of_bytes and _holds_bytes(column.type):
+        return [_as_text(value) for value in values_of(column, of_bytes=True)]
     try:
         return column.to_pylist()
     except (ValueError, OverflowError):
@@ -180,9 +185,19 @@ def _value_of(scalar: pa.Scalar) -> Any:
         return f"{scalar.type} {scalar.value}"
 
 
-def records_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    """A batch's rows, their values as ``values_of`` gives them."""
-    for values in zip(*map(values_of, batch.columns), strict=True):
+def _as_text(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_as_text(one) for one in value]
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+
+
+def records_of(batch: pa.RecordBatch, of_bytes: Collection[str] = ()) -> Iterator[dict[str, Any]]:
+    """A batch's rows, their values as ``values_of`` gives them: bytes only in the columns that are named."""
+    columns = (
+        values_of(column, of_bytes=name in of_bytes)
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    )
+    for values in zip(*columns, strict=True):
         yield dict(zip(batch.schema.names, values, strict=True))
 
 
@@ -241,13 +256,43 @@ def check_columns(part: Part, columns: Mapping[str, Callable[[pa.DataType], bool
 
 def is_texts(kind: pa.DataType) -> bool:
     """Whether a column holds text, or lists of texts."""
-    is_list = any(check(kind) for check in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
-    return is_text(kind.value_type if is_list else kind)
+    return is_text(_member_of(kind))
 
 
 def is_text(kind: pa.DataType) -> bool:
     """Whether a column holds text, or nothing at all."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
     checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-    return any(check(kind) for check in checks)
+    return any(check(_plain(kind)) for check in checks)
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    """Whether a column holds bytes, or nothing at all."""
+    checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_null)
+    return any(check(_plain(kind)) for check in checks)
+
+
+def may_be_text(kind: pa.DataType) -> bool:
+    """Whether a column holds text, perhaps as bytes."""
+    return is_text(kind) or is_binary(kind)
+
+
+def may_be_texts(kind: pa.DataType) -> bool:
+    """Whether a column holds text or lists of texts, perhaps as bytes."""
+    return may_be_text(_member_of(kind))
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    return is_binary(_member_of(kind))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _member_of(kind: pa.DataType) -> pa.DataType:
+    """The type of what a list holds, or the type itself."""
+    checks = (
+        *(pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list),
+        *(pa.types.is_list_view, pa.types.is_large_list_view),
+    )
+    return kind.value_type if any(check(kind) for check in checks) else kind

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
 import posixpath
 import tarfile
 import tempfile
+import zlib
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dqe_resources.cache import data_directory
-from dqe_resources.errors import one_line
+from dqe_resources.errors import of_whole_run, one_line
 from dqe_resources.images import IMAGE_SUFFIXES
 from dqe_resources.sources.left_out import HIDDEN, SYSTEM, LeftOut, by_suffix
 from dqe_resources.sources.protocol import SourceError
@@ -27,7 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.bz2", ".tbz2")
+TAR_SUFFIXES = (
+    ".tar",
+    *(".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.lz4", ".tlz4"),
+)
 
 KeyDot = Literal["first", "last"]
 """Which dot of a member's name ends its key."""
@@ -42,10 +48,21 @@ _LEFT_OUT = b"left_out"
 _BLOCK = 512
 _PIECE = 1 << 20
 
-_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
+_COMPRESSIONS = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bz2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x04\x22\x4d\x18": "lz4",
+}
+_XZ_MEMORY = 1 << 28
+"""Bytes for unpacking xz, whose files may ask for any amount; its highest level takes a quarter of this."""
 _MOST_UNPACKED = 1 << 30
 _MOST_TIMES = 100
 """A compressed tar may unpack to so many times its size, and in any case to ``_MOST_UNPACKED`` bytes."""
+
+_LONGEST_HEADER = 1 << 20
+"""Bytes of a header, whose length the tar says."""
 
 _LINKS = 8
 """Links in a row that are followed."""
@@ -63,7 +80,7 @@ def opened_tar(path: Path) -> Iterator[BinaryIO]:
         SourceError: it cannot be unpacked, or would become far larger than it is.
     """
     with path.open("rb") as file:
-        start = file.read(4)
+        start = file.read(6)
         file.seek(0)
         compression = next((kind for magic, kind in _COMPRESSIONS.items() if start.startswith(magic)), None)
         if compression is None:
@@ -72,26 +89,71 @@ def opened_tar(path: Path) -> Iterator[BinaryIO]:
         folder = data_directory() / "cache"
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as unpacked:
-            _unpack(path, pa.input_stream(file, compression=compression), unpacked)
+            _unpack(path, _unpacked(file, compression), unpacked)
             unpacked.seek(0)
             yield unpacked
 
 
-def _unpack(path: Path, stream: pa.NativeFile, target: Any) -> None:
+def _unpacked(file: BinaryIO, compression: str) -> Iterator[bytes]:
+    """What a compressed file holds, in pieces."""
+    if compression == "xz":
+        yield from _unpacked_xz(file)
+        return
+    # Arrow fails at the zeros that some tapes and file systems leave after the end of a gzip.
+    stream = gzip.GzipFile(fileobj=file) if compression == "gzip" else pa.input_stream(file, compression=compression)
+    while piece := stream.read(_PIECE):
+        yield piece
+
+
+def _unpacked_xz(file: BinaryIO) -> Iterator[bytes]:
+    packed = file.read(_PIECE)
+    while packed:
+        stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+        while not stream.eof:
+            if stream.needs_input:
+                packed = packed or file.read(_PIECE)
+                if not packed:
+                    raise EOFError("it ends too early")
+            yield stream.decompress(packed, _PIECE)
+            packed = b""
+        # Streams may follow each other, with zeros between.
+        packed = stream.unused_data.lstrip(b"\0") or file.read(_PIECE).lstrip(b"\0")
+
+
+def _unpack(path: Path, pieces: Iterator[bytes], target: Any) -> None:
     most = max(_MOST_UNPACKED, _MOST_TIMES * path.stat().st_size)
     length = 0
-    while True:
-        try:
-            piece = stream.read(_PIECE)
-        except (pa.ArrowException, OSError) as error:
-            where = f"{readable(str(path))}, after {length:,} bytes"
-            raise SourceError(f"{where}: damaged or cut off ({one_line(error)}); get the file again") from error
-        if not piece:
-            return
-        length += len(piece)
-        if length > most:
-            raise SourceError(f"{readable(str(path))}: unpacks to more than {most:,} bytes; if it is sound, unpack it")
-        target.write(piece)
+    try:
+        for piece in pieces:
+            length += len(piece)
+            if length > most:
+                break
+            target.write(piece)
+    except (pa.ArrowException, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        if of_whole_run(error) is not None:
+            raise
+        where = f"{readable(str(path))}, after {length:,} bytes"
+        raise SourceError(f"{where}: damaged or cut off ({one_line(error)}); get the file again") from error
+    if length > most:
+        raise SourceError(f"{readable(str(path))}: unpacks to more than {most:,} bytes; if it is sound, unpack it")
+
+
+class _Headers:
+    """A tar of which headers are read, and no long one: tarfile takes as much into memory as a tar says."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """Some bytes of a header.
+
+        Raises:
+            ReadError: they are more than a header has.
+        """
+        if not 0 <= size <= _LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return self._file.read(size)
 
 
 def split_member(name: str, key_dot: KeyDot) -> tuple[str, str] | None:
@@ -120,7 +182,8 @@ def index_tar(path: Path, key_dot: KeyDot, target: Path) -> None:
         SourceError: the tar is torn: says where, and how many whole samples stand before that.
     """
     index = _Index(key_dot)
-    with opened_tar(path) as file:
+    with opened_tar(path) as opened:
+        file = _Headers(opened)
         try:
             for tar in _archives(file, index.left_out):
                 index.begin_archive()
@@ -133,7 +196,8 @@ def index_tar(path: Path, key_dot: KeyDot, target: Path) -> None:
                 targets = {link.target for link in index.links}
                 for tar in _archives(file, LeftOut()):
                     index.resolve(member for member in _members(tar) if _normal(member.name) in targets)
-        except (tarfile.TarError, EOFError, OSError) as error:
+        except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
+            # Numbers in its extended headers are whatever the tar says.
             raise _torn(path, file, index.samples, one_line(error)) from error
     seen: Counter[str] = Counter()
     records = []
@@ -259,12 +323,12 @@ def _normal(name: str) -> str:
     return posixpath.normpath(name.lstrip("/"))
 
 
-def _archives(file: BinaryIO, left_out: LeftOut) -> Iterator[tarfile.TarFile]:
+def _archives(file: _Headers, left_out: LeftOut) -> Iterator[tarfile.TarFile]:
     """The tars that stand one after the other in a file."""
     start = 0
     while True:
         file.seek(start)
-        with tarfile.open(fileobj=file, mode="r:") as tar:
+        with tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[call-overload]
             yield tar
             file.seek(tar.offset)
         end = file.read(_BLOCK)
@@ -292,7 +356,7 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         yield member
 
 
-def _torn(path: Path, file: BinaryIO, samples: list[_Sample], found: str) -> SourceError:
+def _torn(path: Path, file: _Headers, samples: list[_Sample], found: str) -> SourceError:
     size = file.seek(0, 2)
     places = [place for sample in samples[-1:] for place in sample.members.values()]
     last = max(places, key=lambda place: place["offset"], default={"name": "none"})

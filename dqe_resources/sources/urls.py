@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from dqe_resources.sources.listing import ConvertedList, Listing, converted_list
-from dqe_resources.sources.parts import ParquetPart, Part, check_columns, file_state, is_text, is_texts
+from dqe_resources.sources.parts import ParquetPart, Part, check_columns, file_state, may_be_text, may_be_texts
 from dqe_resources.sources.protocol import Shard, SourceError
 from dqe_resources.sources.text_lists import TEXT_SUFFIXES, Columns, text_rows
 from dqe_resources.sources.texts import readable
@@ -73,8 +73,8 @@ class UrlsSource(LocalSource):
             if path.name.lower().endswith(".parquet"):
                 part = ParquetPart.of(path, name)
                 check_columns(part, dict.fromkeys(columns.names))
-                check_columns(part, {self.url_column: is_text}, "text")
-                check_columns(part, {self.caption_column: is_texts}, "text, or a list of texts")
+                check_columns(part, {self.url_column: may_be_text}, "text")
+                check_columns(part, {self.caption_column: may_be_texts}, "text, or a list of texts")
                 parts.append(part)
             else:
                 parts.append(self._converted(path, name, columns))

@@ -32,9 +32,9 @@ _MOST_BYTES = {"image": 1 << 28, "json": 1 << 24, "txt": 1 << 20}
 class WebdatasetSource(LocalSource):
     """Tar files with images (.jpg, .png, .webp ...) and captions next to them (.txt, or a field of .json).
 
-    The tars may be compressed (gzip, zstd, bzip2): such a one is unpacked each time it is read. The tars' headers are
-    read once; where each file stands is kept in data/cache, and from then on a shard reads only its own files. A row is
-    named by its tar and its key; its .json is kept as ``source_metadata``.
+    The tars may be compressed (gzip, zstd, bzip2, xz, lz4): such a one is unpacked each time it is read. The tars'
+    headers are read once; where each file stands is kept in data/cache, and from then on a shard reads only its own
+    files. A row is named by its tar and its key; its .json is kept as ``source_metadata``.
 
     Attributes:
         path: A tar, a folder of tars, or a pattern such as shards/*.tar.

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from dqe_resources.sources.local_file import LocalFile
+from dqe_resources.sources.local_file import FileError, LocalFile
 from dqe_resources.sources.parquet import ParquetSource
 from dqe_resources.sources.protocol import SourceError
 from dqe_resources.sources.sample import SampleSource
@@ -175,6 +175,64 @@ def test_values_that_python_cannot_hold_cost_nothing_but_themselves(tmp_path: Pa
     assert (good.caption, good.fault) == ("a", None)
     assert "row 2: a text in it is not UTF-8" in (bad.fault or "")
     assert next(parquet_source(path, key_column="id").rows(0)).key == "timestamp[us] 4000000000000000000"
+
+
+IMAGE = pa.array([b"image 0", None, b"image 2"])
+CAPTION = pa.array(["one", "caf\u00e9", None])
+NAMED = pa.struct([("path", pa.large_string()), ("bytes", pa.large_binary()), ("width", pa.int32())])
+ODD_TYPES = {
+    "large": (IMAGE.cast(pa.large_binary()), CAPTION.cast(pa.large_string())),
+    "views": (IMAGE.cast(pa.binary_view()), CAPTION.cast(pa.string_view())),
+    "dictionaries": (IMAGE.dictionary_encode(), CAPTION.dictionary_encode()),
+    "texts that are not said to be UTF-8": (IMAGE, CAPTION.cast(pa.binary())),
+    "a dictionary of bytes": (IMAGE, CAPTION.cast(pa.binary()).dictionary_encode()),
+    "structs of bytes alone": (pa.array([one and {"bytes": one} for one in IMAGE.to_pylist()]), CAPTION),
+    "structs of more": (pa.array([one and {"bytes": one, "width": 3} for one in IMAGE.to_pylist()], NAMED), CAPTION),
+    "lists": (IMAGE, pa.array([[one] if one else None for one in CAPTION.to_pylist()])),
+    "large lists": (IMAGE, pa.array([[one] if one else [] for one in CAPTION.to_pylist()], pa.large_list(pa.string()))),
+    "list views": (IMAGE, pa.array([[None, one] for one in CAPTION.to_pylist()], pa.list_view(pa.string()))),
+    "lists of bytes": (IMAGE, pa.array([[one and one.encode()] for one in CAPTION.to_pylist()])),
+    "lists of dictionaries": (
+        IMAGE,
+        pa.array([[one] for one in CAPTION.to_pylist()], pa.list_(pa.dictionary(pa.int8(), pa.string()))),
+    ),
+}
+
+
+@pytest.mark.parametrize(("images", "captions"), ODD_TYPES.values(), ids=ODD_TYPES)
+def test_columns_of_every_type_that_holds_images_and_texts_are_read(
+    tmp_path: Path, images: pa.Array, captions: pa.Array
+) -> None:
+    table = pa.table({"image": images, "caption": captions, "id": pa.array([b"a", b"b", b"c"])})
+    pq.write_table(table, tmp_path / "pairs.parquet")
+    source = ParquetSource(name="pairs", path=tmp_path, key_column="id")
+    assert [(row.key, row.image, row.caption, row.fault) for row in source.rows(0)] == [
+        ("a", b"image 0", "one", None),
+        ("b", None, "caf\u00e9", None),
+        ("c", b"image 2", None, None),
+    ]
+    assert sum(shard.rows for shard in source.shards()) == 3
+
+
+def test_bytes_that_are_no_text_are_the_fault_of_their_row(tmp_path: Path) -> None:
+    table = pa.table({"image": IMAGE, "caption": pa.array([b"one", b"caf\xe9", b"three"])})
+    pq.write_table(table, tmp_path / "pairs.parquet")
+    rows = list(ParquetSource(name="pairs", path=tmp_path).rows(0))
+    assert [row.caption for row in rows] == ["one", None, "three"]
+    assert "row 2: a text in it is not UTF-8" in str(rows[1].fault)
+
+
+def test_an_image_in_letters_in_place_of_a_path_is_missing_and_is_not_quoted(tmp_path: Path) -> None:
+    letters = ["data:image/png;base64," + "iVBORw0KGgo" * 100_000, "aGVsbG8" * 100_000]
+    pq.write_table(pa.table({"image": letters, "caption": ["a", "a"]}), tmp_path / "pairs.parquet")
+    rows = list(ParquetSource(name="pairs", path=tmp_path).rows(0))
+    assert len({row.key for row in rows}) == 2
+    for row in rows:
+        assert len(row.key) < 5000
+        assert isinstance(row.image, LocalFile)
+        with pytest.raises(FileError, match=r"missing: .* … .*: (File name too long|No such file)") as caught:
+            row.image.read(100)
+        assert len(caught.value.detail) < 1000
 
 
 def test_a_struct_of_other_types_is_no_image(tmp_path: Path) -> None:

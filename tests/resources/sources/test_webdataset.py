@@ -1,21 +1,25 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
+import lzma
 import tarfile
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dqe_resources.sources import tars
 from dqe_resources.sources.protocol import SourceError
 from dqe_resources.sources.webdataset import WebdatasetSource
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dqe_resources.sources.rows import SourceRow
 
 
@@ -301,6 +305,8 @@ def test_tars_one_after_the_other_are_all_read(tmp_path: Path) -> None:
 
 
 def compressed(data: bytes, kind: str) -> bytes:
+    if kind == "xz":
+        return lzma.compress(data)
     target = pa.BufferOutputStream()
     with pa.CompressedOutputStream(target, kind) as stream:
         stream.write(data)
@@ -309,7 +315,10 @@ def compressed(data: bytes, kind: str) -> bytes:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("x.tar.gz", "gzip"), ("x.tgz", "gzip"), ("x.tar.zst", "zstd"), ("x.tar.bz2", "bz2"), ("x.tar", "gzip")],
+    [
+        *(("x.tar.gz", "gzip"), ("x.tgz", "gzip"), ("x.tar.zst", "zstd"), ("x.tar.bz2", "bz2"), ("x.tar", "gzip")),
+        *(("x.tar.xz", "xz"), ("x.tar.lz4", "lz4")),
+    ],
 )
 def test_compressed_tars_are_read(tmp_path: Path, data_folder: Path, name: str, kind: str) -> None:
     data = compressed(write(tmp_path / "plain.tar", samples(0, 5)).read_bytes(), kind)
@@ -325,6 +334,83 @@ def test_compressed_tars_are_read(tmp_path: Path, data_folder: Path, name: str, 
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(SourceError, match=rf"{name}, after .* bytes: damaged or cut off"):
         rows_of(tmp_path / "in")
+
+
+@pytest.mark.parametrize("kind", ["gzip", "xz"])
+def test_zeros_after_the_end_of_a_compressed_tar_are_nothing_and_junk_is_damage(tmp_path: Path, kind: str) -> None:
+    data = compressed(write(tmp_path / "plain.tar", samples(0, 2)).read_bytes(), kind)
+    path = tmp_path / "x.tar.z"
+    path.write_bytes(data + bytes(512) + data + bytes(100))
+    assert len(rows_of(path)) == 4
+    path.write_bytes(data + b"junk" * 9)
+    with pytest.raises(SourceError, match="damaged or cut off"):
+        rows_of(path)
+
+
+def test_xz_takes_no_more_memory_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write(tmp_path / "plain.tar", samples(0, 2)).read_bytes()
+    (tmp_path / "x.tar.xz").write_bytes(lzma.compress(data, preset=9))
+    assert len(rows_of(tmp_path / "x.tar.xz")) == 2
+    monkeypatch.setattr(tars, "_XZ_MEMORY", 1 << 24)
+    (tmp_path / "y.tar.xz").write_bytes(lzma.compress(data, preset=9))
+    with pytest.raises(SourceError, match="Memory usage limit exceeded"):
+        rows_of(tmp_path / "y.tar.xz")
+
+
+PAX = {
+    "a size that is no number": {"size": "many"},
+    "a size that no number of 64 bits holds": {"size": str(1 << 70)},
+    "a size below zero": {"size": "-5"},
+    "a map of holes that is none": {"GNU.sparse.map": "0,5,x", "GNU.sparse.size": "9"},
+    "a size of holes that is none": {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "x"},
+}
+
+
+@pytest.mark.parametrize("headers", PAX.values(), ids=PAX)
+def test_a_header_that_says_nonsense_is_damage_of_its_tar(tmp_path: Path, headers: dict[str, str]) -> None:
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, given in (("a.jpg", {}), ("b.jpg", headers), ("c.jpg", {})):
+            info = tarfile.TarInfo(name)
+            info.size, info.pax_headers = 5, given
+            tar.addfile(info, io.BytesIO(b"image"))
+    with pytest.raises(SourceError, match=r"x\.tar: torn in or after member [ab]\.jpg"):
+        rows_of(path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_a_header_as_long_as_a_disk_is_not_taken_into_memory(tmp_path: Path, kind: bytes) -> None:
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = kind, 1 << 33
+    path = tmp_path / "x.tar"
+    with path.open("wb") as file:
+        file.write(info.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(1 << 34)
+    with pytest.raises(SourceError, match=r"x\.tar: torn .*a header of 8,589,934,592 bytes"):
+        rows_of(path)
+
+
+@given(st.lists(st.tuples(st.integers(0, 511), st.integers(0, 255)), min_size=1, max_size=4), st.booleans())
+def test_whatever_a_header_says_it_is_a_row_or_damage(changes: list[tuple[int, int]], is_summed: bool) -> None:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name in ("a.jpg", "b.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size, info.pax_headers = 5, {"comment": "some"}
+            tar.addfile(info, io.BytesIO(b"image"))
+    data = bytearray(file.getvalue())
+    header = bytearray(data[2048:2560])
+    for place, byte in changes:
+        header[place] = byte
+    if is_summed:
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+    data[2048:2560] = header
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "x.tar")
+        path.write_bytes(data)
+        with contextlib.suppress(SourceError):
+            rows_of(path)
 
 
 def test_a_tar_that_unpacks_to_far_more_than_it_is_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
