@@ -53,11 +53,18 @@ def _is_gzip_or_zlib(data: bytes) -> bool:
 
 def _inflated(data: bytes, window: int, max_bytes: int) -> bytes | None:
     """What was compressed; None if that is not what the data is, or not all of it."""
-    inflater = zlib.decompressobj(window)
-    try:
-        inner = inflater.decompress(data, max_bytes + 1)
-    except zlib.error:
-        return None
-    if len(inner) > max_bytes:
-        raise ImageError("too_large", f"decompressed, more bytes than the {max_bytes:,} that are allowed")
-    return inner if inflater.eof else None
+    inner = b""
+    while True:
+        inflater = zlib.decompressobj(window)
+        try:
+            inner += inflater.decompress(data, max_bytes + 1 - len(inner))
+        except zlib.error:
+            return None
+        if len(inner) > max_bytes:
+            raise ImageError("too_large", f"decompressed, more bytes than the {max_bytes:,} that are allowed")
+        if not inflater.eof:
+            return None
+        # A gzip file can have several members, one after the other (RFC 1952, 2.2).
+        data = inflater.unused_data
+        if not data.startswith(_GZIP):
+            return inner
