@@ -183,7 +183,7 @@ def csv_rows(
             if fault or not fields:
                 raise SourceError(f"{where}: {fault or 'empty'}; expected a first line with the names of the columns")
             header = tuple(fields)
-        _check_header(path, header, columns)
+        _check_header(path, header, columns, _divided_otherwise(header, delimiter))
         for fields, fault in records:
             number = lines.number - len(lines.taken) + 1
             if fields is None:
@@ -218,11 +218,19 @@ def _csv_records(lines: Lines, delimiter: str, *, quoted: bool) -> Iterator[tupl
                 yield fields, None
 
 
-def _check_header(path: Path, header: tuple[str, ...], columns: Columns) -> None:
+def _check_header(path: Path, header: tuple[str, ...], columns: Columns, hint: str = "") -> None:
     for column in columns.names:
         if header.count(column) != 1:
             found = f"{header.count(column)} columns" if column in header else "no column"
-            raise SourceError(readable(f"{path}: {found} '{column}'; there are: {', '.join(header)}"))
+            raise SourceError(readable(f"{path}: {found} '{column}'; there are: {', '.join(header)}{hint}"))
+
+
+def _divided_otherwise(header: tuple[str, ...], delimiter: str) -> str:
+    """What to do about a list whose only column looks like several, divided by something else."""
+    other = next((sign for sign in ",;\t|" if sign != delimiter and sign in header[0]), None)
+    if len(header) > 1 or other is None:
+        return ""
+    return f"; its fields are divided by {other!r}, expected {delimiter!r}: save it so"
 
 
 def jsonl_rows(path: Path, columns: Columns) -> Iterator[ListRow]:
