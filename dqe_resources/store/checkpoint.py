@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ UNFINISHED = ".unfinished"
 
 _SUFFIX = ".arrow"
 _IN_MEMORY_BYTES = 64 << 20
+_CHECKSUM_BYTES = 4
 
 
 class _Latest:
@@ -42,13 +44,36 @@ class _Latest:
                 self._bytes -= self.tables.pop(next(iter(self.tables))).nbytes
 
 
+class _Summed:
+    """A file that is written, and the CRC-32 of what has been."""
+
+    def __init__(self, target: BinaryIO) -> None:
+        self._target = target
+        self.crc, self.length = 0, 0
+        self.closed = False
+
+    def write(self, data: bytes) -> int:
+        """As ``BinaryIO.write``."""
+        self.crc = zlib.crc32(data, self.crc)
+        self.length += len(data)
+        return self._target.write(data)
+
+    def tell(self) -> int:
+        """As ``BinaryIO.tell``."""
+        return self.length
+
+    def flush(self) -> None:
+        """As ``BinaryIO.flush``."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Finished rows of a partition, in files next to the asset's tables, until the partition itself is written.
 
-    They are Arrow files, which cost little to write and nothing to decode: they are soon read again and removed. The
-    latest rows are read from memory. Rows belong to one version, the fingerprint of what goes into the partition: those
-    of another version are never mixed in. Several writers may append at once.
+    They are Arrow files, which cost little to write and nothing to decode: they are soon read again and removed. A
+    checksum stands behind each, since Arrow has none, and is verified when a file of this machine is first read; object
+    stores verify their own. The latest rows are read from memory. Rows belong to one version, the fingerprint of what
+    goes into the partition: those of another version are never mixed in. Several writers may append at once.
 
     Attributes:
         store: the store that the partition belongs to.
@@ -62,6 +87,7 @@ class Checkpoint:
     partition: str
     version: str
     _latest: _Latest = field(default_factory=_Latest, init=False, repr=False, compare=False)
+    _whole: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def rows(self, schema: pa.Schema) -> pa.Table:
         """All appended rows, in no particular order; a file that cannot be read is left out."""
@@ -85,14 +111,15 @@ class Checkpoint:
         """The rows of one file: all, or those at some ascending positions; and of them the schema's columns.
 
         Raises:
-            ArrowException, OSError: it is torn, or not there.
+            ArrowException, OSError: it is torn or damaged, or not there.
         """
         table = self._latest.tables.get(path)
         if table is None:
             with self._opened(path) as source:
-                names = pa.ipc.open_file(source).schema.names
+                end = source.seek(0, os.SEEK_END) - _CHECKSUM_BYTES
+                names = pa.ipc.open_file(source, footer_offset=end).schema.names
                 included = pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in schema.names])
-                table = pa.ipc.open_file(source, options=included).read_all()
+                table = pa.ipc.open_file(source, footer_offset=end, options=included).read_all()
                 table.validate(full=True)
         found = table.select(schema.names)
         return (found if rows is None else found.take(pa.array(rows, pa.int64()))).cast(schema)
@@ -105,8 +132,10 @@ class Checkpoint:
         """
 
         def write(target: BinaryIO) -> None:
-            with pa.ipc.new_file(target, rows.schema) as writer:
+            summed = _Summed(target)
+            with pa.ipc.new_file(summed, rows.schema) as writer:
                 writer.write_table(rows)
+            target.write(summed.crc.to_bytes(_CHECKSUM_BYTES, "little"))
 
         path = f"{self._folder}/{self.version}/{uuid4().hex}{_SUFFIX}"
         self.store.write_file(path, write)
@@ -122,8 +151,20 @@ class Checkpoint:
             self.store.filesystem.rm(self._folder, recursive=True)
 
     def _opened(self, path: str) -> contextlib.AbstractContextManager[pa.NativeFile | BinaryIO]:
-        """A file; a local one is mapped, so that only the wanted parts are read."""
-        return pa.memory_map(path) if self.store.is_local else self.store.filesystem.open(path, "rb")
+        """A file; a local one is mapped, so that only the wanted parts are read once it is known to be whole.
+
+        Raises:
+            ArrowInvalid: its checksum is wrong.
+        """
+        if not self.store.is_local:
+            return self.store.filesystem.open(path, "rb")
+        file = pa.memory_map(path)
+        if path not in self._whole:
+            content = memoryview(file.read_buffer())
+            if int.from_bytes(content[-_CHECKSUM_BYTES:], "little") != zlib.crc32(content[:-_CHECKSUM_BYTES]):
+                raise pa.ArrowInvalid(f"{path}: its checksum is wrong")
+            self._whole.add(path)
+        return file
 
     @property
     def _folder(self) -> str:

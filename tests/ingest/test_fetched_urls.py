@@ -114,7 +114,11 @@ def texts(folder: Path) -> str:
     found = []
     for path in sorted(folder.rglob("*")):
         if path.suffix in {".parquet", ".arrow"}:
-            table = pq.read_table(path) if path.suffix == ".parquet" else pa.ipc.open_file(path).read_all()
+            table = (
+                pq.read_table(path)
+                if path.suffix == ".parquet"
+                else pa.ipc.open_file(path.read_bytes()[:-4]).read_all()
+            )
             found.append(f"{path} {table.schema.metadata} {table.to_pylist()}")
         elif path.is_file():
             found.append(path.read_bytes().decode(errors="replace"))

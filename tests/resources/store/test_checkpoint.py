@@ -47,6 +47,20 @@ def test_a_torn_file_costs_its_own_rows_only(tmp_path: Path) -> None:
     assert replace(checkpoint).rows(SCHEMA).num_rows == 1
 
 
+def test_no_flipped_bit_changes_what_is_read(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(Store(str(tmp_path)), "captions", "s-00000", "v1")
+    checkpoint.append(rows(*range(50)))
+    (path,) = tmp_path.rglob("*.arrow")
+    data = path.read_bytes()
+    for place in range(0, len(data), 3):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
+        assert replace(checkpoint).rows(SCHEMA).num_rows == 0, f"byte {place} of {len(data)}"
+    path.write_bytes(data)
+    found = replace(checkpoint)
+    assert found.rows(SCHEMA).equals(rows(*range(50)))
+    assert found.read(str(path), SCHEMA, [3]).equals(rows(3))
+
+
 def test_some_rows_and_columns_of_a_file(store: Store) -> None:
     checkpoint = Checkpoint(store, "captions", "s-00000", "v1")
     checkpoint.append(pa.concat_tables([rows(1, 2, 3), rows(4, 5)]))
