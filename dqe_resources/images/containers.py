@@ -325,17 +325,16 @@ def _png_ends_early(data: bytes) -> bool:
 
 
 def _boxes_end_early(data: bytes) -> bool:
-    """Of an ISO base media file: a box goes on beyond the end, or that of the pixels is not there."""
-    place, kinds = 0, set()
+    """Of an ISO base media file: a box goes on beyond the end."""
+    place = 0
     while place + 8 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, place)
+        (size,) = struct.unpack_from(">I", data, place)
         if size == 1 and place + 16 <= len(data):
             (size,) = struct.unpack_from(">Q", data, place + 8)
-        elif size == 0:
-            size = len(data) - place
-        kinds.add(kind)
-        place += max(size, 8)
-    return place != len(data) or b"mdat" not in kinds
+        if size < 8:
+            return False  # it goes on to the end, or is none
+        place += size
+    return place != len(data)
 
 
 def _tiff_ends_early(data: bytes) -> bool:
