@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dqe_resources.sources.texts import readable
+from dqe_resources.sources.texts import readable, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +46,7 @@ class LeftOut:
         if reason not in self.counts and len(self.counts) >= _MOST_REASONS:
             reason = _OTHER
         self.counts[reason] += count
-        self.examples.setdefault(reason, readable(name))
+        self.examples.setdefault(reason, shortened(readable(name)))
 
     def update(self, other: LeftOut) -> None:
         """Count what another has counted."""

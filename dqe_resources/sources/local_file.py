@@ -9,16 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dqe_resources.errors import DataQualityError
-from dqe_resources.sources.texts import readable
+from dqe_resources.sources.texts import readable, shortened
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Neither a link that was put there meanwhile is followed nor a pipe waited for."""
 
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-_LONGEST, _SHOWN = 10_000, 200
-"""Characters of what is said of a file, and of both ends where it is longer: an image in letters may stand there."""
 
 
 class FileError(DataQualityError):
@@ -31,7 +27,7 @@ class FileError(DataQualityError):
 
     def __init__(self, reason: str, detail: str) -> None:
         self.reason = reason
-        self.detail = readable(detail if len(detail) <= _LONGEST else f"{detail[:_SHOWN]} … {detail[-_SHOWN:]}")
+        self.detail = shortened(readable(detail), 10_000)
         super().__init__(f"{reason}: {self.detail}")
 
 

@@ -14,7 +14,7 @@ from dqe_resources.errors import one_line
 from dqe_resources.fingerprint import fingerprint
 from dqe_resources.sources.left_out import LeftOut
 from dqe_resources.sources.protocol import NoRowsError, Shard, SourceError
-from dqe_resources.sources.texts import readable
+from dqe_resources.sources.texts import readable, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -247,7 +247,7 @@ def check_columns(part: Part, columns: Mapping[str, Callable[[pa.DataType], bool
     for column, accepts in columns.items():
         if (count := part.schema.names.count(column)) != 1:
             found = f"{count} columns" if count else "no column"
-            msg = f"{part.location}: {found} '{column}'; there are: {', '.join(part.schema.names)}"
+            msg = f"{part.location}: {found} '{column}'; there are: {shortened(', '.join(part.schema.names))}"
             raise SourceError(msg)
         kind = part.schema.field(column).type
         if accepts is not None and not accepts(kind):

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from dqe_resources.sources.lines import COMPRESSIONS, CUT, LONGEST_LINE, Lines
 from dqe_resources.sources.protocol import SourceError
-from dqe_resources.sources.texts import captions_of, is_storable, readable
+from dqe_resources.sources.texts import captions_of, is_storable, readable, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -190,7 +190,7 @@ def csv_rows(
                 yield _faulty_line(lines.taken[0], f"{where}, line {number:,}: {fault}")
             elif len(fields) != len(header):
                 found = f"{len(fields)} field{'s' if len(fields) != 1 else ''}, expected {len(header)}"
-                found = f"{where}, line {number:,}: {found} ({', '.join(header)})"
+                found = f"{where}, line {number:,}: {found} ({shortened(', '.join(header))})"
                 name = fields[0] if header[0] == columns.key and is_storable(fields[0]) else None
                 yield _faulty_line("".join(lines.taken), found, name)
             else:
@@ -222,7 +222,8 @@ def _check_header(path: Path, header: tuple[str, ...], columns: Columns, hint: s
     for column in columns.names:
         if header.count(column) != 1:
             found = f"{header.count(column)} columns" if column in header else "no column"
-            raise SourceError(readable(f"{path}: {found} '{column}'; there are: {', '.join(header)}{hint}"))
+            there = shortened(", ".join(header))
+            raise SourceError(readable(f"{path}: {found} '{column}'; there are: {there}{hint}"))
 
 
 def _divided_otherwise(header: tuple[str, ...], delimiter: str) -> str:

@@ -29,6 +29,11 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def shortened(text: str, longest: int = 1000) -> str:
+    """Text to be shown: of a longer one both ends, as data may bring names and columns of any length."""
+    return text if len(text) <= longest else f"{text[:200]} … {text[-200:]}"
+
+
 def readable_name(name: str) -> str:
     r"""A file's name, as Python decodes it, so that it can be stored; no two names give the same.
 

@@ -321,6 +321,18 @@ def test_what_is_no_row_is_counted_with_the_shard_that_it_stands_in(tmp_path: Pa
     assert source(tmp_path, shard_size=2).shard("photos-00001").left_out.counts == below
 
 
+def test_of_a_name_of_any_length_no_more_than_its_ends_are_said(tmp_path: Path) -> None:
+    folder = tmp_path
+    for _ in range(8):
+        folder = folder / ("d" * 200)
+        folder.mkdir()
+    (folder / "notes.doc").touch()
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    (shard,) = FolderSource(name="s", path=tmp_path).shards()
+    assert str(shard.left_out).endswith("/notes.doc)")
+    assert len(str(shard.left_out)) < 500
+
+
 def test_a_second_metadata_file_is_left_out(folder: Path) -> None:
     for kind in ("csv", "jsonl"):
         write_metadata(folder / f"metadata.{kind}", [("a.jpg", kind)], ("file_name", "text"))

@@ -294,6 +294,7 @@ def test_what_a_csv_writer_wrote_is_read(tmp_path: Path, rows: list[tuple[str, s
         ),
         ("a.tsv", b"url,caption\n", r"a\.tsv: no column 'url'; there are: url,caption; .* by ',', expected '\\t'"),
         ("a.csv", b"link\n", r"a\.csv: no column 'url'; there are: link$"),
+        ("a.csv", b"c," * 50_000, r"a\.csv: no column 'url'; there are: [c, ]{200} … [c, ]{200}$"),
         ("a.csv", b"url,caption,url\n", r"a\.csv: 2 columns 'url'; there are: url, caption, url"),
         ("a.csv", b'"url,caption\nx,y\n', r"a\.csv: a quote that is not closed .*expected a first line with the names"),
         ("a.csv", "url,caption\n".encode("utf-16"), r"a\.csv: is UTF-16, expected UTF-8"),
