@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,9 +23,13 @@ from dqe_assets.cli.terminal import (
 from dqe_resources.printable import command
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
 
+    from dqe_assets.filtering.build_subset import Made
     from dqe_assets.filtering.store_pool import StorePool
     from dqe_assets.orchestration.settings import Settings
     from dqe_assets.publish.blip import Written
@@ -84,27 +89,30 @@ def compress(
         text = f"tldr(share={share}{said}{f', seed={seed}' if seed else ''})"
         text += f" & score_top(share={itm_keep})" if itm_keep else ""
         expression = parsed(text, {})
+        pool = finished_pool(settings)
         with instance(settings.concurrency) as current, progress_bars():
             outcome = runner.materialize(settings, current, assets=["codebook", "image_codes", CLUSTERS])
         stop_if_failed(outcome.failures)
-        pool = finished_pool(settings)
         out = subset_path(name)
         with file_alone(out), counting("choosing") as progress:
             made = make_subset(expression, [pool], progress)
             write_subset(out, made.uids, made.manifest)
             kept = len(made.uids) / max(made.manifest["samples"], 1)
+            asked = settings.compression.clustering.clusters if settings.compression else None
+            others = {"random": "", "kmeans_embeddings": f", clusters={asked}" if asked else "", "score_top": ""}
             baselines = {
-                other: make_subset(parsed(f"{other}(share={kept}, seed={seed})", {}), [pool]).uids
-                for other in (("random", "kmeans_embeddings", "score_top") if kept else ())
+                other: make_subset(parsed(f"{other}(share={kept}, seed={seed}{more})", {}), [pool]).uids
+                for other, more in (others.items() if kept else ())
             }
-        table = compared(pool, {name: made.uids, **baselines})
+            shown = name if name not in {*baselines, "all"} else f"{name} (this subset)"
+            table = compared(pool, {shown: made.uids, **baselines})
+            pictures = _write_pictures(out, pool, {shown: made.uids, **baselines})
         written = _write_blip(blip, captions, captioner, settings, pool, made.uids) if blip else None
         if as_json:
-            print_json({"file": out, "manifest": made.manifest, "comparison": table.to_pylist()})
+            print_json({"file": out, "manifest": made.manifest, "comparison": table.to_pylist(), "pictures": pictures})
             return
         print_manifest(made.manifest)
-        say("What is kept, next to all samples and to other ways of keeping as many:")
-        print_table(table)
+        _say_differences(made, table)
         say(f"[b]{{}}[/b]: {len(made.uids):,} of {made.manifest['samples']:,} samples ({kept:.1%})", out)
         if written is not None:
             say(
@@ -113,7 +121,43 @@ def compress(
                 f"{written.without_caption:,} samples without a caption are left out",
                 blip,
             )
+        say("Pictures: {}: how well captions fit; {}: the largest clusters, what is kept in frames", *pictures)
         say_next(f"{command('dqe reshard', str(out))} --out shards")
+
+
+def _say_differences(made: Made, table: pa.Table) -> None:
+    from dqe_assets.report.subset_comparison import MEANINGS
+
+    clusters = made.manifest["leaves"][0]["clusters"]
+    say("The images are in {} clusters by their codes (compression.clustering in dqe.yaml).", f"{clusters:,}")
+    say("What is kept, next to all samples and to other ways of keeping as many:")
+    print_table(table)
+    for column, meaning in MEANINGS.items():
+        say("  {}: {}", column.replace("_", " "), meaning)
+
+
+def _write_pictures(subset: Path, pool: StorePool, uids: Mapping[str, NDArray[np.void]]) -> list[Path]:
+    """Two pictures next to a subset, the first of those named: its scores beside others', and its clusters."""
+    from dqe_assets.compression.pictures import cluster_sheet
+    from dqe_assets.compression.plots import scores
+    from dqe_assets.core.figures import LIGHT, placeholder
+    from dqe_assets.filtering.store_pool import scores_of
+    from dqe_assets.filtering.subset import contains, parse_uids
+    from dqe_resources.store import replace_file
+
+    kept = next(iter(uids.values()))
+    sheet = cluster_sheet(pool.store, pool.shards, lambda members, _: contains(kept, parse_uids(members)))
+    pictures = {
+        subset.with_name(f"{subset.stem}_similarity.png"): scores(scores_of(pool, uids)),
+        subset.with_name(f"{subset.stem}_clusters.jpg"): sheet or placeholder("no image has codes", LIGHT),
+    }
+    for path, picture in pictures.items():
+        replace_file(path, partial(_write, picture))
+    return list(pictures)
+
+
+def _write(content: bytes, target: IO[bytes]) -> None:
+    target.write(content)
 
 
 def _write_blip(

@@ -6,10 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dqe_assets.core.figures import LIGHT, new_figure, new_grid, placeholder, set_title, to_png
+from dqe_assets.core.figures import (
+    LIGHT,
+    add_legend,
+    bin_count,
+    bin_edges,
+    finite_only,
+    new_figure,
+    new_grid,
+    placeholder,
+    plain,
+    set_title,
+    to_png,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from numpy.typing import ArrayLike
 
     from dqe_assets.core.figures import Theme
 
@@ -39,6 +53,43 @@ def codebook(facts: Mapping[str, Any], theme: Theme = LIGHT) -> bytes:
         panels[1].set_ylabel("nats a token")
         panels[1].legend(frameon=False, fontsize=8.5, labelcolor=theme.ink)
         set_title(panels[1], "Captions from the codes", theme)
+    return to_png(figure)
+
+
+def scores(of: Mapping[str, ArrayLike], theme: Theme = LIGHT) -> bytes:
+    """How well captions fit before and after data was left out, as PNG: the paper's picture of matching scores.
+
+    Args:
+        of: the scores [n] of all samples, first, and of each way of keeping some of them, by name; what is not finite
+            is left out.
+        theme: the colours.
+    """
+    finite = {name: values for name, values in finite_only(of).items() if len(values)}
+    if not finite:
+        return placeholder("no scores", theme)
+    figure, axes = new_figure(3.1, theme)
+    edges = bin_edges(np.concatenate(list(finite.values())), bin_count(min(map(len, finite.values()))))
+    for place, (name, values) in enumerate(finite.items()):
+        share = 100 * np.histogram(values, edges)[0] / len(values)
+        colour = theme.sources[(place - 1) % len(theme.sources)] if place else theme.original
+        label = f"{plain(name)}: {len(values):,}, mean {values.mean():.3f}"
+        # Lines that lie on each other are all seen.
+        style = (0, (4, 2, *[1, 2] * (place - 2))) if place > 1 else "-"
+        axes.stairs(
+            share,
+            edges,
+            color=colour,
+            linewidth=1.8,
+            linestyle=style,
+            label=label,
+            fill=not place,
+            alpha=0.9 if place else 0.35,
+        )
+    axes.set_xlabel("similarity of original caption and image")
+    axes.set_ylabel("% of the samples")
+    axes.set_ylim(bottom=0)
+    set_title(axes, "How well captions fit, of all samples and of those kept", theme)
+    add_legend(axes, theme, columns=2)
     return to_png(figure)
 
 

@@ -216,11 +216,8 @@ def select_from_clusters(
     if not len(rows):
         return kept
     order = rows[np.lexsort((*_priority(rule, scores, keys, len(labels), seed, rows), labels[rows]))]
-    clustered = labels[order]
-    starts = np.flatnonzero(np.r_[True, clustered[1:] != clustered[:-1]])
-    sizes = np.diff(np.r_[starts, len(order)])
-    place = np.arange(len(order)) - np.repeat(starts, sizes)
-    exact = max(Fraction(float(share)).limit_denominator(_FINEST_SHARE), Fraction(1, _FINEST_SHARE))
+    sizes, place = _places(labels[order])
+    exact = _fraction(share)
     if rule == "every_nth":
         # Member j is kept where ceil((j + 1) * share) is more than ceil(j * share).
         above = [-(-count * exact.numerator // exact.denominator) for count in (place, place + 1)]
@@ -242,7 +239,7 @@ def _priority(
     if rule == "every_nth":
         return (rows,)
     own = np.arange(count, dtype=np.uint64) if keys is None else np.asarray(keys, np.uint64)
-    drawn = mixed(own ^ mixed(np.array([seed % 2**64], np.uint64)))[rows]
+    drawn = _drawn(own, seed)[rows]
     if rule == "uniform":
         return (drawn,)
     if scores is None or len(scores) != count:
@@ -251,6 +248,40 @@ def _priority(
     values = np.asarray(scores, np.float64)[rows]
     values = np.where(np.isfinite(values), values if rule == "nearest" else -values, math.inf)
     return (drawn, values)
+
+
+def kept_of_some(
+    labels: NDArray[np.integer], keys: NDArray[np.uint64], sizes: NDArray[np.integer], share: float, seed: int = 0
+) -> NDArray[np.bool_]:
+    """What ``select_from_clusters`` keeps by ``uniform`` of some whole clusters, bool [n], without the others.
+
+    Args:
+        labels: the cluster of each of their samples [n].
+        keys: a number of each sample [n].
+        sizes: of all clusters, by number, none empty.
+        share: as there.
+        seed: as there.
+    """
+    order = np.lexsort((_drawn(keys, seed), labels))
+    own, place = _places(labels[order])
+    kept = np.zeros(len(labels), bool)
+    kept[order] = place < np.repeat(_quotas(np.asarray(sizes), _fraction(share))[np.unique(labels)], own)
+    return kept
+
+
+def _places(clustered: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sizes of clusters [clusters], and the place of each sample in its own [n], by their labels in order."""
+    starts = np.flatnonzero(np.r_[True, clustered[1:] != clustered[:-1]][: len(clustered)])
+    sizes = np.diff(np.r_[starts, len(clustered)])
+    return sizes, np.arange(len(clustered)) - np.repeat(starts, sizes)
+
+
+def _fraction(share: float) -> Fraction:
+    return max(Fraction(float(share)).limit_denominator(_FINEST_SHARE), Fraction(1, _FINEST_SHARE))
+
+
+def _drawn(keys: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    return mixed(keys ^ mixed(np.array([seed % 2**64], np.uint64)))
 
 
 def _quotas(sizes: NDArray[np.int64], share: Fraction) -> NDArray[np.int64]:

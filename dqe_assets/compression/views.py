@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dqe_assets.compression.pictures import gallery_clusters
 from dqe_assets.compression.tables import CODE_CLUSTERS
-from dqe_assets.core.relations import Read, Relations, Table, View, columns
+from dqe_assets.core.relations import GalleryGroups, Read, Relations, Table, View, columns
 
 _COLUMNS = columns(CODE_CLUSTERS, uid="VARCHAR", code_cluster="INTEGER", code_distance="FLOAT")
 
@@ -26,6 +27,14 @@ RELATIONS = Relations(
             FROM code_clusters GROUP BY code_cluster ORDER BY code_cluster
             """,
             {"images": "images in the cluster", "mean_distance": "mean squared distance to its centroid"},
+        ),
+    ),
+    gallery_groups=(
+        GalleryGroups(
+            "codes",
+            "Alike by their codes",
+            "Images that the codebook describes alike, the largest clusters first, and what tldr(share=0.25) keeps.",
+            gallery_clusters,
         ),
     ),
 )

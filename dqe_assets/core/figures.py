@@ -99,7 +99,11 @@ DARK = Theme(
 
 
 def contact_sheet(
-    images: Sequence[bytes], captions: Sequence[str] = (), columns: int = 6, theme: Theme = LIGHT
+    images: Sequence[bytes],
+    captions: Sequence[str] = (),
+    columns: int = 6,
+    theme: Theme = LIGHT,
+    marked: Sequence[bool] = (),
 ) -> bytes:
     """The pictures in rows, a line of text under each, as JPEG.
 
@@ -108,6 +112,7 @@ def contact_sheet(
         captions: the text under each, cut to one line; none for no text.
         columns: pictures in a row.
         theme: the colours.
+        marked: which of them have a frame, and the others are pale; none for no difference.
     """
     if not images:
         return placeholder("no images", theme)
@@ -127,7 +132,11 @@ def contact_sheet(
         canvas.rectangle((x, y, x + width - 1, y + height - 1), fill=theme.grid)
         picture = thumbnail(data, (width, height))
         if picture is not None:
+            if marked and not marked[place]:
+                picture = Image.blend(Image.new("RGB", picture.size, theme.background), picture, 0.45)
             sheet.paste(picture, (x + (width - picture.width) // 2, y + (height - picture.height) // 2))
+        if marked and marked[place]:
+            canvas.rectangle((x - 3, y - 3, x + width + 2, y + height + 2), outline=theme.good, width=3)
         if place < len(captions):
             text = _fitted(" ".join(captions[place].split()), font, width)
             canvas.text((x, y + height + 3), text, fill=theme.muted, font=font)

@@ -20,3 +20,13 @@ def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
+
+
+def draw_keys(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A number for each uid by which it is drawn, uint64 [n].
+
+    Args:
+        high: the uids' first 64 bits [n].
+        low: their last 64 bits [n].
+    """
+    return mixed(low ^ mixed(high))

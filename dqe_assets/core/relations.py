@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Drawing = tuple[str, Callable[[Theme], bytes]]
     """What a plot shows, in words, and what draws it as PNG."""
 
-_Ordered = TypeVar("_Ordered", "ReportSection", "GallerySection", "GalleryPlots", "Explanation")
+_Ordered = TypeVar("_Ordered", "ReportSection", "GallerySection", "GalleryGroups", "GalleryPlots", "Explanation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +138,38 @@ class GallerySection:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Samples that belong together.
+
+    Attributes:
+        heading: what they are.
+        members: uid of each that is shown, and whether it is kept.
+    """
+
+    heading: str
+    members: tuple[tuple[str, bool], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryGroups:
+    """Groups of samples that the gallery shows, with what is kept of each marked; left out if there are none.
+
+    Attributes:
+        anchor: its name in the page's address.
+        title: its heading.
+        description: what is to be seen, in a sentence.
+        read: gives the groups from the warehouse. Its second argument is how many are shown at most.
+        order: as that of ``ReportSection``.
+    """
+
+    anchor: str
+    title: str
+    description: str
+    read: Callable[[duckdb.DuckDBPyConnection, int], Iterable[Group]]
+    order: int = 500
+
+
+@dataclass(frozen=True, slots=True)
 class GalleryPlots:
     """Plots of the gallery.
 
@@ -186,6 +218,7 @@ class Relations:
         report_sections: tables of the quality report.
         problems: what the summary of the report looks for.
         gallery_sections: samples that the gallery shows.
+        gallery_groups: groups of samples that the gallery shows.
         gallery_plots: plots of the gallery.
         explanations: what ``dqe explain`` says of a sample.
         by_manifest: functions that say what depends on the manifest of an asset over all shards, by the asset's name.
@@ -200,6 +233,7 @@ class Relations:
     report_sections: tuple[ReportSection, ...] = ()
     problems: tuple[Problem, ...] = ()
     gallery_sections: tuple[GallerySection, ...] = ()
+    gallery_groups: tuple[GalleryGroups, ...] = ()
     gallery_plots: tuple[GalleryPlots, ...] = ()
     explanations: tuple[Explanation, ...] = ()
     by_manifest: Mapping[str, Callable[[Mapping[str, Any]], Relations]] = field(default_factory=dict)

@@ -36,6 +36,12 @@ def packed_uids(uids: pa.Array | pa.ChunkedArray) -> NDArray[np.bytes_]:
     return np.array(texts, f"S{max(_BYTES + 1, *map(len, texts))}")
 
 
+def uid_halves(uids: pa.Array | pa.ChunkedArray) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """The first and the last 64 bits of uids of 32 hexadecimal digits, uint64 [n] each."""
+    halves = packed_uids(uids).view(">u8").reshape(-1, 2).astype(np.uint64)
+    return halves[:, 0], halves[:, 1]
+
+
 def unpacked_uids(packed: NDArray[np.bytes_]) -> pa.ChunkedArray:
     """The reverse of ``packed_uids``: strings [n], in chunks, as a single one cannot hold more than 2 GiB."""
     parts = range(0, len(packed), _STRINGS_AT_ONCE)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from dqe_assets.compression.pictures import cluster_sheet
+from dqe_assets.compression.plots import scores as scores_plot
 from dqe_assets.core.metadata import Markdown, Metadata, markdown_table, picture
 from dqe_assets.filtering import plots
+from dqe_assets.filtering.store_pool import STORE, StorePool, scores_of
+from dqe_assets.filtering.subset import contains, parse_uids, read_subset
 from dqe_resources.cache import data_directory
 
 if TYPE_CHECKING:
@@ -32,8 +36,11 @@ def filter_masks(_: Work, output: Manifest) -> Metadata:
     }
 
 
-def subset(_: Work, output: Manifest) -> Metadata:
-    """Where the subset is, what each step left, and the share of each pool."""
+def subset(work: Work, output: Manifest) -> Metadata:
+    """Where the subset is, what each step left, how its captions fit, and the share of each pool.
+
+    With codes of images also the largest clusters of these, with what the subset keeps marked.
+    """
     facts = output.facts
     steps = [(step["condition"], step["kept"]) for step in facts["steps"]]
     pools = [[pool["name"], pool["rows"], pool["kept"], f"{pool['share']:.1%}"] for pool in facts["pools"]]
@@ -42,7 +49,19 @@ def subset(_: Work, output: Manifest) -> Metadata:
         "samples": output.rows,
         "expression": facts["expression"],
         "funnel": picture(plots.funnels([("subset", steps)], facts["samples"]), "what each step leaves"),
+        **(_of_store(work, facts["path"]) if STORE in [pool["name"] for pool in facts["pools"]] else {}),
         "pools": markdown_table(["pool", "samples", "kept", "share of the subset"], pools),
         "in_several_pools": facts["collisions"],
         "next": Markdown(f"`dqe reshard {PurePath(facts['path']).stem} --out shards`"),
     }
+
+
+def _of_store(work: Work, path: str) -> Metadata:
+    """What a subset keeps of the store."""
+    uids = read_subset(data_directory() / path)
+    pool = StorePool(work.store, work.shards)
+    found = {"similarity": picture(scores_plot(scores_of(pool, {"kept": uids})), "how captions fit, of all and kept")}
+    if "code_clusters" in work.tables:
+        sheet = cluster_sheet(work.store, work.shards, lambda members, _: contains(uids, parse_uids(members)))
+        found |= {"clusters": picture(sheet, "the largest clusters of codes, what is kept in frames")} if sheet else {}
+    return found

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,7 +14,8 @@ from dqe_assets.compression.tables import CODE_CLUSTERS
 from dqe_assets.core.schema import IMAGE, ORIGINAL, has_image
 from dqe_assets.dedup.tables import DUPLICATE_CLUSTERS
 from dqe_assets.features.tables import IMAGE_FEATURES
-from dqe_assets.filtering.pool import BATCH_ROWS, HEIGHT, TEXT, WIDTH, InputFile, PoolError
+from dqe_assets.filtering.pool import BATCH_ROWS, HEIGHT, TEXT, WIDTH, InputFile, PoolError, numbers
+from dqe_assets.filtering.subset import contains, parse_uids
 from dqe_assets.improve.tables import BEST_CAPTIONS
 from dqe_assets.ingest.outcomes import host_of
 from dqe_assets.ingest.tables import RAW_SAMPLES
@@ -21,7 +23,9 @@ from dqe_assets.score.tables import CAPTION_SCORES, JOINT_EMBEDDINGS, MASKED_SIM
 from dqe_resources.store import UNPARTITIONED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from dqe_resources.store import Store
 
@@ -77,6 +81,24 @@ class StorePool:
         """The duplicate clusters over all shards."""
         columns = ["uid", "kind", "cluster", "is_representative"]
         return self.store.read("duplicate_clusters", None, DUPLICATE_CLUSTERS, columns)
+
+
+def scores_of(pool: StorePool, subsets: Mapping[str, NDArray[np.void]]) -> dict[str, NDArray[np.float32]]:
+    """The similarity of the original captions of all samples, first, and of subsets: float32 [n] by name.
+
+    Args:
+        pool: the store.
+        subsets: uids "u8,u8" [n], sorted, by the subset's name.
+    """
+    wanted = {"all": None, **subsets}
+    found: dict[str, list[NDArray[np.float32]]] = {name: [np.empty(0, np.float32)] for name in wanted}
+    for part in pool.parts:
+        for batch in part.batches(("uid", "similarity")):
+            uids = parse_uids(batch.column("uid"))
+            similarity = numbers(batch.column("similarity")).astype(np.float32)
+            for name, kept in wanted.items():
+                found[name].append(similarity if kept is None else similarity[contains(kept, uids)])
+    return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,9 @@ def render_gallery(inputs: GalleryInputs, relations: Sequence[Relations]) -> str
     """
     reader = GalleryReader(inputs.connection, inputs.per_section)
     groups = reader.groups()
-    members = [member.uid for group in groups for member in group.members]
+    grouped = reader.group_sections(relations)
+    every = [*groups, *(group for section in grouped for group in section.groups)]
+    members = [member.uid for group in every for member in group.members]
     return _page(
         inputs,
         reader,
@@ -60,6 +62,7 @@ def render_gallery(inputs: GalleryInputs, relations: Sequence[Relations]) -> str
         figures=reader.key_figures(),
         plots=reader.plots(relations),
         groups=groups,
+        grouped=grouped,
         failures=reader.failures(),
     )
 
@@ -77,7 +80,7 @@ def render_samples(inputs: GalleryInputs, sections: Sequence[tuple[str, str, Seq
         for place, (title, description, uids) in enumerate(sections)
         if uids
     ]
-    return _page(inputs, reader, filled, [], figures=[], plots=[], groups=[], failures=[])
+    return _page(inputs, reader, filled, [], figures=[], plots=[], groups=[], grouped=[], failures=[])
 
 
 def _page(

@@ -77,13 +77,23 @@ class _Member:
     name: str
     caption: str | None
     kept: bool
-    similarity: float | None
+    tag: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    size: int
+    heading: str
     members: tuple[_Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSection:
+    """Groups under a heading, and the heading's name in the page's address."""
+
+    anchor: str
+    title: str
+    description: str
+    groups: tuple[_Group, ...]
 
 
 class GalleryReader:
@@ -257,22 +267,54 @@ class GalleryReader:
                 "ORDER BY NOT d.is_representative, s.uid LIMIT ?",
                 [group["cluster"], GROUP_MEMBERS],
             )
+            size = _counted(group["size"], "sample")
             groups.append(
                 _Group(
-                    group["size"],
+                    size if group["size"] <= len(members) else f"{size}, {len(members):,} of them shown",
                     tuple(
                         _Member(
                             row["uid"],
                             _clean(row["image_name"]) or "",
                             _clean(row["caption"]),
                             row["is_representative"],
-                            row["similarity"],
+                            "kept" if row["is_representative"] else _score(row["similarity"]) or "copy",
                         )
                         for row in members
                     ),
                 )
             )
         return groups
+
+    def group_sections(self, relations: Sequence[Relations]) -> list[GroupSection]:
+        """The sections of groups that stages contribute, those with nothing to show left out."""
+        found = []
+        for section in in_order(section for one in relations for section in one.gallery_groups):
+            groups = tuple(
+                _Group(group.heading, self._members(group.members))
+                for group in section.read(self._connection, self._limit)
+            )
+            if groups:
+                found.append(GroupSection(section.anchor, section.title, section.description, groups))
+        return found
+
+    def _members(self, members: Sequence[tuple[str, bool]]) -> tuple[_Member, ...]:
+        rows = {
+            row["uid"]: row
+            for row in self._rows(
+                "SELECT uid, image_name, caption FROM samples WHERE uid IN (SELECT unnest(?))",
+                [[uid for uid, _ in members]],
+            )
+        }
+        return tuple(
+            _Member(
+                uid,
+                _clean(rows[uid]["image_name"]) or "",
+                _clean(rows[uid]["caption"]),
+                kept,
+                "kept" if kept else "left out",
+            )
+            for uid, kept in members
+        )
 
     def failures(self) -> list[dict[str, Any]]:
         """Failed samples, every reason in turn so that a rare one is seen too."""
@@ -284,6 +326,10 @@ class GalleryReader:
             row | {"image_name": _clean(row["image_name"]), "detail": _clean(row["detail"])}
             for row in sorted(rows, key=lambda row: (row["reason"], row["image_name"]))
         ]
+
+
+def _score(similarity: float | None) -> str | None:
+    return None if similarity is None else f"{similarity:.2f}"
 
 
 def _gain(row: dict[str, Any]) -> float | None:

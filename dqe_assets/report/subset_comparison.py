@@ -13,6 +13,7 @@ from dqe_assets.concepts.tables import CONCEPT_HITS
 from dqe_assets.core.schema import IMAGE, ORIGINAL
 from dqe_assets.filtering.pool import UID, numbers
 from dqe_assets.filtering.subset import contains, parse_uids
+from dqe_assets.search.tables import COLLECTION_MAP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,13 +33,22 @@ COMPARISON = pa.schema(
         ("similarity_90", pa.float64()),
         ("copies", pa.int64()),
         ("code_clusters", pa.int64()),
+        ("topics", pa.int64()),
         ("concepts", pa.int64()),
         ("rare_concepts", pa.int64()),
     ]
 )
-"""Schema of ``compared``: mean, 10th and 90th percentile of the similarity of originals; samples that are copies of
-another in a duplicate cluster; clusters of codes that have a sample; concepts that an image or an original caption
-shows; and of those, the ones in the rarer half of all samples' concepts."""
+"""Schema of ``compared``: see ``MEANINGS``."""
+
+MEANINGS = {
+    "similarity": "of original caption and image: mean, and what 10 % and 90 % of the samples are below",
+    "copies": "samples that are copies of another one, which duplicate_clusters keeps",
+    "code_clusters": "clusters of codes of which at least one sample is kept",
+    "topics": "topics of the map of which at least one sample is kept",
+    "concepts": "concepts that at least one image or original caption shows",
+    "rare_concepts": "those of them that are in the rarer half of the concepts of all samples",
+}
+"""What the columns of ``compared`` mean."""
 
 
 def compared(pool: StorePool, subsets: Mapping[str, NDArray[np.void]]) -> pa.Table:
@@ -53,6 +63,8 @@ def compared(pool: StorePool, subsets: Mapping[str, NDArray[np.void]]) -> pa.Tab
     chosen = {"all": None, **subsets}
     similar: dict[str, list[NDArray[np.floating]]] = {name: [] for name in chosen}
     clusters: dict[str, set[int]] = {name: set() for name in chosen}
+    topics: dict[str, set[int]] = {name: set() for name in chosen}
+    topic_of = _topics(pool)
     concepts: dict[str, Counter[str]] = {name: Counter() for name in chosen}
     samples, copies = Counter[str](), Counter[str]()
     for part in pool.parts:
@@ -68,6 +80,7 @@ def compared(pool: StorePool, subsets: Mapping[str, NDArray[np.void]]) -> pa.Tab
                 copies[name] += int((kept & is_copy).sum())
                 similar[name].append(similarity[kept & np.isfinite(similarity)])
                 clusters[name].update(cluster[kept & ~np.isnan(cluster)].astype(int).tolist())
+                topics[name].update(topic_of[names[row]] for row in np.flatnonzero(kept) if names[row] in topic_of)
                 for row in np.flatnonzero(kept).tolist():
                     concepts[name].update(shown.get(names[row], ()))
     by_frequency = sorted(concepts["all"], key=lambda concept: (concepts["all"][concept], concept))
@@ -85,11 +98,20 @@ def compared(pool: StorePool, subsets: Mapping[str, NDArray[np.void]]) -> pa.Tab
                 "similarity_90": high,
                 "copies": copies[name],
                 "code_clusters": len(clusters[name]),
+                "topics": len(topics[name]),
                 "concepts": len(concepts[name]),
                 "rare_concepts": len(rare & concepts[name].keys()),
             }
         )
     return pa.Table.from_pylist(rows, COMPARISON)
+
+
+def _topics(pool: StorePool) -> dict[str, int]:
+    """The topic of each sample that the map shows, by uid; none if there is no map."""
+    if pool.store.get("collection_map", None) is None:
+        return {}
+    table = pool.store.read("collection_map", None, COLLECTION_MAP, ["uid", "topic"])
+    return dict(zip(table["uid"].to_pylist(), table["topic"].to_pylist(), strict=True))
 
 
 def _concepts(pool: StorePool, shard: str) -> dict[str, set[str]]:

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dqe_assets.compression.selection import CodeClusters, canonical_codes, cluster_codes, select_from_clusters
+from dqe_assets.compression.selection import (
+    CodeClusters,
+    canonical_codes,
+    cluster_codes,
+    kept_of_some,
+    select_from_clusters,
+)
 
 N_CODES = 1_024
 
@@ -165,6 +171,17 @@ def test_with_keys_the_order_of_the_rows_changes_nothing(labels: np.ndarray, rul
     kept = select_from_clusters(labels, 0.25, rule, scores, seed, keys=keys)
     again = select_from_clusters(labels[order], 0.25, rule, scores[order], seed, keys=keys[order])
     np.testing.assert_array_equal(kept[order], again)
+
+
+@given(LABELS, st.sampled_from([0.05, 0.25, 0.5]), st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_some_clusters_are_kept_of_as_of_all(labels: np.ndarray, share: float, seed: int) -> None:
+    labels = np.unique(labels, return_inverse=True)[1]
+    keys = np.random.default_rng(seed).integers(2**64, size=len(labels), dtype=np.uint64)
+    kept = select_from_clusters(labels, share, "uniform", seed=seed, keys=keys)
+    some = labels % 2 == 0
+    found = kept_of_some(labels[some], keys[some], np.bincount(labels), share, seed)
+    np.testing.assert_array_equal(found, kept[some])
 
 
 def test_every_nth_is_as_published() -> None:

@@ -111,6 +111,17 @@ def test_a_contact_sheet_leaves_the_place_of_an_unreadable_image_empty() -> None
     assert none != whole
 
 
+def test_what_is_marked_has_a_frame_and_the_rest_is_pale() -> None:
+    images = [draw(1, (128, 96))] * 2
+    with Image.open(io.BytesIO(plots.contact_sheet(images, marked=[True, False]))) as sheet:
+        pixels = np.asarray(sheet.convert("L"), int)
+        frames = np.asarray(sheet, int)[50, [6, 142]]
+    assert pixels[20:90, 20:130].std() > 1.5 * pixels[20:90, 156:266].std()
+    blue, background = (np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) for colour in (LIGHT.good, "#ffffff"))
+    assert abs(frames[0] - blue).max() < 60
+    assert abs(frames[1] - background).max() < 30
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_thumbnail_is_upright_in_rgb_and_within_its_size() -> None:
     wide = Image.new("RGB", (400, 100), "red")

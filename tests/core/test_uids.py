@@ -46,3 +46,10 @@ def test_many_uids_come_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     found = unpacked_uids(packed_uids(column))
     assert [len(chunk) for chunk in found.chunks] == [2, 2, 1]
     assert found.to_pylist() == column.to_pylist()
+
+
+@given(st.lists(HEX, max_size=6))
+def test_halves_are_those_of_the_digits(found: list[str]) -> None:
+    high, low = uids.uid_halves(pa.array(found, pa.string()))
+    assert high.tolist() == [int(uid[:16], 16) for uid in found]
+    assert low.tolist() == [int(uid[16:], 16) for uid in found]

@@ -14,8 +14,10 @@ import pytest
 from dqe_assets.core.figures import placeholder
 from dqe_assets.core.relations import (
     Explanation,
+    GalleryGroups,
     GalleryPlots,
     GallerySection,
+    Group,
     Read,
     Relations,
     ReportSection,
@@ -44,6 +46,14 @@ MOODS = table_schema(
     [UID, Column("mood", pa.string(), "how the picture feels"), Column("shade", pa.int8(), "not read")]
 )
 
+
+def shared_moods(connection: duckdb.DuckDBPyConnection, limit: int) -> Iterator[Group]:
+    """The samples of each mood, of which the first is kept."""
+    query = "SELECT mood, list(uid ORDER BY uid) FROM moods GROUP BY mood ORDER BY mood LIMIT ?"
+    for mood, uids in connection.execute(query, [limit]).fetchall():
+        yield Group(f"all {mood}", tuple((uid, uid == uids[0]) for uid in uids))
+
+
 STAGE = Relations(
     reads=(Read("moods", MOODS, "uid mood"),),
     computed=(lambda connection: {"weights": pa.table({"mood": ["merry"], "weight": [2.0]})},),
@@ -67,6 +77,7 @@ STAGE = Relations(
     ),
     report_sections=(ReportSection("Moods", "How samples feel.", "FROM mood_counts", only_with="moods"),),
     gallery_sections=(GallerySection("merry", "Merry", "They are.", "SELECT uid FROM moods WHERE mood = 'merry'"),),
+    gallery_groups=(GalleryGroups("shared", "One mood each", "As they feel.", shared_moods),),
     gallery_plots=(GalleryPlots(lambda connection, limit: [("Moods, drawn", lambda theme: placeholder("m", theme))]),),
     explanations=(Explanation("Mood", ("moods",), "SELECT mood FROM moods WHERE uid = ?", glance=True),),
 )
@@ -119,6 +130,12 @@ def test_the_gallery_shows_it(connection: duckdb.DuckDBPyConnection, store: Stor
     assert "Moods, drawn" in page
     anchors = re.findall(r'<section id="(\w+)"', page)
     assert anchors[anchors.index("best") :][:3] == ["best", "merry", "all"]
+    groups = page[page.index('<section id="shared">') :]
+    groups = groups[: groups.index("</section>")]
+    assert re.findall(r"<h3>(.*)</h3>", groups) == ["all merry", "all sad"]
+    assert re.findall(r'<span class="tag">(.*?)</span>', groups) == ["kept", "left out", "kept"]
+    uids = [uid for (uid,) in connection.sql("SELECT uid FROM moods ORDER BY mood, uid").fetchall()]
+    assert groups.count("data:image/") == sum(uid in store.images for uid in uids)
 
 
 def test_a_glance_tells_it(store: Store, tmp_path: Path) -> None:

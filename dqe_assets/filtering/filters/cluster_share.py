@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from dqe_assets.compression.selection import Rule, select_from_clusters
 from dqe_assets.core.arrow import to_matrix
-from dqe_assets.core.hashing import mixed
+from dqe_assets.core.hashing import draw_keys
 from dqe_assets.core.k_means import default_clusters, k_means, nearest_centroids, training_rows
 from dqe_assets.filtering.filters.protocol import Filter, FilterError, Mask
 from dqe_assets.filtering.pool import UID, TablePool, batch_rows, numbers, whole
@@ -65,7 +65,7 @@ class ShareOfClusters(Filter):
     def fit(self, pools: Sequence[Pool]) -> Filter:
         """With the uids that are kept."""
         uids, labels, scores = self.clustered(pools)
-        keys = mixed(uids["f1"] ^ mixed(uids["f0"]))
+        keys = draw_keys(uids["f0"], uids["f1"])
         kept = select_from_clusters(labels, self.share, self.rule_of_choice, scores, self.seed, keys=keys)
         fitted = self.model_copy()
         fitted._kept = np.unique(uids[kept])  # noqa: SLF001 - a copy of its own
@@ -157,7 +157,7 @@ class KmeansEmbeddings(ShareOfClusters):
         clusters = self.clusters or default_clusters(total)
         drawn, keys = np.empty((0, 1), np.float32), np.empty(0, np.uint64)
         for uids, vectors in self._embedded(pools):
-            keys = np.concatenate([keys, mixed(uids["f1"] ^ mixed(uids["f0"] + np.uint64(self.seed)))])
+            keys = np.concatenate([keys, draw_keys(uids["f0"] + np.uint64(self.seed), uids["f1"])])
             drawn = np.concatenate([drawn, vectors]) if len(drawn) else vectors
             order = np.argsort(keys, kind="stable")[: training_rows(clusters, vectors.shape[1])]
             drawn, keys = drawn[order], keys[order]
