@@ -90,8 +90,9 @@ def assets_page(settings: Settings) -> str:
         "# Assets",
         (
             "Every asset, by its group in the UI. One that is made *for each shard* has a partition for each shard; "
-            "one that is made *over all shards* has none. A table is in the store, as Parquet: "
-            "`data/store/ASSET/SHARD.parquet`, and every column of it has a description in the UI too."
+            "one that is made *for each training run*, one for each of these; all others have none. A table is in the "
+            "store, as Parquet: `data/store/ASSET/PARTITION.parquet`, and every column of it has a description in "
+            "the UI too."
         ),
     ]
     every = assets(settings)
@@ -367,11 +368,15 @@ def _generic(asset: str) -> str:
 
 
 def _made(stage: Stage) -> str:
+    if stage.of_runs:
+        return "for each training run"
+    if stage.run_inputs and not stage.inputs:
+        return "over all training runs"
     return "for each shard" if stage.partitioned else "over all shards"
 
 
 def _about(stage: Stage) -> str:
-    reads = dict.fromkeys(_generic(name) for name in (*stage.inputs, *stage.unpartitioned_inputs))
+    reads = dict.fromkeys(_generic(name) for name in (*stage.inputs, *stage.run_inputs, *stage.unpartitioned_inputs))
     parts = [f"Made {_made(stage)}", f"kinds: {', '.join(f'`{kind}`' for kind in sorted(stage.kinds))}"]
     parts += [f"reads: {', '.join(f'[`{name}`](#{_anchor(name)})' for name in reads)}"] if reads else []
     checks = ", ".join(f"`{check.name}`" for check in stage.checks)

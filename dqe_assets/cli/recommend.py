@@ -24,23 +24,25 @@ def recommend(
 ) -> None:
     """Recommend which pools of data to train on for a given compute, and say how sure that is."""
     with clear_errors():
-        from dqe_assets.orchestration import runner
+        from dqe_assets.orchestration import graph, runner
         from dqe_assets.orchestration.settings import load_settings
-        from dqe_assets.scaling.assets import pool_utilities
         from dqe_assets.scaling.recommendation import answer, fitted_pools, parse_budgets
         from dqe_assets.scaling.recommendation import recommend as recommended
-        from dqe_assets.scaling.tables import POOL_UTILITIES
+        from dqe_assets.scaling.tables import MEASURED_MIXTURES, POOL_UTILITIES
 
         settings = load_settings(sources_may_be_away=True)
         budgets = parse_budgets(samples_seen) if samples_seen else settings.scaling.samples_seen
-        table = settings.opened_store.read(pool_utilities.name, None, POOL_UTILITIES)
-        is_current = runner.state(settings, pool_utilities, None, ()) == "current"
+        table = settings.opened_store.read("pool_utilities", None, POOL_UTILITIES)
+        mixtures = settings.opened_store.read("measured_mixtures", None, MEASURED_MIXTURES)
+        read = [one for one in graph.stages(settings) if one.name in {"pool_utilities", "measured_mixtures"}]
+        is_current = all(runner.state(settings, one, None, ()) == "current" for one in read)
         if not is_current:
             say(
-                "[yellow]Measurements or settings have changed since; run:[/yellow] dqe materialize pool_utilities",
+                "[yellow]Measurements or settings have changed since; run:[/yellow] dqe materialize pool_utilities "
+                "measured_mixtures",
                 to=errors,
             )
-        metrics = list(fitted_pools(table))
+        metrics = list(fitted_pools(table, mixtures))
         warnings = sorted({text for text in table["warning"].to_pylist() if text})
         if as_json:
             found = [

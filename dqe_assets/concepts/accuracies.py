@@ -13,13 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from dqe_assets.core.measurements import MeasurementsError, file_bytes, finite_number, table_rows
+from dqe_assets.core.schema import IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import pyarrow as pa
+
 EXAMPLE_FILE = Path(__file__).with_name("example.csv")
+
+TRAINED_ASSET = "concept_accuracies"
 
 LEAST_CONCEPTS = 10
 """Concepts that a fit needs at least."""
@@ -81,6 +87,36 @@ def read_accuracies(path: Path) -> list[MeasuredConcepts]:
             tuple(concepts),
             np.array([count for count, _ in concepts.values()], np.int64),
             np.array([accuracy for _, accuracy in concepts.values()], np.float64),
+        )
+        for model, concepts in models.items()
+    ]
+
+
+def trained_accuracies(table: pa.Table, count_by: str) -> list[MeasuredConcepts]:
+    """What was trained here, by subset and scale, with the images of all seeds together.
+
+    Args:
+        table: data, scale, task, class_name, caption_samples, image_samples, images and correct of the asset
+            ``concept_accuracies``.
+        count_by: ``image`` counts images, and leaves out classes that no image was looked at for; all else counts the
+            captions that were trained with.
+    """
+    counted = "image_samples" if count_by == IMAGE else "caption_samples"
+    models: dict[str, dict[str, list[float]]] = {}
+    several = len(pc.unique(table["task"])) > 1
+    for row in table.to_pylist():
+        if row[counted] is not None:
+            concept = f"{row['task']}: {row['class_name']}" if several else row["class_name"]
+            concepts = models.setdefault(f"{row['data']}, {row['scale']}", {})
+            known = concepts.setdefault(concept, [row[counted], 0, 0])
+            known[1] += row["correct"]
+            known[2] += row["images"]
+    return [
+        MeasuredConcepts(
+            model,
+            tuple(concepts),
+            np.array([round(count) for count, _, _ in concepts.values()], np.int64),
+            np.array([correct / images for _, correct, images in concepts.values()], np.float64),
         )
         for model, concepts in models.items()
     ]

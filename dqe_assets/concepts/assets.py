@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from dqe_assets.caption.texts import shard_captions
 from dqe_assets.concepts import checks, corpus, metadata, plan, rebalancing
-from dqe_assets.concepts.accuracies import content_digest, read_accuracies
+from dqe_assets.concepts.accuracies import TRAINED_ASSET, content_digest, read_accuracies, trained_accuracies
 from dqe_assets.concepts.settings import caption_source_of
 from dqe_assets.concepts.tables import (
     CONCEPT_FREQUENCY,
@@ -131,23 +131,35 @@ def misalignment(work: Work, captions: CaptionSources, lists: ConceptLists) -> p
     return corpus.misalignment(_corpus(work, lists, captions))
 
 
-@stage(
-    kinds={"parquet", "numpy", "scipy"},
-    code_version="1",
-    schema=CONCEPT_PERFORMANCE,
-    partitioned=False,
-    checks=[unique("model"), finite("slope"), checks.more_is_better],
-    metadata=metadata.concept_performance,
-    resources={"path": "concepts.path", "source": "concepts.source"},
-    signature=lambda _, path: content_digest(path),
-)
-def concept_performance(_: Work, path: Path, source: str) -> pa.Table:
-    """How zero-shot accuracy on a concept grows with the logarithm of its frequency, for each measured model.
+def concept_plan_of(measured: Sequence[str]) -> list[Stage]:
+    """The assets ``concept_performance`` and ``concept_plan``.
 
-    Fitted to the accuracies that ``concepts.measurements`` in data/dqe.yaml names; as it comes, that is an example with
-    made-up numbers.
+    Args:
+        measured: the asset that the accuracies are read from, if they are one.
     """
-    return plan.fit_accuracies(read_accuracies(path), source)
+
+    @stage(
+        kinds={"parquet", "numpy", "scipy"},
+        code_version="1",
+        schema=CONCEPT_PERFORMANCE,
+        unpartitioned_inputs=measured,
+        partitioned=False,
+        checks=[unique("model"), finite("slope"), checks.more_is_better],
+        metadata=metadata.concept_performance,
+        resources={"path": "concepts.path", "source": "concepts.source", "count_by": "concepts.count_by"},
+        signature=lambda _, path: content_digest(path) if path else None,
+    )
+    def concept_performance(work: Work, path: Path | None, source: str, count_by: str) -> pa.Table:
+        """How zero-shot accuracy on a concept grows with the logarithm of its frequency, for each measured model.
+
+        Fitted to the accuracies that ``concepts.measurements`` in data/dqe.yaml names; as it comes, that is an example
+        with made-up numbers.
+        """
+        if path is not None:
+            return plan.fit_accuracies(read_accuracies(path), source)
+        return plan.fit_trained(trained_accuracies(work.read_unpartitioned(TRAINED_ASSET), count_by), source, work.log)
+
+    return [concept_performance, concept_plan]
 
 
 @stage(

@@ -11,10 +11,10 @@ import pyarrow as pa
 from dqe_assets.concepts.performance import accuracy_table, log_linear_fit, predict_accuracy
 from dqe_assets.concepts.tables import CONCEPT_PERFORMANCE, CONCEPT_PLAN
 from dqe_assets.concepts.tail import rarest
-from dqe_assets.core.measurements import EXAMPLE_SOURCE
+from dqe_assets.core.measurements import EXAMPLE_SOURCE, MeasurementsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -75,6 +75,33 @@ def fit_accuracies(measured: Sequence[MeasuredConcepts], source: str) -> pa.Tabl
             }
         )
     return pa.Table.from_pylist(rows, CONCEPT_PERFORMANCE)
+
+
+def fit_trained(measured: Sequence[MeasuredConcepts], source: str, log: Callable[[str], None]) -> pa.Table:
+    """``fit_accuracies`` of those models that can be fitted.
+
+    Args:
+        measured: the models.
+        source: what to call where they come from.
+        log: is told which are left out, and why.
+
+    Raises:
+        MeasurementsError: there is none; says why.
+    """
+    usable, faults = [], []
+    for one in measured:
+        try:
+            log_linear_fit(one.counts, one.accuracy)
+        except ValueError as error:
+            faults.append(f"{source}: {one.model} is left out: {error}")
+        else:
+            usable.append(one)
+    if not usable:
+        nothing = f"{source}: no measurements; materialise training runs and their evaluation on tasks with classes"
+        raise MeasurementsError("\n".join(faults) or nothing)
+    for fault in faults:
+        log(fault)
+    return fit_accuracies(usable, source)
 
 
 def fitted_models(table: pa.Table) -> Iterator[FittedModel]:

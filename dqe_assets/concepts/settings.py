@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from dqe_assets.concepts.accuracies import EXAMPLE_FILE
+from dqe_assets.concepts.accuracies import EXAMPLE_FILE, TRAINED_ASSET
 from dqe_assets.concepts.counting import AbsentWords, ConceptIndex
 from dqe_assets.concepts.lemmas import Method
 from dqe_assets.concepts.vocabulary import LISTS, SUFFIXES, Concepts, gather_concepts, read_concepts
@@ -128,7 +128,8 @@ class ConceptSettings(ConceptLists, MeasurementSettings):
         tagger: The model that finds concepts in images.
         threshold: Probability above which an image shows a concept.
         count_by: Whose counts the plan, the subset and the curriculum follow: a caption source, or ``image``.
-        measurements: ``example``, or the path of a table of measured accuracies, from the data folder.
+        measurements: ``example``; ``trained``: the accuracies of what was trained here (the asset
+            ``concept_accuracies``); or the path of a table of measured accuracies, from the data folder.
         target_accuracy: The zero-shot accuracy wanted of every concept.
         rarest: How many of the rarest concepts get candidates.
         candidates: Candidates for each of them, among the images and among the captions of each source.
@@ -138,6 +139,7 @@ class ConceptSettings(ConceptLists, MeasurementSettings):
     """
 
     example: ClassVar[Path] = EXAMPLE_FILE
+    trained: ClassVar[str] = TRAINED_ASSET
 
     tagger: AnyTagger = Field(default_factory=LabelsTagger)
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 EXAMPLE = "example"
 """The value of a setting that stands for the made-up measurements that come with the platform."""
 
+TRAINED = "trained"
+"""The value of a setting that stands for what the platform itself has trained and evaluated."""
+
 EXAMPLE_SOURCE = "made-up example"
 """What tables and pictures say of numbers that come from such an example."""
 
@@ -52,13 +55,15 @@ class MeasurementsError(DataQualityError):
 
 
 class MeasurementSettings(Strict):
-    """Settings with a table of measurements: the made-up example of the stage, or one's own.
+    """Settings with a table of measurements: the made-up example of the stage, one's own, or what was trained here.
 
     Attributes:
-        measurements: ``example``, or the path of a table, from the data folder.
+        measurements: ``example``; ``trained``; or the path of a table, from the data folder.
     """
 
     example: ClassVar[Path]
+    trained: ClassVar[str]
+    """The asset that ``trained`` stands for."""
 
     measurements: str = EXAMPLE
 
@@ -66,23 +71,29 @@ class MeasurementSettings(Strict):
     @classmethod
     def _is_there(cls, value: str) -> str:
         path = cls._file(value)
-        if not path.is_file():
+        if value != TRAINED and not path.is_file():
             raise PydanticCustomError(
                 "missing",
-                "there is no file {path}; allowed: 'example', or a CSV, Parquet or JSON Lines file",
+                "there is no file {path}; allowed: 'example', 'trained', or a CSV, Parquet or JSON Lines file",
                 {"path": str(path)},
             )
         return value
 
     @property
-    def path(self) -> Path:
-        """The table to read."""
-        return self._file(self.measurements)
+    def path(self) -> Path | None:
+        """The table to read; None for what was trained here, which is an asset."""
+        return None if self.is_trained else self._file(self.measurements)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the table is an asset: what was trained here."""
+        return self.measurements == TRAINED
 
     @property
     def source(self) -> str:
         """What to call it."""
-        return EXAMPLE_SOURCE if self.measurements == EXAMPLE else self.path.name
+        path = self.path
+        return self.trained if path is None else EXAMPLE_SOURCE if self.measurements == EXAMPLE else path.name
 
     @classmethod
     def _file(cls, value: str) -> Path:

@@ -8,24 +8,39 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dqe_assets.concepts.counting import ConceptIndex
 from dqe_assets.core.checks import finite, unique
-from dqe_assets.core.stage import MODEL_POOL, TRAINING_RUNS, stage
+from dqe_assets.core.stage import MODEL_POOL, TRAINING_RUNS, Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Work, with_facts
+from dqe_assets.evaluation import class_counts as counting
 from dqe_assets.evaluation import leaderboard as made_of
 from dqe_assets.evaluation import metadata
-from dqe_assets.evaluation.tables import EVALUATION, LEADERBOARD, TRAINING_CURVES
+from dqe_assets.evaluation.tables import (
+    CLASS_COUNTS,
+    CONCEPT_ACCURACIES,
+    EVALUATION,
+    LEADERBOARD,
+    TRAINING_CURVES,
+)
 from dqe_assets.evaluation.tasks import TaskError
 from dqe_assets.evaluation.views import RELATIONS
 from dqe_assets.evaluation.zero_shot import evaluate
+from dqe_assets.filtering.store_pool import STORE
+from dqe_assets.training.data import open_data
+from dqe_assets.training.data_assets import DATA_PREFIX
+from dqe_assets.training.loader import read_texts
 from dqe_resources.cache import in_data_directory
 from dqe_resources.models.open_clip_models import OpenClipSettings
 from dqe_resources.store import replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from dqe_assets.concepts.settings import ConceptLists
     from dqe_assets.evaluation.settings import Evaluation, PlannedTask
     from dqe_assets.evaluation.zero_shot import Result
+    from dqe_assets.training.data_assets import DataPlan
+    from dqe_assets.training.settings import Training
 
 RESULTS_FILE = "eval_results.jsonl"
 """The results of a run in the form of DataComp's leaderboard, next to its checkpoints."""
@@ -191,21 +206,20 @@ def datacomp_results(table: pa.Table) -> str:
 
 @stage(
     kinds={"parquet"},
-    code_version="1",
+    code_version="2",
     schema=LEADERBOARD,
     run_inputs=["training_run", "evaluation"],
     partitioned=False,
+    resources={name: f"training.{name}" for name in ("gpu_hour_price", "cpu_hour_price")},
     checks=[unique("scale", "score", "data"), finite("value")],
     metadata=metadata.leaderboard,
 )
-def leaderboard(work: Work) -> pa.Table:
+def leaderboard(work: Work, gpu_hour_price: float | None, cpu_hour_price: float | None) -> pa.Table:
     """Subsets compared at each scale: the mean over seeds, and the difference to all samples with its interval."""
-    costs = {}
-    for table in work.scan_runs("training_run", ["run", "gpus", "seconds", "cost"]):
-        rows = table.to_pylist()
-        prices = [row["cost"] for row in rows]
-        hours = sum(row["gpus"] * (row["seconds"] or 0) for row in rows) / 3600
-        costs[rows[0]["run"]] = (hours, None if None in prices else sum(prices))
+    costs = {
+        rows[0]["run"]: made_of.run_cost(rows, gpu_hour_price, cpu_hour_price)
+        for rows in (table.to_pylist() for table in work.scan_runs("training_run", ["run", "gpus", "seconds"]))
+    }
     return made_of.leaderboard(_all_runs(work), costs)
 
 
@@ -221,6 +235,67 @@ def leaderboard(work: Work) -> pa.Table:
 def training_curves(work: Work) -> pa.Table:
     """The error of each subset over the samples seen, averaged over seeds: what the scaling laws are fitted to."""
     return made_of.training_curves(_all_runs(work))
+
+
+COUNTS_PREFIX = "class_counts/"
+
+
+def class_counts_of(plan: DataPlan) -> Stage:
+    """The asset ``class_counts/<data>``."""
+    of_store = plan.subset is None or all(name == STORE for name in plan.subset.pools)
+
+    @stage(
+        name=f"{COUNTS_PREFIX}{plan.name}",
+        kinds={"parquet"},
+        code_version="1",
+        schema=CLASS_COUNTS,
+        inputs=["concept_hits"] if of_store else [],
+        unpartitioned_inputs=[f"{DATA_PREFIX}{plan.name}"],
+        partitioned=False,
+        resources={"lists": "concepts.lists"},
+        checks=[unique("class_name", "item", "beside"), finite("samples", 0)],
+        metadata=metadata.class_counts,
+        signature=lambda _, evaluation: evaluation.classes,
+    )
+    def make(work: Work, evaluation: Evaluation, lists: ConceptLists) -> pa.Table:
+        """How many samples of what runs train on show each class of the tasks: in captions, and in images."""
+        classes, shards = evaluation.classes, open_data(plan.name).shards
+        index = ConceptIndex(classes, lists.method, lists.absent_words)
+        tables = [counting.caption_counts(read_texts(shards), plan.kinds, index)]
+        if of_store:
+            keys = (key for key, _ in read_texts(shards))
+            tables.append(counting.image_counts(keys, work.scan("concept_hits", ["uid", "item", "concepts"]), classes))
+        return pa.concat_tables(tables)
+
+    return make
+
+
+def concept_accuracies_of(data: Iterable[str]) -> Stage:
+    """The asset ``concept_accuracies``.
+
+    Args:
+        data: names of what the runs are trained on.
+    """
+    names = list(dict.fromkeys(data))
+
+    @stage(
+        kinds={"parquet"},
+        code_version="1",
+        schema=CONCEPT_ACCURACIES,
+        run_inputs=["evaluation"],
+        unpartitioned_inputs=[f"{COUNTS_PREFIX}{name}" for name in names],
+        partitioned=False,
+        resources={"lists": "concepts.lists"},
+        checks=[unique("run", "task", "class_name"), finite("accuracy", 0, 1), finite("caption_samples", 0)],
+        metadata=metadata.concept_accuracies,
+    )
+    def concept_accuracies(work: Work, training: Training, lists: ConceptLists) -> pa.Table:
+        """For each run and class, how many samples of its own subset show the class, and its accuracy on it."""
+        counts = {name: work.read_unpartitioned(f"{COUNTS_PREFIX}{name}") for name in names}
+        weights = {run.key: dict(run.captions) for run in training.planned}
+        return counting.concept_accuracies(_all_runs(work), counts, weights, lists.counting().concepts.names)
+
+    return concept_accuracies
 
 
 def _all_runs(work: Work) -> pa.Table:

@@ -37,7 +37,40 @@ class _Run:
     scores: Mapping[str, float]
 
 
-def leaderboard(evaluation: pa.Table, costs: Mapping[str, tuple[float, float | None]] | None = None) -> pa.Table:
+@dataclass(frozen=True, slots=True)
+class RunCost:
+    """What a run took.
+
+    Attributes:
+        gpu_hours: hours of GPUs.
+        cpu_hours: hours on a CPU.
+        price: of these; None if nobody says what an hour costs.
+    """
+
+    gpu_hours: float
+    cpu_hours: float
+    price: float | None
+
+
+def run_cost(
+    checkpoints: Iterable[Mapping[str, Any]], gpu_hour_price: float | None, cpu_hour_price: float | None
+) -> RunCost:
+    """What a run took.
+
+    Args:
+        checkpoints: gpus and seconds of its rows of ``TRAINING_RUN``.
+        gpu_hour_price: what an hour of a GPU costs; None if nobody says.
+        cpu_hour_price: what an hour on a CPU costs.
+    """
+    hours = [(row["gpus"], (row["seconds"] or 0) / 3600) for row in checkpoints]
+    on_gpus = math.fsum(gpus * length for gpus, length in hours)
+    on_cpu = math.fsum(length for gpus, length in hours if not gpus)
+    bill = [(on_gpus, gpu_hour_price), (on_cpu, cpu_hour_price)]
+    unknown = any(length and price is None for length, price in bill)
+    return RunCost(on_gpus, on_cpu, None if unknown else math.fsum(length * (price or 0) for length, price in bill))
+
+
+def leaderboard(evaluation: pa.Table, costs: Mapping[str, RunCost] | None = None) -> pa.Table:
     """Subsets compared at each scale, by each task and each average: a table ``LEADERBOARD``.
 
     Every subset is compared with ``all`` of the same scale by the differences of runs with the same seed, so that what
@@ -46,7 +79,7 @@ def leaderboard(evaluation: pa.Table, costs: Mapping[str, tuple[float, float | N
 
     Args:
         evaluation: rows of ``EVALUATION``; checkpoints before the last and models from elsewhere are left alone.
-        costs: GPU hours and price of each run, by its key.
+        costs: what each run took, by its key.
     """
     runs = _runs(evaluation)
     rows: list[dict[str, Any]] = []
@@ -55,6 +88,15 @@ def leaderboard(evaluation: pa.Table, costs: Mapping[str, tuple[float, float | N
         for score in _scores(of_scale.values()):
             rows += _ranked(scale, score, of_scale, costs or {})
     return pa.Table.from_pylist(rows, LEADERBOARD)
+
+
+def arm_of(row: Mapping[str, Any]) -> str:
+    """What runs are compared as, whatever their scale and seed: the subset with its captions, or their label.
+
+    Args:
+        row: run, scale and seed of a training run.
+    """
+    return str(row["run"]).removesuffix(f"-{row['scale']}-{row['seed']}")
 
 
 def _runs(evaluation: pa.Table) -> dict[str, _Run]:
@@ -66,7 +108,7 @@ def _runs(evaluation: pa.Table) -> dict[str, _Run]:
             about[row["run"]] = row
     return {
         key: _Run(
-            row["scale"], row["data"], row["seed"], row["data_size"], row["samples_seen"], _with_averages(scores[key])
+            row["scale"], arm_of(row), row["seed"], row["data_size"], row["samples_seen"], _with_averages(scores[key])
         )
         for key, row in about.items()
     }
@@ -91,9 +133,7 @@ def _value(run: _Run, score: str, tasks: Sequence[str]) -> float:
     return run.scores[score] if score in run.scores else math.fsum(run.scores[task] for task in tasks) / len(tasks)
 
 
-def _ranked(
-    scale: str, score: str, runs: Mapping[str, _Run], costs: Mapping[str, tuple[float, float | None]]
-) -> list[dict[str, Any]]:
+def _ranked(scale: str, score: str, runs: Mapping[str, _Run], costs: Mapping[str, RunCost]) -> list[dict[str, Any]]:
     tasks = [name for name in _scores(runs.values()) if name not in averages({}) and not name.startswith("mean of ")]
     by_data: dict[str, dict[int, tuple[str, float]]] = defaultdict(dict)
     for key, run in runs.items():
@@ -106,7 +146,7 @@ def _ranked(
         pairs = [value - baseline[seed] for seed, (_, value) in by_seed.items() if seed in baseline]
         difference = difference_interval(pairs) if data != BASELINE else (None, None, None)
         paid = [costs[key] for key, _ in by_seed.values() if key in costs]
-        prices = [price for _, price in paid if price is not None]
+        prices = [one.price for one in paid if one.price is not None]
         rows.append(
             {
                 "scale": scale,
@@ -121,7 +161,8 @@ def _ranked(
                 "difference_low": difference[1],
                 "difference_high": difference[2],
                 "cost": float(np.mean(prices)) if paid and len(prices) == len(paid) else None,
-                "gpu_hours": float(np.mean([hours for hours, _ in paid])) if paid else None,
+                "gpu_hours": float(np.mean([one.gpu_hours for one in paid])) if paid else None,
+                "cpu_hours": float(np.mean([one.cpu_hours for one in paid])) if paid else None,
             }
         )
     rows.sort(key=lambda row: (-row["value"], row["data"]))
@@ -168,7 +209,7 @@ def training_curves(evaluation: pa.Table) -> pa.Table:
         names = [f"{row['scale']}: {named}"] if row["schedule"] == "constant_cooldown" and row["at_peak"] else []
         names += [named] if row["is_final"] else []
         for name in names:
-            found[row["data"], row["data_size"], row["samples_seen"], name][row["seed"]] = error
+            found[arm_of(row), row["data_size"], row["samples_seen"], name][row["seed"]] = error
     rows = [
         {
             "pool": pool,

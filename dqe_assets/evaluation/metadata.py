@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dqe_assets.core.metadata import Metadata, markdown_table, picture
+from dqe_assets.core.schema import IMAGE
 from dqe_assets.core.work import facts_of
 from dqe_assets.evaluation import plots
 
@@ -36,6 +37,31 @@ def evaluation(_: Work, table: pa.Table) -> Metadata:
         ),
         "worst_classes": markdown_table(["task", "class", "accuracy", "images"], classes[:_WORST_CLASSES]),
         "tasks_missing": list(facts_of(table).get("missing", [])),
+    }
+
+
+def class_counts(_: Work, table: pa.Table) -> Metadata:
+    """How many classes no sample shows, and the rarest of the others, in captions and in images."""
+    shown: dict[tuple[str, str], int] = {}
+    for row in table.to_pylist():
+        place = ("images" if row["item"] == IMAGE else "captions", row["class_name"])
+        shown[place] = shown.get(place, 0) + row["samples"]
+    rarest = sorted((count, *place) for place, count in shown.items() if count)
+    return {
+        "classes": len({name for _, name in shown}),
+        "never_in_captions": sum(not count for (item, _), count in shown.items() if item == "captions"),
+        "rarest": markdown_table(["samples", "shown in", "class"], rarest[:_WORST_CLASSES]),
+    }
+
+
+def concept_accuracies(_: Work, table: pa.Table) -> Metadata:
+    """How many runs and classes there are, and the classes that are found worst, with their counts."""
+    rows = sorted(table.to_pylist(), key=lambda row: (row["accuracy"], row["class_name"]))
+    columns = ("run", "task", "class_name", "caption_samples", "image_samples", "accuracy", "images")
+    return {
+        "runs": len({row["run"] for row in rows}),
+        "classes": len({(row["task"], row["class_name"]) for row in rows}),
+        "worst": markdown_table(columns, [[row[name] for name in columns] for row in rows[:_WORST_CLASSES]]),
     }
 
 

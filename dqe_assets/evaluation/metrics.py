@@ -212,4 +212,5 @@ def contrastive_loss(images: NDArray[np.floating], texts: NDArray[np.floating], 
         both = logsumexp(logits, axis=1) + logsumexp(logits, axis=2)
         return float((both / 2 - np.exp(log_scale) * own).mean() / np.log(size))
 
-    return float(minimize_scalar(loss, bounds=(0, np.log(1000)), method="bounded").fun)
+    # At an endless temperature all pairs are alike, and the loss is that of a guess.
+    return min(1.0, float(minimize_scalar(loss, bounds=(0, np.log(1000)), method="bounded").fun))

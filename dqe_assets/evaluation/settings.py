@@ -139,6 +139,16 @@ class Evaluation(Strict):
         return [*own, *(one for one in self._datacomp if one.task.is_there)]
 
     @property
+    def classes(self) -> list[str]:
+        """The names of the classes of all tasks, each once, in order.
+
+        Raises:
+            TaskError: a task is not there, or its list of classes cannot be read.
+        """
+        kinds = [one.task for one in self.planned if one.task.kind == "classification"]
+        return list(dict.fromkeys(name for task in kinds for name in task.class_names))
+
+    @property
     def missing(self) -> list[str]:
         """Names of DataComp's tasks that are not in its folder; none if that is not set."""
         return [one.name for one in self._datacomp if not one.task.is_there]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dqe_assets.core.relations import GalleryPlots, Read, Relations, ReportSection, Table, columns
 from dqe_assets.evaluation import plots
-from dqe_assets.evaluation.tables import EVALUATION, LEADERBOARD, TRAINING_CURVES
+from dqe_assets.evaluation.tables import CONCEPT_ACCURACIES, EVALUATION, LEADERBOARD, TRAINING_CURVES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +60,7 @@ _LEADERBOARD = columns(
     rank="BIGINT",
     cost="DOUBLE",
     gpu_hours="DOUBLE",
+    cpu_hours="DOUBLE",
 )
 _CURVES = columns(
     TRAINING_CURVES,
@@ -70,6 +71,21 @@ _CURVES = columns(
     error="DOUBLE",
     seeds="BIGINT",
     spread="DOUBLE",
+)
+_ACCURACIES = columns(
+    CONCEPT_ACCURACIES,
+    run="VARCHAR",
+    data="VARCHAR",
+    data_size="BIGINT",
+    scale="VARCHAR",
+    seed="BIGINT",
+    task="VARCHAR",
+    class_name="VARCHAR",
+    caption_samples="DOUBLE",
+    image_samples="BIGINT",
+    images="BIGINT",
+    correct="BIGINT",
+    accuracy="DOUBLE",
 )
 _BOTH = """
     (SELECT * FROM stored_evaluation UNION ALL BY NAME SELECT * FROM stored_model_evaluation)
@@ -85,6 +101,11 @@ def _drawings(database: duckdb.DuckDBPyConnection, _: int) -> Iterator[Drawing]:
         yield f"{scale}: {first} of each subset", partial(plots.leaderboard, shown)
         if len(shown) > 1:
             yield f"{scale}: {first} over the size of the subset, at equal compute", partial(plots.over_size, shown)
+    curves = database.execute("SELECT * FROM training_curves").to_arrow_table().to_pylist()
+    for metric in dict.fromkeys(row["metric"] for row in curves):
+        mine = [row for row in curves if row["metric"] == metric]
+        if len(mine) > len({row["pool"] for row in mine}):
+            yield f"{metric} over the samples seen", partial(plots.over_samples_seen, metric, mine)
 
 
 RELATIONS = Relations(
@@ -93,6 +114,7 @@ RELATIONS = Relations(
         Read("model_evaluation", EVALUATION, " ".join([*_EVALUATION, "classes"])),
         Read("leaderboard", LEADERBOARD, " ".join(_LEADERBOARD)),
         Read("training_curves", TRAINING_CURVES, " ".join(_CURVES)),
+        Read("concept_accuracies", CONCEPT_ACCURACIES, " ".join(_ACCURACIES)),
     ),
     tables=(
         Table(
@@ -123,14 +145,21 @@ RELATIONS = Relations(
             _CURVES,
             f"SELECT {', '.join(_CURVES)} FROM stored_training_curves ORDER BY metric, pool, samples_seen",  # noqa: S608
         ),
+        Table(
+            "concept_accuracies",
+            "For each training run and class, how many samples of its own subset show the class, and its accuracy",
+            _ACCURACIES,
+            f"SELECT {', '.join(_ACCURACIES)} FROM stored_concept_accuracies ORDER BY run, task, class_name",  # noqa: S608
+        ),
     ),
     report_sections=(
         ReportSection(
             "Leaderboard",
             "Subsets trained with the same compute, each compared with all samples by runs of the same seed. There is "
-            "no rank where the 95 % interval of the difference holds 0.",
+            "no rank where the 95 % interval of the difference holds 0. Hours and cost are means of a run.",
             """
-            SELECT scale, score, data, seeds, value, difference, difference_low, difference_high, rank
+            SELECT scale, score, data, seeds, value, difference, difference_low, difference_high, rank, gpu_hours,
+                cpu_hours, cost
             FROM leaderboard ORDER BY scale, score, value DESC
             """,
             order=141,

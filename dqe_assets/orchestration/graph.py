@@ -11,7 +11,14 @@ from dqe_assets.core.schema import REFINED
 from dqe_assets.core.stage import CAPTIONER_PREFIX, Stage, connected
 from dqe_assets.dedup.assets import duplicate_clusters_of, duplicate_pairs
 from dqe_assets.dedup.caption_assets import caption_duplicates_of, caption_signatures_of
-from dqe_assets.evaluation.assets import evaluation, leaderboard, model_evaluation, training_curves
+from dqe_assets.evaluation.assets import (
+    class_counts_of,
+    concept_accuracies_of,
+    evaluation,
+    leaderboard,
+    model_evaluation,
+    training_curves,
+)
 from dqe_assets.features.assets import image_features
 from dqe_assets.filtering.assets import filter_masks_of, subset_of
 from dqe_assets.improve.best_assets import best_captions_of
@@ -20,7 +27,7 @@ from dqe_assets.improve.refining_assets import refined_captions_of
 from dqe_assets.ingest.assets import raw_samples
 from dqe_assets.report.assets import relations_of, sample_gallery_of, warehouse_of
 from dqe_assets.report.build_warehouse import CaptionerInfo
-from dqe_assets.scaling.assets import filter_recommendation, pool_utilities
+from dqe_assets.scaling.assets import scaling_of
 from dqe_assets.score.assets import (
     caption_preference_of,
     caption_scores_of,
@@ -37,6 +44,7 @@ from dqe_resources.captioners.protocol import VisionCaptioner
 from dqe_resources.configurable import Strict
 
 if TYPE_CHECKING:
+    from dqe_assets.core.measurements import MeasurementSettings
     from dqe_assets.core.relations import Relations
     from dqe_assets.orchestration.settings import Settings
 
@@ -63,6 +71,19 @@ def stages(settings: Settings) -> list[Stage]:
         and settings.refining
         and captioner.name == settings.refining.captioner
     ]
+    plans = data_plans(settings)
+    of_runs = (
+        [
+            training_run_of(plan.name for plan in plans),
+            evaluation,
+            leaderboard,
+            training_curves,
+            *(class_counts_of(plan) for plan in plans),
+            concept_accuracies_of(plan.name for plan in plans),
+        ]
+        if plans
+        else []
+    )
     made = [
         raw_samples,
         image_features,
@@ -87,21 +108,23 @@ def stages(settings: Settings) -> list[Stage]:
         concepts.concept_hits_of(sources, synthetic, settings.concepts.tagger),
         concepts.concept_frequency,
         concepts.misalignment,
-        concepts.concept_performance,
-        concepts.concept_plan,
         concepts.rare_concept_retrieval,
         concepts.rebalanced_subset,
         concepts.curriculum,
         collection_map,
-        pool_utilities,
-        filter_recommendation,
-        *(training_data_of(plan) for plan in data_plans(settings)),
-        *([training_run_of(plan.name for plan in data_plans(settings))] if settings.training.runs else []),
-        *([evaluation, leaderboard, training_curves] if settings.training.runs else []),
+        *map(training_data_of, plans),
+        *of_runs,
         *([model_evaluation] if settings.evaluation.models else []),
+        *concepts.concept_plan_of(_trained(settings.concepts)),
+        *scaling_of(_trained(settings.scaling)),
     ]
     read = [warehouse_of(made, captioner_infos(settings), settings.scorer), sample_gallery_of(made)]
     return connected([*made, *read])
+
+
+def _trained(measured: MeasurementSettings) -> list[str]:
+    """The asset that measurements are read from, if they are one."""
+    return [measured.trained] if measured.is_trained else []
 
 
 def data_plans(settings: Settings) -> list[DataPlan]:

@@ -235,6 +235,17 @@ class Settings(Strict):
         check_training(self.training, [one.name for one in self.subsets], [*self.caption_sources, BEST])
         return self
 
+    @model_validator(mode="after")
+    def _trained_is_trained(self) -> Self:
+        for key, one in (("scaling", self.scaling), ("concepts", self.concepts)):
+            if one.is_trained and not self.training.runs:
+                raise PydanticCustomError(
+                    "trained",
+                    "{key}.measurements: 'trained' are the results of training runs, and training.runs lists none",
+                    {"key": key},
+                )
+        return self
+
     @property
     def captioner_names(self) -> list[str]:
         """Names of the captioners, in the order of the file."""

@@ -146,6 +146,32 @@ def fit_pools(  # noqa: PLR0913
     return _described(problem, estimate, cost, draws, names, level)
 
 
+def own_slope(
+    samples_seen: ArrayLike, error: ArrayLike, level: float = LEVEL
+) -> tuple[float | None, float | None, float | None]:
+    """How a curve falls by itself: the slope of ln(error) over ln(samples seen), and the ends of its interval.
+
+    A joint fit cannot say whether a pool teaches anything: where the common ``a`` lies above a flat curve, that has a
+    utility too. This is the slope of the curve alone, by least squares, with Student's interval.
+
+    Args:
+        samples_seen: samples seen in training at each measured point, [n], each > 0.
+        error: the error measured there, [n], each > 0.
+        level: confidence of the interval.
+
+    Returns:
+        None for all three with fewer than three points, or where all are of one number of samples.
+    """
+    from scipy import stats
+
+    seen, values = np.log(np.asarray(samples_seen, np.float64)), np.log(np.asarray(error, np.float64))
+    if len(seen) < 3 or seen.min() == seen.max():
+        return None, None, None
+    line = stats.linregress(seen, values)
+    reach = float(stats.t.ppf((1 + level) / 2, len(seen) - 2) * line.stderr)
+    return float(line.slope), float(line.slope) - reach, float(line.slope) + reach
+
+
 def _checked_curve(name: str, samples_seen: ArrayLike, error: ArrayLike) -> tuple[Array, Array]:
     seen, values = np.asarray(samples_seen, dtype=np.float64), np.asarray(error, dtype=np.float64)
     if seen.ndim != 1 or seen.shape != values.shape:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dqe_assets.core.metadata import Markdown, Metadata, markdown_cell, markdown_table, picture, with_interval
 from dqe_assets.scaling import plots
 from dqe_assets.scaling.recommendation import amount, answer, fitted_pools
-from dqe_assets.scaling.tables import POOL_UTILITIES
+from dqe_assets.scaling.tables import MEASURED_MIXTURES, POOL_UTILITIES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 def pool_utilities(_: Work, table: pa.Table, scaling: Scaling) -> Metadata:
     """The parameters with their intervals, what the data cannot say, and for each metric the curves and the decay."""
     rows = [
-        [row["metric"], row["pool"], *(with_interval(row, name) for name in ("a", "b", "tau", "d")), row["points"]]
+        [
+            *(row["metric"], row["pool"]),
+            *(with_interval(row, name) if row["falls"] else "" for name in ("a", "b", "tau", "d")),
+            row["points"],
+        ]
         for row in table.to_pylist()
     ]
     warnings = list(dict.fromkeys(text for text in table["warning"].to_pylist() if text))
@@ -34,6 +38,21 @@ def pool_utilities(_: Work, table: pa.Table, scaling: Scaling) -> Metadata:
         "warnings": Markdown("\n".join(f"- {markdown_cell(text)}" for text in warnings) or "none"),
         **pictures,
     }
+
+
+def measured_mixtures(_: Work, table: pa.Table) -> Metadata:
+    """What was measured beside what was predicted."""
+    rows = [
+        [
+            *(row["metric"], row["mixture"], ", ".join(row["pools"]), amount(row["samples_seen"])),
+            f"{row['error']:.3f}",
+            "" if row["predicted"] is None else with_interval(row, "predicted"),
+            "" if row["difference"] is None else f"{row['difference']:+.3f}",
+        ]
+        for row in table.to_pylist()
+    ]
+    header = ["metric", "mixture", "pools", "samples seen", "measured", "predicted", "difference"]
+    return {"mixtures": len({row[1] for row in rows}), "measured": markdown_table(header, rows)}
 
 
 def filter_recommendation(work: Work, table: pa.Table, scaling: Scaling) -> Metadata:
@@ -52,8 +71,9 @@ def filter_recommendation(work: Work, table: pa.Table, scaling: Scaling) -> Meta
     ]
     metadata: Metadata = {"source": scaling.source}
     utilities = work.store.read("pool_utilities", None, POOL_UTILITIES)
+    mixtures = work.store.read("measured_mixtures", None, MEASURED_MIXTURES)
     budgets = scaling.samples_seen
-    for fitted in fitted_pools(utilities):
+    for fitted in fitted_pools(utilities, mixtures):
         words = [markdown_cell(line) for line in answer(fitted, budgets)]
         metadata[f"answer_{fitted.metric}"] = Markdown("\n".join(f"- {line}" for line in words))
         metadata[f"mixtures_{fitted.metric}"] = picture(

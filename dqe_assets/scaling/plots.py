@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +38,7 @@ def fitted_curves(fitted: FittedPools, theme: Theme = LIGHT) -> bytes:
     for place, name in enumerate(fitted.names):
         colour = _colour(theme, place)
         seen = np.geomspace(fitted.samples_seen[place].min(), fitted.samples_seen[place].max(), _POINTS)
-        alone = _alone(fitted, place)
+        alone = fitted.only([name])
         drawn = alone.drawn_errors(1, seen)
         if len(drawn):
             axes.fill_between(seen, *alone.interval(1, seen), color=colour, alpha=_BAND, linewidth=0)
@@ -128,6 +127,20 @@ def mixtures_over_compute(fitted: FittedPools, budgets: Sequence[int], theme: Th
     bottom, top = axes.get_ylim()
     bottom -= 0.32 * (top - bottom)
     axes.set_ylim(bottom, top)
+    for mixture in fitted.mixtures:
+        kept = [place for place in range(len(fitted.names)) if {*fitted.names[: place + 1]} == {*mixture.pools}]
+        axes.plot(
+            mixture.samples_seen,
+            mixture.error,
+            linestyle="none",
+            marker="D",
+            markersize=6,
+            color=_colour(theme, kept[0]) if kept else theme.muted,
+            markeredgecolor=theme.ink,
+            markeredgewidth=0.9,
+            label=f"measured: {plain(mixture.name)}",
+            zorder=4,
+        )
     for crossing in best.crossings:
         error = float(fitted.best([crossing.samples_seen]).error.min())
         axes.plot(
@@ -175,13 +188,6 @@ def _titled(fitted: FittedPools, title: str) -> str:
 
 def _colour(theme: Theme, place: int) -> str:
     return theme.sources[place % len(theme.sources)]
-
-
-def _alone(fitted: FittedPools, place: int) -> FittedPools:
-    one = slice(place, place + 1)
-    return replace(
-        fitted, names=fitted.names[one], pools=fitted.pools[one], sizes=fitted.sizes[one], draws=fitted.draws[:, one]
-    )
 
 
 def _range(samples_seen: Sequence[Array]) -> tuple[float, float]:

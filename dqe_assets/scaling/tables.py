@@ -7,7 +7,7 @@ import pyarrow as pa
 from dqe_assets.core.schema import INTERVAL_ENDS, Column, table_schema
 
 _LAW = {
-    "a": "scale of the law, common to a metric's pools: error above d after 100,000 new samples",
+    "a": "scale of the law, common to a metric's pools: error above d after a unit of new samples",
     "b": "utility of a new sample of the pool, below 0: the lower, the better",
     "tau": "half-life of that utility: passes over the pool after which it has halved; inf for no decay",
     "d": "error that no amount of data removes, common to a metric's pools",
@@ -26,16 +26,32 @@ POOL_UTILITIES = table_schema(
                 pa.float64(),
                 f"{name}: {ends} of its 95 % interval" if ends else meaning,
                 "epochs" if name == "tau" else "",
-                nullable=False,
             )
             for name, meaning in _LAW.items()
             for suffix, ends in INTERVAL_ENDS.items()
         ),
+        *(
+            Column(
+                f"own_slope{suffix}",
+                pa.float64(),
+                f"own_slope: {ends} of its 95 % interval"
+                if ends
+                else "slope of its own curve, ln(error) over ln(samples seen); null with fewer than three points",
+            )
+            for suffix, ends in INTERVAL_ENDS.items()
+        ),
+        Column(
+            "falls",
+            pa.bool_(),
+            "whether its own curve falls, by that interval; one that does not is neither fitted nor recommended",
+            nullable=False,
+        ),
+        Column("unit", pa.int64(), "samples are counted in this many", "samples", nullable=False),
         Column("points", pa.int32(), "measured points of the pool's training curve", nullable=False),
         Column("least_samples_seen", pa.int64(), "samples seen at its first point", "samples", nullable=False),
         Column("most_samples_seen", pa.int64(), "samples seen at its last point", "samples", nullable=False),
         Column("epochs", pa.float64(), "passes over the pool at its last point", "epochs", nullable=False),
-        Column("residual", pa.float64(), "root mean square of fitted less measured error", nullable=False),
+        Column("residual", pa.float64(), "root mean square of fitted less measured error"),
         Column("warning", pa.string(), "what the data cannot say; null if they say everything"),
         Column("source", pa.string(), "file of the measurements, or that they are made up", nullable=False),
         Column("measured_samples_seen", pa.list_(pa.float64()), "samples seen at each point", "samples"),
@@ -44,6 +60,22 @@ POOL_UTILITIES = table_schema(
             Column(f"drawn_{name}", pa.list_(pa.float64()), f"{name} in each fit to resampled errors, for intervals")
             for name in _LAW
         ),
+    ]
+)
+
+
+MEASURED_MIXTURES = table_schema(
+    [
+        Column("metric", pa.string(), "what was measured", nullable=False),
+        Column("mixture", pa.string(), "name of the mixture", nullable=False),
+        Column("pools", pa.list_(pa.string()), "the pools that it is the union of", nullable=False),
+        Column("samples_seen", pa.int64(), "samples seen in training", "samples", nullable=False),
+        Column("error", pa.float64(), "measured error", nullable=False),
+        Column("predicted", pa.float64(), "error that the law predicts; null where a pool's own curve does not fall"),
+        Column("predicted_low", pa.float64(), "predicted: lower end of its 95 % interval, by noise alone"),
+        Column("predicted_high", pa.float64(), "predicted: upper end of its 95 % interval, by noise alone"),
+        Column("difference", pa.float64(), "error less predicted"),
+        Column("source", pa.string(), "file of the measurements, or that they are made up", nullable=False),
     ]
 )
 
@@ -57,8 +89,19 @@ FILTER_RECOMMENDATION = table_schema(
         Column("kept_samples", pa.int64(), "samples in them", "samples", nullable=False),
         Column("epochs", pa.float64(), "passes over them", "epochs", nullable=False),
         Column("error", pa.float64(), "predicted error", nullable=False),
-        Column("error_low", pa.float64(), "predicted error: lower end, 95 % interval", nullable=False),
-        Column("error_high", pa.float64(), "predicted error: upper end, 95 % interval", nullable=False),
+        Column(
+            "error_low",
+            pa.float64(),
+            "predicted error: lower end, 95 % interval; with the error of the law, where mixtures were measured",
+            nullable=False,
+        ),
+        Column("error_high", pa.float64(), "predicted error: upper end, as the lower one", nullable=False),
+        Column(
+            "mixtures_measured",
+            pa.int32(),
+            "measured mixtures that this error of the law comes from; 0: nothing has shown that the advice holds",
+            nullable=False,
+        ),
         Column("is_best", pa.bool_(), "whether no other number of pools has a lower predicted error", nullable=False),
         Column("share_best", pa.float64(), "share of the resampled fits in which it is best", "0 to 1", nullable=False),
         Column("is_measured", pa.bool_(), "whether the compute lies within the measured curves", nullable=False),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dqe_assets.core.relations import Read, Relations, Table, View, columns
-from dqe_assets.scaling.tables import FILTER_RECOMMENDATION, POOL_UTILITIES
+from dqe_assets.scaling.tables import FILTER_RECOMMENDATION, MEASURED_MIXTURES, POOL_UTILITIES
 
 _POOLS = columns(
     POOL_UTILITIES,
@@ -12,12 +12,28 @@ _POOLS = columns(
     rank="INTEGER",
     pool_size="BIGINT",
     **{f"{name}{suffix}": "DOUBLE" for name in ("a", "b", "tau", "d") for suffix in ("", "_low", "_high")},
+    **{f"own_slope{suffix}": "DOUBLE" for suffix in ("", "_low", "_high")},
+    falls="BOOLEAN",
+    unit="BIGINT",
     points="INTEGER",
     least_samples_seen="BIGINT",
     most_samples_seen="BIGINT",
     epochs="DOUBLE",
     residual="DOUBLE",
     warning="VARCHAR",
+    source="VARCHAR",
+)
+_MIXTURES = columns(
+    MEASURED_MIXTURES,
+    metric="VARCHAR",
+    mixture="VARCHAR",
+    pools="VARCHAR[]",
+    samples_seen="BIGINT",
+    error="DOUBLE",
+    predicted="DOUBLE",
+    predicted_low="DOUBLE",
+    predicted_high="DOUBLE",
+    difference="DOUBLE",
     source="VARCHAR",
 )
 _RECOMMENDED = columns(
@@ -31,6 +47,7 @@ _RECOMMENDED = columns(
     error="DOUBLE",
     error_low="DOUBLE",
     error_high="DOUBLE",
+    mixtures_measured="INTEGER",
     is_best="BOOLEAN",
     share_best="DOUBLE",
     is_measured="BOOLEAN",
@@ -40,6 +57,7 @@ _RECOMMENDED = columns(
 RELATIONS = Relations(
     reads=(
         Read("pool_utilities", POOL_UTILITIES, " ".join(_POOLS)),
+        Read("measured_mixtures", MEASURED_MIXTURES, " ".join(_MIXTURES)),
         Read("filter_recommendation", FILTER_RECOMMENDATION, " ".join(_RECOMMENDED)),
     ),
     tables=(
@@ -49,6 +67,12 @@ RELATIONS = Relations(
             "them up",
             _POOLS,
             "SELECT * FROM stored_pool_utilities ORDER BY metric, rank",
+        ),
+        Table(
+            "measured_mixtures",
+            "What was measured of mixtures of pools beside what the scaling law predicts of them",
+            _MIXTURES,
+            "SELECT * FROM stored_measured_mixtures ORDER BY metric, mixture, samples_seen",
         ),
         Table(
             "filter_recommendation",
@@ -62,8 +86,8 @@ RELATIONS = Relations(
             "best_filters",
             "How many of the best pools to train on for each compute, and the error that is predicted",
             """
-            SELECT metric, samples_seen, keep, pools, kept_samples, epochs, error, error_low, error_high, share_best,
-                is_measured, source
+            SELECT metric, samples_seen, keep, pools, kept_samples, epochs, error, error_low, error_high,
+                mixtures_measured, share_best, is_measured, source
             FROM filter_recommendation WHERE is_best ORDER BY metric, samples_seen
             """,
         ),

@@ -107,7 +107,7 @@ def trained(work: Work, run: Run, shards: TrainingData, training: Training) -> p
         train_with_open_clip(
             run, shards, architecture, folder, device, log_every=training.log_every, report=progress.report
         )
-    table = checkpoint_table(run, shards.samples, folder, device, training.gpu_hour_price)
+    table = checkpoint_table(run, shards.samples, folder, device, training.hour_price(device.gpus))
     peak = peak_gpu_memory(folder)
     facts = {
         "configuration": configuration,
@@ -145,7 +145,7 @@ def checkpoint_table(run: Run, samples: int, folder: Path, device: Device, price
         samples: how many it is trained on.
         folder: with its checkpoints and its log.
         device: what it was trained on.
-        price: of an hour of a GPU.
+        price: of an hour of what it was trained on.
     """
     steps, lines = device.steps_per_checkpoint(run.scale), read_log(folder)
     rates = learning_rates(run.scale, device.steps(run.scale))
@@ -180,7 +180,7 @@ def checkpoint_table(run: Run, samples: int, folder: Path, device: Device, price
                 "waited": math.fsum(line.waited for line in since),
                 "samples_per_second": steps * run.scale.batch_size / seconds if seconds else None,
                 "gpus": device.gpus,
-                "cost": None if price is None else price * device.gpus * seconds / 3600,
+                "cost": None if price is None else price * seconds / 3600,
                 "log": [asdict(line) for line in since],
             }
         )

@@ -52,13 +52,25 @@ class Stored:
 
 def read_samples(shards: Iterable[Path]) -> Iterator[Stored]:
     """The samples of shards, in order; as open_clip does, those without an image or a caption are left out."""
+    for tar, key, image, text in _samples(shards):
+        yield Stored(key, _contents(tar, image), _contents(tar, text).decode())
+
+
+def read_texts(shards: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    """The key and the text of each of these samples, without reading an image."""
+    for tar, key, _, text in _samples(shards):
+        yield key, _contents(tar, text).decode()
+
+
+def _samples(shards: Iterable[Path]) -> Iterator[tuple[tarfile.TarFile, str, tarfile.TarInfo, tarfile.TarInfo]]:
+    """The key, image and text of each sample, with the tar that they are in."""
     for shard in shards:
         with tarfile.open(shard) as tar:
             for key, members in groupby(tar, key=lambda member: member.name.partition(".")[0]):
                 files = {member.name.partition(".")[2].lower(): member for member in members if member.isfile()}
                 image = next((files[name] for name in _IMAGES if name in files), None)
                 if image is not None and "txt" in files:
-                    yield Stored(key, _contents(tar, image), _contents(tar, files["txt"]).decode())
+                    yield tar, key, image, files["txt"]
 
 
 def load_examples(data: TrainingData, architecture: str, captions: Sequence[tuple[str, float]]) -> Examples:
@@ -76,7 +88,7 @@ def load_examples(data: TrainingData, architecture: str, captions: Sequence[tupl
     name = registered_name(architecture)
     vision = open_clip.get_model_config(name)["vision_cfg"]
     transform = open_clip.image_transform(vision.get("image_size", _IMAGE_SIZE), is_train=False)
-    texts = [one.text for one in read_samples(data.shards)]
+    texts = [text for _, text in read_texts(data.shards)]
     kinds = [kind for kind, _ in captions]
     by_kind = [dict.fromkeys(kinds, text) if len(kinds) == 1 else json.loads(text) for text in texts]
     tokens = _tokens(open_clip.get_tokenizer(name), [[one.get(kind) for kind in kinds] for one in by_kind])

@@ -48,7 +48,7 @@ def training_run(work: Work, table: pa.Table) -> Metadata:
         "seconds_in_training": round(seconds, 1),
         "samples_per_second": round(last["samples_seen"] / seconds, 1) if seconds else 0.0,
         "share_of_time_waiting_for_samples": round(waited / seconds, 3) if seconds else 0.0,
-        "gpu_hours": round(last["gpus"] * seconds / 3600, 4),
+        f"{'gpu' if last['gpus'] else 'cpu'}_hours": round((last["gpus"] or 1) * seconds / 3600, 4),
         **({"cost": round(sum(costs), 2)} if None not in costs else {}),
         "loss": picture(
             plots.loss_curve(

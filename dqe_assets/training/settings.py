@@ -115,6 +115,7 @@ class Training(Strict):
         gpus: GPUs to train on; by default all of this machine.
         log_every: Steps between two lines of the log.
         gpu_hour_price: What an hour of a GPU costs; by default nobody says.
+        cpu_hour_price: What an hour of training on a CPU costs; by default nobody says.
     """
 
     runs: list[TrainingRuns] = Field(default_factory=list)
@@ -126,6 +127,7 @@ class Training(Strict):
     gpus: Annotated[int, Field(ge=1)] | None = None
     log_every: Annotated[int, Field(ge=1)] = 100
     gpu_hour_price: Annotated[float, Field(ge=0)] | None = None
+    cpu_hour_price: Annotated[float, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _scales_exist(self) -> Self:
@@ -184,6 +186,12 @@ class Training(Strict):
     def keys(self) -> list[str]:
         """The runs' keys, in the order of the list."""
         return [run.key for run in self.planned]
+
+    def hour_price(self, gpus: int) -> float | None:
+        """What an hour of training costs on so many GPUs, 0 for a CPU; None if nobody says."""
+        if gpus:
+            return None if self.gpu_hour_price is None else self.gpu_hour_price * gpus
+        return self.cpu_hour_price
 
     def run(self, key: str) -> Run:
         """The run of this key.

@@ -52,7 +52,7 @@ TRAINING_RUN = table_schema(
         Column("waited", pa.float64(), "of these, for samples to be read", "seconds"),
         Column("samples_per_second", pa.float64(), "of that time", "samples/s"),
         Column("gpus", pa.int32(), "GPUs that it was trained on; 0 for a CPU", nullable=False),
-        Column("cost", pa.float64(), "price of the GPUs in that time; null without a price"),
+        Column("cost", pa.float64(), "price of that time, on its GPUs or on a CPU; null without a price"),
         Column("log", LOG, "the log since the checkpoint before: what was seen at some steps", nullable=False),
     ]
 )

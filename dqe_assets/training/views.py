@@ -83,7 +83,7 @@ RELATIONS = Relations(
                 "total_seconds": "time in training [seconds]",
                 "share_waited": "share of that time in which the trainer waited for samples to be read [0 to 1]",
                 "rate": "samples seen in a second of training [samples/s]",
-                "total_cost": "price of the GPUs; null without a price",
+                "total_cost": "price of that time, on its GPUs or on a CPU; null without a price",
             },
         ),
     ),

@@ -77,6 +77,12 @@ def above_the_cap(rows: int) -> pa.Array:
     return pa.array([rows / 2, *[rows / 2 / (rows - 1)] * (rows - 1)])
 
 
+def mixtures(table: pa.Table, *errors: float) -> pa.Table:
+    """Points of one mixture at one number of samples seen."""
+    point = {"metric": "m", "mixture": "both", "pools": ["a", "b"], "samples_seen": 10, "source": "s"}
+    return pa.Table.from_pylist([{**point, "error": error} for error in errors], table.schema)
+
+
 def fewer_points(facts: Manifest) -> Manifest:
     return Manifest(facts.rows - 1, facts.facts)
 
@@ -165,6 +171,9 @@ BREAKAGES = [
     ("pool_utilities", "b_finite", filled("b", 0.1)),
     ("pool_utilities", "residual_finite", filled("residual", float("nan"))),
     ("pool_utilities", "fits_well", filled("residual", 0.1)),
+    ("pool_utilities", "curves_fall", filled("falls", False)),
+    ("measured_mixtures", "keys_unique", lambda table: pa.concat_tables([table, mixtures(table, 0.5, 0.5)])),
+    ("measured_mixtures", "error_finite", lambda table: pa.concat_tables([table, mixtures(table, float("inf"))])),
     ("filter_recommendation", "keys_unique", twice),
     ("filter_recommendation", "error_finite", filled("error", float("inf"))),
     ("filter_recommendation", "one_best", filled("is_best", True)),

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from dqe_assets.evaluation.datacomp import TASKS, averages
-from dqe_assets.evaluation.leaderboard import difference_interval, leaderboard, training_curves
+from dqe_assets.evaluation.leaderboard import difference_interval, leaderboard, run_cost, training_curves
 from dqe_assets.evaluation.tables import EVALUATION
 
 
@@ -113,9 +113,14 @@ def test_what_is_not_the_end_of_a_run_is_not_compared() -> None:
 
 
 def test_costs_are_means_over_runs() -> None:
-    costs = {"all-toy-0": (1.0, 2.0), "all-toy-1": (3.0, 4.0)}
+    fast, slow = [{"gpus": 4, "seconds": 900.0}, {"gpus": 4, "seconds": 1800.0}], [{"gpus": 0, "seconds": 7200.0}]
+    costs = {"all-toy-0": run_cost(fast, 1.5, 0.25), "all-toy-1": run_cost(slow, 1.5, 0.25)}
     (found,) = leaderboard(table(row("all", 0, "a", 0.5), row("all", 1, "a", 0.6)), costs).to_pylist()
-    assert (found["gpu_hours"], found["cost"]) == (2.0, 3.0)
+    assert (found["gpu_hours"], found["cpu_hours"], found["cost"]) == (1.5, 1.0, 2.5)
+    unpriced = {**costs, "all-toy-1": run_cost(slow, 1.5, None)}
+    assert run_cost(fast, 1.5, None).price == 4.5, "no hour of a CPU was used"
+    (found,) = leaderboard(table(row("all", 0, "a", 0.5), row("all", 1, "a", 0.6)), unpriced).to_pylist()
+    assert (found["cpu_hours"], found["cost"]) == (1.0, None)
 
 
 def test_curves_are_of_ends_of_training_and_of_constant_learning_rates() -> None:

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 TABLES = {
     "samples", "captions", "shards", "captioners", "caption_preference", "duplicates", "failures", "materialisations",
     "preference_intervals",
-    "pool_utilities", "filter_recommendation", "caption_generation", "caption_accounting", "captioner_comparison",
+    "pool_utilities", "measured_mixtures", "filter_recommendation",
+    "caption_generation", "caption_accounting", "captioner_comparison",
     "filter_masks", "filters", "filter_overlap", "filter_funnel",
     "filter_planted",
     "concept_hits", "concept_frequency", "misalignment",
@@ -47,7 +48,7 @@ TABLES = {
     "text_quality", "image_text",
     "code_clusters",
     "training_checkpoints", "training_log",
-    "evaluation", "evaluation_classes", "leaderboard", "training_curves",
+    "evaluation", "evaluation_classes", "leaderboard", "training_curves", "concept_accuracies",
 }  # fmt: skip
 SECTIONS = [
     "Samples",

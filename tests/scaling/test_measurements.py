@@ -167,7 +167,7 @@ def test_numbers_of_samples_as_people_write_them(text: str, count: int) -> None:
         ({"irreducible": 1.5}, r"scaling\.irreducible: must be below 1"),
         (
             {"budget": 3},
-            r"scaling: unknown key 'budget'; allowed: irreducible, measurements, metrics, samples_seen, scale",
+            r"scaling: unknown key 'budget'; allowed: from_samples_seen, irreducible, measurements, metrics, mixtures",
         ),
     ],
 )
