@@ -1,6 +1,6 @@
-# make demo, make test, make ui, make lint, make docs: each makes what it needs. Everything lives in .venv and data/.
+# make demo, make test, make ui, make study, make lint, make docs: each makes what it needs. Everything lives in .venv and data/.
 .DELETE_ON_ERROR:
-.PHONY: demo test lint ui docs audit constraints clean
+.PHONY: demo test lint ui study docs audit constraints clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,6 +14,10 @@ demo: $(VENV)/.demo
 
 ui: $(VENV)/.demo
 	@$(BIN)/dqe ui
+
+# What the papers found, tried here by real training: the page is data/study/study.html.
+study: $(VENV)/.test
+	@$(BIN)/dqe study $(ARGS)
 
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)

@@ -33,14 +33,18 @@ NAME, OTHER = "chelsea_10.jpg", "labels"
 
 MEANINGS = {
     "cli": "the dqe command",
+    "study": "what the papers found, tried",
     "publish": "datasets and shards to train on",
     "definitions": "what Dagster loads",
     "orchestration": "settings, graph, jobs, sensors, runner",
     "report": "warehouse, quality report, gallery: what joins several stages",
+    "evaluation": "what models can do",
+    "training": "models of subsets",
     "concepts": "what the data shows",
     "filtering": "what to train on",
     "improve": "better captions",
     "search": "the collection, a map",
+    "compression": "a share of alike images",
     "score": "how well captions fit",
     "dedup": "copies",
     "caption": "what models say",
@@ -50,7 +54,7 @@ MEANINGS = {
     "core": "Work, Stage, its Dagster face, checks, schema, figures",
     "dqe_resources": "with what: models, captioners, scorers, sources, vectors, store, images",
 }
-NO_STAGES = frozenset({"cli", "publish", "definitions", "orchestration", "core"})
+NO_STAGES = frozenset({"cli", "study", "publish", "definitions", "orchestration", "core"})
 
 
 def layers() -> list[tuple[str, list[tuple[str, str]]]]:

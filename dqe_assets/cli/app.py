@@ -18,6 +18,7 @@ from dqe_assets.cli.report import explain, gallery, get, report, sql
 from dqe_assets.cli.schema import schema
 from dqe_assets.cli.search import search
 from dqe_assets.cli.status import status
+from dqe_assets.cli.study import study
 from dqe_assets.cli.ui import ui
 
 EXIT_CODES = (
@@ -72,5 +73,6 @@ app.command("filter")(filter_pool)
 app.command()(reshard)
 app.command()(compress)
 app.command()(publish)
+app.command()(study)
 app.add_typer(engine, name="engine")
 app.command()(schema)

@@ -1,0 +1,80 @@
+"""Plots of a study: accuracies and differences with their intervals, and accuracy over frequency."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dqe_assets.concepts.performance import predict_accuracy
+from dqe_assets.core.figures import LIGHT, new_figure, new_grid, plain, set_title, to_png
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+
+    from dqe_assets.core.figures import Theme
+    from dqe_assets.study.results import ByFrequency, MeasuredArm, Result, Spread
+
+
+def accuracies(arms: Sequence[MeasuredArm], chance: float, theme: Theme = LIGHT) -> bytes:
+    """The accuracy of each arm: the mean with its interval over seeds, and each seed as a small dot, as PNG.
+
+    Args:
+        arms: from top to bottom.
+        chance: the accuracy of a guess.
+        theme: the colours.
+    """
+    figure, axes = new_figure(1.1 + 0.36 * len(arms), theme)
+    axes.axvline(chance, color=theme.muted, linewidth=1, linestyle=":")
+    _rows(axes, [one.accuracy for one in arms], [theme.sources[0]] * len(arms), theme)
+    axes.set_yticks(range(len(arms)), [plain(f"{one.arm.what} ({one.samples:,.0f})") for one in arms])
+    axes.set_xlabel("zero-shot accuracy; dotted: a guess")
+    axes.set_xlim(left=0)
+    set_title(axes, "The same number of samples seen by each", theme)
+    return to_png(figure)
+
+
+def differences(result: Result, theme: Theme = LIGHT) -> bytes:
+    """The difference of each comparison with its interval, controls in grey, as PNG."""
+    rows = result.differences
+    figure, axes = new_figure(1.0 + 0.36 * len(rows), theme)
+    axes.axvline(0, color=theme.muted, linewidth=1)
+    colours = [theme.sources[0] if one.is_claim else theme.original for one, _ in rows]
+    _rows(axes, [spread for _, spread in rows], colours, theme)
+    axes.set_yticks(range(len(rows)), [plain(f"{one.better} - {one.than}") for one, _ in rows])
+    axes.set_xlabel("difference of accuracies, of models of the same seed; grey: controls")
+    set_title(axes, "Differences, with 95 % intervals over seeds", theme)
+    return to_png(figure)
+
+
+def _rows(axes: Axes, spreads: Sequence[Spread], colours: Sequence[str], theme: Theme) -> None:
+    axes.invert_yaxis()
+    axes.set_ylim(len(spreads) - 0.5, -0.5)
+    axes.grid(axis="x", color=theme.grid)
+    for place, (spread, colour) in enumerate(zip(spreads, colours, strict=True)):
+        mean, low, high = spread.interval
+        values = [*spread.by_seed.values()]
+        axes.scatter(values, np.full(len(values), place + 0.22), s=9, color=theme.muted, linewidths=0)
+        if low is not None and high is not None:
+            axes.plot([low, high], [place, place], color=colour, linewidth=2.2, solid_capstyle="round")
+        axes.scatter([mean], [place], s=42, color=colour, zorder=3)
+
+
+def over_frequency(measured: Sequence[ByFrequency], theme: Theme = LIGHT) -> bytes:
+    """Accuracy of each class over how often captions name it, for each arm, all seeds in one, as PNG."""
+    figure, all_axes = new_grid(1, len(measured), 3.4, theme)
+    for axes, one in zip(all_axes, measured, strict=True):
+        for place, (seed, points) in enumerate(one.points.items()):
+            counts, accuracy = np.array(points, np.float64).T
+            colour = theme.sources[place % len(theme.sources)]
+            axes.scatter(np.maximum(counts, 1), accuracy, s=7, alpha=0.35, color=colour, linewidths=0)
+            ends = np.geomspace(1, max(2.0, counts.max()), 40)
+            axes.plot(ends, np.clip(predict_accuracy(one.fits[seed], ends), 0, 1), color=colour, label=f"seed {seed}")
+        axes.set_xscale("log")
+        axes.set_xlabel("captions of the subset that name the class")
+        axes.set_ylabel("accuracy on the class")
+        axes.legend(frameon=False, fontsize=8, labelcolor=theme.ink, loc="upper left")
+        set_title(axes, plain(one.arm.what), theme)
+    return to_png(figure)

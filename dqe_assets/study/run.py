@@ -1,0 +1,222 @@
+"""Has the jobs of a study done, several at once, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from dqe_assets.study import worker
+from dqe_assets.study.files import write_seed
+from dqe_assets.study.plan import run_key
+from dqe_resources.errors import DataQualityError
+from dqe_resources.locks import folder_alone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from dqe_assets.study.plan import Study
+
+_BEGIN_SECONDS = 8.0
+_ROW_SECONDS = 0.016
+_SAMPLE_SEEN_SECONDS = 1 / 2_400
+_EVALUATION_SECONDS = 2.0
+"""What things take on one core: only how long the rest will take is told by them."""
+
+LOG = "log.txt"
+
+
+class StudyError(DataQualityError):
+    """A job of a study failed; says which, why, and where more stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something that one process does.
+
+    Attributes:
+        name: for people; no other has it.
+        folder: the data folder.
+        phase: what is done there.
+        runs: the training runs to make, if not all.
+        after: names of jobs that it waits for.
+        steps: assets and partitions that it makes, about.
+        seconds: how long it takes on one core, about.
+    """
+
+    name: str
+    folder: Path
+    phase: str
+    runs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    steps: int = 1
+    seconds: float = 1.0
+
+
+@dataclass
+class Progress:
+    """How far a study is.
+
+    Attributes:
+        total: seconds of one core that all jobs take, about.
+        began: when it began, by ``time.monotonic``.
+        done: of the total, by job.
+    """
+
+    total: float
+    began: float
+    done: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """Of all work, 0 to 1."""
+        return min(1.0, sum(self.done.values()) / self.total)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """As fast as until now; None in the first moments."""
+        passed = time.monotonic() - self.began
+        return passed * (1 - self.share) / self.share if self.share > 0.02 else None
+
+
+def jobs_of(study: Study, at_once: int) -> list[Job]:
+    """The jobs, each after those that it waits for; the trainings of a seed are dealt out to several processes."""
+    size, jobs = study.size, []
+    for seed in study.seeds:
+        folder, scorer = study.seed_folder(seed), study.scorer_folder(seed)
+        seen = size.scorer_samples_seen * _SAMPLE_SEEN_SECONDS
+        first = Job(f"seed {seed}: scorer", scorer, worker.SCORER, steps=6, seconds=_BEGIN_SECONDS + seen)
+        prepared = Job(
+            f"seed {seed}: pool, scores and subsets",
+            folder,
+            worker.PREPARE,
+            steps=30 + 2 * len(study.arms),
+            seconds=_BEGIN_SECONDS + size.rows * _ROW_SECONDS,
+        )
+        keys = [run_key(arm, seed) for arm in study.arms]
+        each = size.samples_seen * _SAMPLE_SEEN_SECONDS
+        trained = [
+            Job(
+                f"seed {seed}: models {number} of {at_once}",
+                folder,
+                worker.TRAIN,
+                tuple(part),
+                steps=len(part),
+                seconds=_BEGIN_SECONDS + len(part) * each,
+            )
+            for number in range(1, at_once + 1)
+            if (part := keys[number - 1 :: at_once])
+        ]
+        last = Job(
+            f"seed {seed}: evaluation",
+            folder,
+            worker.EVALUATE,
+            steps=len(keys) + 2,
+            seconds=_BEGIN_SECONDS + len(keys) * _EVALUATION_SECONDS,
+        )
+        jobs += _in_turn([[first], [prepared], trained, [last]])
+    return jobs
+
+
+def _in_turn(groups: Sequence[Sequence[Job]]) -> list[Job]:
+    """The jobs, those of each group after all of the group before."""
+    found: list[Job] = []
+    before: tuple[str, ...] = ()
+    for group in groups:
+        found += [replace(job, after=before) for job in group]
+        before = tuple(job.name for job in group)
+    return found
+
+
+def run(study: Study, tell: Callable[[Progress, str, str], None], at_once: int | None = None) -> None:
+    """Make everything that is missing or no longer current; killed, the same call goes on.
+
+    Args:
+        study: what is studied.
+        tell: is told how far it is, a job's name, and the step of it that has ended; no step if the job has.
+        at_once: processes; by default one for each core that this process may use.
+
+    Raises:
+        StudyError: a job failed.
+        HeldError: another process makes the same study.
+        SourceError: the drawings are not installed.
+    """
+    with folder_alone(study.folder):
+        for seed in study.seeds:
+            write_seed(study, seed)
+        cores = at_once or len(os.sched_getaffinity(0))
+        _run(jobs_of(study, cores), cores, tell)
+
+
+def _run(jobs: Sequence[Job], at_once: int, tell: Callable[[Progress, str, str], None]) -> None:
+    progress = Progress(sum(job.seconds for job in jobs), time.monotonic())
+    waiting, running, ended = list(jobs), dict[str, subprocess.Popen[str]](), set[str]()
+    events: SimpleQueue[tuple[Job, str, str]] = SimpleQueue()
+    counted: dict[str, int] = {}
+    try:
+        while waiting or running:
+            for job in [one for one in waiting if ended.issuperset(one.after)][: at_once - len(running)]:
+                waiting.remove(job)
+                running[job.name] = _begun(job, events)
+            job, what, text = events.get()
+            if what == worker.FAILED:
+                raise StudyError(f"{job.name}: {text}\nMore may be in {job.folder / LOG}")
+            if what == worker.ENDED and text:
+                counted[job.name] = counted.get(job.name, 0) + 1
+                progress.done[job.name] = job.seconds * min(0.95, counted[job.name] / job.steps)
+                tell(progress, job.name, text)
+            else:
+                del running[job.name]
+                ended.add(job.name)
+                progress.done[job.name] = job.seconds
+                tell(progress, job.name, "")
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+
+
+def _begun(job: Job, events: SimpleQueue[tuple[Job, str, str]]) -> subprocess.Popen[str]:
+    """A job's process, whose lines become events: ended steps, and in the end an ended one without a text."""
+    log = (job.folder / LOG).open("a", encoding="utf-8")
+    process = subprocess.Popen(  # noqa: S603 - ourselves
+        [sys.executable, "-m", "dqe_assets.study.worker", str(os.getpid()), job.phase, *job.runs],
+        env={
+            **os.environ,
+            "DQE_DATA": str(job.folder),
+            "DAGSTER_HOME": str(job.folder / "dagster_home"),
+            "OMP_NUM_THREADS": "1",
+        },
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+    )
+
+    def read() -> None:
+        failed = False
+        with process, log:
+            for line in process.stdout or ():
+                try:
+                    said = dict(json.loads(line))
+                except (ValueError, TypeError):
+                    log.write(line)
+                    continue
+                for what, text in said.items():
+                    failed = failed or what == worker.FAILED
+                    events.put((job, what, text))
+        if process.returncode and not failed:
+            events.put((job, worker.FAILED, f"ended with code {process.returncode}"))
+        else:
+            events.put((job, worker.ENDED, ""))
+
+    # The system ends a job with the thread that began it: so that is the main one, and this one only reads.
+    Thread(target=read, daemon=True).start()
+    return process

@@ -1,0 +1,111 @@
+"""One job of a study in a process of its own: ``python -m dqe_assets.study.worker PARENT prepare``.
+
+It works on the data folder ``DQE_DATA``, and prints a JSON object in a line for each step that has ended, and for each
+thing that went wrong.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from dqe_assets.orchestration import graph, runner
+from dqe_assets.orchestration.instance import instance
+from dqe_assets.orchestration.settings import load_settings
+from dqe_resources import progress, stopping
+from dqe_resources.errors import DataQualityError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dqe_assets.core.stage import Stage
+    from dqe_resources.progress import Step
+
+ENDED, FAILED = "ended", "failed"
+
+SCORER, PREPARE, TRAIN, EVALUATE = "scorer", "prepare", "train", "evaluate"
+"""What can be done: a training run and all that it needs; all up to the training data; some training runs; and all that
+follows."""
+
+RESULTS = ("leaderboard", "concept_frequency")
+"""What a study wants of the platform, with all that these are made of."""
+
+_TRAINING = "training_run"
+
+_SIGNAL_WHEN_PARENT_ENDS = 1
+
+
+def assets_of(stages: Sequence[Stage], phase: str) -> list[str]:
+    """The assets that a phase makes, in order.
+
+    Args:
+        stages: each after what it reads.
+        phase: one of those above.
+    """
+    if phase == TRAIN:
+        return [_TRAINING]
+    wanted = {_TRAINING} if phase == SCORER else {_TRAINING, *RESULTS}
+    for stage in reversed(stages):
+        if stage.name in wanted:
+            wanted.update(_inputs(stage))
+    trained = {_TRAINING}
+    for stage in stages:
+        if trained.intersection(_inputs(stage)):
+            trained.add(stage.name)
+    made = [stage.name for stage in stages if stage.name in wanted]
+    if phase == SCORER:
+        return made
+    return [name for name in made if name != _TRAINING and (name in trained) == (phase == EVALUATE)]
+
+
+def _inputs(stage: Stage) -> tuple[str, ...]:
+    return (*stage.inputs, *stage.unpartitioned_inputs, *stage.run_inputs)
+
+
+def main(phase: str, runs: Sequence[str]) -> int:
+    """Make what belongs to a phase; returns the exit code.
+
+    Args:
+        phase: one of those above.
+        runs: the training runs to make; all by default.
+    """
+    try:
+        settings = load_settings()
+        with instance(settings.concurrency) as current, progress.listen(_tell):
+            runner.sync(settings, current)
+            assets = assets_of(graph.stages(settings), phase)
+            outcome = runner.materialize(settings, current, assets=assets, runs=runs)
+    except DataQualityError as error:
+        _print(FAILED, str(error))
+        return 1
+    failures = [*runner.ended_in_words(outcome, settings), *outcome.failures, *outcome.unread.values()]
+    for failure in failures:
+        _print(FAILED, failure)
+    return 1 if failures else 0
+
+
+def _tell(step: Step) -> None:
+    if step.outcome is not None:
+        _print(ENDED, f"{step.asset} {step.partition or ''}".rstrip())
+
+
+def _print(what: str, text: str) -> None:
+    print(json.dumps({what: text}), flush=True)  # noqa: T201 - what this process is read for
+
+
+def _end_with_parent(parent: int) -> None:
+    """Have the system end this process with the one that started it, however that ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SIGNAL_WHEN_PARENT_ENDS, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the study has ended")
+
+
+if __name__ == "__main__":
+    _end_with_parent(int(sys.argv[1]))
+    with stopping.stoppable("stopped"):
+        sys.exit(main(sys.argv[2], sys.argv[3:]))
