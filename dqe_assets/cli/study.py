@@ -45,7 +45,7 @@ def study(
 
         wanted = tuple(range(first_seed, first_seed + seeds))
         planned = Study(out.absolute(), Size.of(minutes, seeds), wanted, chosen(findings))
-        with counting("study") as bar:
+        with counting("per cent of the study") as bar:
             run(planned, partial(_tell, bar))
         results = results_of(planned)
         page, document = write_page(planned, results)
@@ -61,7 +61,7 @@ def study(
 
 
 def _tell(bar: Callable[[int, int], None], progress: Progress, job: str, step: str) -> None:
-    bar(round(1000 * progress.share), 1000)
+    bar(round(100 * progress.share), 100)
     if not step:
         left = progress.seconds_left
         soon = f"; about {math.ceil(left / 60)} min left" if left else ""

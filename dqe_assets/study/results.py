@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dqe_assets.concepts.performance import LogLinearFit, log_linear_fit
 from dqe_assets.evaluation.leaderboard import difference_interval
-from dqe_assets.evaluation.tables import EVALUATION
+from dqe_assets.evaluation.tables import CONCEPT_ACCURACIES, EVALUATION
 from dqe_assets.study.plan import TASK, run_key
 from dqe_resources.store import Store
 
@@ -232,8 +232,6 @@ def _measured(arm: Arm, stores: Mapping[int, Store]) -> MeasuredArm:
 
 
 def _by_frequency(arm: Arm, stores: Mapping[int, Store]) -> ByFrequency:
-    from dqe_assets.evaluation.tables import CONCEPT_ACCURACIES
-
     points = {}
     for seed, store in stores.items():
         columns = ["run", "caption_samples", "accuracy"]

@@ -31,7 +31,7 @@ SCORER, PREPARE, TRAIN, EVALUATE = "scorer", "prepare", "train", "evaluate"
 """What can be done: a training run and all that it needs; all up to the training data; some training runs; and all that
 follows."""
 
-RESULTS = ("leaderboard", "concept_frequency")
+RESULTS = ("leaderboard", "concept_accuracies")
 """What a study wants of the platform, with all that these are made of."""
 
 _TRAINING = "training_run"

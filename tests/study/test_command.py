@@ -83,3 +83,17 @@ def test_a_finding_that_there_is_not_is_refused_before_anything_is_made(tmp_path
     said, _ = begun(tmp_path / "study", "--findings", "2,9").communicate(timeout=60)
     assert "no finding '9'; there are: 1 (Better captions), 2 (Filtering at fixed compute)" in " ".join(said.split())
     assert not os.path.lexists(tmp_path / "study" / "seed-0")
+
+
+def test_a_job_that_fails_is_named_with_the_reason_and_where_more_stands(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    store = folder / "seed-0" / "scorer" / "store"
+    store.parent.mkdir(parents=True)
+    store.write_text("a file, where the store should be")
+    process = begun(folder)
+    said, _ = process.communicate(timeout=120)
+    said = " ".join(said.split())
+    assert process.returncode == 1, said
+    assert "error: seed 0: scorer:" in said
+    assert str(store.parent / "log.txt") in said
+    assert "Traceback" not in said
