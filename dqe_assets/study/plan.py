@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dqe_assets.study.findings import FINDINGS, TRUE, Arm, Finding, arms_of
-from dqe_resources.errors import UsageError
+from dqe_resources.errors import DataQualityError, UsageError
 from dqe_resources.sources.world import WorldSource
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ _MODEL = {
     "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 32},
     "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1},
 }
+
+
+class StudyError(DataQualityError):
+    """A study cannot be finished; says what failed, why, and what to do or where more stands."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dqe_assets.concepts.performance import LogLinearFit, log_linear_fit
 from dqe_assets.evaluation.leaderboard import difference_interval
 from dqe_assets.evaluation.tables import CONCEPT_ACCURACIES, EVALUATION
-from dqe_assets.study.plan import TASK, run_key
+from dqe_assets.study.plan import TASK, StudyError, run_key
 from dqe_resources.store import Store
 
 if TYPE_CHECKING:
@@ -205,6 +205,7 @@ def results_of(study: Study) -> list[Result]:
 
     Raises:
         StorageError: a table is not there.
+        StudyError: so little was made that nothing can be fitted.
     """
     stores = {seed: Store(str(study.seed_folder(seed) / "store")) for seed in study.seeds}
     arms = {arm.name: _measured(arm, stores) for arm in study.arms}
@@ -238,8 +239,13 @@ def _by_frequency(arm: Arm, stores: Mapping[int, Store]) -> ByFrequency:
         table = store.read("concept_accuracies", None, CONCEPT_ACCURACIES, columns).to_pylist()
         key = run_key(arm, seed)
         points[seed] = [(row["caption_samples"], row["accuracy"]) for row in table if row["run"] == key]
-    fits = {
-        seed: log_linear_fit([count for count, _ in found], [accuracy for _, accuracy in found])
-        for seed, found in points.items()
-    }
+    try:
+        fits = {
+            seed: log_linear_fit([count for count, _ in found], [accuracy for _, accuracy in found])
+            for seed, found in points.items()
+        }
+    except ValueError as error:
+        raise StudyError(
+            f"accuracy over frequency in {arm.name}: {error}; make more with --minutes, or leave finding 5 out"
+        ) from error
     return ByFrequency(arm, fits, points)

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from dqe_assets.study import worker
 from dqe_assets.study.files import write_seed
-from dqe_assets.study.plan import run_key
-from dqe_resources.errors import DataQualityError
+from dqe_assets.study.plan import StudyError, run_key
 from dqe_resources.locks import folder_alone
 
 if TYPE_CHECKING:
@@ -31,10 +30,6 @@ _EVALUATION_SECONDS = 2.0
 """What things take on one core: only how long the rest will take is told by them."""
 
 LOG = "log.txt"
-
-
-class StudyError(DataQualityError):
-    """A job of a study failed; says which, why, and where more stands."""
 
 
 @dataclass(frozen=True, slots=True)
