@@ -240,7 +240,7 @@ class _TiffForm:
                 struct.unpack_from(self.entry, data, first + size * n)
                 for n in range(min(number, len(data) // size + 1))
             ]
-        except struct.error:
+        except (struct.error, OverflowError):
             return None
 
     def numbers(self, data: bytes, kind: int, count: int, value: bytes) -> tuple[int, ...] | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import struct
 import sys
 import zlib
@@ -315,6 +316,24 @@ def test_a_file_of_any_format_that_is_cut_off_is_truncated(make: Callable[[], by
             with pytest.raises(images.ImageError) as caught:
                 read(data[:length])
             assert caught.value.reason == "truncated", f"of {len(data)} bytes the first {length}: {caught.value}"
+
+
+@given(
+    st.sampled_from(sorted(CUT)),
+    st.lists(st.tuples(st.integers(0, 5000), st.sampled_from([0, 1, 127, 128, 255])), min_size=1, max_size=6),
+    st.integers(0, 400),
+)
+def test_whatever_is_in_a_file_it_is_an_image_or_a_reason(
+    kind: str, changes: list[tuple[int, int]], is_cut_to: int
+) -> None:
+    data = bytearray(CUT[kind]())
+    for place, byte in changes:
+        # Half of them at the beginning, where sizes and places stand.
+        data[(place // 2 % 200 if place % 2 else place) % len(data)] = byte
+    file = bytes(data[:is_cut_to] if is_cut_to % 4 == 3 else data)
+    for read in (lambda: images.inspect(file, **LIMITS), lambda: images.decode(file, max_pixels=10**7)):
+        with contextlib.suppress(images.ImageError):
+            read()
 
 
 @pytest.mark.parametrize("make", [make for kind, make in CUT.items() if kind.startswith(("webp", "avif", "heic"))])
