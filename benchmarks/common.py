@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
-from contextlib import contextmanager
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -67,7 +70,52 @@ def peak_mib() -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
-def publish(name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], title: str) -> None:
+def measured(command: Sequence[str]) -> tuple[dict[str, float], str]:
+    """Run a command; returns its CPU seconds and its peak memory in MiB, and what it has printed.
+
+    Its memory, and that of the processes that it starts, is what they take beyond files that they map (RssAnon), looked
+    at a hundred times a second.
+
+    Raises:
+        RuntimeError: it failed; with the end of what it has printed.
+    """
+    peak = 0.0
+    with tempfile.TemporaryFile() as printed:
+        process = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT)  # noqa: S603
+        while True:
+            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if ended:
+                break
+            peak = max(peak, _anonymous_mib(process.pid))
+            time.sleep(0.01)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        printed.seek(0)
+        text = printed.read().decode(errors="replace")
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{text[-2_000:]}")
+    return {"cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_mib": peak}, text
+
+
+def _anonymous_mib(pid: int | str) -> float:
+    """Memory of a process and of those that it has started; 0 once it has ended."""
+    total = 0.0
+    with suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+        total = sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            total += sum(map(_anonymous_mib, (task / "children").read_text().split()))
+    return total
+
+
+def publish(
+    name: str,
+    columns: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    title: str,
+    *,
+    show: bool = True,
+    keep: bool = True,
+) -> None:
     """Print rows as a table, and append each as a line of JSON to results/<name>.jsonl, with machine and versions.
 
     Args:
@@ -75,6 +123,8 @@ def publish(name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]
         columns: the keys to show.
         rows: a figure each.
         title: of the table.
+        show: print them.
+        keep: append them.
     """
     here = machine()
     table = Table(title=title, title_justify="left", caption=", ".join(f"{key} {value}" for key, value in here.items()))
@@ -83,7 +133,10 @@ def publish(name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]
         table.add_column(column.replace("_", " "), justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
-    Console(width=140).print(table)
+    if show:
+        Console(width=140).print(table)
+    if not keep:
+        return
     RESULTS.mkdir(exist_ok=True)
     when = datetime.now(UTC).isoformat(timespec="seconds")
     with (RESULTS / f"{name}.jsonl").open("a", encoding="utf-8") as file:

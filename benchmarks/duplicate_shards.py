@@ -10,11 +10,7 @@ looked at a hundred times a second.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
-import threading
 import time
 from functools import cache
 from hashlib import blake2b
@@ -25,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import typer
 
-from benchmarks.common import data_folder, publish
+from benchmarks.common import data_folder, measured, publish
 from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration import graph
@@ -121,13 +117,6 @@ def make(name: str, shards: int, partitions: Sequence[str | None]) -> None:
             raise RuntimeError(f"{name}: {failed}")
 
 
-def measured(step: str, shards: int) -> dict[str, float]:
-    """CPU seconds and MiB of a step, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.duplicate_shards", "--only", step, "--shards", str(shards)]
-    result = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)  # noqa: S603
-    return json.loads(result.stdout.splitlines()[-1])
-
-
 def main(
     shards: Annotated[list[int] | None, typer.Option(help="How many shards; may be repeated.")] = None,
     steps: Annotated[list[str] | None, typer.Option(help=f"Which of {', '.join(STEPS)}; all by default.")] = None,
@@ -135,7 +124,8 @@ def main(
 ) -> None:
     """Measure and publish."""
     if only:
-        print(json.dumps(_measured_here(only, (shards or [0])[0])))
+        print(time.process_time(), flush=True)
+        make(STEPS[only], (shards or [0])[0], [None])
         return
     rows: list[dict[str, Any]] = []
     with data_folder() as data:
@@ -166,30 +156,10 @@ def _figures(step: str, shards: int, what: str) -> dict[str, Any]:
     if what == "from nothing":
         (Path(load_settings().opened_store.path(STEPS[step], None))).unlink(missing_ok=True)
     print(f"{step}, {shards} shards, {what} ...", file=sys.stderr)
-    return {"step": step, "what": what, "shards": shards, **measured(step, shards)}
-
-
-def _measured_here(step: str, shards: int) -> dict[str, float]:
-    peak = [0.0]
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.01):
-            peak[0] = max(peak[0], _anonymous_mib())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    before = time.process_time()
-    make(STEPS[step], shards, [None])
-    seconds = time.process_time() - before
-    done.set()
-    watcher.join()
-    return {"cpu_seconds": seconds, "peak_mib": peak[0]}
-
-
-def _anonymous_mib() -> float:
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+    command = [sys.executable, "-m", "benchmarks.duplicate_shards", "--only", step, "--shards", str(shards)]
+    usage, text = measured(command)
+    usage["cpu_seconds"] -= float(text.splitlines()[0])
+    return {"step": step, "what": what, "shards": shards, **usage}
 
 
 @cache

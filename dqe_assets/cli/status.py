@@ -53,12 +53,13 @@ def status(
         from dqe_assets.orchestration.sync import plan_sync, unread_in_words
 
         settings = load_settings(sources_may_be_away=True)
+        stages = graph.stages(settings)
         with instance(settings.concurrency) as current:
             shards = registered_shards(current)
+            if verify:
+                _read_through(settings, stages, shards)
+            settings = settings.as_it_is_now()
             unread = dict(plan_sync(settings, current).unread)
-        stages = graph.stages(settings)
-        if verify:
-            _read_through(settings, stages, shards)
         torn: list[str] = []
         rows = [_row(settings, stage, shards, unread, torn) for stage in stages]
         is_current = not any(row[name] for row in rows for name in (*STATES[1:], *FAULTS))

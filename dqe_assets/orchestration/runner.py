@@ -139,6 +139,7 @@ def _pass(
     force: bool,
 ) -> Outcome:
     outcome, every, registered = Outcome(), graph.stages(settings), registered_shards(current)
+    look = settings.as_it_is_now()
     for group in _groups(selected):
         is_of_shards = group[0].partitioned
         wanted = asked_for.get(group[0].partition_set or "")
@@ -154,7 +155,15 @@ def _pass(
             if not going:
                 break
             try:
-                _run(settings, current, going, key, registered, outcome, force=force)
+                states = {} if force else {stage.name: state(look, stage, key, registered) for stage in going}
+                torn = [name for name, found in states.items() if found == "torn"]
+                outcome.torn |= {(name, key): fault(look, name, key) for name in torn}
+                if set(states.values()) == {"current"}:
+                    outcome.current += len(going)
+                    continue
+                _run(settings, current, going, key, outcome, force=force)
+                for stage in going:
+                    look.opened_store.forget(stage.name, key)
             except SourceError as error:
                 outcome.unread[source] = str(error)
         nothing_usable = bool(outcome.held_up) and outcome.held_up >= set(chosen)
@@ -274,17 +283,10 @@ def _run(
     current: dg.DagsterInstance,
     selected: Sequence[Stage],
     key: str | None,
-    shards: Sequence[str],
     outcome: Outcome,
     *,
     force: bool,
 ) -> None:
-    if not force:
-        states = {stage.name: state(settings, stage, key, shards) for stage in selected}
-        outcome.torn |= {(name, key): fault(settings, name, key) for name, found in states.items() if found == "torn"}
-        if set(states.values()) == {"current"}:
-            outcome.current += len(selected)
-            return
     # What Dagster has left of the run before holds itself, and stages, which freeze it, keep the collector from it.
     gc.collect()
     result = dg.materialize(

@@ -280,6 +280,15 @@ class Settings(Strict):
         """The store: a path counts from the data folder, anything with a scheme is an fsspec URL."""
         return Store(self.store if "://" in self.store else str(data_directory() / self.store))
 
+    def as_it_is_now(self) -> Settings:
+        """The same settings, whose sources are listed once and whose store is looked at once.
+
+        Later changes are not seen. To ask about each partition then takes time in proportion to their number.
+        """
+        copy = self.model_copy(update={"sources": [source.as_it_is_now() for source in self.sources]})
+        vars(copy)["opened_store"] = self.opened_store.as_it_is_now()
+        return copy
+
     @property
     def captions(self) -> CaptionSources:
         """The caption sources, as stages are told of them."""

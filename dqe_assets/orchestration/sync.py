@@ -137,8 +137,8 @@ def plan_sync(settings: Settings, instance: dg.DagsterInstance) -> SyncPlan:
         found, rows, without = LeftOut(), 0, 0
         keys = set()
         try:
-            for shard in source.shards():
-                keys.add(source.key(shard.index))
+            for key, shard in source.listed().items():
+                keys.add(key)
                 found.update(shard.left_out)
                 rows, without = rows + shard.rows, without + shard.uncaptioned
         except SourceError as error:

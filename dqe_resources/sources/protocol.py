@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from dqe_resources.configurable import Configurable, matching
 from dqe_resources.errors import DataQualityError
@@ -14,6 +14,7 @@ from dqe_resources.sources.left_out import LeftOut
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Self
 
     from dqe_resources.sources.rows import SourceRow
 
@@ -75,6 +76,9 @@ class Source(Configurable):
     min_success_rate: Annotated[float, Field(ge=0, le=1)] = 0.5
     license: Annotated[str | None, Field(exclude=True)] = None
 
+    _remembers: bool = PrivateAttr(default=False)
+    _listed: dict[str, Shard] | None = PrivateAttr(None)
+
     @abstractmethod
     def shards(self, first: int = 0) -> Iterator[Shard]:
         """The shards from number ``first`` on, found without reading an image.
@@ -100,12 +104,32 @@ class Source(Configurable):
         """Partition key of a shard."""
         return f"{self.name}-{index:05d}"
 
+    def as_it_is_now(self) -> Self:
+        """The same source, which is listed once, when it is first asked for its shards. It does not see later changes.
+
+        To ask for every shard by its key then takes as long as to list them once.
+        """
+        copy = self.model_copy()
+        copy._remembers = True  # noqa: SLF001 - its own class
+        return copy
+
+    def listed(self) -> dict[str, Shard]:
+        """All shards in order, by their partition keys; raises as ``shards``."""
+        if self._listed is not None:
+            return self._listed
+        found = {self.key(shard.index): shard for shard in self.shards()}
+        if self._remembers:
+            self._listed = found
+        return found
+
     def shard(self, key: str) -> Shard:
         """The shard with a partition key.
 
         Raises:
             SourceError: the source has no such shard (any more).
         """
+        if self._remembers and key in self.listed():
+            return self.listed()[key]
         number = key.removeprefix(f"{self.name}-")
         shard = next(self.shards(int(number)), None) if number.isascii() and number.isdecimal() else None
         if shard is not None and self.key(shard.index) == key:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain, islice
@@ -65,9 +65,23 @@ class Store:
     """Reads and writes the partitions of assets under a root folder or fsspec URL.
 
     All methods raise StorageError, which names the file and what to do, if the store cannot be read or written.
+
+    Attributes:
+        root: the folder or URL.
+        seen: the partitions that ``get`` has looked at; None to look at them each time.
     """
 
     root: str
+    seen: dict[tuple[str, str | None], StoredPartition | None] | None = field(default=None, repr=False, compare=False)
+
+    def as_it_is_now(self) -> Store:
+        """The same store, which looks at the footer of each partition once. It does not see later changes."""
+        return Store(self.root, {})
+
+    def forget(self, asset: str, partition: str | None) -> None:
+        """Look at a partition again when it is next asked for."""
+        if self.seen is not None:
+            self.seen.pop((asset, partition), None)
 
     @cached_property
     def _location(self) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -188,6 +202,14 @@ class Store:
 
     def get(self, asset: str, partition: str | None) -> StoredPartition | None:
         """The stored partition, from the file's footer alone; None if there is none."""
+        if self.seen is None:
+            return self._get(asset, partition)
+        key = asset, partition
+        if key not in self.seen:
+            self.seen[key] = self._get(asset, partition)
+        return self.seen[key]
+
+    def _get(self, asset: str, partition: str | None) -> StoredPartition | None:
         for suffix in (".parquet", ".json"):
             path = self.path(asset, partition, suffix)
             try:
