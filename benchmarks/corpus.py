@@ -278,7 +278,7 @@ def add_shards(sample: Sample, first: int, last: int, rows: int) -> None:
         names = pa.array([f"{number}/{row}.jpg" for row in range(rows)])
         path = data_directory() / "tables" / f"{number:06d}.parquet"
         pq.write_table(pa.table({"image": names, "caption": captions}), path)
-    settings = load_settings()
+    settings = load_settings().as_it_is_now()
     stages = {one.name: one for one in graph.stages(settings)}
     resources = graph.resources(settings)
     vectors, named = resources["vectors"], collection_vectors(resources["scorer"], resources["captions"])

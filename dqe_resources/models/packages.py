@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 from dqe_resources.errors import WholeRunError
@@ -33,6 +34,7 @@ def package_file(distribution: str, module: str, name: str) -> Path:
     raise PackageError(f"{name} of the package {distribution} is not there: pip install {distribution}")
 
 
+@cache
 def package_version(distribution: str) -> str:
     """Version of an installed distribution.
 

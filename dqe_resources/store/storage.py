@@ -75,7 +75,7 @@ class Store:
     seen: dict[tuple[str, str | None], StoredPartition | None] | None = field(default=None, repr=False, compare=False)
 
     def as_it_is_now(self) -> Store:
-        """The same store, which looks at the footer of each partition once. It does not see later changes."""
+        """The same store, which looks at the footer of each partition once. It sees no later changes but its own."""
         return Store(self.root, {})
 
     def forget(self, asset: str, partition: str | None) -> None:
@@ -114,6 +114,7 @@ class Store:
         rows = rows_per_group(conformed, ROW_GROUP_BYTES)
         options = {"compression": "zstd", "row_group_size": rows, "write_page_checksum": True}
         self.write_file(path, lambda target: pq.write_table(conformed, target, **options))
+        self.forget(asset, partition)
         return path
 
     def write_batches(
@@ -144,12 +145,14 @@ class Store:
                 writer.add_key_value_metadata({_STAMP: stamp().to_json()})
 
         self.write_file(path, write)
+        self.forget(asset, partition)
         return path
 
     def write_manifest(self, asset: str, partition: str | None, stamp: Stamp) -> str:
         """Write the manifest of an asset that is not a table, after its files are in place."""
         path = self.path(asset, partition, ".json")
         self.write_file(path, lambda target: target.write(stamp.to_json()))
+        self.forget(asset, partition)
         return path
 
     def read(

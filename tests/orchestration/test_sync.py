@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -263,3 +264,33 @@ def test_the_sensor_does_the_same(folder: Path) -> None:
     (asked,) = tick.dynamic_partitions_requests or ()
     assert set(asked.partition_keys) == shards("two", 0, 1, 2)
     assert stored(folder) == searchable() == shards("one", 0, 1, 2)
+
+
+def test_status_and_an_unchanged_materialize_open_each_file_of_the_store_once(folder: Path) -> None:
+    opened: list[str] = []
+
+    def listen(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and str(arguments[0]).startswith(str(folder / "store" / "raw_samples")):
+            opened.append(str(arguments[0]))
+
+    # It stays for as long as this process lives, and costs it little.
+    sys.addaudithook(listen)
+    materialized()
+    for command in (["status"], ["materialize", "raw_samples"]):
+        opened.clear()
+        assert run(*command)[0] == 0
+        files = [path for path in opened if path.endswith(".parquet")]
+        assert len(set(files)) == 6
+        assert len(files) == 6, command
+
+
+def test_what_is_made_in_a_command_is_looked_at_again(folder: Path) -> None:
+    materialized()
+    look = load_settings().as_it_is_now()
+    store = look.opened_store
+    assert store.get("raw_samples", "one-00000") is not None
+    (folder / "store" / "raw_samples" / "one-00000.parquet").unlink()
+    assert store.get("raw_samples", "one-00000") is not None
+    store.forget("raw_samples", "one-00000")
+    assert store.get("raw_samples", "one-00000") is None
+    assert "1 partition made, 5 were current" in run("materialize", "raw_samples")[1]

@@ -514,3 +514,18 @@ def test_no_more_than_the_limit_is_read(tmp_path: Path) -> None:
     assert len(LocalFile(tmp_path / "a.jpg", tmp_path).read(100)) == 100
     with pytest.raises(FileError, match="too_large: 100 bytes, at most 99 are allowed"):
         LocalFile(tmp_path / "a.jpg", tmp_path).read(99)
+
+
+def test_a_source_as_it_is_now_gives_the_shards_of_that_moment(tmp_path: Path) -> None:
+    photos = source(put_all(tmp_path, images("a.jpg", "b.jpg", "c.jpg")), shard_size=2)
+    now = photos.as_it_is_now()
+    keys = ["photos-00000", "photos-00001"]
+    assert list(now.listed()) == keys
+    before = [photos.shard(key) for key in keys]
+    assert [now.shard(key) for key in keys] == before
+    put_all(tmp_path, images("a.jpg", "d.jpg", "e.jpg") | {"a.jpg": b"another image"})
+    assert [now.shard(key) for key in keys] == before
+    assert list(photos.listed()) == [*keys, "photos-00002"]
+    assert [photos.shard(key).digest for key in keys] != [shard.digest for shard in before]
+    with pytest.raises(SourceError, match="dqe sync"):
+        now.shard("photos-00007")
