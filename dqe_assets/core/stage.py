@@ -13,6 +13,7 @@ import sys
 import time
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
@@ -446,6 +447,7 @@ def _fingerprints(work: Work, assets: Sequence[str], keys: Sequence[str]) -> lis
     return [[key, *(input_fingerprint(work, asset, key) for asset in assets)] for key in keys]
 
 
+@lru_cache(maxsize=1024)
 def _parameters(function: Callable[..., Any], given: int) -> list[str]:
     """The names of a function's parameters, but for the first ones."""
     return list(inspect.signature(function).parameters)[given:]
