@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS = 256
 
+_UNREADABLE = (pa.ArrowException, OSError, ValueError, OverflowError)
+"""What Arrow raises at a damaged file: where it holds names that are not UTF-8, Python's own errors."""
+
 
 class Part(Protocol):
     """A table of a source."""
@@ -108,7 +111,7 @@ class ParquetPart:
                     if start < stop:
                         yield batch.slice(start, stop - start)
                     at += batch.num_rows
-            except (pa.ArrowException, OSError) as error:
+            except _UNREADABLE as error:
                 raise SourceError(f"{self.location}, after row {at:,}: damaged ({one_line(error)})") from error
 
     def open(self) -> pq.ParquetFile:
@@ -124,14 +127,17 @@ class ParquetPart:
             # Parquet knows exactly which bytes it wants: reading ahead would fetch the file's neighbouring images.
             handle = self.filesystem.open(self.location, cache_type="none")
             return pq.ParquetFile(handle, page_checksum_verification=True)
-        except (pa.ArrowException, OSError) as error:
+        except _UNREADABLE as error:
             raise SourceError(f"{self.location}: not a Parquet file ({one_line(error)})") from error
 
 
 @lru_cache(maxsize=4096)
 def _footer(part: ParquetPart) -> tuple[int, pa.Schema]:
     with part.open() as file:
-        return file.metadata.num_rows, file.schema_arrow
+        try:
+            return file.metadata.num_rows, file.schema_arrow
+        except _UNREADABLE as error:
+            raise SourceError(f"{part.location}: its columns cannot be read ({one_line(error)})") from error
 
 
 def file_state(path: Path) -> tuple[int, int]:

@@ -1,20 +1,22 @@
 from __future__ import annotations
 
+import contextlib
 import io
-from typing import TYPE_CHECKING
+import itertools
+import tempfile
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from dqe_resources.sources.local_file import FileError, LocalFile
 from dqe_resources.sources.parquet import ParquetSource
 from dqe_resources.sources.protocol import SourceError
 from dqe_resources.sources.sample import SampleSource
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def jpeg(shade: int) -> bytes:
@@ -258,6 +260,39 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_text("PAR1 but no")
     with pytest.raises(SourceError, match=r"a\.parquet: not a Parquet file"):
         list(parquet_source(tmp_path / "a.parquet").shards())
+
+
+def test_a_name_of_a_column_that_is_not_utf8_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": [b"x"], "caption": ["a"], "other": ["b"]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"other", b"\xff\xfeher"))
+    with pytest.raises(SourceError, match=r"a\.parquet: "):
+        list(ParquetSource(name="pairs", path=path).shards())
+
+
+def _damaged(data: bytes, changes: list[tuple[int, int]]) -> bytes:
+    """Parquet with some bytes of its footer changed, where all of its structure is."""
+    changed = bytearray(data)
+    footer = int.from_bytes(data[-8:-4], "little")
+    for place, byte in changes:
+        changed[len(data) - 8 - place % footer] = byte
+    return bytes(changed)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 10_000), st.sampled_from([0, 1, 127, 128, 255])), min_size=1, max_size=5),
+    st.sampled_from([None, "id"]),
+)
+def test_whatever_a_footer_says_it_is_rows_or_damage(changes: list[tuple[int, int]], key_column: str | None) -> None:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"image": [b"x"] * 9, "caption": ["a"] * 9, "id": ["b"] * 9}), file, row_group_size=4)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.parquet")
+        path.write_bytes(_damaged(file.getvalue(), changes))
+        source = ParquetSource(name="pairs", path=path, key_column=key_column, shard_size=10)
+        with contextlib.suppress(SourceError):
+            if sum(shard.rows for shard in itertools.islice(source.shards(), 100)) < 100:
+                list(source.rows(0))
 
 
 def test_the_sample_is_cut_into_shards_that_cover_it() -> None:
