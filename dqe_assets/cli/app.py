@@ -19,6 +19,7 @@ from dqe_assets.cli.schema import schema
 from dqe_assets.cli.search import search
 from dqe_assets.cli.status import status
 from dqe_assets.cli.study import study
+from dqe_assets.cli.takedown import takedown
 from dqe_assets.cli.ui import ui
 
 EXIT_CODES = (
@@ -65,6 +66,7 @@ for _command in (
     get,
     explain,
     gallery,
+    takedown,
     recommend,
     concepts,
 ):

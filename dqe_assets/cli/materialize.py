@@ -108,6 +108,7 @@ def materialize(
             )
         _say_remarks(plan)
         _say_torn(outcome)
+        _say_taken_down(settings, outcome)
         stop_if_failed(_failures(settings, plan, outcome))
         is_all = not (assets or shard or run)
         _print_outcome(outcome, is_all=is_all)
@@ -130,6 +131,20 @@ def _say_remarks(plan: SyncPlan) -> None:
 def _say_torn(outcome: Outcome) -> None:
     for fault in outcome.torn.values():
         say("[yellow]to be made again:[/yellow] {}", fault, to=errors)
+
+
+def _say_taken_down(settings: Settings, outcome: Outcome) -> None:
+    for name in outcome.removed:
+        say("removed {}: it had something of what is taken down", name)
+    say_outside(settings)
+
+
+def say_outside(settings: Settings) -> None:
+    """Warn of published folders, and of subsets, that have what is taken down."""
+    from dqe_assets.orchestration.takedowns import outside
+
+    for line in outside(settings):
+        say("[yellow]warning:[/yellow] {}", line, to=errors)
 
 
 def _failures(settings: Settings, plan: SyncPlan, outcome: Outcome) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dqe_assets.cli.materialize import say_outside
 from dqe_assets.cli.terminal import (
     ExitCode,
     clear_errors,
@@ -73,6 +74,7 @@ def status(
             print_table(pa.Table.from_pylist([{name: row[name] or None for name in shown} for row in rows]))
             for fault in (*torn, *unread_in_words(unread)):
                 say("[red]wrong:[/red] {}", fault, to=errors)
+            say_outside(settings)
             if is_current:
                 say("All is current.")
             say_next("dqe report" if is_current else "dqe materialize")

@@ -6,6 +6,7 @@ import gc
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -18,6 +19,7 @@ from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.dead_runs import process_tags
 from dqe_assets.orchestration.resources import dagster_resources
 from dqe_assets.orchestration.sync import plan_sync
+from dqe_assets.orchestration.takedowns import purge
 from dqe_resources import stopping
 from dqe_resources.errors import DataQualityError, UsageError, WholeRunError, WholeSourceError
 from dqe_resources.sources.protocol import SourceError, source_of
@@ -52,6 +54,7 @@ class Outcome:
         torn: a line for each file of the store that was torn, and was to be made again.
         unread: why a source cannot be read, by its name: what was made of it is left as it is.
         given_up: sources of which one shard has shown that no other can be made in this run.
+        removed: files of the store that were removed, as they had something of rows that are taken down.
     """
 
     made: list[tuple[str, str | None]] = field(default_factory=list)
@@ -63,6 +66,7 @@ class Outcome:
     torn: dict[tuple[str, str | None], str] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
     given_up: set[str] = field(default_factory=set)
+    removed: list[str] = field(default_factory=list)
 
 
 def sync(settings: Settings, current: dg.DagsterInstance) -> SyncPlan:
@@ -116,6 +120,8 @@ def materialize(
         unknown = sorted(set(asked) - set(there))
         if unknown:
             raise UsageError(f"no {what} {unknown[0]}; there are: {_listed(there) or otherwise}")
+    # What a list says must be known before anything is fetched.
+    settings.ingest.matcher(settings.opened_store)
     settings.opened_store.sweep()
     asked_for = {SHARDS: set(shards), TRAINING_RUNS: set(runs)}
     outcome = _pass(settings, current, selected, asked_for, force=force)
@@ -127,7 +133,17 @@ def materialize(
         outcome.current -= len(before.made)
         outcome.made = before.made + outcome.made
         outcome.torn = before.torn | outcome.torn
+    outcome.removed = purge(settings)
     return outcome
+
+
+def _with_copies(settings: Settings, group: Sequence[Stage], shards: Sequence[str | None]) -> Iterator[str | None]:
+    """Shards with copies of what was taken down of others after them; whatever else they have was just made."""
+    for stage in group if settings.takedowns.copies else ():
+        for shard in shards if stage.name == "raw_samples" else ():
+            with suppress(SourceError):
+                if state(settings, stage, shard, ()) == "stale":
+                    yield shard
 
 
 def _pass(
@@ -144,7 +160,7 @@ def _pass(
         is_of_shards = group[0].partitioned
         wanted = asked_for.get(group[0].partition_set or "")
         chosen = [key for key in keys(settings, group[0], registered) if not wanted or key in wanted]
-        for key in chosen:
+        for key in chain(chosen, _with_copies(settings, group, chosen)):
             source = source_of(key or "") if is_of_shards else ""
             if source in outcome.unread:
                 continue

@@ -9,7 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from dqe_assets.core.schema import IMAGE, SYNTHETIC_CAPTIONS_PREFIX
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.orchestration.published import note_published
 from dqe_assets.publish import card
 from dqe_assets.publish.formats import Shards
 from dqe_assets.publish.output_folder import File, write_folder
@@ -98,10 +102,21 @@ def publish(
     """
     with settings.warehouse.session() as query:
         selection = select(query, request.condition, request.caption)
-        about = _about(settings, selection, request)
+        taken_down = query("SELECT count(*) AS n FROM samples WHERE reason = 'taken_down'")["n"][0].as_py()
+        about = _about(settings, selection, request) | ({"taken_down": taken_down} if taken_down else {})
         shards = Shards(settings.opened_store, query, selection)
+        note_published(folder, _uids(settings, selection))
         files = [*_shard_files(shards, request, about["vectors"]), *_card_files(query, selection, request, about)]
         return write_folder(folder, about, files, track)
+
+
+def _uids(settings: Settings, selection: Selection) -> pa.ChunkedArray:
+    """The uids of all samples chosen."""
+    columns = [
+        settings.opened_store.read("raw_samples", chosen.shard, RAW_SAMPLES, ["uid"])["uid"].take(pa.array(chosen.rows))
+        for chosen in selection.shards
+    ]
+    return pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
 
 
 def _about(settings: Settings, selection: Selection, request: Request) -> dict[str, Any]:

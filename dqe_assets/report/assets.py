@@ -181,7 +181,7 @@ def sample_gallery_of(stages: Sequence[Stage]) -> Stage:
 
     @stage(
         kinds={"html"},
-        code_version="2",
+        code_version="3",
         inputs=["raw_samples"],
         unpartitioned_inputs=["warehouse"],
         partitioned=False,

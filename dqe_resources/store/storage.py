@@ -280,6 +280,15 @@ class Store:
         except OSError as error:
             raise StorageError(f"{root}: cannot be removed from ({error}); run the same command again") from error
 
+    def all_files(self) -> list[tuple[str, str]]:
+        """Every file of the store, in order: its path on the store's file system, and its path from the root."""
+        root = self._location[1]
+        self.filesystem.invalidate_cache()
+        try:
+            return [(path, path.removeprefix(f"{root}/")) for path in sorted(self.filesystem.find(root))]
+        except OSError as error:
+            raise StorageError(f"{root}: cannot be listed ({error})") from error
+
     def files(self, asset: str, partitions: Sequence[str | None]) -> list[str]:
         """Paths, on the store's file system, of those partitions of a table that are stored."""
         paths = [self.path(asset, partition) for partition in partitions]

@@ -122,6 +122,8 @@ def commands(data: Path, out: Path) -> list[list[str]]:
         ["concepts", "cat", f"dog {ATTACK}"],
         ["concepts", "cat", f"dog {ATTACK}", "--json"],
         ["gallery"],
+        ["takedown"],
+        *(["takedown", "--check", entry] for entry in ("example.org", f"x{ATTACK}", f"http://{ATTACK}.org/")),
         ["recommend"],
         ["filter", "store", "--expr", "no_filter", "--out", subset],
         ["filter", f"{out}/nowhere", "--expr", "no_filter", "--out", f"x{ATTACK}.npy"],

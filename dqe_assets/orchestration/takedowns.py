@@ -1,0 +1,388 @@
+"""What was taken down: which rows, what is left of it and where, and the removal of what no stage makes again."""
+
+from __future__ import annotations
+
+import tarfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dqe_assets.filtering.subset import SubsetError, contains, parse_uids, read_subset
+from dqe_assets.ingest.fetch.reasons import TAKEN_DOWN
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.ingest.takedowns.entries import KINDS, Entries, mark
+from dqe_assets.ingest.takedowns.matching import COPY, ROW_COLUMNS, Matcher
+from dqe_assets.ingest.takedowns.memory import MEMORY, REMEMBERED, remembered
+from dqe_assets.ingest.takedowns.shard import stored_hashes
+from dqe_assets.orchestration import graph
+from dqe_assets.orchestration.published import published
+from dqe_assets.report.assets import gallery_path
+from dqe_resources.cache import data_directory
+from dqe_resources.store import UNPARTITIONED, StorageError
+from dqe_resources.store.checkpoint import UNFINISHED
+from dqe_resources.vectors.protocol import VectorsBrokenError, VectorsError, VectorsMissingError
+from dqe_resources.warehouse import WarehouseError, WarehouseMissingError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from dqe_assets.orchestration.settings import Settings
+
+_WITHOUT_IMAGE = frozenset(
+    (
+        *("uid", "source", "shard", "row", "status", "reason", "detail", "item", "caption_source", "source_a"),
+        *("source_b", "independent", "scorer", "counted_by", "finish_reason", "model", "revision"),
+    )
+)
+"""Columns in which a row has something although there is nothing of its image or caption."""
+
+_TEXT_COLUMNS = """
+    SELECT table_name, list([column_name, data_type]) FROM information_schema.columns
+    JOIN information_schema.tables USING (table_catalog, table_schema, table_name)
+    WHERE table_type = 'BASE TABLE' AND data_type IN ('VARCHAR', 'VARCHAR[]') GROUP BY ALL ORDER BY ALL
+"""
+
+RAW = "raw_samples"
+
+
+def taken_down(settings: Settings) -> dict[str, set[str]]:
+    """The uids of the rows that are taken down in the store, by shard; a shard that cannot be read has none.
+
+    Raises:
+        StorageError: the store cannot be listed.
+    """
+    store, found = settings.opened_store, {}
+    for shard in sorted(store.partitions(RAW)) if store.partitions(MEMORY) else ():
+        with suppress(StorageError):
+            rows = store.read(RAW, shard, RAW_SAMPLES, ["uid", "reason"])
+            if uids := set(rows.filter(pc.equal(rows["reason"], TAKEN_DOWN))["uid"].to_pylist()):
+                found[shard] = uids
+    return found
+
+
+def purge(settings: Settings) -> list[str]:
+    """Remove what is left in the store of rows that are taken down, where no stage would make it again.
+
+    These are tables of assets that dqe.yaml has no longer, and rows of unfinished runs.
+
+    Returns:
+        The files that were removed, as paths in the store.
+
+    Raises:
+        StorageError: a file cannot be removed.
+    """
+    by_shard = taken_down(settings)
+    if not by_shard:
+        return []
+    store, removed = settings.opened_store, []
+    made = {stage.name for stage in graph.stages(settings)} | {MEMORY}
+    for file in _files(settings):
+        uids = by_shard.get(file.key, set())
+        if uids and (file.is_unfinished or file.asset not in made) and file.has_any(uids):
+            try:
+                store.filesystem.rm_file(file.path)
+            except OSError as error:
+                raise StorageError(f"{file.path}: cannot be removed ({error}); run the same command again") from error
+            removed.append(file.name)
+    return removed
+
+
+def outside(settings: Settings) -> list[str]:
+    """A line for each published folder, and for each subset, that still has samples that are taken down."""
+    uids = sorted(uid for uids in taken_down(settings).values() for uid in uids)
+    return [
+        f"{place} has {count:,} sample{'' if count == 1 else 's'} taken down since; {what}"
+        for place, count, what in _lists_with(uids)
+    ]
+
+
+def _lists_with(uids: Collection[str]) -> Iterator[tuple[str, int, str]]:
+    """Published folders and subsets that have some of these uids, how many, and what to do."""
+    wanted = parse_uids(pa.array(sorted(uids), pa.string()))
+    for one in published():
+        if count := int(contains(one.uids, wanted).sum()):
+            yield f"published folder {one.folder}", count, "remove it, and publish again"
+    for path in sorted((data_directory() / "subsets").glob("*.npy")):
+        with suppress(SubsetError):
+            if count := int(contains(read_subset(path), wanted).sum()):
+                yield f"subset {path}", count, "remove it, or make it again"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much is to be taken down.
+
+    Attributes:
+        entries: how many entries of each kind.
+        rows: that are taken down in the store.
+        copies: how many of them are copies.
+        to_do: rows that are still to be taken down, or were by an entry that is no longer listed.
+    """
+
+    entries: dict[str, int]
+    rows: int
+    copies: int
+    to_do: int
+
+
+def counts(settings: Settings) -> Counts:
+    """How much is listed, and how many rows of the store it hits.
+
+    Raises:
+        StorageError: the store cannot be read.
+    """
+    store, matcher = settings.opened_store, settings.ingest.matcher(settings.opened_store)
+    rows = copies = to_do = 0
+    for shard in sorted(store.partitions(RAW)) if matcher else ():
+        if store.get(RAW, shard) is None:
+            continue
+        table = store.read(RAW, shard, RAW_SAMPLES, ROW_COLUMNS)
+        details = table.filter(pc.equal(table["reason"], TAKEN_DOWN))["detail"].to_pylist()
+        rows += len(details)
+        copies += sum(detail.startswith(COPY) for detail in details)
+        to_do += sum(not matcher.is_active(detail) for detail in details)
+        to_do += len(matcher.of_stored(table, stored_hashes(store, shard, matcher)))
+    return Counts({kind: len(values) for kind, values in matcher.entries.found.items()}, rows, copies, to_do)
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left of something that was to be taken down.
+
+    Attributes:
+        places: a line for each place where something is.
+        lists: a line for each list that names it, which is no leftover: takedowns, and the sources' own.
+    """
+
+    places: tuple[str, ...]
+    lists: tuple[str, ...]
+
+
+def left_of(settings: Settings, kind: str, value: str) -> Left:
+    """Where anything is left of what an entry names: of the rows that it matches, and of their copies taken down.
+
+    Args:
+        settings: the settings.
+        kind: of the entry.
+        value: in its normal form.
+
+    Raises:
+        StorageError: the store cannot be listed, or what is remembered cannot be read.
+    """
+    places: list[str] = []
+    rows = _rows_of(settings, kind, value, places)
+    uids = set(rows)
+    for file in _files(settings):
+        places += file.places_of(uids)
+    places += _in_collection(settings, uids)
+    places += _in_warehouse(settings, uids)
+    places += _in_gallery(uids)
+    places += [f"{place} ({count:,})" for place, count, _ in _lists_with(uids)]
+    places += _in_training_data(uids)
+    listed = (
+        []
+        if mark(kind, value) not in settings.ingest.matcher(settings.opened_store).entries.marks
+        else ["takedowns lists it"]
+    )
+    listed += [f"its source lists it still: {where}" for where in sorted(filter(None, rows.values()))]
+    return Left(tuple(dict.fromkeys(places)), tuple(listed))
+
+
+def _rows_of(settings: Settings, kind: str, value: str, places: list[str]) -> dict[str, str]:
+    """The uids of what an entry names, with the shard and row of each that is in the store."""
+    store, entry = settings.opened_store, mark(kind, value)
+    found = {value: ""} if kind == "uid" else {}
+    memory = remembered(store).to_pylist()
+    digests = {"sha256": value, "perceptual_hash": int(value, 16) if kind == "perceptual_hash" else None}
+    for row in memory:
+        is_named = entry in (row["marks"] or ()) or row["entry"] == entry
+        if is_named or (kind in digests and row[kind] == digests[kind]):
+            found[row["uid"]] = ""
+    # Copies go with what they are copies of.
+    of_these = {row["entry"] for row in memory if row["uid"] in found and not row["is_copy"]}
+    if kind == "uid":
+        found |= {row["uid"]: "" for row in memory if row["is_copy"] and row["entry"] in of_these}
+    entries = Entries({one: frozenset([value] if one == kind else []) for one in KINDS})
+    matcher = Matcher(entries, REMEMBERED.empty_table(), copies=False, max_distance=0, min_contrast=0)
+    for shard in sorted(store.partitions(RAW)):
+        try:
+            if store.get(RAW, shard) is None:
+                continue
+            rows = store.read(RAW, shard, RAW_SAMPLES, ROW_COLUMNS)
+            hits = {*matcher.of_stored(rows, stored_hashes(store, shard, matcher))}
+        except StorageError as error:
+            places.append(f"{RAW}, shard {shard}: cannot be looked into: {error}")
+            continue
+        uids = rows["uid"].to_pylist()
+        hits |= {row for row, uid in enumerate(uids) if uid in found}
+        details = rows["detail"].to_pylist()
+        hits |= {row for row, detail in enumerate(details) if (detail or "").removeprefix(COPY) == entry}
+        found |= {uids[row]: f"shard {shard}, row {row}" for row in hits}
+    return found
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of the store."""
+
+    settings: Settings
+    path: str
+    name: str
+
+    @property
+    def is_unfinished(self) -> bool:
+        return f"/{UNFINISHED}/" in f"/{self.name}"
+
+    @property
+    def asset(self) -> str:
+        return self.name.partition(f"/{UNFINISHED}/")[0] if self.is_unfinished else self.name.rpartition("/")[0]
+
+    @property
+    def key(self) -> str:
+        if self.is_unfinished:
+            return self.name.partition(f"/{UNFINISHED}/")[2].partition("/")[0]
+        return Path(self.name).stem
+
+    def has_any(self, uids: set[str]) -> bool:
+        """Whether it is known to have content of rows of these uids."""
+        with suppress(pa.ArrowException, OSError):
+            return self._count(uids) > 0
+        return False
+
+    def places_of(self, uids: set[str]) -> list[str]:
+        """A line if it has content of rows of these uids, or cannot be looked into."""
+        if self.asset == MEMORY or not uids:
+            return []
+        try:
+            count = self._count(uids)
+        except (pa.ArrowException, OSError) as error:
+            return [f"{self.name}: cannot be looked into ({' '.join(str(error).split())})"]
+        return [f"{self.name} ({count:,} row{'' if count == 1 else 's'})"] if count else []
+
+    def _count(self, uids: set[str]) -> int:
+        filesystem = self.settings.opened_store.filesystem
+        if self.name.endswith(".json"):
+            text = filesystem.cat_file(self.path).decode(errors="replace")
+            return sum(uid in text for uid in uids)
+        if not self.name.endswith((".parquet", ".arrow")):
+            return 0
+        with filesystem.open(self.path, "rb") as source:
+            if self.name.endswith(".arrow"):
+                table = pa.ipc.open_file(source).read_all()
+                return sum(has_content(row, of_shard=True) for row in _with_uids(table, uids))
+            file = pq.ParquetFile(source, page_checksum_verification=True)
+            texts = [field.name for field in file.schema_arrow if _is_text(field.type)]
+            count = 0
+            for group in range(file.num_row_groups):
+                if any(True for _ in _rows_with(file.read_row_group(group, columns=texts), uids)):
+                    rows = _with_uids(file.read_row_group(group), uids)
+                    count += sum(has_content(row, of_shard=self.key != UNPARTITIONED) for row in rows)
+            return count
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or (pa.types.is_list(kind) and pa.types.is_string(kind.value_type))
+
+
+def _rows_with(table: pa.Table, uids: set[str]) -> Iterator[int]:
+    """The rows that have one of the uids in some column of text, or in a list of texts."""
+    wanted, places = pa.array(sorted(uids), pa.string()), set()
+    for column in table.columns:
+        if pa.types.is_string(column.type):
+            places |= set(pc.indices_nonzero(pc.fill_null(pc.is_in(column, value_set=wanted), False)).to_pylist())
+        elif _is_text(column.type):
+            inside = pc.is_in(pc.list_flatten(column), value_set=wanted)
+            parents = pc.list_parent_indices(column)
+            places |= set(parents.filter(pc.fill_null(inside, False)).to_pylist())
+    yield from sorted(places)
+
+
+def _with_uids(table: pa.Table, uids: set[str]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = table.take(pa.array(list(_rows_with(table, uids)), pa.int64())).to_pylist()
+    return rows
+
+
+def has_content(row: dict[str, Any], *, of_shard: bool) -> bool:
+    """Whether a row that names a sample has more of it than that it is there.
+
+    Args:
+        row: its values by column.
+        of_shard: whether it is of a table that has a row for each sample, whatever became of it.
+    """
+    if not of_shard or "uid" not in row:
+        return True
+    if row.get("reason") == TAKEN_DOWN:
+        row = {**row, "image_name": None}
+    return any(value not in (None, False, [], "") for name, value in row.items() if name not in _WITHOUT_IMAGE) or (
+        "status" in row and row.get("reason") != TAKEN_DOWN
+    )
+
+
+def _files(settings: Settings) -> Iterator[_File]:
+    for path, name in settings.opened_store.all_files():
+        if not Path(name).name.startswith("."):
+            yield _File(settings, path, name)
+
+
+def _in_collection(settings: Settings, uids: set[str]) -> list[str]:
+    where = settings.vectors.location
+    try:
+        with settings.vectors.open() as collection:
+            return [f"{where}: point {uid}" for uid in sorted(uids) if collection.get(uid) is not None]
+    except (VectorsMissingError, VectorsBrokenError):
+        return []
+    except VectorsError as error:
+        return [f"{where}: cannot be looked into: {error}"]
+
+
+def _in_warehouse(settings: Settings, uids: set[str]) -> list[str]:
+    import duckdb
+
+    where, wanted, places = f"the warehouse ({settings.warehouse.path})", sorted(uids), []
+    try:
+        with settings.warehouse.connect() as connection:
+            for table, columns in connection.execute(_TEXT_COLUMNS).fetchall():
+                named = " OR ".join(
+                    f"list_has_any({_quoted(name)}, $uids)"
+                    if kind == "VARCHAR[]"
+                    else f"list_contains($uids, {_quoted(name)})"
+                    for name, kind in columns
+                )
+                query = f"SELECT * FROM {_quoted(table)} WHERE {named}"  # noqa: S608 - names of our own tables
+                rows = connection.sql(query, params={"uids": wanted}).to_arrow_table().to_pylist()
+                if count := sum(has_content(row, of_shard=True) for row in rows):
+                    places.append(f"{where}: {table} ({count:,} row{'' if count == 1 else 's'})")
+    except WarehouseMissingError:
+        return []
+    except (WarehouseError, duckdb.Error) as error:
+        return [*places, f"{where}: cannot be looked into ({' '.join(str(error).split())})"]
+    return places
+
+
+def _in_gallery(uids: set[str]) -> list[str]:
+    path = gallery_path()
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    count = sum(f'data-uid="{uid}"' in text for uid in uids)
+    return [f"the gallery ({path}): {count:,} picture{'' if count == 1 else 's'}"] if count else []
+
+
+def _in_training_data(uids: set[str]) -> list[str]:
+    places = []
+    for path in sorted((data_directory() / "training_data").rglob("*.tar")):
+        try:
+            with tarfile.open(path) as tar:
+                count = len({name.partition(".")[0] for name in tar.getnames()} & uids)
+        except (tarfile.TarError, OSError) as error:
+            places.append(f"training data {path}: cannot be looked into ({error})")
+            continue
+        places += [f"training data {path} ({count:,} sample{'' if count == 1 else 's'})"] if count else []
+    return places
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
