@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from dqe_assets.core.figures import LIGHT, new_figure, placeholder, plain, set_title, to_png
+from dqe_assets.core.figures import LIGHT, add_legend, new_figure, placeholder, plain, set_title, to_png
+from dqe_assets.evaluation.leaderboard import LOSS
+from dqe_assets.scaling.plots import samples_axis
+from dqe_assets.scaling.recommendation import amount
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,7 +17,10 @@ if TYPE_CHECKING:
     from dqe_assets.core.figures import Theme
 
 _MOST = 20
-_LINES = 8
+_LINES = 12
+_MARKERS = "osD^v"
+_HEIGHT = 3.9
+_ROOM = 1.1
 
 
 def leaderboard(rows: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> bytes:
@@ -42,44 +48,48 @@ def leaderboard(rows: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> byte
     )
     axes.set_yticks(list(places), [plain(f"{row['data']} ({row['data_size']:,})") for row in shown])
     axes.set_xlabel(plain(shown[0]["score"]))
-    set_title(axes, plain(f"{shown[0]['scale']}: grey where it cannot be told from all"), theme)
+    set_title(axes, plain(f"{shown[0]['scale']}: grey where no different from all"), theme)
     return to_png(figure)
 
 
 def over_size(rows: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> bytes:
-    """One score at one scale over the number of samples in the subset (DataComp's figure 3), as PNG; as above."""
-    figure, axes = new_figure(3.4, theme)
-    axes.errorbar(
-        [row["data_size"] for row in rows],
-        [row["value"] for row in rows],
-        yerr=[row["spread"] or 0 for row in rows],
-        fmt="o",
-        color=theme.sources[0],
-        ecolor=theme.muted,
-        markersize=6,
-    )
-    for row in rows:
-        axes.annotate(
-            plain(row["data"]),
-            (row["data_size"], row["value"]),
-            xytext=(6, 4),
-            textcoords="offset points",
-            fontsize=8.5,
-            color=theme.ink,
+    """One score at one scale over the number of samples in the subset (DataComp's figure 3), as PNG.
+
+    Args:
+        rows: of ``LEADERBOARD``, of one score at one scale.
+        theme: the colours.
+    """
+    if not rows:
+        return placeholder("nothing is evaluated yet", theme)
+    figure, axes = new_figure(_HEIGHT, theme)
+    shown = sorted(rows, key=lambda row: -row["value"])[:_MOST]
+    for place, row in enumerate(shown):
+        axes.errorbar(
+            [row["data_size"]],
+            [row["value"]],
+            yerr=[row["spread"] or 0],
+            color=theme.sources[place % len(theme.sources)],
+            marker=_MARKERS[place // len(theme.sources) % len(_MARKERS)],
+            linestyle="none",
+            markersize=7,
+            elinewidth=1.4,
+            label=plain(row["data"]),
         )
-    axes.set_xscale("log")
-    axes.margins(x=0.15)
-    axes.set_xlabel("samples in the subset")
-    axes.set_ylabel(plain(rows[0]["score"]))
-    set_title(axes, plain(f"{rows[0]['scale']}: {rows[0]['samples_seen']:,} samples seen by each"), theme)
+    sizes = [row["data_size"] for row in shown]
+    samples_axis(axes, min(sizes) / _ROOM, max(sizes) * _ROOM, "samples in the subset")
+    axes.margins(y=0.15)
+    axes.set_ylabel(plain(shown[0]["score"]))
+    axes.grid(visible=True, color=theme.grid)
+    set_title(axes, plain(f"{shown[0]['scale']}: each has seen {amount(shown[0]['samples_seen'])} samples"), theme)
+    add_legend(axes, theme, columns=3)
     return to_png(figure)
 
 
-def over_samples_seen(title: str, rows: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> bytes:
-    """Error over the samples seen, a line for each pool, as PNG.
+def over_samples_seen(metric: str, rows: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> bytes:
+    """What each pool reaches over the samples seen, with its spread over seeds, as PNG.
 
     Args:
-        title: of the plot.
+        metric: of the rows. A loss is shown as it is, and of all others the value, 1 - error.
         rows: of ``TRAINING_CURVES``, of one metric.
         theme: the colours.
     """
@@ -88,20 +98,30 @@ def over_samples_seen(title: str, rows: Sequence[Mapping[str, Any]], theme: Them
     lines: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
         lines[row["pool"]].append(row)
-    figure, axes = new_figure(3.4, theme)
-    for place, (pool, points) in enumerate(list(lines.items())[:_LINES]):
+    is_loss = metric.endswith(LOSS)
+
+    def reached(points: Sequence[Mapping[str, Any]]) -> list[float]:
+        return [row["error"] if is_loss else 1 - row["error"] for row in points]
+
+    best = sorted(lines, key=lambda pool: lines[pool][-1]["error"])[:_LINES]
+    figure, axes = new_figure(_HEIGHT, theme)
+    for place, pool in enumerate(best):
+        points = lines[pool]
         axes.errorbar(
             [row["samples_seen"] for row in points],
-            [row["error"] for row in points],
+            reached(points),
             yerr=[row["spread"] or 0 for row in points],
             color=theme.sources[place % len(theme.sources)],
-            marker="o",
-            markersize=4,
+            marker=_MARKERS[place // len(theme.sources) % len(_MARKERS)],
+            markersize=4.5,
             linewidth=1.6,
             label=plain(pool),
         )
-    axes.set_xlabel("samples seen")
-    axes.set_ylabel("error")
-    set_title(axes, plain(title), theme)
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink)
+    seen = [row["samples_seen"] for pool in best for row in lines[pool]]
+    samples_axis(axes, min(seen) / _ROOM, max(seen) * _ROOM, "samples seen in training")
+    axes.set_ylabel("loss / ln(batch)" if is_loss else plain(metric.rpartition(" ")[2]))
+    axes.grid(visible=True, color=theme.grid)
+    more = f" (best {_LINES} of {len(lines)})" if len(lines) > _LINES else ""
+    set_title(axes, plain(metric) + more, theme)
+    add_legend(axes, theme, columns=3)
     return to_png(figure)

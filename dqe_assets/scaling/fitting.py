@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 LAWS: tuple[Law, ...] = get_args(Law)
 LEVEL = 0.95
 RESAMPLES = 1000
+FALLS_BELOW = (1 - LEVEL) / 2
+"""A curve falls where noise would fall as clearly with less than this probability: as if the lower end of a two-sided
+interval lay above 0."""
 _WIDE = 4.0
+_DRAWN = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,30 +150,43 @@ def fit_pools(  # noqa: PLR0913
     return _described(problem, estimate, cost, draws, names, level)
 
 
-def own_slope(
-    samples_seen: ArrayLike, error: ArrayLike, level: float = LEVEL
-) -> tuple[float | None, float | None, float | None]:
-    """How a curve falls by itself: the slope of ln(error) over ln(samples seen), and the ends of its interval.
+def own_fall(samples_seen: ArrayLike, error: ArrayLike) -> tuple[float | None, float | None]:
+    """How far a curve falls by itself, and how likely noise around a flat line falls so clearly.
 
     A joint fit cannot say whether a pool teaches anything: where the common ``a`` lies above a flat curve, that has a
-    utility too. This is the slope of the curve alone, by least squares, with Student's interval.
+    utility too. Here a line over ln(samples seen) that falls and then may stay flat is compared with a flat one, for
+    every place where it may turn flat. What the best of them explains is a share of the variance that neither the level
+    nor the size of even normal noise changes, so its distribution under such noise is drawn.
 
     Args:
         samples_seen: samples seen in training at each measured point, [n], each > 0.
-        error: the error measured there, [n], each > 0.
-        level: confidence of the interval.
+        error: the error measured there, [n].
 
     Returns:
-        None for all three with fewer than three points, or where all are of one number of samples.
+        The fall in error from the first point to the last, 0 or more, and the probability; None for both with fewer
+        than three points, or where all are of one number of samples.
     """
-    from scipy import stats
-
-    seen, values = np.log(np.asarray(samples_seen, np.float64)), np.log(np.asarray(error, np.float64))
+    seen, values = np.log(np.asarray(samples_seen, np.float64)), np.asarray(error, np.float64)
     if len(seen) < 3 or seen.min() == seen.max():
-        return None, None, None
-    line = stats.linregress(seen, values)
-    reach = float(stats.t.ppf((1 + level) / 2, len(seen) - 2) * line.stderr)
-    return float(line.slope), float(line.slope) - reach, float(line.slope) + reach
+        return None, None
+    shapes = np.minimum(seen, np.unique(seen)[1:, None])
+    falls = shapes.max(axis=1) - shapes.min(axis=1)
+    shapes = shapes - shapes.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(shapes, axis=1)
+
+    def explained(curves: Array) -> Array:
+        """What each falling line explains of the variance of each curve, [m, lines]."""
+        centred = curves - curves.mean(axis=1, keepdims=True)
+        spread = np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-300)
+        found: Array = np.maximum(-(centred @ shapes.T) / lengths / spread, 0) ** 2
+        return found
+
+    mine = explained(values[None])[0]
+    best = int(np.argmax(mine))
+    noise = np.random.default_rng(0).standard_normal((_DRAWN, len(seen)))
+    as_clear = int((explained(noise).max(axis=1) >= mine[best]).sum())
+    slope = min(float(values @ shapes[best] / lengths[best] ** 2), 0.0)
+    return -slope * float(falls[best]), (1 + as_clear) / (1 + _DRAWN)
 
 
 def _checked_curve(name: str, samples_seen: ArrayLike, error: ArrayLike) -> tuple[Array, Array]:

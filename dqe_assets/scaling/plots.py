@@ -23,6 +23,7 @@ _BAND = 0.16
 _HEIGHT = 4.1
 _MARGIN = 1.3
 _CROWDED = 1.6
+_SEEN = "samples seen in training"
 
 
 def fitted_curves(fitted: FittedPools, theme: Theme = LIGHT) -> bytes:
@@ -53,7 +54,7 @@ def fitted_curves(fitted: FittedPools, theme: Theme = LIGHT) -> bytes:
             markeredgecolor=theme.background,
             markeredgewidth=0.8,
         )
-    _compute_axis(axes, *_range(fitted.samples_seen))
+    samples_axis(axes, *_range(fitted.samples_seen), _SEEN)
     axes.set_ylabel(f"error of {plain(fitted.metric)}")
     axes.grid(visible=True, color=theme.grid)
     set_title(axes, _titled(fitted, "What was measured, and the law fitted to it"), theme)
@@ -174,7 +175,7 @@ def mixtures_over_compute(fitted: FittedPools, budgets: Sequence[int], theme: Th
             fontweight="bold",
             bbox={"facecolor": theme.background, "pad": 1.5, "edgecolor": "none"},
         )
-    _compute_axis(axes, low, high)
+    samples_axis(axes, low, high, _SEEN)
     axes.set_ylabel(f"predicted error of {plain(fitted.metric)}")
     axes.grid(visible=True, color=theme.grid)
     set_title(axes, _titled(fitted, "Which data for which compute"), theme)
@@ -194,19 +195,29 @@ def _range(samples_seen: Sequence[Array]) -> tuple[float, float]:
     return min(float(seen.min()) for seen in samples_seen), max(float(seen.max()) for seen in samples_seen)
 
 
-def _compute_axis(axes: Axes, low: float, high: float) -> None:
-    """A logarithmic axis that doubles from tick to tick, in the numbers that people say."""
+def samples_axis(axes: Axes, low: float, high: float, label: str) -> None:
+    """A logarithmic axis of samples that doubles from tick to tick, in the numbers that people say.
+
+    Args:
+        axes: whose horizontal axis it becomes.
+        low: the fewest samples.
+        high: the most.
+        label: of the axis.
+    """
     from matplotlib.ticker import FixedLocator, NullLocator
 
     axes.set_xscale("log")
-    doublings = np.arange(np.floor(np.log2(low / 1e6)), np.ceil(np.log2(high / 1e6)) + 1)
+    unit = 1e6 if high >= 1e6 else 1e3 if high >= 1e3 else 1.0
+    margin = max((high / low) ** 0.015, 1.01)
+    doublings = np.arange(np.floor(np.log2(low / unit)), np.ceil(np.log2(high / unit)) + 1)
     step = max(1, -(-len(doublings) // 9))
-    ticks = 1e6 * np.exp2(doublings[::step])
-    ticks = ticks[(ticks >= low * 0.95) & (ticks <= high * 1.05)]
+    ticks = unit * np.exp2(doublings[::step])
+    ticks = ticks[(ticks >= low / margin) & (ticks <= high * margin)]
+    if len(ticks) < 2:
+        ticks = np.unique([low, high])
     labels: dict[str, Any] = {"labels": [amount(tick) for tick in ticks]}
     axes.xaxis.set_major_locator(FixedLocator(ticks.tolist()))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(ticks, **labels)
-    margin = (high / low) ** 0.015
     axes.set_xlim(low / margin, high * margin)
-    axes.set_xlabel("samples seen in training")
+    axes.set_xlabel(label)

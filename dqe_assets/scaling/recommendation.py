@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from dqe_assets.core.measurements import EXAMPLE_SOURCE, MeasurementsError, parse_count
 from dqe_assets.scaling.best_pools import BestPools, best_pools
-from dqe_assets.scaling.fitting import LEVEL, fit_pools, own_slope
+from dqe_assets.scaling.fitting import FALLS_BELOW, LEVEL, fit_pools, own_fall
 from dqe_assets.scaling.law import PARAMETERS, UNIT, PoolUtility, mixture_errors
 from dqe_assets.scaling.tables import FILTER_RECOMMENDATION, MEASURED_MIXTURES, POOL_UTILITIES
 
@@ -183,8 +183,8 @@ def fit_measurements(
     faults: list[str] = []
     for metric in dict.fromkeys(curve.metric for curve in curves):
         mine = [curve for curve in curves if curve.metric == metric]
-        slopes = {curve.pool: own_slope(curve.samples_seen, curve.error) for curve in mine}
-        falling = [curve for curve in mine if (high := slopes[curve.pool][2]) is not None and high < 0]
+        own = {curve.pool: own_fall(curve.samples_seen, curve.error) for curve in mine}
+        falling = [curve for curve in mine if (chance := own[curve.pool][1]) is not None and chance < FALLS_BELOW]
         try:
             fits = _fitted(falling, scale, irreducible, unit) if falling else []
         except ValueError as error:
@@ -197,14 +197,14 @@ def fit_measurements(
                 "pool": curve.pool,
                 "rank": rank,
                 "pool_size": round(curve.pool_size),
-                **dict(zip(("own_slope", "own_slope_low", "own_slope_high"), slopes[curve.pool], strict=True)),
+                **dict(zip(("fall", "fall_p"), own[curve.pool], strict=True)),
                 "falls": found is not None,
                 "unit": round(unit),
                 "points": len(curve.error),
                 "least_samples_seen": round(min(curve.samples_seen)),
                 "most_samples_seen": round(max(curve.samples_seen)),
                 "epochs": max(curve.samples_seen) / curve.pool_size,
-                "warning": _does_not_fall(curve, slopes[curve.pool][0]),
+                "warning": _does_not_fall(curve, own[curve.pool][0]),
                 "source": source,
                 "measured_samples_seen": list(curve.samples_seen),
                 "measured_error": list(curve.error),
@@ -239,8 +239,8 @@ def _fitted(
     return sorted(zip(curves, fit.pools, strict=True), key=lambda pair: pair[1].pool.b)
 
 
-def _does_not_fall(curve: Measured, slope: float | None) -> str:
-    if slope is None:
+def _does_not_fall(curve: Measured, fall: float | None) -> str:
+    if fall is None:
         return f"{curve.pool}: too few points to say whether its curve falls; a pool needs three"
     return f"{curve.pool}: its own curve does not fall, so nothing says that it teaches anything"
 

@@ -30,20 +30,12 @@ POOL_UTILITIES = table_schema(
             for name, meaning in _LAW.items()
             for suffix, ends in INTERVAL_ENDS.items()
         ),
-        *(
-            Column(
-                f"own_slope{suffix}",
-                pa.float64(),
-                f"own_slope: {ends} of its 95 % interval"
-                if ends
-                else "slope of its own curve, ln(error) over ln(samples seen); null with fewer than three points",
-            )
-            for suffix, ends in INTERVAL_ENDS.items()
-        ),
+        Column("fall", pa.float64(), "how far its own curve falls, in error; null with fewer than three points"),
+        Column("fall_p", pa.float64(), "probability that noise around a flat curve falls as clearly", "0 to 1"),
         Column(
             "falls",
             pa.bool_(),
-            "whether its own curve falls, by that interval; one that does not is neither fitted nor recommended",
+            "whether that is below 0.025; a pool whose curve does not fall is neither fitted nor recommended",
             nullable=False,
         ),
         Column("unit", pa.int64(), "samples are counted in this many", "samples", nullable=False),
