@@ -160,7 +160,7 @@ def test_an_image_that_cannot_be_masked_is_its_own_rows_fault() -> None:
         pa.Table.from_pylist(rows, IMAGE_TEXT), scored([0.5, 0.5, 0.5]), raw.to_batches(), MeanColour(), ImageModel()
     )
     assert found["masked_similarity"].to_pylist() == [pytest.approx(1, abs=1e-3), None, pytest.approx(1, abs=1e-3)]
-    assert found["fault"].to_pylist() == [None, "damaged: JPEG: its header cannot be read", None]
+    assert found["fault"].to_pylist() == [None, "truncated: JPEG: it ends too early", None]
 
 
 def test_a_large_image_is_made_smaller_before_it_is_masked(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
