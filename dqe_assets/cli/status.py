@@ -54,6 +54,8 @@ def status(
         from dqe_assets.orchestration.sync import plan_sync, unread_in_words
 
         settings = load_settings(sources_may_be_away=True)
+        # A list that cannot be read makes nothing known of any shard.
+        settings.ingest.matcher(settings.opened_store)
         stages = graph.stages(settings)
         with instance(settings.concurrency) as current:
             shards = registered_shards(current)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from dqe_assets.ingest.assets import raw_samples
 from dqe_assets.ingest.takedowns.memory import MEMORY, remembered
 from dqe_assets.orchestration import runner
 from dqe_assets.orchestration.settings import load_settings
-from dqe_resources.store import StorageError
+from dqe_resources.store import StorageError, Store
 from tests.hostile_server import HostileServer, noise, photo
 from tests.ingest.fetching import make, rows, write_list
 from tests.stages import handed
@@ -255,3 +256,48 @@ def test_the_hashes_outlast_a_change_of_entries_and_a_damaged_memory_is_named(fo
         path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(StorageError, match="hashes of images that were taken down"):
         remembered(load_settings().opened_store)
+
+
+class Killed(BaseException):
+    """A process that ends at once."""
+
+
+def test_killed_before_or_after_any_write_the_next_run_ends_the_same(
+    server: HostileServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls = [server.url("good", number) for number in range(4)]
+    write_list(folder, urls, checkpoint_rows=1)
+    make()
+    uids = [row["uid"] for row in rows()]
+    store = shutil.copytree(folder / "store", folder / "kept")
+    take_down(folder, urls[1], uids[2])
+    make()
+    undisturbed, hashes = rows(), sorted(row["sha256"] for row in remembered(load_settings().opened_store).to_pylist())
+    write = Store.write_file
+    for count in range(1, 20):
+        shutil.rmtree(folder / "store")
+        shutil.copytree(store, folder / "store")
+        done = 0
+
+        def killed(*arguments: Any, count: int = count) -> None:
+            nonlocal done
+            done += 1
+            if done == count:
+                raise Killed
+            write(*arguments)
+            if done == count - 1:
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "write_file", killed)
+            try:
+                make()
+            except Killed:
+                pass
+            else:
+                break
+        make()
+        assert rows() == undisturbed
+        memory = remembered(load_settings().opened_store).to_pylist()
+        assert sorted({row["sha256"] for row in memory}) == hashes, "the hashes were taken before the images went"
+    assert count > 2

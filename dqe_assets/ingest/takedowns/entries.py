@@ -101,14 +101,11 @@ class Entries:
 
     @cached_property
     def hosts_of_urls(self) -> frozenset[str]:
-        """The hosts that the URLs name."""
-        hosts = set()
-        for url in self.found["url"]:
-            try:
-                hosts.add(WebUrl.parse(url).host)
-            except ValueError:
-                continue
-        return frozenset(hosts)
+        """The hosts that the URLs name, which are in their normal form."""
+        authorities = {url.split("/", 3)[2] for url in self.found["url"]}
+        return frozenset(
+            name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0] for name in authorities
+        )
 
 
 def entry_of(text: str) -> tuple[str, str]:

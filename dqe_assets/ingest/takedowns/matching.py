@@ -18,7 +18,7 @@ from dqe_resources import images
 from dqe_resources.web_url import WebUrl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from dqe_assets.ingest.takedowns.settings import Takedowns
     from dqe_resources.store import Store
@@ -102,10 +102,8 @@ class Matcher:
         """Whether an image has to be decoded to see whether it is taken down."""
         return bool(self._pixels) or len(self._perceptual[0]) > 0
 
-    def of_file(self, sha256: str | None) -> str | None:
+    def of_file(self, sha256: str) -> str | None:
         """By which entry an image file is taken down, by its bytes alone."""
-        if sha256 is None:
-            return None
         return mark("sha256", sha256) if sha256 in self.entries.found["sha256"] else self._files.get(sha256)
 
     def of_picture(self, data: bytes) -> str | None:
@@ -126,16 +124,13 @@ class Matcher:
         found: dict[int, str] = {}
         if hashes is not None and self.looks_at_pixels:
             found |= self._of_hashes(hashes)
-        uids = pa.array([*self.entries.found["uid"], *self._known], pa.string())
-        digests = pa.array([*self.entries.found["sha256"], *self._files], pa.string())
-        for place in _where(pc.is_in(rows["sha256"], value_set=digests)):
-            found[place] = self.of_file(rows["sha256"][place].as_py()) or ""
+        # By Python's sets: Arrow would make one of a long list for each shard.
+        found |= _by_place(rows["sha256"], self.of_file)
         for column in ("final_url", "url"):
             for place in self._urls_to_look_at(rows[column]):
                 if detail := self.of_url(rows[column][place].as_py()):
                     found[place] = detail
-        for place in _where(pc.is_in(rows["uid"], value_set=uids)):
-            found[place] = self.of_row(rows["uid"][place].as_py(), None) or ""
+        found |= _by_place(rows["uid"], lambda uid: self.of_row(uid, None))
         taken = set(_where(pc.equal(rows["reason"], TAKEN_DOWN)))
         return {place: detail for place, detail in sorted(found.items()) if place not in taken}
 
@@ -156,10 +151,11 @@ class Matcher:
     @cached_property
     def _originals(self) -> pa.Table:
         """What is remembered of images whose copies are taken down. A copy of a copy is none of the original."""
-        if not self.copies:
+        if not self.copies or not self.memory.num_rows:
             return self.memory.slice(0, 0)
-        listed = pc.is_in(self.memory["entry"], value_set=pa.array(sorted(self.entries.marks), pa.string()))
-        return self.memory.filter(pc.and_(listed, pc.invert(self.memory["is_copy"])))
+        listed = [entry for entry in pc.unique(self.memory["entry"]).to_pylist() if entry in self.entries.marks]
+        is_listed = pc.is_in(self.memory["entry"], value_set=pa.array(listed, pa.string()))
+        return self.memory.filter(pc.and_(is_listed, pc.invert(self.memory["is_copy"])))
 
     @cached_property
     def _files(self) -> dict[str, str]:
@@ -198,9 +194,7 @@ class Matcher:
             near = bits.argmin(axis=1)
             for place in np.flatnonzero(bits.min(axis=1) <= distance).tolist():
                 found[int(there[start + place])] = details[near[place]]
-        for place in _where(pc.is_in(hashes["pixel_digest"], value_set=pa.array(list(self._pixels), pa.string()))):
-            found[place] = self._pixels[hashes["pixel_digest"][place].as_py()]
-        return found
+        return found | _by_place(hashes["pixel_digest"], self._pixels.get)
 
     def _urls_to_look_at(self, urls: pa.ChunkedArray) -> Iterable[int]:
         """The places of URLs whose host an entry names, and of those that are no ordinary URLs."""
@@ -214,14 +208,21 @@ class Matcher:
         )
         return _where(pc.and_(plain_or_named, urls.is_valid()))
 
-    def _is_named(self, authority: str) -> bool:
-        try:
-            host = WebUrl.parse(f"http://{authority}/").host
-        except ValueError:
-            return True
-        return host in self.entries.hosts_of_urls or any(
-            above in self.entries.found["host"] for above in hosts_above(host.rstrip("."))
-        )
+    @cached_property
+    def _is_named(self) -> Callable[[str], bool]:
+        """Says whether an entry names the host of an authority; remembered, as the shards of a source share hosts."""
+
+        @lru_cache(maxsize=1 << 18)
+        def is_named(authority: str) -> bool:
+            try:
+                host = WebUrl.parse(f"http://{authority}/").host
+            except ValueError:
+                return True
+            return host in self.entries.hosts_of_urls or any(
+                above in self.entries.found["host"] for above in hosts_above(host.rstrip("."))
+            )
+
+        return is_named
 
 
 def hosts_of(url: str) -> list[str]:
@@ -250,6 +251,11 @@ def hashes_of(data: bytes) -> ImageHashes | None:
 
     found = hashed(data)
     return None if isinstance(found, images.ImageError) else found
+
+
+def _by_place(values: pa.ChunkedArray, detail_of: Callable[[str], str | None]) -> dict[int, str]:
+    details = ((place, detail_of(value)) for place, value in enumerate(values.to_pylist()) if value is not None)
+    return {place: detail for place, detail in details if detail}
 
 
 def _where(mask: Any) -> list[int]:

@@ -68,7 +68,7 @@ class ShardTakedowns:
 
         details: dict[int, str] = {}
         for place, sha256 in enumerate(outcomes["sha256"].to_pylist()):
-            if entry := self._matcher.of_file(sha256):
+            if sha256 and (entry := self._matcher.of_file(sha256)):
                 details[place] = entry
         if self._matcher.looks_at_pixels:
             seen = [
