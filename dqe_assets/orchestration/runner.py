@@ -24,6 +24,7 @@ from dqe_resources import stopping
 from dqe_resources.errors import DataQualityError, UsageError, WholeRunError, WholeSourceError
 from dqe_resources.sources.protocol import SourceError, source_of
 from dqe_resources.store import StorageError, TornError
+from dqe_resources.vectors.protocol import VectorsError
 from dqe_resources.warehouse import damage_in_words
 
 if TYPE_CHECKING:
@@ -133,7 +134,10 @@ def materialize(
         outcome.current -= len(before.made)
         outcome.made = before.made + outcome.made
         outcome.torn = before.torn | outcome.torn
-    outcome.removed = purge(settings)
+    try:
+        outcome.removed = purge(settings)
+    except (StorageError, VectorsError) as error:
+        outcome.failures.append(f"something may be left of what is taken down: {error}")
     return outcome
 
 

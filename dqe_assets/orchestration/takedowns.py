@@ -68,13 +68,15 @@ def taken_down(settings: Settings) -> dict[str, set[str]]:
 def purge(settings: Settings) -> list[str]:
     """Remove what is left in the store of rows that are taken down, where no stage would make it again.
 
-    These are tables of assets that dqe.yaml has no longer, and rows of unfinished runs.
+    These are tables of assets that dqe.yaml has no longer, rows of unfinished runs, and what the files of the
+    collection keep of points that were deleted.
 
     Returns:
         The files that were removed, as paths in the store.
 
     Raises:
         StorageError: a file cannot be removed.
+        VectorsError: the collection cannot be rewritten.
     """
     by_shard = taken_down(settings)
     if not by_shard:
@@ -89,6 +91,7 @@ def purge(settings: Settings) -> list[str]:
             except OSError as error:
                 raise StorageError(f"{file.path}: cannot be removed ({error}); run the same command again") from error
             removed.append(file.name)
+    settings.vectors.forget_deleted()
     return removed
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import uuid
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -29,15 +30,18 @@ from dqe_resources.vectors.protocol import (
 from dqe_resources.vectors.where import DEFAULT_INDEXES, Among, Clause, Equals, Index, json_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from qdrant_edge import EdgeShard, Filter
 
 _IDENTITY = "collection.json"
 _CHANGE = "change"
+_DELETED = "deleted"
+"""A file that is there once points have been deleted, whose bytes the engine's files may keep."""
 _LAYOUT = 2
 """Of a collection's directory: one that keeps its vectors in another way is made again."""
 _PAGE = 10_000
+_COPIED_AT_ONCE = 1000
 _FREE_BYTES = 128 * 2**20
 _WRITTEN_PER_BYTE = 4
 """Bytes that the log, the storage and their growth steps may take for a byte of vectors, generously."""
@@ -83,6 +87,13 @@ class EmbeddedCollection(Collection):
         if self._changed and _free(self._directory) >= _FREE_BYTES + 2 * _size_of(self._directory):
             self._ask(self._shard.optimize)
 
+    def copy(self, points: Iterable[Point]) -> None:
+        """Take points over from another collection with the same named vectors."""
+        rest = iter(points)
+        while some := list(islice(rest, _COPIED_AT_ONCE)):
+            self._index(dict.fromkeys(field for point in some for field in point.payload))
+            self._upsert(some)
+
     def _mark_changed(self) -> None:
         """Tells processes that remember what is in the collection that it is changing."""
         if not self._changed:
@@ -105,6 +116,7 @@ class EmbeddedCollection(Collection):
         from qdrant_edge import UpdateOperation
 
         self._mark_changed()
+        (self._directory / _DELETED).touch()
         self._ask(lambda: self._shard.update(UpdateOperation.delete_points(list(uids))))
 
     def _count(self, conditions: list[Clause]) -> int:
@@ -206,16 +218,22 @@ class EmbeddedQdrant(Vectors):
             identity, there = self._read_identity()
             if vectors is not None:
                 check_vectors(self.location, there, vectors, self._how_to_fix())
-            shard = self._load()
-            try:
-                collection = EmbeddedCollection(shard, self._collection, identity, there, indexes)
+            with self._loaded(self._collection, identity, there, indexes) as collection:
                 yield collection
                 collection.optimize()
+
+    @contextmanager
+    def _loaded(
+        self, folder: Path, identity: str, vectors: Mapping[str, int], indexes: Mapping[str, Index]
+    ) -> Iterator[EmbeddedCollection]:
+        shard = self._load(folder)
+        try:
+            yield EmbeddedCollection(shard, folder, identity, vectors, indexes)
+        finally:
+            try:
+                _engine(shard.flush, lambda error: VectorsError(f"{self.location} could not be written: {error}"))
             finally:
-                try:
-                    _engine(shard.flush, lambda error: VectorsError(f"{self.location} could not be written: {error}"))
-                finally:
-                    shard.close()
+                shard.close()
 
     def contents(self, vectors: Mapping[str, int]) -> Contents:
         """As ``Vectors.contents``; opens it again only if a process has changed it, or begun to, in the meantime."""
@@ -244,6 +262,24 @@ class EmbeddedQdrant(Vectors):
             self._create(vectors)
             self._clear()
 
+    def forget_deleted(self) -> None:
+        """As ``Vectors.forget_deleted``: what is there is copied, and takes the place of the collection."""
+        with self._locked():
+            if not (self._collection / _DELETED).exists():
+                return
+            identity, vectors = self._read_identity()
+            _check_free(self._root, 2 * _size_of(self._collection))
+            new = self._made(vectors, identity)
+            with (
+                self._loaded(self._collection, identity, vectors, DEFAULT_INDEXES) as before,
+                self._loaded(new, identity, vectors, DEFAULT_INDEXES) as after,
+            ):
+                after.copy(before.scroll())
+                after.optimize()
+            self._collection.rename(self._leftover("old"))
+            new.rename(self._collection)
+            self._clear()
+
     def _leftover(self, what: str) -> Path:
         return self._collection.with_suffix(f".{what}")
 
@@ -269,6 +305,13 @@ class EmbeddedQdrant(Vectors):
 
     def _create(self, vectors: Mapping[str, int]) -> None:
         """A new collection, made under another name and renamed: a killed process leaves none, never half of one."""
+        try:
+            self._made(vectors, uuid.uuid4().hex).rename(self._collection)
+        except OSError as error:
+            raise VectorsError(f"{self.location} cannot be made: {error}") from error
+
+    def _made(self, vectors: Mapping[str, int], identity: str) -> Path:
+        """The directory of an empty collection, next to where it belongs."""
         from qdrant_edge import (
             Distance,
             EdgeConfig,
@@ -293,12 +336,12 @@ class EmbeddedQdrant(Vectors):
                 lambda: EdgeShard.create(str(new), configuration).close(),
                 lambda error: VectorsError(f"{self.location} cannot be made: {error}"),
             )
-            identity = {"identity": uuid.uuid4().hex, "layout": _LAYOUT, "vectors": dict(vectors)}
+            said = {"identity": identity, "layout": _LAYOUT, "vectors": dict(vectors)}
             (new / _CHANGE).write_text(uuid.uuid4().hex, encoding="ascii")
-            (new / _IDENTITY).write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
-            new.rename(self._collection)
+            (new / _IDENTITY).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise VectorsError(f"{self.location} cannot be made: {error}") from error
+        return new
 
     def _read_identity(self) -> tuple[str, dict[str, int]]:
         try:
@@ -311,10 +354,10 @@ class EmbeddedQdrant(Vectors):
             raise self._broken("another version of this project made it")
         return identity
 
-    def _load(self) -> EdgeShard:
+    def _load(self, folder: Path) -> EdgeShard:
         from qdrant_edge import EdgeShard
 
-        return _engine(lambda: EdgeShard.load(str(self._collection)), self._broken)
+        return _engine(lambda: EdgeShard.load(str(folder)), self._broken)
 
     def _broken(self, error: BaseException | str) -> VectorsBrokenError:
         return VectorsBrokenError(f"{self.location} cannot be read ({error}). {self._how_to_fix()}")

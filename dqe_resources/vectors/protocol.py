@@ -269,6 +269,16 @@ class Vectors(Configurable):
         with self.open(vectors) as collection:
             return Contents(collection.identity, collection.points_by_shard())
 
+    def forget_deleted(self) -> None:
+        """Make sure that the files of the collection keep nothing of points that were deleted, if they are ours.
+
+        A server clears its files by itself, in its own time.
+
+        Raises:
+            VectorsError: the collection cannot be rewritten.
+        """
+        return
+
     @abstractmethod
     def recreate(self, vectors: Mapping[str, int]) -> None:
         """Replaces the collection, whatever its state, by a new and empty one with these named vectors.

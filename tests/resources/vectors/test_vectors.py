@@ -353,7 +353,7 @@ class TestContents:
             collection.replace_shard("web-0", make_points(range(5)))
         opened = []
         load = EmbeddedQdrant._load
-        monkeypatch.setattr(EmbeddedQdrant, "_load", lambda self: opened.append(1) or load(self))
+        monkeypatch.setattr(EmbeddedQdrant, "_load", lambda *given: opened.append(1) or load(*given))
         for _ in range(50):
             assert store.contents(NAMES).points == {"web-0": 5}
         assert len(opened) == 1
@@ -846,3 +846,29 @@ class TestServer:
             pass
         with pytest.raises(VectorsBrokenError, match="not made here"):
             store.recreate({"image": 4})
+
+
+def test_the_files_forget_what_was_deleted_and_nothing_else(tmp_path):
+    def files() -> bytes:
+        return b"".join(path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file())
+
+    store = make_store("embedded", tmp_path / "qdrant")
+    store.forget_deleted()
+    with store.open(NAMES) as collection:
+        collection.replace_shard("web-0", make_points(range(30), without={3}))
+        collection.replace_shard("web-1", make_points(range(30, 40)))
+    with store.open(NAMES) as collection:
+        collection.replace_shard("web-0", make_points([i for i in range(30) if i != 7], without={3}))
+        before, identity = state(collection), collection.identity
+    assert b"photo 7.jpg" in files()
+    store.forget_deleted()
+    assert b"photo 7.jpg" not in files()
+    assert b"photo 8.jpg" in files()
+    with store.open(NAMES) as collection:
+        assert state(collection) == before
+        assert collection.identity == identity
+        assert collection.points_by_shard() == {"web-0": 29, "web-1": 10}
+        assert collection.count({"source": "web"}) == 39
+    change = (tmp_path / "qdrant" / "collection" / "change").read_text()
+    store.forget_deleted()
+    assert (tmp_path / "qdrant" / "collection" / "change").read_text() == change, "there is nothing to forget"
