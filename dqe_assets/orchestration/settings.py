@@ -75,7 +75,7 @@ class Concurrency(Strict):
         steps: Steps of a run; by default as many as there are cores, at least 2.
         runs: Runs.
         pools: Steps in each pool, over all runs: ``model`` (one that runs a model), ``collection`` (one that opens the
-            collection), ``judge``. What is not named has 1.
+            collection), ``judge``, ``training``. What is not named has 1.
     """
 
     steps: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: max(2, os.cpu_count() or 1))

@@ -429,6 +429,7 @@ def _sentence(fitted: FittedPools, budget: int, rows: Sequence[dict[str, Any]]) 
     pools = {1: f"the best of {len(rows)} pools", len(rows): f"all {len(rows)} pools"}.get(
         best["keep"], f"the best {best['keep']} of {len(rows)} pools"
     )
+    pools = "the only pool" if len(rows) == 1 else pools
     text = (
         f"For {amount(budget)} samples seen, train on {pools}: {', '.join(best['pools'])} "
         f"({amount(best['kept_samples'])} samples, {best['epochs']:.2g} passes). Predicted error of {fitted.metric} "

@@ -86,14 +86,30 @@ def test_macro_f1_is_that_of_scikit_learn_over_the_classes_there(images: int, cl
     assert macro_f1(predicted, labels) == pytest.approx(expected)
 
 
-@given(st.integers(1, 12), SEEDS)
+@given(st.integers(1, 12), st.booleans(), SEEDS)
 @settings(max_examples=60, deadline=None)
-def test_association_is_scored_by_the_jaccard_index(candidates: int, seed: int) -> None:
+def test_association_is_scored_by_the_jaccard_index(candidates: int, ties: bool, seed: int) -> None:
     random = np.random.default_rng(seed)
     similarity, associated = random.normal(size=candidates), random.random(candidates) < 0.5
+    similarity = np.round(similarity) if ties else similarity
     associated[random.integers(candidates)] = True
-    chosen = np.isin(np.arange(candidates), np.argsort(similarity)[-associated.sum() :])
+    nearest = sorted(range(candidates), key=lambda place: (-similarity[place], place))[: associated.sum()]
+    chosen = np.isin(np.arange(candidates), nearest)
     assert association_jaccard(similarity, associated) == pytest.approx(jaccard_score(associated, chosen))
+
+
+@given(st.integers(1, 40), st.integers(1, 8), SEEDS)
+@settings(max_examples=60, deadline=None)
+def test_the_worst_group_is_that_of_scikit_learn_whichever_groups_are_missing(n: int, groups: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    labels, predicted, of = (random.integers(high, size=n) for high in (3, 3, groups))
+    ignored = [0, groups]
+    expected = [accuracy_score(labels[of == one], predicted[of == one]) for one in set(of.tolist()) - {*ignored}]
+    if expected:
+        assert worst_group_accuracy(labels == predicted, of, ignored) == pytest.approx(min(expected))
+    else:
+        with pytest.raises(ValueError, match="no image is in a group"):
+            worst_group_accuracy(labels == predicted, of, ignored)
 
 
 def test_groups() -> None:
