@@ -200,7 +200,7 @@ def datacomp_results(table: pa.Table) -> str:
         one = found.setdefault(row["task"], {"key": row["task"], "dataset": row["task_name"], "metrics": {}})
         one["metrics"][row["metric"]] = row["value"]
         if row["is_main"]:
-            one["metrics"]["main_metric"] = row["value"]
+            one["metrics"]["main_metric"] = made_of.score_of(row["metric"], row["value"])
     return "".join(f"{json.dumps(one)}\n" for one in found.values())
 
 

@@ -90,6 +90,11 @@ def leaderboard(evaluation: pa.Table, costs: Mapping[str, RunCost] | None = None
     return pa.Table.from_pylist(rows, LEADERBOARD)
 
 
+def score_of(metric: str, value: float) -> float:
+    """How good a value of a metric is: the more, the better. Of a loss it is 1 - loss."""
+    return 1 - value if metric == LOSS else value
+
+
 def arm_of(row: Mapping[str, Any]) -> str:
     """What runs are compared as, whatever their scale and seed: the subset with its captions, or their label.
 
@@ -104,7 +109,7 @@ def _runs(evaluation: pa.Table) -> dict[str, _Run]:
     about: dict[str, dict[str, Any]] = {}
     for row in evaluation.drop_columns("classes").to_pylist():
         if row["is_final"] and row["is_main"] and row["scale"] is not None:
-            scores[row["run"]][row["task"]] = row["value"]
+            scores[row["run"]][row["task"]] = score_of(row["metric"], row["value"])
             about[row["run"]] = row
     return {
         key: _Run(
@@ -205,7 +210,7 @@ def training_curves(evaluation: pa.Table) -> pa.Table:
         if row["scale"] is None or not (row["is_main"] or row["metric"] == LOSS):
             continue
         named = f"{row['task']} {row['metric']}"
-        error = row["value"] if row["metric"] == LOSS else 1 - row["value"]
+        error = 1 - score_of(row["metric"], row["value"])
         names = [f"{row['scale']}: {named}"] if row["schedule"] == "constant_cooldown" and row["at_peak"] else []
         names += [named] if row["is_final"] else []
         for name in names:

@@ -114,8 +114,9 @@ def mixtures_over_compute(fitted: FittedPools, budgets: Sequence[int], theme: Th
     if not fitted.pools:
         return placeholder("no pools", theme)
     figure, axes = new_figure(4.5, theme)
-    low = max(min(budgets) / 4, min(*budgets, fitted.measured[0]))
-    high = max(*budgets, fitted.measured[1]) * _MARGIN
+    mixed = [float(at) for mixture in fitted.mixtures for at in mixture.samples_seen]
+    low = min([max(min(budgets) / 4, min(*budgets, fitted.measured[0])), *mixed])
+    high = max(*budgets, fitted.measured[1], *mixed) * _MARGIN
     seen = np.geomspace(low, high, _POINTS)
     best = fitted.best(seen)
     for keep in range(1, len(fitted.pools) + 1):
@@ -125,9 +126,6 @@ def mixtures_over_compute(fitted: FittedPools, budgets: Sequence[int], theme: Th
         label = f"keep {keep}: {'+ ' if keep > 1 else ''}{plain(fitted.names[keep - 1])}"
         axes.plot(seen, best.error[keep - 1], color=colour, linewidth=1.8, label=label)
     axes.plot(seen, best.error.min(axis=0), color=theme.ink, linewidth=5, alpha=0.14, zorder=1, solid_capstyle="round")
-    bottom, top = axes.get_ylim()
-    bottom -= 0.32 * (top - bottom)
-    axes.set_ylim(bottom, top)
     for mixture in fitted.mixtures:
         kept = [place for place in range(len(fitted.names)) if {*fitted.names[: place + 1]} == {*mixture.pools}]
         axes.plot(
@@ -142,6 +140,9 @@ def mixtures_over_compute(fitted: FittedPools, budgets: Sequence[int], theme: Th
             label=f"measured: {plain(mixture.name)}",
             zorder=4,
         )
+    bottom, top = axes.get_ylim()
+    bottom -= 0.32 * (top - bottom)
+    axes.set_ylim(bottom, top)
     for crossing in best.crossings:
         error = float(fitted.best([crossing.samples_seen]).error.min())
         axes.plot(

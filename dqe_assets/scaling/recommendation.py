@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dqe_assets.scaling.law import Array
 
 _CLEAR = 0.95
+_SIZES_DIFFER = 0.01
 _TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 
 
@@ -255,8 +256,22 @@ def mixture_table(
         pools_of: the pools that each mixture is the union of.
         utilities: the table ``pool_utilities``.
         source: name of the place that the curves came from.
+
+    Raises:
+        MeasurementsError: a mixture has another number of samples than its pools together: so pools have samples in
+            common, or it is not the union of them.
     """
     rows: list[dict[str, Any]] = []
+    size_of = dict(zip(utilities["pool"].to_pylist(), utilities["pool_size"].to_pylist(), strict=True))
+    for curve in curves:
+        # Of a metric that is left out, the sizes are not known; those of its pools are the same for every metric.
+        together = sum(size_of.get(pool, 0) for pool in pools_of[curve.pool])
+        if together and abs(curve.pool_size - together) > _SIZES_DIFFER * together:
+            raise MeasurementsError(
+                f"{source}: the mixture {curve.pool} has {curve.pool_size:,.0f} samples, and its pools "
+                f"{', '.join(pools_of[curve.pool])} {together:,} together. Pools may have no sample in common, and a "
+                "mixture all samples of its pools: correct scaling.mixtures"
+            )
     fitted = {one.metric: one for one in fitted_pools(utilities)}
     for curve in curves:
         seen = np.array(curve.samples_seen)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 from dqe_assets.concepts.accuracies import trained_accuracies
 from dqe_assets.concepts.counting import ConceptIndex, count_concepts
@@ -17,10 +18,24 @@ from dqe_assets.core.measurements import MeasurementsError
 from dqe_assets.evaluation import class_counts
 from dqe_assets.evaluation.class_counts import caption_counts, concept_accuracies, image_counts
 from dqe_assets.evaluation.tables import CLASS_COUNTS, CONCEPT_ACCURACIES, EVALUATION
+from dqe_assets.orchestration.settings import Settings
 from tests.evaluation.test_leaderboard import row
+from tests.stages import stage_named
 
 CLASSES = ["red", 'a "quoted" cat\'s', "tabby_cat", "Emu (bird)"]
 UIDS = [f"{number:032x}" for number in range(4)]
+
+
+def test_trained_concepts_are_read_from_the_asset_with_its_runs_in_the_lineage() -> None:
+    source = {"sources": [{"kind": "sample"}], "concepts": {"measurements": "trained"}}
+    with pytest.raises(ValidationError, match=r"concepts\.measurements: 'trained' are the results of training runs"):
+        Settings.model_validate(source)
+    runs = {"runs": [{"subsets": ["all", "best"], "scale": "small"}]}
+    settings = Settings.model_validate({**source, "training": runs})
+    assert stage_named(settings, "concept_performance").unpartitioned_inputs == ("concept_accuracies",)
+    made = stage_named(settings, "concept_accuracies")
+    assert made.run_inputs == ("evaluation",)
+    assert made.unpartitioned_inputs == ("class_counts/all", "class_counts/best")
 
 
 def samples(count: int) -> list[tuple[str, str]]:

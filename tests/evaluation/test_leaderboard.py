@@ -1,5 +1,6 @@
 """What evaluations come to: averages, paired differences, ranks and curves."""
 
+import json
 import math
 from typing import Any
 
@@ -7,6 +8,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
+from dqe_assets.evaluation.assets import datacomp_results
 from dqe_assets.evaluation.datacomp import TASKS, averages
 from dqe_assets.evaluation.leaderboard import difference_interval, leaderboard, run_cost, training_curves
 from dqe_assets.evaluation.tables import EVALUATION
@@ -110,6 +112,20 @@ def test_what_is_not_the_end_of_a_run_is_not_compared() -> None:
     rows = [row("all", 0, "a", 0.5), row("all", 1, "a", 0.9, is_final=False), row("x", 0, "a", 0.9, scale=None)]
     assert [one["value"] for one in leaderboard(table(*rows)).to_pylist()] == [0.5]
     assert leaderboard(table()).num_rows == 0
+
+
+def test_a_lower_loss_is_a_better_score() -> None:
+    rows = [row("all", 0, "a", 0.8, metric="contrastive_loss"), row("best", 0, "a", 0.7, metric="contrastive_loss")]
+    best, every = leaderboard(table(*rows)).to_pylist()
+    assert (best["data"], round(best["value"], 6), round(best["difference"], 6)) == ("best", 0.3, 0.1)
+    assert every["data"] == "all"
+    assert json.loads(datacomp_results(table(rows[1])))["metrics"]["main_metric"] == pytest.approx(0.3)
+
+
+def test_runs_with_a_label_are_compared_under_it() -> None:
+    rows = [row("all", 0, "a", 0.5), row("all", 0, "a", 0.6, run="warm-toy-0")]
+    assert [one["data"] for one in leaderboard(table(*rows)).to_pylist()] == ["warm", "all"]
+    assert {one["pool"] for one in training_curves(table(*rows)).to_pylist()} == {"warm", "all"}
 
 
 def test_costs_are_means_over_runs() -> None:

@@ -47,7 +47,9 @@ def fitted(off: tuple[float, ...] = (), pools: tuple[str, ...] = ("first", "seco
     """The fit, with mixtures that were measured so far off from the truth at 24,000 samples seen."""
     utilities = fit_measurements(curves(), "mine.csv", unit=UNIT)
     truth = float(predict_mixture_error([POOLS[name] for name in pools if name in POOLS], 24_000, SIZE, UNIT))
-    mixtures = [Measured("loss", f"m{place}", SIZE, (24_000,), (truth + by,)) for place, by in enumerate(off)]
+    mixtures = [
+        Measured("loss", f"m{place}", len(pools) * SIZE, (24_000,), (truth + by,)) for place, by in enumerate(off)
+    ]
     table = mixture_table(mixtures, {one.pool: pools for one in mixtures}, utilities, "mine.csv")
     assert table.schema.equals(MEASURED_MIXTURES)
     (found,) = fitted_pools(utilities, table)
@@ -155,6 +157,13 @@ def test_nothing_is_predicted_of_a_mixture_with_a_useless_pool() -> None:
     assert found.checked == ()
     assert found.model_error is None
     assert plots.mixtures_over_compute(found, [24_000]).startswith(b"\x89PNG")
+
+
+def test_a_mixture_that_is_not_the_union_of_its_pools_is_refused() -> None:
+    utilities = fit_measurements(curves(), "mine.csv", unit=UNIT)
+    overlapping = Measured("loss", "both", 1.5 * SIZE, (24_000,), (0.7,))
+    with pytest.raises(MeasurementsError, match=r"both has 4,500 samples, and its pools first, second 6,000 together"):
+        mixture_table([overlapping], {"both": ("first", "second")}, utilities, "mine.csv")
 
 
 def trained(*rows: tuple[str, int, str, float], size: int = 100) -> pa.Table:

@@ -162,6 +162,10 @@ def test_numbers_of_samples_as_people_write_them(text: str, count: int) -> None:
     ("scaling", "message"),
     [
         ({"measurements": "gone.csv"}, r"scaling\.measurements: there is no file .*gone\.csv; allowed: 'example'"),
+        (
+            {"measurements": "trained"},
+            r"scaling\.measurements: 'trained' are the results of training runs, and .* none",
+        ),
         ({"samples_seen": ["32X"]}, r"scaling\.samples_seen\.0: '32X' is not a number of samples"),
         ({"samples_seen": []}, r"scaling\.samples_seen: .*at least 1"),
         ({"irreducible": 1.5}, r"scaling\.irreducible: must be below 1"),
