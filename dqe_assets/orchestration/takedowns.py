@@ -23,7 +23,7 @@ from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.published import published
 from dqe_assets.report.assets import gallery_path
 from dqe_resources.cache import data_directory
-from dqe_resources.store import UNPARTITIONED, StorageError
+from dqe_resources.store import UNPARTITIONED, Checkpoint, StorageError
 from dqe_resources.store.checkpoint import UNFINISHED
 from dqe_resources.vectors.protocol import VectorsBrokenError, VectorsError, VectorsMissingError
 from dqe_resources.warehouse import WarehouseError, WarehouseMissingError
@@ -78,13 +78,13 @@ def purge(settings: Settings) -> list[str]:
         StorageError: a file cannot be removed.
         VectorsError: the collection cannot be rewritten.
     """
-    by_shard = taken_down(settings)
-    if not by_shard:
+    by_shard, matcher = taken_down(settings), settings.ingest.matcher(settings.opened_store)
+    if not by_shard and not matcher:
         return []
     store, removed = settings.opened_store, []
     made = {stage.name for stage in graph.stages(settings)} | {MEMORY}
     for file in _files(settings):
-        uids = by_shard.get(file.key, set())
+        uids = by_shard.get(file.key, set()) | file.hit_by(matcher)
         if uids and (file.is_unfinished or file.asset not in made) and file.has_any(uids):
             try:
                 store.filesystem.rm_file(file.path)
@@ -212,6 +212,8 @@ def _rows_of(settings: Settings, kind: str, value: str, places: list[str]) -> di
         found |= {row["uid"]: "" for row in memory if row["is_copy"] and row["entry"] in of_these}
     entries = Entries({one: frozenset([value] if one == kind else []) for one in KINDS})
     matcher = Matcher(entries, REMEMBERED.empty_table(), copies=False, max_distance=0, min_contrast=0)
+    for file in _files(settings):
+        found |= dict.fromkeys(file.hit_by(matcher) - found.keys(), "")
     for shard in sorted(store.partitions(RAW)):
         try:
             if store.get(RAW, shard) is None:
@@ -251,6 +253,19 @@ class _File:
             return self.name.partition(f"/{UNFINISHED}/")[2].partition("/")[0]
         return Path(self.name).stem
 
+    @property
+    def _unfinished_rows(self) -> pa.Table:
+        return Checkpoint(self.settings.opened_store, self.asset, self.key, "").read_all(self.path)
+
+    def hit_by(self, matcher: Matcher) -> set[str]:
+        """The uids of rows that were fetched, and are to be taken down, of a shard that is not finished."""
+        if self.asset != RAW or not self.is_unfinished or not self.name.endswith(".arrow"):
+            return set()
+        with suppress(pa.ArrowException, OSError):
+            rows = self._unfinished_rows
+            return {rows["uid"][place].as_py() for place in matcher.of_stored(rows, None)}
+        return set()
+
     def has_any(self, uids: set[str]) -> bool:
         """Whether it is known to have content of rows of these uids."""
         with suppress(pa.ArrowException, OSError):
@@ -274,17 +289,18 @@ class _File:
             return sum(uid in text for uid in uids)
         if not self.name.endswith((".parquet", ".arrow")):
             return 0
+        if self.name.endswith(".arrow"):
+            rows = _with_uids(self._unfinished_rows, uids)
+            return sum(has_content(row, of_shard=True) for row in rows)
         with filesystem.open(self.path, "rb") as source:
-            if self.name.endswith(".arrow"):
-                table = pa.ipc.open_file(source).read_all()
-                return sum(has_content(row, of_shard=True) for row in _with_uids(table, uids))
             file = pq.ParquetFile(source, page_checksum_verification=True)
-            texts = [field.name for field in file.schema_arrow if _is_text(field.type)]
+            of_shard = self.key != UNPARTITIONED and "uid" in file.schema_arrow.names
+            texts = ["uid"] if of_shard else [field.name for field in file.schema_arrow if _is_text(field.type)]
             count = 0
             for group in range(file.num_row_groups):
                 if any(True for _ in _rows_with(file.read_row_group(group, columns=texts), uids)):
                     rows = _with_uids(file.read_row_group(group), uids)
-                    count += sum(has_content(row, of_shard=self.key != UNPARTITIONED) for row in rows)
+                    count += sum(has_content(row, of_shard=of_shard) for row in rows)
             return count
 
 

@@ -124,6 +124,12 @@ class Checkpoint:
         found = table.select(schema.names)
         return (found if rows is None else found.take(pa.array(rows, pa.int64()))).cast(schema)
 
+    def read_all(self, path: str) -> pa.Table:
+        """All rows and columns of one file; raises as ``read``."""
+        with self._opened(path) as source:
+            end = source.seek(0, os.SEEK_END) - _CHECKSUM_BYTES
+            return pa.ipc.open_file(source, footer_offset=end).read_all()
+
     def append(self, rows: pa.Table) -> None:
         """Keep finished rows: once this returns, a kill does not lose them.
 

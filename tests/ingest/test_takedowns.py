@@ -13,12 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
+from dqe_assets.cli.app import app
 from dqe_assets.ingest.assets import raw_samples
+from dqe_assets.ingest.outcomes import OUTCOMES
 from dqe_assets.ingest.takedowns.memory import MEMORY, remembered
 from dqe_assets.orchestration import runner
 from dqe_assets.orchestration.settings import load_settings
-from dqe_resources.store import StorageError, Store
+from dqe_resources.store import Checkpoint, StorageError, Store
 from tests.hostile_server import HostileServer, noise, photo
 from tests.ingest.fetching import make, rows, write_list
 from tests.stages import handed
@@ -301,3 +304,53 @@ def test_killed_before_or_after_any_write_the_next_run_ends_the_same(
         memory = remembered(load_settings().opened_store).to_pylist()
         assert sorted({row["sha256"] for row in memory}) == hashes, "the hashes were taken before the images went"
     assert count > 2
+
+
+def dqe(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, arguments)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, " ".join(done.output.split())
+
+
+def test_the_command_finds_what_was_fetched_by_url_and_by_host_also_in_an_unfinished_shard(
+    server: HostileServer, folder: Path
+) -> None:
+    urls = [f"http://img.gone.org/good/{number}" for number in range(2)] + [server.url("good", 2)]
+    write_list(folder, urls, connect_to={"img.gone.org": f"127.0.0.2:{server.port}"})
+    assert dqe("takedown", "--check", urls[0]) == (0, f"Nothing is left of {urls[0]}")
+    assert dqe("materialize", "raw_samples")[0] == 0
+    for text in (urls[0] + "#top", "gone.org"):
+        code, said = dqe("takedown", "--check", text)
+        assert (code, "left: raw_samples/web-00000.parquet" in said) == (1, True), said
+    (stored,) = (folder / "store" / "raw_samples").glob("*.parquet")
+    unfinished = pq.read_table(stored).select(OUTCOMES.names).slice(0, 2)
+    stored.unlink()
+    Checkpoint(load_settings().opened_store, "raw_samples", "web-00000", "v").append(unfinished)
+    assert ".arrow (1 row)" in dqe("takedown", "--check", urls[0])[1]
+
+    take_down(folder, "gone.org")
+    assert dqe("materialize", "raw_samples")[0] == 0
+    assert reasons() == ["taken_down", "taken_down", "ok"]
+    for text in (*urls[:2], "gone.org", "img.gone.org"):
+        code, said = dqe("takedown", "--check", text)
+        assert (code, "Nothing is left" in said, "its source lists it still: shard web-00000" in said) == (
+            0,
+            True,
+            True,
+        )
+    assert dqe("takedown", "--check", urls[2])[0] == 1
+    Checkpoint(load_settings().opened_store, "raw_samples", "web-00000", "v").append(unfinished)
+    code, said = dqe("materialize", "raw_samples")
+    assert (code, said.count("it had something of what is taken down")) == (0, 1)
+    assert dqe("takedown", "--check", "gone.org")[0] == 0
+
+
+def test_a_list_that_cannot_be_read_stops_everything_before_anything_is_fetched(
+    server: HostileServer, folder: Path
+) -> None:
+    write_list(folder, [server.url("good", 0)])
+    take_down(folder, "example.org", "nonsense")
+    for command in ("materialize", "status", "takedown"):
+        code, said = dqe(command)
+        assert (code, "line 2: 'nonsense': expected a URL" in said) == (2, True), said
+    assert not server.asked
