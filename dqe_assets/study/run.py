@@ -31,6 +31,8 @@ _EVALUATION_SECONDS = 2.0
 
 LOG = "log.txt"
 
+_PHASES = (worker.SCORER, worker.PREPARE, worker.TRAIN, worker.EVALUATE)
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -82,7 +84,10 @@ class Progress:
 
 
 def jobs_of(study: Study, at_once: int) -> list[Job]:
-    """The jobs, each after those that it waits for; the trainings of a seed are dealt out to several processes."""
+    """The jobs, each after those that it waits for; the trainings of a seed are dealt out to several processes.
+
+    What can only be done by one process for each seed comes first, so that none waits for it in the end.
+    """
     size, jobs = study.size, []
     for seed in study.seeds:
         folder, scorer = study.seed_folder(seed), study.scorer_folder(seed)
@@ -117,7 +122,7 @@ def jobs_of(study: Study, at_once: int) -> list[Job]:
             seconds=_BEGIN_SECONDS + len(keys) * _EVALUATION_SECONDS,
         )
         jobs += _in_turn([[first], [prepared], trained, [last]])
-    return jobs
+    return sorted(jobs, key=lambda job: _PHASES.index(job.phase))
 
 
 def _in_turn(groups: Sequence[Sequence[Job]]) -> list[Job]:
