@@ -113,7 +113,7 @@ FINDINGS = (
         "all; at the small scale ImageNet 0.051 against 0.025.",
         "The scorer was trained on clean pairs of the same kind of pictures; DataComp's CLIPs on other web data. Three "
         "quarters of the captions here are bad on purpose.",
-        (_ALL, _top(5), _top(15), _top(30), _top(60), _random(30)),
+        (_ALL, _top(5), _top(30), _random(30)),
         (
             Comparison("top_30", "random_30", "Is it the choice, and not the smaller number?"),
             Comparison("top_30", ALL, "Is the best part better than all?"),
@@ -160,8 +160,8 @@ FINDINGS = (
         "retrieval.",
         "149 concepts whose frequency follows Zipf's law by a rank that the seed draws, so that no thing is always the "
         "frequent one. Counted are captions that name a concept, whatever the image shows.",
-        (_ALL, _top(30), _top(60)),
-        by_frequency=("top_30", "top_60"),
+        (_top(30),),
+        by_frequency=("top_30",),
     ),
 )
 """In the order of the page. The numbers are those of the project's list of findings."""

@@ -31,6 +31,8 @@ _EVALUATION_SECONDS = 2.0
 
 LOG = "log.txt"
 
+_ENDED = "ended"
+
 _PHASES = (worker.SCORER, worker.PREPARE, worker.TRAIN, worker.EVALUATE)
 
 
@@ -62,7 +64,7 @@ class Progress:
     """How far a study is.
 
     Attributes:
-        total: seconds of one core that all jobs take, about.
+        total: seconds of one core that all take, about, but those in which everything was current.
         began: when it began, by ``time.monotonic``.
         done: of the total, by job.
     """
@@ -74,7 +76,7 @@ class Progress:
     @property
     def share(self) -> float:
         """Of all work, 0 to 1."""
-        return min(1.0, sum(self.done.values()) / self.total)
+        return min(1.0, sum(self.done.values()) / self.total) if self.total else 1.0
 
     @property
     def seconds_left(self) -> float | None:
@@ -168,15 +170,18 @@ def _run(jobs: Sequence[Job], at_once: int, tell: Callable[[Progress, str, str],
             job, what, text = events.get()
             if what == worker.FAILED:
                 raise StudyError(f"{job.name}: {text}\nMore may be in {job.folder / LOG}")
-            if what == worker.ENDED and text:
+            if what == worker.MADE:
                 counted[job.name] = counted.get(job.name, 0) + 1
                 progress.done[job.name] = job.seconds * min(0.95, counted[job.name] / job.steps)
-                tell(progress, job.name, text)
             else:
                 del running[job.name]
                 ended.add(job.name)
-                progress.done[job.name] = job.seconds
-                tell(progress, job.name, "")
+                if job.name in counted:
+                    progress.done[job.name] = job.seconds
+                else:
+                    # All of it was current: that says nothing of how fast the rest will be.
+                    progress.total -= job.seconds
+            tell(progress, job.name, text)
     finally:
         for process in running.values():
             process.terminate()
@@ -185,7 +190,7 @@ def _run(jobs: Sequence[Job], at_once: int, tell: Callable[[Progress, str, str],
 
 
 def _begun(job: Job, events: SimpleQueue[tuple[Job, str, str]]) -> subprocess.Popen[str]:
-    """A job's process, whose lines become events: ended steps, and in the end an ended one without a text."""
+    """A job's process: its lines become events, and so does its end."""
     log = (job.folder / LOG).open("a", encoding="utf-8")
     process = subprocess.Popen(  # noqa: S603 - ourselves
         [sys.executable, "-m", "dqe_assets.study.worker", str(os.getpid()), job.phase, *job.runs],
@@ -215,7 +220,7 @@ def _begun(job: Job, events: SimpleQueue[tuple[Job, str, str]]) -> subprocess.Po
         if process.returncode and not failed:
             events.put((job, worker.FAILED, f"ended with code {process.returncode}"))
         else:
-            events.put((job, worker.ENDED, ""))
+            events.put((job, _ENDED, ""))
 
     # The system ends a job with the thread that began it: so that is the main one, and this one only reads.
     Thread(target=read, daemon=True).start()

@@ -1,7 +1,6 @@
 """One job of a study in a process of its own: ``python -m dqe_assets.study.worker PARENT prepare``.
 
-It works on the data folder ``DQE_DATA``, and prints a JSON object in a line for each step that has ended, and for each
-thing that went wrong.
+It works on the data folder ``DQE_DATA``, and prints a line of JSON for each thing that it has made or that went wrong.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from dqe_assets.core.stage import Stage
     from dqe_resources.progress import Step
 
-ENDED, FAILED = "ended", "failed"
+MADE, FAILED = "made", "failed"
 
 SCORER, PREPARE, TRAIN, EVALUATE = "scorer", "prepare", "train", "evaluate"
 """What can be done: a training run and all that it needs; all up to the training data; some training runs; and all that
@@ -89,8 +88,8 @@ def main(phase: str, runs: Sequence[str]) -> int:
 
 
 def _tell(step: Step) -> None:
-    if step.outcome is not None:
-        _print(ENDED, f"{step.asset} {step.partition or ''}".rstrip())
+    if step.outcome is not None and not step.outcome.startswith("current"):
+        _print(MADE, f"{step.asset} {step.partition or ''}".rstrip())
 
 
 def _print(what: str, text: str) -> None:
