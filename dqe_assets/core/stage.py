@@ -28,6 +28,7 @@ from dqe_assets.core.work import (
     Work,
     facts_of,
     input_fingerprint,
+    with_facts,
 )
 from dqe_resources import progress
 from dqe_resources.errors import WholeRunError, of_whole_run
@@ -286,7 +287,9 @@ class Stage:
         return Stamp(work.version, self.code_version, output.num_rows, failed, facts_of(output), content), results
 
     def _stored_output(self, work: Work, stamp: Stamp) -> Output:
-        return Manifest(stamp.rows, stamp.facts) if self.schema is None else work.read(self.name, self._looked_at)
+        if self.schema is None:
+            return Manifest(stamp.rows, stamp.facts)
+        return with_facts(work.read(self.name, self._looked_at), stamp.facts)
 
     @property
     def _looked_at(self) -> list[str]:
