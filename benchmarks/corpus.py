@@ -411,6 +411,7 @@ def figures(shards: int, sample: Sample, rows: int, steps: Sequence[str]) -> Ite
     add_shards(sample, len(settings.opened_store.partitions("raw_samples")), shards, rows)
     for asset in assets:
         shutil.rmtree(Path(settings.opened_store.path(asset, None)).parent, ignore_errors=True)
+    shutil.rmtree(data_directory() / "duplicates", ignore_errors=True)
     yield from _of_assets(assets, shards, "{}", steps)
     _dqe("sync", shards)
     yield from (_dqe(step, shards) for step in COMMANDS if not steps or step in steps)

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.core.arrow import to_matrix
 from dqe_assets.core.checks import finite, unique
 from dqe_assets.core.stage import Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Work, with_facts
 from dqe_assets.dedup import metadata
 from dqe_assets.dedup.checks import one_representative
 from dqe_assets.dedup.clusters import clusters_of_pairs
+from dqe_assets.dedup.kept_features import kept_features, vectors_of
 from dqe_assets.dedup.pairs import find_pairs
+from dqe_assets.dedup.semantic import EXACT_BELOW
 from dqe_assets.dedup.tables import DUPLICATE_CLUSTERS, DUPLICATE_PAIRS
 from dqe_assets.dedup.views import RELATIONS
-from dqe_assets.features.tables import IMAGE_FEATURES
-from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_resources.fingerprint import fingerprint
 from dqe_resources.store import StorageError
 
@@ -30,10 +28,7 @@ if TYPE_CHECKING:
 
     from dqe_assets.dedup.settings import DuplicateRules, PairRules, Representative
 
-RAW_COLUMNS = ["uid", "shard", "sha256"]
-FEATURE_COLUMNS = ["pixel_digest", "perceptual_hash", "contrast"]
-
-_PAIRS_VERSION = "1"
+_PAIRS_VERSION = "2"
 
 
 def _within_rules(_: Work, pairs: pa.Table, rules: PairRules) -> CheckResult:
@@ -80,20 +75,27 @@ def duplicate_pairs(work: Work, rules: PairRules) -> pa.Table:
     Pairs within and between shards that have not changed since it was last made are kept and not looked for again.
     """
     # Taken before they are read: later changes were not looked at.
-    versions = {shard: _shard_version(work, shard) for shard in work.shards}
-    earlier, unchanged = _earlier(work, rules, versions)
-    new = [shard for shard in work.shards if shard not in unchanged]
-    work.log(f"{len(unchanged):,} shards unchanged, {len(new):,} new or changed")
-    with TemporaryFile() as file:
-        samples = _samples(work)
-        pairs = find_pairs(
-            samples,
-            _vectors(work, file, samples["uid"]),
-            rules,
-            earlier=earlier,
-            unchanged=pc.is_in(samples["shard"], value_set=pa.array(sorted(unchanged), pa.string())).to_numpy(),
-        )
-    return with_facts(pairs, {"rules": fingerprint(rules.model_dump()), "shards": versions})
+    versions = _versions(work)
+    kept = kept_features(work, versions, rules.min_cosine, exact_below=EXACT_BELOW)
+    earlier, unchanged, buckets = _earlier(work, rules, versions)
+    work.log(f"{len(unchanged):,} shards unchanged, {len(versions) - len(unchanged):,} new or changed")
+    is_unchanged = np.array([shard in unchanged for shard in versions], np.bool_)
+    pairs = find_pairs(
+        kept.samples,
+        kept.vectors,
+        rules,
+        earlier=earlier,
+        unchanged=is_unchanged[kept.shard],
+        prepared=kept.prepared,
+        same_buckets=buckets == kept.codebook,
+    )
+    facts = {"rules": fingerprint(rules.model_dump()), "shards": versions, "buckets": kept.codebook}
+    return with_facts(pairs, facts)
+
+
+def _versions(work: Work) -> dict[str, str]:
+    """Of each shard, what changes whenever its pairs may."""
+    return {shard: _shard_version(work, shard) for shard in work.shards}
 
 
 def _shard_version(work: Work, shard: str) -> str:
@@ -101,18 +103,19 @@ def _shard_version(work: Work, shard: str) -> str:
     return fingerprint(*(of_shard.version_of(asset) for asset in ("raw_samples", "image_features")))
 
 
-def _earlier(work: Work, rules: PairRules, versions: Mapping[str, str]) -> tuple[pa.Table | None, set[str]]:
-    """The pairs found last time, and the shards among which they were found that are still the same."""
+def _earlier(work: Work, rules: PairRules, versions: Mapping[str, str]) -> tuple[pa.Table | None, set[str], str | None]:
+    """The pairs found last time, those of the shards that are still the same, and the buckets that were searched."""
     # Where they cannot be read, all are looked for again.
     with suppress(StorageError):
         stored = None if work.force else work.store.get(work.asset, None)
         if stored is None or stored.stamp.failed_checks or stored.stamp.code_version != _PAIRS_VERSION:
-            return None, set()
+            return None, set(), None
         if stored.stamp.facts["rules"] != fingerprint(rules.model_dump()):
-            return None, set()
+            return None, set(), None
         before = stored.stamp.facts["shards"]
-        return work.read(work.asset), {shard for shard, version in versions.items() if before.get(shard) == version}
-    return None, set()
+        unchanged = {shard for shard, version in versions.items() if before.get(shard) == version}
+        return work.read(work.asset), unchanged, stored.stamp.facts["buckets"]
+    return None, set(), None
 
 
 def duplicate_clusters_of(rules: DuplicateRules) -> Stage:
@@ -138,8 +141,7 @@ def duplicate_clusters_of(rules: DuplicateRules) -> Stage:
         preferences = _preferences(work, representative)
         # A sample of a shard that is left out here keeps the others together, but is not preferred.
         preference = preferences["preference"].take(pc.index_in(uids, preferences["uid"])).to_numpy()
-        with TemporaryFile() as file:
-            return clusters_of_pairs(pairs, uids, _vectors(work, file, uids), preference)
+        return clusters_of_pairs(pairs, uids, vectors_of(work, _versions(work), uids), preference)
 
     return duplicate_clusters
 
@@ -147,35 +149,6 @@ def duplicate_clusters_of(rules: DuplicateRules) -> Stage:
 def _joined(arrays: Sequence[pa.Array | pa.ChunkedArray]) -> pa.ChunkedArray:
     chunks = [chunk for array in arrays for chunk in (array.chunks if isinstance(array, pa.ChunkedArray) else [array])]
     return pa.chunked_array(chunks, pa.string())
-
-
-def _samples(work: Work) -> pa.Table:
-    """The samples of all shards that have features, in order of their uids.
-
-    A broken file has none: it takes no part, even if it equals another.
-    """
-    schema = pa.schema([*map(RAW_SAMPLES.field, RAW_COLUMNS), *map(IMAGE_FEATURES.field, FEATURE_COLUMNS)])
-    tables = [schema.empty_table()]
-    for shard in work.shards:
-        of_shard = work.of_shard(shard)
-        raw, features = of_shard.read("raw_samples", RAW_COLUMNS), of_shard.read("image_features", FEATURE_COLUMNS)
-        table = pa.Table.from_arrays([*raw.columns, *features.columns], schema=schema)
-        tables.append(table.filter(table["perceptual_hash"].is_valid()))
-    return pa.concat_tables(tables).sort_by("uid")
-
-
-def _vectors(work: Work, file: IO[bytes], uids: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """The features of these samples, float16 [n, d], mapped from a file; 0 if there are none."""
-    vectors = np.zeros((len(uids), 0), np.float16)
-    for table in work.scan("image_features", ["uid", "embedding"]):
-        wanted = table.filter(pc.is_in(table["uid"], value_set=uids))
-        rows, found = to_matrix(wanted["embedding"])
-        if not len(rows):
-            continue
-        if not vectors.shape[1]:
-            vectors = np.memmap(file, np.float16, mode="w+", shape=(len(uids), found.shape[1]))
-        vectors[pc.index_in(wanted["uid"], uids).to_numpy()[rows]] = found
-    return vectors
 
 
 def _preferences(work: Work, representative: Representative) -> pa.Table:

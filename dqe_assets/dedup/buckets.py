@@ -108,12 +108,32 @@ def bucketed_pairs(unit: UnitRows, threshold: float, new: int) -> tuple[NDArray[
     Returns:
         Positions, int64 [m, 2], the smaller first, sorted, each pair once; and how they were looked for.
     """
+    index = trained(unit, round(_BUCKETS_PER_ROOT * len(unit) ** 0.5))
+    margin = border_margin(threshold)
+    search = measured(unit, unit, threshold, index, margin)
+    near = near_buckets(unit, index, search.probes, margin)
+    return pairs_in_buckets(unit, threshold, near, index.ntotal, new), search
+
+
+def pairs_in_buckets(
+    unit: UnitRows, threshold: float, near: NDArray[np.int32], buckets: int, new: int
+) -> NDArray[np.int64]:
+    """Pairs of rows of which one is looked up in the bucket of the other.
+
+    Args:
+        unit: the rows.
+        threshold: least cosine in float32.
+        near: the buckets that each row is looked up in, its own first: int32 [n, probes], -1 for none.
+        buckets: how many there are.
+        new: a pair has one of so many first rows.
+
+    Returns:
+        Positions, int64 [m, 2], the smaller first, sorted, each pair once.
+    """
     from threadpoolctl import threadpool_limits
 
-    index = _train(unit)
-    near, search = _probed(unit, threshold, index)
     visitors, visited = np.nonzero(near[:, 1:] >= 0)
-    members, guests = _Grouped(near[:, 0], index.ntotal), _Grouped(near[visitors, visited + 1], index.ntotal)
+    members, guests = _Grouped(near[:, 0], buckets), _Grouped(near[visitors, visited + 1], buckets)
 
     def pairs_of(bucket: int) -> NDArray[np.int64]:
         inside, outside = members[bucket], visitors[guests[bucket]]
@@ -132,16 +152,16 @@ def bucketed_pairs(unit: UnitRows, threshold: float, new: int) -> tuple[NDArray[
         return np.concatenate(found)
 
     with threadpool_limits(1, "blas"):
-        found = np.concatenate(list(ordered_map(pairs_of, range(index.ntotal))))
+        found = np.concatenate(list(ordered_map(pairs_of, range(buckets))))
     # A pair across a border is found from both sides where both of its rows are near it.
-    return np.unique(found, axis=0), search
+    keys = np.unique(found[:, 0] * len(unit) + found[:, 1])
+    return np.stack(np.divmod(keys, len(unit)), axis=1)
 
 
-def _train(unit: UnitRows) -> Any:
-    """Spherical k-means on a sample: a faiss index of the centroids."""
+def trained(unit: UnitRows, count: int) -> Any:
+    """Spherical k-means of so many buckets on a sample of the rows: a faiss index of the centroids."""
     import faiss
 
-    count = round(_BUCKETS_PER_ROOT * len(unit) ** 0.5)
     sample = _spread(len(unit), count * _TRAINING_ROWS_PER_BUCKET)
     means = faiss.Kmeans(
         unit.dimension,
@@ -155,24 +175,38 @@ def _train(unit: UnitRows) -> Any:
     return means.index
 
 
-def _probed(unit: UnitRows, threshold: float, index: Any) -> tuple[NDArray[np.int32], Search]:
-    """The buckets to search for each row, its own first: int32 [n, probes], -1 for one that need not be searched."""
+def border_margin(threshold: float) -> float:
+    """How far from the border of its bucket a row may be that has a partner across it."""
+    return (2 - 2 * threshold) ** 0.5 / 2 + _ROUNDING
+
+
+def measured(unit: UnitRows, searched: UnitRows, threshold: float, index: Any, margin: float) -> Search:
+    """In how many buckets a row is to be looked up, by the pairs of a sample of rows.
+
+    Args:
+        unit: the rows whose cosines count.
+        searched: the same rows as they are put into buckets.
+        threshold: least cosine.
+        index: as ``trained`` gives it.
+        margin: as ``near_buckets`` takes it.
+    """
     pairs = _pairs_of_sample(unit, _spread(len(unit), _SAMPLED_ROWS), threshold)
     pairs = pairs[_spread(len(pairs), _SAMPLED_PAIRS)]
     rows, places = np.unique(pairs, return_inverse=True)
-    near, places = _near(unit.only(rows), threshold, index, index.ntotal), places.reshape(pairs.shape)
+    near, places = near_buckets(searched.only(rows), index, index.ntotal, margin), places.reshape(pairs.shape)
     rank = np.minimum(_rank(near, places), _rank(near, places[:, ::-1]))
     last = int(np.quantile(rank, RECALL, method="higher")) if len(pairs) else 0
     probes = min(_SAFETY * (last + 1), index.ntotal)
-    recall = float((rank < probes).mean()) if len(pairs) else 1.0
-    return _near(unit, threshold, index, probes), Search(index.ntotal, probes, len(pairs), recall)
+    return Search(index.ntotal, probes, len(pairs), float((rank < probes).mean()) if len(pairs) else 1.0)
 
 
-def _near(unit: UnitRows, threshold: float, index: Any, probes: int) -> NDArray[np.int32]:
-    """The nearest buckets of each row; -1 for one whose border is too far for a partner to be found from this side."""
+def near_buckets(unit: UnitRows, index: Any, probes: int, margin: float) -> NDArray[np.int32]:
+    """The nearest buckets of each row, its own first: int32 [n, probes].
+
+    -1 for one whose border is farther than the margin: a partner there is not found from this side.
+    """
     centroids = index.reconstruct_n(0, index.ntotal)
     apart = np.sqrt(np.maximum(2 - 2 * (centroids @ centroids.T), 1e-12))
-    margin = (2 - 2 * threshold) ** 0.5 / 2 + _ROUNDING
     near = np.empty((len(unit), probes), dtype=np.int32)
     for rows, part in unit.parts():
         cosine, buckets = index.search(part, probes)

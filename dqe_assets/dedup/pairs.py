@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from dqe_assets.dedup.exact import Pairs, exact_pairs
 from dqe_assets.dedup.perceptual import perceptual_pairs
-from dqe_assets.dedup.semantic import EXACT_BELOW, semantic_pairs
+from dqe_assets.dedup.semantic import EXACT_BELOW, Prepared, semantic_pairs
 from dqe_assets.dedup.tables import DUPLICATE_PAIRS
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def find_pairs(
     earlier: pa.Table | None = None,
     unchanged: NDArray[np.bool_] | None = None,
     exact_below: int = EXACT_BELOW,
+    prepared: Prepared | None = None,
+    same_buckets: bool = True,
 ) -> pa.Table:
     """All pairs of duplicate images; of equal ones, each with the first of them.
 
@@ -46,10 +48,12 @@ def find_pairs(
         earlier: what this function found with the same rules.
         unchanged: bool [n], which samples it was found among, as they are now.
         exact_below: as in `dqe_assets.dedup.semantic.semantic_pairs`.
+        prepared: likewise.
+        same_buckets: whether ``earlier`` was found in the same buckets; semantic pairs are else all looked for again.
 
     Returns:
         Table of ``DUPLICATE_PAIRS`` by kind, uid_a and uid_b. What ``earlier`` says changes nothing in it, except in
-        which few of the semantic pairs among more than ``exact_below`` samples are missed.
+        which few of the semantic pairs among more than ``exact_below`` samples are missed, unless they are prepared.
 
     Raises:
         ValueError: the samples are not in order.
@@ -58,7 +62,10 @@ def find_pairs(
     uids = samples["uid"].combine_chunks()
     if pc.any(pc.less_equal(uids[1:], uids[:-1])).as_py():
         raise ValueError("samples must be in ascending order of uid, each once")
-    known = {kind: _Known(kind, uids, earlier, unchanged) for kind in ("perceptual", "semantic")}
+    known = {
+        "perceptual": _Known("perceptual", uids, earlier, unchanged),
+        "semantic": _Known("semantic", uids, earlier if same_buckets else None, unchanged),
+    }
 
     exact = np.unique(np.concatenate([exact_pairs(samples["sha256"]), exact_pairs(samples["pixel_digest"])]), axis=0)
     perceptual = perceptual_pairs(
@@ -68,7 +75,13 @@ def find_pairs(
         min_contrast=rules.min_contrast,
         known=known["perceptual"].samples,
     )
-    semantic, _ = semantic_pairs(embeddings, rules.min_cosine, exact_below=exact_below, known=known["semantic"].samples)
+    semantic, _ = semantic_pairs(
+        embeddings,
+        rules.min_cosine,
+        exact_below=exact_below,
+        known=known["semantic"].samples,
+        prepared=prepared,
+    )
     alike = 1 - perceptual.measure / np.float32(_HASH_BITS)
     return pa.concat_tables(
         [

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dqe_assets.dedup.buckets import Search, UnitRows, all_pairs, bucketed_pairs
+from dqe_assets.dedup.buckets import Search, UnitRows, all_pairs, bucketed_pairs, pairs_in_buckets
 from dqe_assets.dedup.components import components
-from dqe_assets.dedup.exact import Pairs, distinct_values
+from dqe_assets.dedup.exact import Pairs, distinct_values, grouped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +20,39 @@ _ROUNDING = 1e-4
 
 EXACT_BELOW = 20_000
 """Rows up to which all pairs are tried."""
+
+
+_GATHERED = 1 << 15
+"""Pairs whose vectors are in memory at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is known of rows before their pairs are looked for.
+
+    Attributes:
+        digests: of their vectors, uint64 [n, 2].
+        directed: whether their vectors have a direction, bool [n].
+        places: where in ``codes`` and ``near`` each row is, int64 [n].
+        codes: the codes of vectors (`dqe_assets.dedup.codebook.codes`), float16 [m, d].
+        near: the buckets that each code is looked up in, int32 [m, probes].
+        buckets: how many there are; 0 if all pairs are to be tried.
+        threshold: cosine of codes from which two rows are a candidate.
+    """
+
+    digests: NDArray[np.uint64]
+    directed: NDArray[np.bool_]
+    places: NDArray[np.int64]
+    codes: NDArray[np.float16] = field(default_factory=lambda: np.empty((0, 0), np.float16))
+    near: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 0), np.int32))
+    buckets: int = 0
+    threshold: float = 0.0
+
+    def candidates(self, rows: NDArray[np.int64], new: int) -> tuple[NDArray[np.int64], Search]:
+        """Positions of rows that may be a pair, int64 [m, 2], one of them among the first ``new``."""
+        places = self.places[rows]
+        found = pairs_in_buckets(UnitRows(self.codes, places), self.threshold, self.near[places], self.buckets, new)
+        return found, Search(self.buckets, self.near.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +117,7 @@ def semantic_pairs(
     *,
     exact_below: int = EXACT_BELOW,
     known: NDArray[np.bool_] | None = None,
+    prepared: Prepared | None = None,
 ) -> tuple[Pairs[np.float64], Search]:
     """Pairs of rows whose cosine is at least ``threshold``: all of them, or of many rows nearly all.
 
@@ -96,6 +130,7 @@ def semantic_pairs(
         threshold: cosine, above -1 and at most 1.
         exact_below: all pairs are tried of so many distinct rows, or of new and all rows if that is no more work.
         known: bool [n]; near pairs both of whose vectors belong to a known row are not looked for.
+        prepared: what is known of the rows; it then decides whether all pairs are tried.
 
     Returns:
         Links of equal vectors, near pairs and their cosines, and how those were looked for.
@@ -107,19 +142,30 @@ def semantic_pairs(
         raise ValueError(f"threshold must be a cosine above -1 and at most 1, not {threshold}")
     if embeddings.ndim != 2:
         raise ValueError(f"embeddings must be [n, d], not of shape {embeddings.shape}")
-    rows = np.flatnonzero(has_direction(embeddings))
+    rows = np.flatnonzero(has_direction(embeddings) if prepared is None else prepared.directed)
+    digests = vector_digests(embeddings, rows) if prepared is None else prepared.digests[rows]
     # In the order of their digests, what is found does not depend on the order of the rows.
-    equal, first, new = distinct_values(_digests(embeddings, rows), None if known is None else known[rows])
+    equal, first, new = distinct_values(grouped(digests)[0], None if known is None else known[rows])
     distinct = rows[first]
-    unit = UnitRows(embeddings, distinct)
-    if new * len(distinct) <= exact_below**2:
-        candidates, search = all_pairs(unit, threshold - _ROUNDING, new), Search()
+    if prepared is not None and prepared.buckets:
+        candidates, search = prepared.candidates(distinct, new)
+    elif prepared is not None or new * len(distinct) <= exact_below**2:
+        candidates, search = all_pairs(UnitRows(embeddings, distinct), threshold - _ROUNDING, new), Search()
     else:
-        candidates, search = bucketed_pairs(unit, threshold - _ROUNDING, new)
+        candidates, search = bucketed_pairs(UnitRows(embeddings, distinct), threshold - _ROUNDING, new)
     near = np.sort(distinct[candidates], axis=1)
-    similar = cosines(embeddings, near)
+    similar = _gathered_cosines(embeddings, near)
     kept = similar >= threshold
     return Pairs(rows[equal], near[kept], similar[kept]), search
+
+
+def _gathered_cosines(embeddings: NDArray[np.floating], pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+    """As ``cosines``; of the vectors, which may be in many files, each is read once for many pairs."""
+    found = np.empty(len(pairs))
+    for start in range(0, len(pairs), _GATHERED):
+        rows, places = np.unique(pairs[start : start + _GATHERED], return_inverse=True)
+        found[start : start + _GATHERED] = cosines(embeddings[rows], places.reshape(-1, 2))
+    return found
 
 
 def has_direction(embeddings: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -150,5 +196,7 @@ def cosines(embeddings: NDArray[np.floating], pairs: NDArray[np.int64]) -> NDArr
     return result
 
 
-def _digests(embeddings: NDArray[np.floating], rows: NDArray[np.int64]) -> NDArray[np.void]:
-    return np.array([hashlib.blake2b(embeddings[row].tobytes(), digest_size=16).digest() for row in rows], "V16")
+def vector_digests(embeddings: NDArray[np.floating], rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Digests of some rows of [n, d]: uint64 [m, 2]."""
+    found = (hashlib.blake2b(embeddings[row].tobytes(), digest_size=16).digest() for row in rows)
+    return np.frombuffer(b"".join(found), np.uint64).reshape(-1, 2)
