@@ -162,7 +162,7 @@ def trained(unit: UnitRows, count: int) -> Any:
     """Spherical k-means of so many buckets on a sample of the rows: a faiss index of the centroids."""
     import faiss
 
-    sample = _spread(len(unit), count * _TRAINING_ROWS_PER_BUCKET)
+    sample = spread(len(unit), count * _TRAINING_ROWS_PER_BUCKET)
     means = faiss.Kmeans(
         unit.dimension,
         count,
@@ -190,11 +190,11 @@ def measured(unit: UnitRows, searched: UnitRows, threshold: float, index: Any, m
         index: as ``trained`` gives it.
         margin: as ``near_buckets`` takes it.
     """
-    pairs = _pairs_of_sample(unit, _spread(len(unit), _SAMPLED_ROWS), threshold)
-    pairs = pairs[_spread(len(pairs), _SAMPLED_PAIRS)]
+    pairs = _pairs_of_sample(unit, spread(len(unit), _SAMPLED_ROWS), threshold)
+    pairs = pairs[spread(len(pairs), _SAMPLED_PAIRS)]
     rows, places = np.unique(pairs, return_inverse=True)
     near, places = near_buckets(searched.only(rows), index, index.ntotal, margin), places.reshape(pairs.shape)
-    rank = np.minimum(_rank(near, places), _rank(near, places[:, ::-1]))
+    rank = partner_rank(near, places)
     last = int(np.quantile(rank, RECALL, method="higher")) if len(pairs) else 0
     probes = min(_SAFETY * (last + 1), index.ntotal)
     return Search(index.ntotal, probes, len(pairs), float((rank < probes).mean()) if len(pairs) else 1.0)
@@ -216,10 +216,21 @@ def near_buckets(unit: UnitRows, index: Any, probes: int, margin: float) -> NDAr
     return near
 
 
-def _rank(near: NDArray[np.int32], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the home of a pair's second row stands among the buckets near its first; their number if nowhere."""
-    hits = near[pairs[:, 0]] == near[pairs[:, 1], :1]
-    return np.where(hits.any(axis=1), hits.argmax(axis=1), near.shape[1])
+def partner_rank(near: NDArray[np.int32], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the home of one row of a pair stands among the buckets near the other, whichever is first: int64 [m].
+
+    Their number if nowhere.
+
+    Args:
+        near: as ``near_buckets`` gives it.
+        pairs: positions in it, int64 [m, 2].
+    """
+
+    def rank(row: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+        hits = near[row] == near[other, :1]
+        return np.where(hits.any(axis=1), hits.argmax(axis=1), near.shape[1])
+
+    return np.minimum(rank(*pairs.T), rank(*pairs.T[::-1]))
 
 
 def _pairs_of_sample(unit: UnitRows, sample: NDArray[np.int64], threshold: float) -> NDArray[np.int64]:
@@ -252,6 +263,6 @@ def _pairs_between(
     return np.stack([left_rows[i], right_rows[j]], axis=1)
 
 
-def _spread(rows: int, wanted: int) -> NDArray[np.int64]:
+def spread(rows: int, wanted: int) -> NDArray[np.int64]:
     """Row numbers spread evenly, at most as many as wanted."""
     return np.unique(np.linspace(0, rows - 1, min(rows, wanted)).round().astype(np.int64))

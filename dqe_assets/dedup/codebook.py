@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dqe_assets.dedup.buckets import UnitRows, border_margin, measured, near_buckets, trained
+from dqe_assets.dedup.buckets import RECALL, UnitRows, border_margin, near_buckets, partner_rank, spread, trained
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +25,7 @@ _GROWTH = 4
 _BUCKETS_PER_ROOT = 2
 _TRAINED_PER_BUCKET = 64
 _DISTORTION = 1.3
+_SAMPLED = 5_000
 
 
 def _margin(threshold: float) -> float:
@@ -58,6 +59,15 @@ def code_threshold(threshold: float, dimension: int) -> float:
     if dimension <= CODE_LENGTH:
         return threshold - 1e-3
     return threshold - _DEVIATIONS * (1 - threshold**2) / CODE_LENGTH**0.5
+
+
+def _partners(vectors: NDArray[np.float32], cosine: float) -> NDArray[np.float32]:
+    """A vector at random that has this cosine with each: float32 [n, d]."""
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    noise = np.random.default_rng(_SEED).normal(size=unit.shape).astype(np.float32)
+    noise -= np.einsum("ij,ij->i", noise, unit)[:, None] * unit
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    return cosine * unit + np.float32((1 - cosine**2) ** 0.5) * noise
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,10 @@ class Codebook:
 
     @classmethod
     def trained(cls, plan: Plan, made: NDArray[np.float16], vectors: Any, threshold: float) -> Codebook:
-        """Train one, and measure in how many buckets the pairs of some rows lie.
+        """Train one, and measure in how many buckets a pair is to be looked for.
+
+        There may be no pair among the rows: some of them get partners, made at random, that are just alike enough. A
+        real pair is more alike than that, and so is missed less often.
 
         Args:
             plan: how many buckets.
@@ -127,11 +140,15 @@ class Codebook:
             vectors: their vectors, floats [n, D].
             threshold: cosine of a pair.
         """
-        rows = np.arange(len(made))
-        unit, of_codes = UnitRows(made, rows), code_threshold(threshold, vectors.shape[1])
-        index = trained(unit, plan.buckets)
-        search = measured(UnitRows(vectors, rows), unit, threshold, index, _margin(of_codes))
-        return cls(index.reconstruct_n(0, index.ntotal), search.probes, of_codes)
+        index = trained(UnitRows(made, np.arange(len(made))), plan.buckets)
+        of_codes = code_threshold(threshold, vectors.shape[1])
+        sampled = vectors[spread(len(vectors), _SAMPLED)].astype(np.float32)
+        both = codes(np.concatenate([sampled, _partners(sampled, threshold)]))
+        near = near_buckets(UnitRows(both, np.arange(len(both))), index, index.ntotal, _margin(of_codes))
+        pairs = np.arange(len(both)).reshape(2, -1).T
+        rank = partner_rank(near, pairs)
+        probes = min(int(np.quantile(rank, RECALL, method="higher")) + 1, index.ntotal)
+        return cls(index.reconstruct_n(0, index.ntotal), probes, of_codes)
 
     def near(self, made: NDArray[np.float16]) -> NDArray[np.int32]:
         """The buckets of each code, its own first: int32 [n, probes], -1 for one that need not be searched."""
