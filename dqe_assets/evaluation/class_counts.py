@@ -16,6 +16,7 @@ from dqe_assets.concepts.vocabulary import same_name
 from dqe_assets.core.schema import IMAGE
 from dqe_assets.evaluation.leaderboard import arm_of
 from dqe_assets.evaluation.tables import CLASS_COUNTS, CONCEPT_ACCURACIES
+from dqe_assets.evaluation.tasks import TaskError
 from dqe_assets.filtering.subset import order_of, parse_uids
 
 if TYPE_CHECKING:
@@ -122,6 +123,9 @@ def concept_accuracies(
         counts: ``CLASS_COUNTS`` of what runs train on, by its name.
         weights: of the kinds of captions, by run.
         vocabulary: the concepts that are looked for in images.
+
+    Raises:
+        TaskError: a run was evaluated on a class that was not counted.
     """
     looked_for = {same_name(name) for name in vocabulary}
     by_class = {name: _by_class(table) for name, table in counts.items()}
@@ -130,7 +134,12 @@ def concept_accuracies(
     for row in final.to_pylist():
         of_data = by_class[row["data"]]
         for one in row["classes"]:
-            found = of_data[one["class_name"]]
+            found = of_data.get(one["class_name"])
+            if found is None:
+                raise TaskError(
+                    f"{row['run']}: was evaluated on the class {one['class_name']!r} of {row['task']}, which no task "
+                    f"has any more; run: dqe materialize evaluation --run {row['run']}"
+                )
             has_images = IMAGE in {item for item, _ in found} and same_name(one["class_name"]) in looked_for
             rows.append(
                 {
@@ -153,9 +162,9 @@ def concept_accuracies(
 
 
 def _by_class(table: pa.Table) -> dict[str, dict[tuple[str, str], int]]:
-    found: dict[str, dict[tuple[str, str], int]] = defaultdict(dict)
+    found: dict[str, dict[tuple[str, str], int]] = {}
     for row in table.to_pylist():
-        found[row["class_name"]][row["item"], row["beside"]] = row["samples"]
+        found.setdefault(row["class_name"], {})[row["item"], row["beside"]] = row["samples"]
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from pydantic import ValidationError
 
@@ -18,6 +19,7 @@ from dqe_assets.core.measurements import MeasurementsError
 from dqe_assets.evaluation import class_counts
 from dqe_assets.evaluation.class_counts import caption_counts, concept_accuracies, image_counts
 from dqe_assets.evaluation.tables import CLASS_COUNTS, CONCEPT_ACCURACIES, EVALUATION
+from dqe_assets.evaluation.tasks import TaskError
 from dqe_assets.orchestration.settings import Settings
 from tests.evaluation.test_leaderboard import row
 from tests.stages import stage_named
@@ -70,6 +72,13 @@ def test_of_several_captions_each_counts_by_the_chance_that_it_is_drawn() -> Non
     assert by_class["red"]["caption_samples"] == 1 / 4 + 1 + 1 + 3 / 4
     assert by_class["tabby_cat"]["caption_samples"] == 3 / 4
     assert by_class["Emu (bird)"]["caption_samples"] == 1 / 4
+    with pytest.raises(TaskError, match="mix-toy-0: was evaluated on the class 'red' of mine, which no task has any"):
+        concept_accuracies(
+            table,
+            {"mix": counts.filter(pc.not_equal(counts["class_name"], "red"))},
+            {"mix-toy-0": {"a": 1, "b": 3}},
+            [],
+        )
     assert by_class["red"]["image_samples"] is None
     assert by_class["red"]["accuracy"] == 0.25
 
