@@ -47,8 +47,8 @@ def leaderboard(rows: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> byte
         elinewidth=1.2,
     )
     axes.set_yticks(list(places), [plain(f"{row['data']} ({row['data_size']:,})") for row in shown])
-    axes.set_xlabel(plain(shown[0]["score"]))
-    set_title(axes, plain(f"{shown[0]['scale']}: grey where no different from all"), theme)
+    axes.set_xlabel("grey: all samples, and what may be chance")
+    set_title(axes, plain(f"{shown[0]['scale']}: {shown[0]['score']}"), theme)
     return to_png(figure)
 
 

@@ -215,7 +215,7 @@ def samples_axis(axes: Axes, low: float, high: float, label: str) -> None:
     ticks = unit * np.exp2(doublings[::step])
     ticks = ticks[(ticks >= low / margin) & (ticks <= high * margin)]
     if len(ticks) < 2:
-        ticks = np.unique([low, high])
+        ticks = np.unique(np.round([low, high]))
     labels: dict[str, Any] = {"labels": [amount(tick) for tick in ticks]}
     axes.xaxis.set_major_locator(FixedLocator(ticks.tolist()))
     axes.xaxis.set_minor_locator(NullLocator())
