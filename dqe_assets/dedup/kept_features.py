@@ -25,7 +25,7 @@ from dqe_resources.fingerprint import fingerprint
 from dqe_resources.store import replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -37,6 +37,7 @@ RAW_COLUMNS = ["uid", "sha256"]
 FEATURE_COLUMNS = ["pixel_digest", "perceptual_hash", "contrast"]
 
 _FORM = "1"
+_TABLE = "table.arrow"
 _SCHEMA = pa.schema(
     [
         *map(RAW_SAMPLES.field, RAW_COLUMNS),
@@ -158,6 +159,17 @@ def vectors_of(work: Work, versions: Mapping[str, str], uids: pa.ChunkedArray | 
     return found
 
 
+def places_of(uids: Collection[str]) -> list[tuple[Path, int]]:
+    """The files that have any of these samples, and how many of them."""
+    found = []
+    for path in sorted(_folder().glob(f"*.{_TABLE}")):
+        with pa.OSFile(str(path)) as file:
+            there = pa.ipc.open_file(file).read_all()["uid"]
+        count = pc.sum(pc.is_in(there, value_set=pa.array(sorted(uids), pa.string()))).as_py() or 0
+        found += [(path, count)] if count else []
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Files:
     """The files of a shard. The table is written last: where it is, the others are."""
@@ -181,11 +193,11 @@ class _Files:
     @property
     def all(self) -> set[Path]:
         """Those that do not depend on the buckets."""
-        return {self.vectors, self.codes_path, self._path("table.arrow")}
+        return {self.vectors, self.codes_path, self._path(_TABLE)}
 
     def table(self, work: Work) -> pa.Table:
         """The samples, made unless they are there."""
-        path = self._path("table.arrow")
+        path = self._path(_TABLE)
         if not path.exists():
             self._make(work.of_shard(self.shard))
         with pa.OSFile(str(path)) as file:
@@ -216,7 +228,7 @@ class _Files:
             with pa.ipc.new_file(target, _SCHEMA) as writer:
                 writer.write_table(table)
 
-        replace_file(self._path("table.arrow"), write)
+        replace_file(self._path(_TABLE), write)
 
     def codes(self, length: int) -> NDArray[np.float16]:
         """The codes of all samples, float16 [n, length]; zero where a sample has none."""

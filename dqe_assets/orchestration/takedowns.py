@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dqe_assets.dedup import kept_features
 from dqe_assets.filtering.subset import SubsetError, contains, parse_uids, read_subset
 from dqe_assets.ingest.fetch.reasons import TAKEN_DOWN
 from dqe_assets.ingest.tables import RAW_SAMPLES
@@ -187,6 +188,7 @@ def left_of(settings: Settings, kind: str, value: str) -> Left:
     places += _in_gallery(uids)
     places += [f"{place} ({count:,})" for place, count, _ in _lists_with(uids)]
     places += _in_training_data(uids)
+    places += [f"what duplicates are found by, {path} ({count:,})" for path, count in kept_features.places_of(uids)]
     listed = (
         []
         if mark(kind, value) not in settings.ingest.matcher(settings.opened_store).entries.marks

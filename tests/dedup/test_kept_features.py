@@ -16,6 +16,7 @@ from dqe_assets.dedup.semantic import semantic_pairs
 from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration.settings import load_settings
+from dqe_assets.orchestration.takedowns import left_of
 from dqe_resources.store import Stamp
 from tests.stages import handed, stage_named
 
@@ -40,7 +41,7 @@ def vectors(seed: int) -> np.ndarray:
 
 def put(shard: str, seed: int) -> None:
     """Store a shard; its first image is no image, its second has no features."""
-    uids = [f"{(row * 7919 + seed * 104729) % 1_000_003:07d}" for row in range(ROWS)]
+    uids = [f"{(row * 7919 + seed * 104729) % 1_000_003:032x}" for row in range(ROWS)]
     raw = {
         **dict.fromkeys(["uid", "image_name", "sha256"], uids),
         **dict.fromkeys(["status", "reason"], ["ok"] * ROWS),
@@ -158,6 +159,19 @@ def test_only_the_files_of_the_present_shards_stay(shards: list[str], data: Path
     assert {name.partition(".")[0] for name in names if "codebook" not in name} == set(shards[:4])
     # Vectors, codes, a table and the buckets of each, and one codebook.
     assert len(names) == 4 * 4 + 1
+
+
+def test_what_left_a_shard_is_in_no_file_any_more(shards: list[str]) -> None:
+    make(shards)
+    settings = load_settings()
+    uids = settings.opened_store.read("raw_samples", shards[1], RAW_SAMPLES, ["uid"])["uid"].to_pylist()
+    # The first is no image.
+    assert [count for _, count in kept_features.places_of(uids[:3])] == [2]
+    left = left_of(settings, "uid", uids[1]).places
+    assert [place for place in left if "duplicates" in place and ".arrow" in place]
+    put(shards[1], 13)
+    make(shards)
+    assert kept_features.places_of(uids[:3]) == []
 
 
 def test_a_codebook_changes_only_where_the_rows_have_become_four_times_as_many() -> None:
