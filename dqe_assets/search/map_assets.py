@@ -14,7 +14,7 @@ from dqe_assets.core.arrow import to_matrix
 from dqe_assets.core.checks import finite, unique
 from dqe_assets.core.schema import IMAGE, ORIGINAL
 from dqe_assets.core.stage import stage
-from dqe_assets.core.work import Check, CheckResult, Work
+from dqe_assets.core.work import Check, CheckResult, Work, facts_of, with_facts
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.search import metadata, topics
 from dqe_assets.search.tables import COLLECTION_MAP
@@ -37,8 +37,8 @@ def _topics_numbered(_: Work, table: pa.Table) -> CheckResult:
     )
 
 
-def _all_mapped(work: Work, table: pa.Table, samples: int) -> CheckResult:
-    embedded = sum(len(uids) for uids, _ in _image_vectors(work))
+def _all_mapped(_: Work, table: pa.Table, samples: int) -> CheckResult:
+    embedded = facts_of(table)["embedded"]
     expected = min(embedded, samples)
     return CheckResult(
         table.num_rows == expected,
@@ -50,7 +50,7 @@ def _all_mapped(work: Work, table: pa.Table, samples: int) -> CheckResult:
 @stage(
     kinds={"parquet", "faiss"},
     relations=RELATIONS,
-    code_version="1",
+    code_version="2",
     schema=COLLECTION_MAP,
     resources={"samples": "map.samples", "topics_wanted": "map.topics"},
     inputs=["raw_samples", "joint_embeddings", "caption_scores"],
@@ -70,8 +70,9 @@ def collection_map(work: Work, samples: int, topics_wanted: int | None) -> pa.Ta
     Made from the vectors of the images, whatever their captions claim, so that a caption that does not belong stands
     out. Of a large store a sample is mapped.
     """
-    uids, vectors = _drawn(work, samples)
-    return topics.collection_map(_samples(work, uids), vectors, topics_wanted)
+    uids, vectors, embedded = _drawn(work, samples)
+    table = topics.collection_map(_samples(work, uids), vectors, topics_wanted)
+    return with_facts(table, {"embedded": embedded})
 
 
 def _image_vectors(work: Work) -> Iterator[tuple[list[str], np.ndarray]]:
@@ -81,14 +82,19 @@ def _image_vectors(work: Work) -> Iterator[tuple[list[str], np.ndarray]]:
         yield images["uid"].take(pa.array(rows)).to_pylist(), vectors
 
 
-def _drawn(work: Work, most: int) -> tuple[list[str], np.ndarray]:
-    """The configured number of samples with the lowest uids, sorted, and their vectors; a shard in memory at a time."""
+def _drawn(work: Work, most: int) -> tuple[list[str], np.ndarray, int]:
+    """The configured number of samples with the lowest uids, sorted, their vectors, and how many have one in all.
+
+    A shard is in memory at a time.
+    """
     kept: list[tuple[str, np.ndarray]] = []
+    embedded = 0
     for uids, vectors in _image_vectors(work):
+        embedded += len(uids)
         kept = heapq.nsmallest(most, [*kept, *zip(uids, vectors, strict=True)], key=lambda pair: pair[0])
     if not kept:
-        return [], np.empty((0, 2), np.float32)
-    return [uid for uid, _ in kept], np.stack([vector for _, vector in kept])
+        return [], np.empty((0, 2), np.float32), 0
+    return [uid for uid, _ in kept], np.stack([vector for _, vector in kept]), embedded
 
 
 def _samples(work: Work, uids: list[str]) -> pa.Table:
