@@ -10,7 +10,7 @@ import numpy as np
 from dqe_resources.parallel import ordered_map
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -50,10 +50,11 @@ class UnitRows:
     Args:
         vectors: floats [n, d].
         rows: row numbers, int64 [m], none of a row that is zero.
+        are_unit: whether they are unit vectors already, but for rounding.
     """
 
-    def __init__(self, vectors: NDArray[np.floating], rows: NDArray[np.int64]) -> None:
-        self._vectors, self._rows = vectors, rows
+    def __init__(self, vectors: NDArray[np.floating], rows: NDArray[np.int64], *, are_unit: bool = False) -> None:
+        self._vectors, self._rows, self._are_unit = vectors, rows, are_unit
         self.dimension = vectors.shape[1]
 
     def __len__(self) -> int:
@@ -61,6 +62,8 @@ class UnitRows:
 
     def __getitem__(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         taken = self._vectors[self._rows[positions]]
+        if self._are_unit:
+            return taken.astype(np.float32)
         # A row may be so long that its norm is beyond float32.
         wide: NDArray[np.floating] = taken.astype(np.float64 if taken.dtype.itemsize > 4 else np.float32)
         wide /= np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
@@ -68,7 +71,7 @@ class UnitRows:
 
     def only(self, positions: NDArray[np.int64]) -> UnitRows:
         """Those at some positions."""
-        return UnitRows(self._vectors, self._rows[positions])
+        return UnitRows(self._vectors, self._rows[positions], are_unit=self._are_unit)
 
     def parts(self, size: int = 4 * _TILE) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """All rows, some thousands at a time: their positions, and the unit vectors."""
@@ -132,11 +135,10 @@ def pairs_in_buckets(
     """
     from threadpoolctl import threadpool_limits
 
-    visitors, visited = np.nonzero(near[:, 1:] >= 0)
-    members, guests = _Grouped(near[:, 0], buckets), _Grouped(near[visitors, visited + 1], buckets)
+    members, guests = _by_bucket(near[:, :1], buckets), _by_bucket(near[:, 1:], buckets)
 
     def pairs_of(bucket: int) -> NDArray[np.int64]:
-        inside, outside = members[bucket], visitors[guests[bucket]]
+        inside, outside = members(bucket), guests(bucket)
         # Positions ascend, so that new rows come first; an old one is looked up among new ones only.
         fresh, visiting = np.searchsorted(inside, new), np.searchsorted(outside, new)
         if not fresh and not visiting:
@@ -240,15 +242,15 @@ def _pairs_of_sample(unit: UnitRows, sample: NDArray[np.int64], threshold: float
     return pairs[pairs[:, 0] != pairs[:, 1]]
 
 
-class _Grouped:
-    """Positions by group: ``grouped[g]`` are the positions whose group is g, in order."""
+def _by_bucket(near: NDArray[np.int32], buckets: int) -> Callable[[int], NDArray[np.int64]]:
+    """Gives the positions that are near a bucket, in order: of int32 [n, m], -1 for none."""
+    from scipy.sparse import csr_array
 
-    def __init__(self, groups: NDArray[np.integer], count: int) -> None:
-        self._order = np.argsort(groups, kind="stable")
-        self._ends = np.searchsorted(groups[self._order], np.arange(count + 1))
-
-    def __getitem__(self, group: int) -> NDArray[np.int64]:
-        return self._order[self._ends[group] : self._ends[group + 1]]
+    # Turned from rows to columns, a number takes 5 bytes, and nothing is sorted. The last column is for none.
+    columns = np.where(near < 0, buckets, near).ravel()
+    begins = np.arange(len(near) + 1, dtype=np.int64) * near.shape[1]
+    turned = csr_array((np.ones(len(columns), np.bool_), columns, begins), shape=(len(near), buckets + 1)).tocsc()
+    return lambda bucket: turned.indices[turned.indptr[bucket] : turned.indptr[bucket + 1]].astype(np.int64)
 
 
 def _pairs_between(

@@ -26,6 +26,7 @@ _BUCKETS_PER_ROOT = 2
 _TRAINED_PER_BUCKET = 64
 _DISTORTION = 1.3
 _SAMPLED = 5_000
+_ROUNDING = 2e-3
 
 
 def _margin(threshold: float) -> float:
@@ -57,7 +58,7 @@ def code_threshold(threshold: float, dimension: int) -> float:
     in 30,000, and one that is more alike hardly ever.
     """
     if dimension <= CODE_LENGTH:
-        return threshold - 1e-3
+        return threshold - _ROUNDING
     return threshold - _DEVIATIONS * (1 - threshold**2) / CODE_LENGTH**0.5
 
 
@@ -140,11 +141,11 @@ class Codebook:
             vectors: their vectors, floats [n, D].
             threshold: cosine of a pair.
         """
-        index = trained(UnitRows(made, np.arange(len(made))), plan.buckets)
+        index = trained(UnitRows(made, np.arange(len(made)), are_unit=True), plan.buckets)
         of_codes = code_threshold(threshold, vectors.shape[1])
         sampled = vectors[spread(len(vectors), _SAMPLED)].astype(np.float32)
         both = codes(np.concatenate([sampled, _partners(sampled, threshold)]))
-        near = near_buckets(UnitRows(both, np.arange(len(both))), index, index.ntotal, _margin(of_codes))
+        near = near_buckets(UnitRows(both, np.arange(len(both)), are_unit=True), index, index.ntotal, _margin(of_codes))
         pairs = np.arange(len(both)).reshape(2, -1).T
         rank = partner_rank(near, pairs)
         probes = min(int(np.quantile(rank, RECALL, method="higher")) + 1, index.ntotal)
@@ -152,7 +153,9 @@ class Codebook:
 
     def near(self, made: NDArray[np.float16]) -> NDArray[np.int32]:
         """The buckets of each code, its own first: int32 [n, probes], -1 for one that need not be searched."""
-        return near_buckets(UnitRows(made, np.arange(len(made))), self._index, self.probes, _margin(self.threshold))
+        return near_buckets(
+            UnitRows(made, np.arange(len(made)), are_unit=True), self._index, self.probes, _margin(self.threshold)
+        )
 
     @cached_property
     def _index(self) -> Any:

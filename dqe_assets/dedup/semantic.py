@@ -51,7 +51,8 @@ class Prepared:
     def candidates(self, rows: NDArray[np.int64], new: int) -> tuple[NDArray[np.int64], Search]:
         """Positions of rows that may be a pair, int64 [m, 2], one of them among the first ``new``."""
         places = self.places[rows]
-        found = pairs_in_buckets(UnitRows(self.codes, places), self.threshold, self.near[places], self.buckets, new)
+        unit = UnitRows(self.codes, places, are_unit=True)
+        found = pairs_in_buckets(unit, self.threshold, self.near[places], self.buckets, new)
         return found, Search(self.buckets, self.near.shape[1])
 
 
