@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import threading
 import zlib
 from dataclasses import dataclass, field
@@ -25,6 +26,23 @@ UNFINISHED = ".unfinished"
 _SUFFIX = ".arrow"
 _IN_MEMORY_BYTES = 64 << 20
 _CHECKSUM_BYTES = 4
+
+
+def remove_finished(store: Path) -> int:
+    """Remove the rows of partitions whose tables were written after them; returns how many files.
+
+    A kill came between the two. The next time that the partition is made, they would be taken for its rows.
+    """
+    removed = 0
+    for folder in store.glob(f"**/{UNFINISHED}/*"):
+        kept = list(folder.rglob(f"*{_SUFFIX}"))
+        table = folder.parent.parent / f"{folder.name}.parquet"
+        with contextlib.suppress(FileNotFoundError):
+            written = table.stat().st_mtime_ns
+            if all(path.stat().st_mtime_ns <= written for path in kept):
+                shutil.rmtree(folder)
+                removed += len(kept)
+    return removed
 
 
 class _Latest:

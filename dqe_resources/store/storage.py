@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from dqe_resources.errors import one_line
 from dqe_resources.store.atomic import StorageError, TornError, remove_abandoned, remove_all, replace_file
-from dqe_resources.store.checkpoint import UNFINISHED
+from dqe_resources.store.checkpoint import UNFINISHED, remove_finished
 from dqe_resources.store.damage import is_marked_damaged, mark_damaged
 from dqe_resources.store.parquet_tables import (
     check_schema,
@@ -410,8 +410,9 @@ class Store:
             raise StorageError(f"{path}: cannot be written ({error})") from error
 
     def sweep(self) -> int:
-        """Remove temporary files that killed writers left behind; returns how many."""
-        return self._sweep("**/.*.tmp")
+        """Remove what killed writers left behind, temporary files and rows of finished partitions; returns how many."""
+        finished = remove_finished(Path(self._location[1])) if self.is_local else 0
+        return finished + self._sweep("**/.*.tmp")
 
     def _sweep(self, pattern: str) -> int:
         return remove_abandoned(Path(self._location[1]), pattern) if self.is_local else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dqe_resources.store import Checkpoint, Store
+from dqe_resources.store import Checkpoint, Stamp, Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +60,21 @@ def test_no_flipped_bit_changes_what_is_read(tmp_path: Path) -> None:
     found = replace(checkpoint)
     assert found.rows(SCHEMA).equals(rows(*range(50)))
     assert found.read(str(path), SCHEMA, [3]).equals(rows(3))
+
+
+def test_rows_of_a_partition_that_was_written_after_them_are_swept_and_newer_ones_are_kept(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    finished, begun, again = (Checkpoint(store, "captions/x", f"s-0000{number}", "v1") for number in range(3))
+    for one in (finished, begun, again):
+        one.append(rows(1))
+    for one in (finished, again):
+        store.write_table("captions/x", one.partition, rows(1), SCHEMA, Stamp("v1", "1", 1))
+    again.append(rows(2))
+    (newest,) = [path for path in again.files() if replace(again).read(path, SCHEMA)["value"].to_pylist() == [2]]
+    os.utime(newest, ns=(1 << 61, 1 << 61))
+    assert store.sweep() == 1
+    assert [len(one.files()) for one in (finished, begun, again)] == [0, 1, 2]
+    assert store.sweep() == 0
 
 
 def test_some_rows_and_columns_of_a_file(store: Store) -> None:
