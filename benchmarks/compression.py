@@ -6,13 +6,18 @@ python benchmarks/compression.py [--samples 1000000] [--clusters 3000]
 from __future__ import annotations
 
 import argparse
-import resource
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from sklearn.metrics import adjusted_rand_score
 
+from benchmarks.common import peak_mib, publish
 from dqe_assets.compression.selection import CodeClusters, cluster_codes, select_from_clusters
+from dqe_assets.compression.tables import IMAGE_CODES
 
 TOKENS, CODES = 49, 1024
 
@@ -31,31 +36,49 @@ def planted(samples: int, scenes: int, own: float, seed: int) -> tuple[np.ndarra
     return codes, scene
 
 
+def stored_bytes(codes: np.ndarray) -> float:
+    """Bytes of a row of ``image_codes`` in its file."""
+    random = np.random.default_rng(3)
+    uids = [random.bytes(16).hex() for _ in range(len(codes))]
+    table = pa.table({"uid": uids, "codes": list(codes), "fault": [None] * len(codes)}, schema=IMAGE_CODES)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "codes.parquet")
+        pq.write_table(table, path, compression="zstd")
+        return path.stat().st_size / len(codes)
+
+
 def main() -> None:
-    """Print a table."""
+    """Print a table, and append its row to results/compression.jsonl."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=1_000_000)
     parser.add_argument("--clusters", type=int, default=3_000)
     options = parser.parse_args()
     codes, scene = planted(options.samples, options.clusters, 0.4, 0)
-    print(f"{options.samples:,} samples of {TOKENS} codes, {codes.nbytes / options.samples:.0f} bytes each")
+    before = time.process_time(), time.perf_counter()
+    fitted = CodeClusters.fitted_to(codes, CODES, options.clusters)
+    fit = time.process_time() - before[0]
+    labels, _ = fitted.assigned(codes)
+    assign = time.process_time() - before[0] - fit
+    kept = select_from_clusters(labels, 0.25, "uniform")
+    choose = time.process_time() - before[0] - fit - assign
+    some = np.random.default_rng(2).choice(len(labels), min(len(labels), 50_000), replace=False)
+    row = {
+        "samples": options.samples,
+        "clusters": options.clusters,
+        "bytes_a_sample": stored_bytes(codes[:100_000]),
+        "fit_cpu_s": fit,
+        "assign_cpu_s": assign,
+        "choose_cpu_s": choose,
+        "wall_s": time.perf_counter() - before[1],
+        "peak_mib": peak_mib(),
+        "share_kept": float(kept.mean()),
+        "clusters_kept": len(np.unique(labels[kept])),
+        "rand_index": float(adjusted_rand_score(scene[some], labels[some])),
+    }
     for features in ("histogram", "numbers"):
         small, truth = planted(6_000, 30, 0.2, 1)
-        score = adjusted_rand_score(truth, cluster_codes(small, CODES, 30, features))
-        print(f"{features:>10}: adjusted Rand index {score:.2f} with 30 planted scenes")
-    before = time.process_time()
-    fitted = CodeClusters.fitted_to(codes, CODES, options.clusters)
-    fit = time.process_time() - before
-    labels, _ = fitted.assigned(codes)
-    assign = time.process_time() - before - fit
-    kept = select_from_clusters(labels, 0.25, "uniform")
-    choose = time.process_time() - before - fit - assign
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"fit {fit:.0f} s, assign {assign:.0f} s, choose {choose:.1f} s of CPU; peak {peak:,.0f} MiB")
-    print(f"kept {kept.mean():.4f} of the samples, from {len(np.unique(labels[kept])):,} clusters")
-    some = np.random.default_rng(2).choice(len(labels), min(len(labels), 50_000), replace=False)
-    score = adjusted_rand_score(scene[some], labels[some])
-    print(f"adjusted Rand index with the {options.clusters:,} planted scenes: {score:.2f}")
+        row[f"{features}_30_scenes"] = float(adjusted_rand_score(truth, cluster_codes(small, CODES, 30, features)))
+    publish("compression", list(row), [row], f"Clusters of {TOKENS} codes of {CODES}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 Features: TypeAlias = Literal["histogram", "numbers", "embedding"]
 """What of a sample's codes is clustered: see ``CodeFeatures``."""
 
+_BLOCK_CELLS = 1 << 23
 _WHITENED = 256
 """Dimensions that the published script keeps of the code numbers."""
 
@@ -87,6 +88,13 @@ class CodeFeatures:
 
     def vectors(self, codes: NDArray[np.integer]) -> NDArray[np.float32]:
         """Vectors of unit length, float32 [n, width], of codes [n, tokens]."""
+        found = np.empty((len(codes), self.width(codes.shape[1])), np.float32)
+        rows = max(1, _BLOCK_CELLS // max(1, self.n_codes))
+        for start in range(0, len(codes), rows):
+            found[start : start + rows] = self._of_block(codes[start : start + rows])
+        return found
+
+    def _of_block(self, codes: NDArray[np.integer]) -> NDArray[np.float32]:
         if self.codebook is not None:
             found = self._counts(codes) @ self.codebook
         elif self.mean is None:
