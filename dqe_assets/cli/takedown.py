@@ -66,4 +66,4 @@ def _check(settings: Settings, text: str) -> None:
         say("{}", line, style="dim")
     if left.places:
         raise typer.Exit(ExitCode.FAILED)
-    say("[green]Nothing is left[/green] of {}", text)
+    say("[green]Nothing is left[/green] of {}.", text)

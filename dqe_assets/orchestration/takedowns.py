@@ -16,7 +16,7 @@ from dqe_assets.dedup import kept_features
 from dqe_assets.filtering.subset import SubsetError, contains, parse_uids, read_subset
 from dqe_assets.ingest.fetch.reasons import TAKEN_DOWN
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_assets.ingest.takedowns.entries import KINDS, Entries, mark
+from dqe_assets.ingest.takedowns.entries import KINDS, Entries, hosts_above, mark
 from dqe_assets.ingest.takedowns.matching import COPY, ROW_COLUMNS, Matcher
 from dqe_assets.ingest.takedowns.memory import MEMORY, REMEMBERED, remembered
 from dqe_assets.ingest.takedowns.shard import stored_hashes
@@ -98,19 +98,21 @@ def purge(settings: Settings) -> list[str]:
 
 def outside(settings: Settings) -> list[str]:
     """A line for each published folder, and for each subset, that still has samples that are taken down."""
-    uids = sorted(uid for uids in taken_down(settings).values() for uid in uids)
+    uids = {uid for of_shard in taken_down(settings).values() for uid in of_shard}
+    wanted = parse_uids(pa.array(sorted(uids), pa.string()))
+    counted = ((one.folder, int(contains(one.uids, wanted).sum())) for one in published())
+    found = [(f"published folder {folder}", count, "remove it, and publish again") for folder, count in counted]
+    found += _subsets_with(uids)
     return [
         f"{place} has {count:,} sample{'' if count == 1 else 's'} taken down since; {what}"
-        for place, count, what in _lists_with(uids)
+        for place, count, what in found
+        if count
     ]
 
 
-def _lists_with(uids: Collection[str]) -> Iterator[tuple[str, int, str]]:
-    """Published folders and subsets that have some of these uids, how many, and what to do."""
+def _subsets_with(uids: Collection[str]) -> Iterator[tuple[str, int, str]]:
+    """Subsets that have some of these uids, how many, and what to do."""
     wanted = parse_uids(pa.array(sorted(uids), pa.string()))
-    for one in published():
-        if count := int(contains(one.uids, wanted).sum()):
-            yield f"published folder {one.folder}", count, "remove it, and publish again"
     for path in sorted((data_directory() / "subsets").glob("*.npy")):
         with suppress(SubsetError):
             if count := int(contains(read_subset(path), wanted).sum()):
@@ -160,7 +162,7 @@ class Left:
 
     Attributes:
         places: a line for each place where something is.
-        lists: a line for each list that names it, which is no leftover: takedowns, and the sources' own.
+        lists: whether takedowns lists it; and a line for each row of a source that does, which is no leftover.
     """
 
     places: tuple[str, ...]
@@ -186,14 +188,16 @@ def left_of(settings: Settings, kind: str, value: str) -> Left:
     places += _in_collection(settings, uids)
     places += _in_warehouse(settings, uids)
     places += _in_gallery(uids)
-    places += [f"{place} ({count:,})" for place, count, _ in _lists_with(uids)]
-    places += _in_training_data(uids)
+    places += [f"{place} ({count:,})" for place, count, _ in _subsets_with(uids)]
+    places += _in_folders(uids)
     places += [f"what duplicates are found by, {path} ({count:,})" for path, count in kept_features.places_of(uids)]
-    listed = (
-        []
-        if mark(kind, value) not in settings.ingest.matcher(settings.opened_store).entries.marks
-        else ["takedowns lists it"]
+    matcher = settings.ingest.matcher(settings.opened_store)
+    is_listed = (
+        mark(kind, value) in matcher.entries.marks
+        or (kind == "url" and matcher.of_url(value) is not None)
+        or (kind == "host" and not matcher.entries.found["host"].isdisjoint(hosts_above(value)))
     )
+    listed = ["takedowns lists it" if is_listed else "takedowns does not list it"]
     listed += [f"its source lists it still: {where}" for where in sorted(filter(None, rows.values()))]
     return Left(tuple(dict.fromkeys(places)), tuple(listed))
 
@@ -208,10 +212,12 @@ def _rows_of(settings: Settings, kind: str, value: str, places: list[str]) -> di
         is_named = entry in (row["marks"] or ()) or row["entry"] == entry
         if is_named or (kind in digests and row[kind] == digests[kind]):
             found[row["uid"]] = ""
-    # Copies go with what they are copies of.
-    of_these = {row["entry"] for row in memory if row["uid"] in found and not row["is_copy"]}
-    if kind == "uid":
-        found |= {row["uid"]: "" for row in memory if row["is_copy"] and row["entry"] in of_these}
+    if kind != "host":
+        # Copies go with what they are copies of; those of a whole host are known by its entry.
+        originals = [row for row in memory if row["uid"] in found and not row["is_copy"]]
+        near = settings.duplicates.max_distance
+        copies = (row for row in memory if row["is_copy"] and any(_are_alike(row, one, near) for one in originals))
+        found |= {row["uid"]: "" for row in copies}
     entries = Entries({one: frozenset([value] if one == kind else []) for one in KINDS})
     matcher = Matcher(entries, REMEMBERED.empty_table(), copies=False, max_distance=0, min_contrast=0)
     for file in _files(settings):
@@ -231,6 +237,14 @@ def _rows_of(settings: Settings, kind: str, value: str, places: list[str]) -> di
         hits |= {row for row, detail in enumerate(details) if (detail or "").removeprefix(COPY) == entry}
         found |= {uids[row]: f"shard {shard}, row {row}" for row in hits}
     return found
+
+
+def _are_alike(one: dict[str, Any], other: dict[str, Any], max_distance: int) -> bool:
+    """Whether two rows of ``REMEMBERED`` are of images that are copies."""
+    if any(one[name] is not None and one[name] == other[name] for name in ("sha256", "pixel_digest")):
+        return True
+    hashes = one["perceptual_hash"], other["perceptual_hash"]
+    return None not in hashes and (hashes[0] ^ hashes[1]).bit_count() <= max_distance
 
 
 @dataclass(frozen=True)
@@ -392,17 +406,29 @@ def _in_gallery(uids: set[str]) -> list[str]:
     return [f"the gallery ({path}): {count:,} picture{'' if count == 1 else 's'}"] if count else []
 
 
-def _in_training_data(uids: set[str]) -> list[str]:
+def _in_folders(uids: set[str]) -> list[str]:
+    """What published folders and training data have, by looking into their files."""
+    folders = [("published folder", one.folder) for one in published()]
+    folders.append(("training data", data_directory() / "training_data"))
     places = []
-    for path in sorted((data_directory() / "training_data").rglob("*.tar")):
-        try:
-            with tarfile.open(path) as tar:
-                count = len({name.partition(".")[0] for name in tar.getnames()} & uids)
-        except (tarfile.TarError, OSError) as error:
-            places.append(f"training data {path}: cannot be looked into ({error})")
-            continue
-        places += [f"training data {path} ({count:,} sample{'' if count == 1 else 's'})"] if count else []
+    for what, folder in folders:
+        for path in sorted(path for path in folder.rglob("*") if path.suffix in {".parquet", ".tar"}):
+            try:
+                count = len(_uids_in(path) & uids)
+            except (pa.ArrowException, tarfile.TarError, OSError) as error:
+                places.append(f"{what}: {path}: cannot be looked into ({' '.join(str(error).split())})")
+                continue
+            places += [f"{what}: {path} ({count:,} sample{'' if count == 1 else 's'})"] if count else []
     return places
+
+
+def _uids_in(path: Path) -> set[str]:
+    """The uids of the samples in a file to train on."""
+    if path.suffix == ".tar":
+        with tarfile.open(path) as tar:
+            return {name.partition(".")[0] for name in tar.getnames()}
+    with pq.ParquetFile(path) as file:
+        return set(file.read(["uid"])["uid"].to_pylist()) if "uid" in file.schema_arrow.names else set()
 
 
 def _quoted(name: str) -> str:

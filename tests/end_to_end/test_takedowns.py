@@ -127,7 +127,11 @@ def test_it_goes_from_everything_with_its_copies_and_the_check_looks_everywhere(
     assert any("the gallery" in place for place in before)
     assert any("point" in place for place in before), "of the collection"
     assert any("the warehouse" in place for place in before)
-    assert {f"published folder {folder / form}" for form in ("hf", "webdataset")} <= before
+    outside = {
+        f"published folder: {folder}/hf/data/train-00000-of-00001.parquet",
+        f"published folder: {folder}/webdataset/data/00000000.tar",
+    }
+    assert outside <= before
     assert f"subset {folder / 'subsets' / 'old.npy'}" in before
     assert any(place.endswith(".arrow") for place in before)
 
@@ -146,7 +150,6 @@ def test_it_goes_from_everything_with_its_copies_and_the_check_looks_everywhere(
     assert "All is current." in said(dqe("status"))
     assert "2 rows taken down, 1 of them as copies" in said(dqe("takedown"))
 
-    outside = {f"published folder {folder / form}" for form in ("hf", "webdataset")}
     assert left(copy) == {*outside, f"subset {folder / 'subsets' / 'old.npy'}"}
     assert left(uid) == left(copy), "a check of one names what is left of its copies too"
     for form in ("hf", "webdataset"):

@@ -317,7 +317,7 @@ def test_the_command_finds_what_was_fetched_by_url_and_by_host_also_in_an_unfini
 ) -> None:
     urls = [f"http://img.gone.org/good/{number}" for number in range(2)] + [server.url("good", 2)]
     write_list(folder, urls, connect_to={"img.gone.org": f"127.0.0.2:{server.port}"})
-    assert dqe("takedown", "--check", urls[0]) == (0, f"Nothing is left of {urls[0]}")
+    assert dqe("takedown", "--check", urls[0]) == (0, f"takedowns does not list it Nothing is left of {urls[0]}.")
     assert dqe("materialize", "raw_samples")[0] == 0
     for text in (urls[0] + "#top", "gone.org"):
         code, said = dqe("takedown", "--check", text)
@@ -333,11 +333,8 @@ def test_the_command_finds_what_was_fetched_by_url_and_by_host_also_in_an_unfini
     assert reasons() == ["taken_down", "taken_down", "ok"]
     for text in (*urls[:2], "gone.org", "img.gone.org"):
         code, said = dqe("takedown", "--check", text)
-        assert (code, "Nothing is left" in said, "its source lists it still: shard web-00000" in said) == (
-            0,
-            True,
-            True,
-        )
+        assert (code, "Nothing is left" in said) == (0, True)
+        assert "takedowns lists it its source lists it still: shard web-00000" in said
     assert dqe("takedown", "--check", urls[2])[0] == 1
     Checkpoint(load_settings().opened_store, "raw_samples", "web-00000", "v").append(unfinished)
     code, said = dqe("materialize", "raw_samples")
