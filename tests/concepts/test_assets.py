@@ -120,7 +120,7 @@ def test_faults_of_measurements_are_said_by_line(tmp_path: Path, text: str, faul
         ({"count_by": "cogvlm2"}, "there is no 'cogvlm2' to count by; allowed: original, image"),
         ({"tagger": {"kind": "ram"}}, "concepts.tagger: kind 'ram' is not known; allowed: labels, open_clip"),
         ({"treshold": 0.7}, "concepts: unknown key 'treshold'; allowed: absent_words, candidates"),
-        ({"temperature": 2}, "concepts.temperature: .*less than or equal to 1"),
+        ({"temperature": 2}, "concepts.temperature: .*must be at most 1"),
     ],
 )
 def test_wrong_settings_are_refused_with_what_is_allowed(data: Path, concepts: dict[str, object], fault: str) -> None:
