@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+
+from PIL.Image import Resampling
 
 from dqe_assets.core.figures import DARK, LIGHT, contact_sheet, data_uri
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.study import plots
 from dqe_assets.study.plan import CONCEPTS
 from dqe_assets.study.results import RULE, in_numbers
+from dqe_resources.images import decode
 from dqe_resources.store import Store, replace_file
 
 if TYPE_CHECKING:
@@ -89,9 +93,10 @@ def _both(draw: Callable[[Theme], bytes]) -> tuple[str, str]:
 
 def _pictures(result: Result) -> list[tuple[str, str, str]]:
     """The alternative text of each plot, and its two data URIs."""
-    arms = [*result.arms.values()]
-    drawn = [("Accuracy of each arm", *_both(lambda theme: plots.accuracies(arms, 1 / CONCEPTS, theme)))]
+    drawn = []
     if result.differences:
+        arms = [*result.arms.values()]
+        drawn.append(("Accuracy of each arm", *_both(lambda theme: plots.accuracies(arms, 1 / CONCEPTS, theme))))
         drawn.append(("Differences of arms", *_both(lambda theme: plots.differences(result, theme))))
     if result.by_frequency:
         measured = result.by_frequency
@@ -106,7 +111,14 @@ def _world(study: Study, theme: Theme) -> bytes:
     shard = next(study.web(seed).shards())
     table = store.read("raw_samples", study.web(seed).key(shard.index), RAW_SAMPLES, ["image", "caption"])
     rows = table.slice(0, _SHOWN).to_pylist()
-    return contact_sheet([row["image"]["bytes"] for row in rows], [row["caption"] for row in rows], 8, theme)
+    return contact_sheet([_larger(row["image"]["bytes"]) for row in rows], [row["caption"] for row in rows], 6, theme)
+
+
+def _larger(image: bytes) -> bytes:
+    """A picture of the world as large as a page shows it, each pixel as it is."""
+    picture, file = decode(image), BytesIO()
+    picture.resize((96, 96), Resampling.NEAREST).save(file, "PNG")
+    return file.getvalue()
 
 
 def _write(path: Path, text: str) -> None:
