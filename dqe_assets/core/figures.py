@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import partial
@@ -276,7 +277,10 @@ def placeholder(message: str, theme: Theme) -> bytes:
 def to_png(figure: Figure) -> bytes:
     """A figure as PNG, in few colours: the same figure gives the same bytes."""
     canvas: FigureCanvasAgg = figure.canvas
-    canvas.draw()
+    with warnings.catch_warnings():
+        # It would be said of each character of another script, with that character, which may be one of control.
+        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
+        canvas.draw()
     drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     out = io.BytesIO()
     few = drawn.quantize(96, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)

@@ -125,6 +125,8 @@ def commands(data: Path, out: Path) -> list[list[str]]:
         ["takedown"],
         *(["takedown", "--check", entry] for entry in ("example.org", f"x{ATTACK}", f"http://{ATTACK}.org/")),
         ["recommend"],
+        *(["compress", option, f"x{ATTACK}"] for option in ("--name", "--rule")),
+        ["study", "--findings", f"x{ATTACK}"],
         ["filter", "store", "--expr", "no_filter", "--out", subset],
         ["filter", f"{out}/nowhere", "--expr", "no_filter", "--out", f"x{ATTACK}.npy"],
         ["reshard", subset, "--out", str(out / "tars")],
