@@ -406,7 +406,7 @@ def test_the_documentation_has_every_reason_and_every_setting() -> None:
     [
         ({"allow": ["10.0.0.1/8"]}, r"fetching\.allow\.0: 10\.0\.0\.1/8 has host bits set; give a network such as"),
         ({"connect_to": {"*": "localhost"}}, r"fetching\.connect_to\.\*: 'localhost' is not address:port"),
-        ({"attempts": 0}, r"fetching\.attempts: .*greater than or equal to 1"),
+        ({"attempts": 0}, r"fetching\.attempts: must be at least 1 "),
         ({"retries": 3}, r"fetching: unknown key 'retries'; allowed: allow, attempts"),
         ({"placeholders": {"sha256": ["abc"]}}, r"fetching\.placeholders\.sha256\.0: "),
     ],

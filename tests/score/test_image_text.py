@@ -73,7 +73,7 @@ def test_a_picture_that_the_detector_fails_at_is_that_rows_fault() -> None:
     assert table["fault"].to_pylist() == [
         None,
         "damaged: ZeroDivisionError: no lines",
-        "damaged: JPEG: its header cannot be read",
+        "truncated: JPEG: it ends too early",
     ]
 
 
