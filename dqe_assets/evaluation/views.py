@@ -93,7 +93,7 @@ _BOTH = """
 
 
 def _drawings(database: duckdb.DuckDBPyConnection, _: int) -> Iterator[Drawing]:
-    rows = database.execute("SELECT * FROM leaderboard").to_arrow_table().to_pylist()
+    rows = database.sql("FROM leaderboard").to_arrow_table().to_pylist()
     for scale in dict.fromkeys(row["scale"] for row in rows):
         of_scale = [row for row in rows if row["scale"] == scale]
         first = of_scale[0]["score"]
@@ -101,7 +101,7 @@ def _drawings(database: duckdb.DuckDBPyConnection, _: int) -> Iterator[Drawing]:
         yield f"{scale}: {first} of each subset", partial(plots.leaderboard, shown)
         if len(shown) > 1:
             yield f"{scale}: {first} over the size of the subset, at equal compute", partial(plots.over_size, shown)
-    curves = database.execute("SELECT * FROM training_curves").to_arrow_table().to_pylist()
+    curves = database.sql("FROM training_curves").to_arrow_table().to_pylist()
     for metric in dict.fromkeys(row["metric"] for row in curves):
         mine = [row for row in curves if row["metric"] == metric]
         if len(mine) > len({row["pool"] for row in mine}):

@@ -91,7 +91,7 @@ def test_the_warehouse_the_report_and_the_gallery_have_them(tmp_path: Path) -> N
         for name, one in tables.items():
             assert connection.execute(f"SELECT count(*) FROM {name}").fetchall() == [(one.num_rows,)]
         (section,) = MINE.report_sections
-        shown = connection.execute(section.query).to_arrow_table().to_pylist()
+        shown = connection.sql(section.query).to_arrow_table().to_pylist()
         assert [one["data"] for one in shown] == ["_a", "best", "all"]
         assert [one["rank"] for one in shown] == [1, 2, None]
         assert {(one["gpu_hours"], one["cpu_hours"], one["cost"]) for one in shown} == {(1.0, 0.0, 3.0)}
