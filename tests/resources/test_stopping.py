@@ -73,7 +73,11 @@ def stopped(body: str, *signals: signal.Signals) -> tuple[int, str, str]:
         time.sleep(0.05)
         process.send_signal(one)
     out, said = process.communicate(timeout=60)
-    assert not [one for one in processes() if one.session == process.pid], "no process is left"
+    # One that was killed is there until the kernel has taken its memory back.
+    deadline = time.monotonic() + 10
+    while left := [one for one in processes() if one.session == process.pid]:
+        assert time.monotonic() < deadline, f"no process is left: {left}"
+        time.sleep(0.01)
     return process.returncode, out, said
 
 
