@@ -74,6 +74,7 @@ def everything_on() -> Settings:
     values["captioners"].append({"kind": "openai", "name": "server", **server})
     model = {"name": "b32", "architecture": "ViT-B-32-quickgelu", "weights": "openai"}
     on = {
+        "scorers": [{"kind": "open_clip", "name": "dfn", "preset": "dfn_public"}],
         "judging": {"judge": server},
         "refining": {"captioner": "server"},
         "compression": {},
@@ -276,6 +277,8 @@ class _Keys:
         if self._kinds(schema) or schema.get("properties"):
             return "keys: see below"
         match schema.get("type"):
+            case "array" if "prefixItems" in schema:
+                return f"[{', '.join(map(self._type, schema['prefixItems']))}]"
             case "array":
                 return f"list of {self._type(schema['items'])}"
             case "object":

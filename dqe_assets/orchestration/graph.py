@@ -36,6 +36,7 @@ from dqe_assets.score.assets import (
     masked_similarity_of,
     text_quality_of,
 )
+from dqe_assets.score.sample_score_assets import SCORER_PREFIX, scores_of
 from dqe_assets.search.assets import caption_collection_of
 from dqe_assets.search.map_assets import collection_map
 from dqe_assets.training.assets import training_run_of
@@ -92,6 +93,7 @@ def stages(settings: Settings) -> list[Stage]:
         caption_scores_of(sources),
         caption_preference_of(captions, settings.scorer, settings.preference_imports, settings.sharing_backbones),
         text_quality_of(sources),
+        *scores_of(settings.scorers, settings.scorer),
         *text,
         *masked,
         *judged,
@@ -146,6 +148,7 @@ def resources(settings: Settings) -> dict[str, Any]:
         "captions": settings.captions,
         "ingest": settings.ingest,
         **{f"{CAPTIONER_PREFIX}{captioner.name}": captioner for captioner in settings.captioners},
+        **{f"{SCORER_PREFIX}{scorer.name}": scorer for scorer in settings.scorers},
     }
 
 

@@ -25,6 +25,7 @@ from dqe_assets.ingest.fetch.settings import Fetching, Refetch
 from dqe_assets.ingest.takedowns.settings import AnyTakedowns, Takedowns
 from dqe_assets.scaling.curves import Scaling
 from dqe_assets.score.imported import PreferenceImport
+from dqe_assets.score.scorer_settings import check_scorers
 from dqe_assets.search.topics import MapSettings
 from dqe_assets.training.settings import BEST, Training, check_training
 from dqe_resources.cache import data_directory
@@ -34,7 +35,7 @@ from dqe_resources.configurable import Strict, files_may_be_away, in_words
 from dqe_resources.errors import UsageError, one_line
 from dqe_resources.models.image_model import ImageModel
 from dqe_resources.models.text_detector import TextDetector
-from dqe_resources.scorers import AnyScorer
+from dqe_resources.scorers import AnySampleScorer, AnyScorer
 from dqe_resources.scorers.label_space import LabelSpace
 from dqe_resources.sources import AnySource
 from dqe_resources.store import Store
@@ -93,6 +94,8 @@ class Settings(Strict):
         engines: Models that ``dqe engine up`` serves on the GPUs of this machine.
         image_model: The model that gives image features and ImageNet labels.
         scorer: The model that says how well a caption fits an image.
+        scorers: What else samples are chosen by: each is an asset ``scores/<name>`` and a column of that name. Best
+            captions are chosen by ``scorer`` alone.
         refining: Ask a captioner again for captions that fit badly (the asset refined_captions). Off by default.
         image_text: Find the text in each image (the assets image_text and masked_similarity); null leaves both out.
         preference_imports: Tables of preferences that were computed elsewhere.
@@ -128,6 +131,7 @@ class Settings(Strict):
     engines: list[ServedEngine] = Field(default_factory=list)
     image_model: ImageModel = Field(default_factory=ImageModel)
     scorer: AnyScorer = Field(default_factory=LabelSpace)
+    scorers: list[AnySampleScorer] = Field(default_factory=list)
     refining: Refining | None = None
     image_text: TextDetector | None = Field(default_factory=TextDetector)
     preference_imports: list[PreferenceImport] = Field(default_factory=list)
@@ -159,6 +163,7 @@ class Settings(Strict):
             ("sources", [source.name for source in self.sources]),
             ("captioners", self.captioner_names),
             ("engines", [engine.name for engine in self.engines]),
+            ("scorers", [scorer.name for scorer in self.scorers]),
         ):
             repeated = sorted({name for name in names if names.count(name) > 1})
             if repeated:
@@ -205,6 +210,11 @@ class Settings(Strict):
                     {"a": one.source_a, "b": one.source_b, "allowed": allowed},
                 )
             seen.add(one.pair)
+        return self
+
+    @model_validator(mode="after")
+    def _scorers_have_their_models(self) -> Self:
+        check_scorers(self.scorers)
         return self
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ from dqe_assets.report import metadata, tables
 from dqe_assets.report.build_warehouse import CaptionerInfo, WarehouseInputs, build_warehouse, reads_of
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
 from dqe_assets.report.tables import MATERIALISATIONS
+from dqe_assets.score import sample_score_views
 from dqe_assets.training import views as training
 from dqe_resources.cache import data_directory
 from dqe_resources.store import is_as_written, replace_file, what_is_written
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 LEFT_OUT = (
     caption.RELATIONS,
+    sample_score_views.RELATIONS,
     judging_views.RELATIONS,
     refining_views.RELATIONS,
     compression.RELATIONS,

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from dqe_assets.core.figures import contact_sheet
 from dqe_assets.core.metadata import (
+    PREVIEW_ROWS,
     SHEET_IMAGES,
     Metadata,
     markdown_table,
@@ -21,6 +22,7 @@ from dqe_assets.core.metadata import (
     value_counts,
 )
 from dqe_assets.core.schema import ORIGINAL
+from dqe_assets.features.plots import feature_histograms
 from dqe_assets.ingest.planted import text_figures
 from dqe_assets.score.masked_similarity import masked_sample
 from dqe_assets.score.patterns import PATTERNS
@@ -32,7 +34,11 @@ if TYPE_CHECKING:
     from dqe_assets.caption.settings import CaptionSources
     from dqe_assets.core.work import Work
     from dqe_resources.models.text_detector import TextDetector
+    from dqe_resources.scorers.named import SampleScorer
     from dqe_resources.scorers.protocol import Scorer
+
+_AT_AN_END = 6
+"""Images shown of those with the highest scores, and of those with the lowest."""
 
 
 def joint_embeddings(_: Work, table: pa.Table, scorer: Scorer) -> Metadata:
@@ -147,6 +153,40 @@ def caption_preference(_: Work, table: pa.Table) -> Metadata:
 
 def _ratio(one: PreferenceComparison) -> str:
     return f"{one.ratio:.2f} ({one.ratio_low:.2f} to {one.ratio_high:.2f})" if np.isfinite(one.ratio) else ""
+
+
+def sample_scores(work: Work, table: pa.Table, scorer: SampleScorer) -> Metadata:
+    """How many samples have a score, how it is distributed, why others have none, and the images at both ends."""
+    values = valid_values(table["score"])
+    metadata: Metadata = {"scored": values.size, "unscored": len(table) - values.size}
+    if licence := getattr(scorer, "licence", None):
+        metadata["licence"] = licence
+    if len(table) > values.size:
+        reasons = value_counts(table["reason"].drop_null())
+        metadata["reasons"] = markdown_table(["reason", "samples"], [*reasons.items()][:PREVIEW_ROWS])
+    if values.size:
+        lowest, median, highest = np.quantile(values, (0, 0.5, 1))
+        metadata |= {"lowest": float(lowest), "median": float(median), "highest": float(highest)}
+        metadata["distribution"] = picture(feature_histograms({scorer.name: values}), f"{scorer.name} of all samples")
+        metadata |= _ends(work, table)
+    return metadata
+
+
+def _ends(work: Work, table: pa.Table) -> Metadata:
+    """The images with the highest and the lowest scores; nothing if none of them is there."""
+    scores = table["score"].to_numpy()
+    ranked = np.argsort(-scores, kind="stable")[: np.count_nonzero(~np.isnan(scores))]
+    ends = {"highest_images": ranked[:_AT_AN_END], "lowest_images": ranked[::-1][:_AT_AN_END]}
+    shown = np.unique(np.concatenate(list(ends.values())))
+    files = work.read_rows("raw_samples", shown.tolist(), ["image"])["image"].to_pylist()
+    image = {row: file["bytes"] for row, file in zip(shown.tolist(), files, strict=True) if file is not None}
+    found: Metadata = {}
+    for name, rows in ends.items():
+        if there := [row for row in rows.tolist() if row in image]:
+            notes = [f"{scores[row]:.3g}" for row in there]
+            sheet = contact_sheet([image[row] for row in there], notes)
+            found[name] = picture(sheet, f"images with the {name.partition('_')[0]} scores")
+    return found
 
 
 def text_quality(_: Work, table: pa.Table, captions: CaptionSources) -> Metadata:

@@ -138,3 +138,12 @@ MASKED_SIMILARITY = table_schema(
         FAULT,
     ]
 )
+
+
+SAMPLE_SCORES = table_schema(
+    [
+        UID,
+        Column("score", pa.float32(), "what the scorer says of the sample; null where it says nothing"),
+        Column("reason", pa.string(), "why there is no score; null where there is one"),
+    ]
+)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+
 from dqe_resources.models.open_clip_models import OpenClipSettings
+from dqe_resources.scorers.presets import PRESETS, PresetName
 from dqe_resources.scorers.protocol import Scorer
 
 if TYPE_CHECKING:
@@ -24,6 +28,8 @@ class OpenClipScorer(OpenClipSettings, Scorer):
     PackageError, and OpenClipError if the model cannot be loaded.
 
     Attributes:
+        preset: A well-known model by a short name, in place of architecture and weights; the path of its checkpoint may
+            be given as weights all the same.
         image_backbones: Other names of the image tower, apart from the architecture's. A captioner that shares one
             is not judged by this scorer.
     """
@@ -32,7 +38,22 @@ class OpenClipScorer(OpenClipSettings, Scorer):
     asset: ClassVar[str] = "raw_samples"
     columns: ClassVar[tuple[str, ...]] = ("image",)
 
+    preset: PresetName | None = None
     image_backbones: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_is_spelt_out(cls, values: Any) -> Any:
+        preset = PRESETS.get(values.get("preset", "")) if isinstance(values, dict) else None
+        if preset is None:
+            return values
+        if values.get("architecture", preset.architecture) != preset.architecture:
+            raise PydanticCustomError(
+                "preset",
+                "preset '{preset}' has its architecture: leave out one of the keys",
+                {"preset": values["preset"]},
+            )
+        return {"weights": preset.weights, **values, "architecture": preset.architecture}
 
     def signature(self) -> dict[str, Any]:
         """The model and its weights; how many at a time, and where, changes nothing but the rounding."""
@@ -42,6 +63,11 @@ class OpenClipScorer(OpenClipSettings, Scorer):
     def model(self) -> str:
         """The architecture and its weights."""
         return self.model_name
+
+    @property
+    def licence(self) -> str | None:
+        """Of the weights of a preset; None if it is not known here."""
+        return PRESETS[self.preset].licence if self.preset else None
 
     @property
     def backbones(self) -> frozenset[str]:

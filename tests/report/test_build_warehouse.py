@@ -45,7 +45,7 @@ TABLES = {
     "best_captions",
     "caption_judgements", "judged_sources", "judged_places", "judge_agreement",
     "refined_captions",
-    "text_quality", "image_text",
+    "text_quality", "image_text", "sample_scores",
     "code_clusters",
     "training_checkpoints", "training_log",
     "evaluation", "evaluation_classes", "leaderboard", "training_curves", "concept_accuracies",
