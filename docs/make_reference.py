@@ -78,6 +78,7 @@ def everything_on() -> Settings:
         "judging": {"judge": server},
         "refining": {"captioner": "server"},
         "compression": {},
+        "caption_mixes": [{"name": "mixed", "captioner": "server"}],
         "training": {"runs": [{"subsets": ["all"], "scale": "small"}]},
         "evaluation": {"models": [model]},
     }

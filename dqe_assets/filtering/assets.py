@@ -19,7 +19,7 @@ from dqe_assets.filtering.expression import parse
 from dqe_assets.filtering.masks import FilterSet, Tally
 from dqe_assets.filtering.pool import batch_rows
 from dqe_assets.filtering.settings import open_pools, parsed, pool_state
-from dqe_assets.filtering.store_pool import CORPUS_INPUTS, INPUTS, STORE, StorePool, StoreShard
+from dqe_assets.filtering.store_pool import CORPUS_INPUTS, INPUTS, STORE, StorePool, StoreShard, inputs_of
 from dqe_assets.filtering.subset import (
     UID_TYPE,
     SubsetError,
@@ -36,7 +36,7 @@ from dqe_resources.parallel import ordered_map
 from dqe_resources.store import Stamp, StorageError, is_as_written
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from dqe_assets.filtering.expression import Expression
@@ -108,6 +108,11 @@ def _state(expression: Expression) -> list[Any]:
     return [expression.text, {leaf.text: leaf.versions for leaf in expression.leaves}]
 
 
+def _inputs(expressions: Iterable[str], named: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """The assets of the store that expressions read: those of each shard, and those over all shards."""
+    return inputs_of(column for text in expressions for column in parsed(text, named).columns)
+
+
 def _masks_are_there(work: Work, stamp: Stamp) -> bool:
     try:
         stored = [work.store.get(MASKS, shard) for shard in stamp.facts["shards"]]
@@ -124,13 +129,14 @@ def filter_masks_of(named: Mapping[str, str], signals: Sequence[str], over_all: 
         signals: per-shard assets that filters may read in addition to those that always exist.
         over_all: assets over all shards that they may read too.
     """
+    inputs, corpus_inputs = _inputs(named.values(), named)
 
     @stage(
         kinds={"parquet", "numpy"},
         relations=RELATIONS,
         code_version=_MASKS_VERSION,
-        inputs=[*INPUTS, *signals],
-        unpartitioned_inputs=[*CORPUS_INPUTS, *over_all],
+        inputs=dict.fromkeys([*INPUTS, *signals, *inputs]),
+        unpartitioned_inputs=dict.fromkeys([*CORPUS_INPUTS, *over_all, *corpus_inputs]),
         partitioned=False,
         checks=[
             Check(
@@ -183,6 +189,7 @@ def subset_of(subset: Subset, named: Mapping[str, str], signals: Sequence[str], 
     path = subset_path(subset.name)
     folders = [name for name in subset.pools if name != STORE]
     of_store = len(folders) < len(subset.pools)
+    inputs, corpus_inputs = _inputs([subset.expression], named)
 
     def signature(_: Work) -> Any:
         expression = parsed(subset.expression, named)
@@ -199,8 +206,8 @@ def subset_of(subset: Subset, named: Mapping[str, str], signals: Sequence[str], 
         name=f"subsets/{subset.name}",
         kinds={"numpy"},
         code_version="1",
-        inputs=[*INPUTS, *signals] if of_store else (),
-        unpartitioned_inputs=(*CORPUS_INPUTS, *over_all, MASKS) if of_store else (),
+        inputs=dict.fromkeys([*INPUTS, *signals, *inputs]) if of_store else (),
+        unpartitioned_inputs=dict.fromkeys([*CORPUS_INPUTS, *over_all, *corpus_inputs, MASKS]) if of_store else (),
         partitioned=False,
         checks=[
             Check("not_empty", "The subset has samples.", _not_empty, blocking=False),
@@ -227,6 +234,7 @@ def subset_of(subset: Subset, named: Mapping[str, str], signals: Sequence[str], 
                 "expression": expression.text,
                 "samples": written["samples"],
                 "steps": written["filters"][0]["steps"],
+                "leaves": written["leaves"],
                 "collisions": written["collisions"],
                 "pools": [{key: pool[key] for key in ("name", "rows", "kept", "share")} for pool in written["pools"]],
             },

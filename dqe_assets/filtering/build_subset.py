@@ -72,7 +72,7 @@ def make_subset(
     if len(set(names)) < len(names):
         raise PoolError(f"two pools have one name ({', '.join(names)}); give each its own")
     filters = FilterSet.fitted_to({_SUBSET: expression}, pools)
-    columns = tuple(dict.fromkeys((UID, *filters.columns)))
+    columns, read = (tuple(dict.fromkeys((UID, *some))) for some in (filters.columns, expression.columns))
     tally, rows = Tally(filters), [0] * len(pools)
     kept: list[list[NDArray[np.void]]] = [[np.empty(0, UID_TYPE)] for _ in pools]
     total = sum(part.rows for pool in pools for part in pool.parts) if progress else 0
@@ -108,7 +108,7 @@ def make_subset(
                 "share": owned[number] / len(uids) if len(uids) else 0.0,
                 "files": [
                     {"path": file.path, "bytes": file.bytes, "digest": file.digest}
-                    for files in ordered_map(lambda part: part.files(columns), pool.parts)
+                    for files in ordered_map(lambda part: part.files(read), pool.parts)
                     for file in files
                 ],
             }

@@ -39,7 +39,9 @@ def filter_steps(store: Store, shard: str, uid: str, facts: Mapping[str, Any]) -
     Raises:
         PoolError, StorageError: the sample's shard cannot be read.
     """
-    fitted = {one["leaf"]: leaf for one in facts["leaves"] for leaf in parse(one["fitted"]).leaves}
+    leaves = {one["leaf"]: leaf for one in facts["leaves"] for leaf in parse(one["fitted"]).leaves}
+    whole = StorePool(store, tuple(facts["shards"]))
+    fitted = {text: leaf.fit([whole]) if leaf.pool_wide else leaf for text, leaf in leaves.items()}
     (part,) = StorePool(store, (shard,)).parts
     batches = part.batches(tuple(dict.fromkeys(("uid", *columns_of(fitted)))))
     table = pa.Table.from_batches(batches)

@@ -5,15 +5,24 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow.compute as pc
+
 from dqe_assets.compression.pictures import cluster_sheet
 from dqe_assets.compression.plots import scores as scores_plot
-from dqe_assets.core.metadata import Markdown, Metadata, markdown_table, picture
+from dqe_assets.core.metadata import Markdown, Metadata, markdown_table, picture, preview, valid_values, value_counts
+from dqe_assets.core.schema import ORIGINAL
 from dqe_assets.filtering import plots
 from dqe_assets.filtering.store_pool import STORE, StorePool, scores_of
 from dqe_assets.filtering.subset import contains, parse_uids, read_subset
 from dqe_resources.cache import data_directory
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    import pyarrow as pa
+
     from dqe_assets.core.work import Manifest, Work
 
 
@@ -33,6 +42,7 @@ def filter_masks(_: Work, output: Manifest) -> Metadata:
         "fitted": markdown_table(["filter", "with what was found in this pool", "kept"], fitted),
         "overlap": picture(plots.overlap_matrix(names, output.facts["both"]), "what two filters both keep"),
         "funnel": picture(plots.funnels(steps, samples), "what each step of each filter leaves"),
+        **_of_leaves(output.facts["leaves"]),
     }
 
 
@@ -49,11 +59,48 @@ def subset(work: Work, output: Manifest) -> Metadata:
         "samples": output.rows,
         "expression": facts["expression"],
         "funnel": picture(plots.funnels([("subset", steps)], facts["samples"]), "what each step leaves"),
+        **_of_leaves(facts["leaves"]),
         **(_of_store(work, facts["path"]) if STORE in [pool["name"] for pool in facts["pools"]] else {}),
         "pools": markdown_table(["pool", "samples", "kept", "share of the subset"], pools),
         "in_several_pools": facts["collisions"],
         "next": Markdown(f"`dqe reshard {PurePath(facts['path']).stem} --out shards`"),
     }
+
+
+def caption_thresholds(work: Work, table: pa.Table) -> Metadata:
+    """What becomes of the samples in each mix, and how both kinds of captions fit, with the threshold."""
+    found: Metadata = {"mixes": preview(table, table.column_names)}
+    for mix in table.to_pylist():
+        similarities: dict[str, list[np.ndarray]] = {source: [] for source in (ORIGINAL, mix["captioner"])}
+        for scores in work.scan("caption_scores", ["caption_source", "similarity"]):
+            for source, parts in similarities.items():
+                parts.append(valid_values(scores.filter(pc.equal(scores["caption_source"], source))["similarity"]))
+        drawn = {source: np.concatenate(parts) for source, parts in similarities.items()}
+        found[f"similarity_{mix['name']}"] = picture(
+            plots.caption_mix(drawn, mix), f"{mix['name']}: how original and synthetic captions fit"
+        )
+    return found
+
+
+def mixed_captions(_: Work, table: pa.Table) -> Metadata:
+    """How many captions are of which source, and some of them."""
+    written = table.filter(pc.is_valid(table["caption"]))
+    return {
+        "captions": value_counts(written["caption_source"]),
+        "without": len(table) - len(written),
+        "preview": preview(written, ["caption", "caption_source", "similarity"]),
+    }
+
+
+def _of_leaves(leaves: Sequence[Mapping[str, Any]]) -> Metadata:
+    """The tail of concepts before and after each filter that balances them, and its t in each language."""
+    found: Metadata = {}
+    for leaf in leaves:
+        if "tail" in leaf:
+            by_language = leaf["t"] if isinstance(leaf["t"], dict) else {"all": leaf["t"]}
+            most = max(by_language.values(), default=0)
+            found[f"tail_{len(found)}"] = picture(plots.tail(leaf["leaf"], **leaf["tail"], t=most), leaf["leaf"])
+    return found
 
 
 def _of_store(work: Work, path: str) -> Metadata:

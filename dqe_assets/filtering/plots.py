@@ -6,10 +6,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dqe_assets.core.figures import LIGHT, new_figure, placeholder, plain, text_style, to_png
+from dqe_assets.core.figures import (
+    LIGHT,
+    bin_count,
+    bin_edges,
+    finite_only,
+    new_figure,
+    percent,
+    placeholder,
+    plain,
+    text_style,
+    to_png,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -95,6 +107,67 @@ def planted_shares(shares: Sequence[tuple[str, str, float]], theme: Theme = LIGH
     figure, axes = new_figure(1.1 + 0.31 * len(kinds), theme, width=max(4.8, 3.0 + 0.85 * len(filters)))
     _cells(axes, cells, kinds, filters, theme)
     _set_title(figure, "The share of what was planted that each filter keeps", theme)
+    return to_png(figure)
+
+
+def tail(
+    name: str, ranks: Sequence[int], before: Sequence[int], after: Sequence[int], t: float, theme: Theme = LIGHT
+) -> bytes:
+    """How many samples show each concept before and after balancing, on logarithmic axes, as PNG.
+
+    Args:
+        name: of the filter.
+        ranks: places of concepts, 1 is the most frequent.
+        before: samples that show the concept at each place.
+        after: of those that are kept, the samples that show the concept which is then at that place.
+        t: how many samples of a concept were wanted.
+        theme: the colours.
+    """
+    if not ranks:
+        return placeholder("no concept is shown", theme)
+    figure, axes = new_figure(3.6, theme)
+    for label, counts, colour in (("before", before, theme.original), ("after", after, theme.good)):
+        shown = [(rank, count) for rank, count in zip(ranks, counts, strict=True) if count]
+        marker = "." if len(shown) < 3 else None
+        most = f"{label}: {max(counts):,} at most"
+        axes.plot(*zip(*shown, strict=True), color=colour, linewidth=2, marker=marker, label=most)
+    axes.axhline(t, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
+    axes.text(1, t, f"t = {t:,.4g}", transform=axes.get_yaxis_transform(), ha="right", va="bottom", **text_style(theme))
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("concepts, the most frequent first")
+    axes.set_ylabel("samples that show the concept")
+    axes.grid(visible=True, color=theme.grid)
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink)
+    _set_title(figure, plain(_short(name)), theme)
+    return to_png(figure)
+
+
+def caption_mix(similarities: Mapping[str, ArrayLike], mix: Mapping[str, Any], theme: Theme = LIGHT) -> bytes:
+    """How original and synthetic captions fit, and from where on they are taken, as PNG.
+
+    Args:
+        similarities: of the original captions, first, and of the captioner's, [n] by name.
+        mix: its name, threshold, samples, original, synthetic and dropped.
+        theme: the colours.
+    """
+    finite = finite_only(similarities)
+    if not all(map(len, finite.values())):
+        return placeholder("no captions of one of the two", theme)
+    figure, axes = new_figure(3.1, theme)
+    everything = np.concatenate(list(finite.values()))
+    edges = bin_edges(everything, bin_count(len(everything)))
+    taken = (mix["original"], mix["synthetic"])
+    for (name, values), colour, count in zip(finite.items(), (theme.original, theme.good), taken, strict=True):
+        axes.hist(values, edges.tolist(), color=colour, alpha=0.6, label=f"{plain(name)}: {count:,} taken")
+    axes.axvline(
+        mix["threshold"], color=theme.ink, linewidth=1.2, linestyle="--", label=f"threshold {mix['threshold']:.3g}"
+    )
+    axes.set_xlabel("similarity of caption and image")
+    axes.set_ylabel("captions")
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink)
+    dropped = percent(mix["dropped"], max(mix["samples"], 1))
+    _set_title(figure, f"{plain(mix['name'])}: {dropped} of {mix['samples']:,} samples have neither", theme)
     return to_png(figure)
 
 

@@ -102,6 +102,11 @@ def batch_rows(columns: Sequence[str]) -> int:
     return EMBEDDING_BATCH_ROWS if set(columns) & set(EMBEDDINGS) else BATCH_ROWS
 
 
+def batches_of(pools: Sequence[Pool], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of all pools, batch by batch, with exactly these columns; raises PoolError as ``Part.batches`` does."""
+    return (batch for pool in pools for part in pool.parts for batch in part.batches(columns, batch_rows(columns)))
+
+
 @dataclass(frozen=True)
 class TablePool:
     """A pool that is one table in memory, its own only part."""

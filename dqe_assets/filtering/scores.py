@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+TAIL_SHARE = 0.056
+"""Share of the matches that the tail has at MetaCLIP's t = 20,000."""
+
 _BLOCK_ROWS = 512
 _ROWS_AT_ONCE = 8_192
 _LEAST_SUM = 1e-30
@@ -226,7 +229,7 @@ def soft_cap(
 
 
 def balanced_probabilities(
-    hits: Sequence[Sequence[int]] | pa.Array | pa.ChunkedArray, counts: NDArray[np.integer], t: float
+    hits: Sequence[Sequence[int]] | pa.Array | pa.ChunkedArray, counts: NDArray[np.integer | np.floating], t: float
 ) -> NDArray[np.float64]:
     """With which probability each sample is kept so that no concept has many more than t: float64 [n].
 
@@ -259,6 +262,38 @@ def balanced_probabilities(
     with np.errstate(divide="ignore"):
         logs = np.log1p(-kept)[concepts]
     return -np.expm1(np.bincount(samples, logs, len(lists)))
+
+
+def tail_threshold(counts: NDArray[np.integer], share: float = TAIL_SHARE) -> int:
+    """The t at which the concepts that at most t samples show have nearest to this share of all matches.
+
+    MetaCLIP 2 (Chuang et al. 2025, arXiv 2507.22062) finds the t of each language so, from the share that t = 20,000
+    leaves to the tail in English; in MetaCLIP (arXiv 2309.16671) that is 5.6 % of the matches.
+
+    Args:
+        counts: how many samples show each concept [concepts].
+        share: 0 to 1.
+
+    Returns:
+        One of the counts that are not 0; of two that are as near the smaller. 1 if there is none.
+    """
+    shown = np.sort(np.asarray(counts, np.int64))
+    shown = shown[shown > 0]
+    if not len(shown):
+        return 1
+    last = np.flatnonzero(np.diff(shown, append=shown[-1] + 1))
+    return int(shown[last[np.argmin(np.abs(np.cumsum(shown)[last] / shown.sum() - share))]])
+
+
+def tail_share(counts: NDArray[np.integer], t: float | NDArray[np.floating]) -> float:
+    """The share of all matches that are of concepts which at most t samples show: 0 to 1; 0 if there are no matches.
+
+    Args:
+        counts: how many samples show each concept [concepts].
+        t: one for all concepts, or for each its own [concepts].
+    """
+    found = np.asarray(counts, np.int64)
+    return float(found[found <= t].sum() / max(found.sum(), 1))
 
 
 def _matrix(array: NDArray[np.floating], name: str) -> NDArray[np.float32]:

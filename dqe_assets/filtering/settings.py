@@ -18,7 +18,7 @@ from dqe_resources.configurable import FileName, Strict, matching
 from dqe_resources.errors import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from dqe_assets.filtering.expression import Expression
 
@@ -48,6 +48,21 @@ class Subset(Strict):
     name: FileName
     expression: str
     pools: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: [STORE])
+
+
+class CaptionMix(Strict):
+    """Captions to train with, mixed of originals and those of a captioner.
+
+    Attributes:
+        name: Name of the asset ``mixed_captions/<name>``, by which training runs ask for the captions.
+        captioner: Whose captions take the place of originals that fit badly.
+        fraction: Share of the samples whose original captions fit best: these keep it. Another sample gets the
+            captioner's caption if that is as similar to the image as the last of them; else it is left out.
+    """
+
+    name: FileName
+    captioner: str
+    fraction: Annotated[float, Field(ge=0, le=1)] = 0.3
 
 
 DEFAULT_SUBSETS = (
@@ -165,4 +180,29 @@ def check_selection(
                 "codes",
                 "{where}: reads {column}, which is made with the key compression: set {key} in dqe.yaml",
                 {"where": where, "column": CODE_CLUSTER, "key": "compression: {}"},
+            )
+
+
+def check_mixes(mixes: Sequence[CaptionMix], captioners: Collection[str], taken: Collection[str]) -> None:
+    """Refuse mixes of captioners that do not exist, and names that other captions have.
+
+    Args:
+        mixes: the settings.
+        captioners: names of the captioners.
+        taken: names of all other captions.
+
+    Raises:
+        PydanticCustomError: says which mix, and what is allowed.
+    """
+    names = [mix.name for mix in mixes]
+    for place, mix in enumerate(mixes):
+        if mix.name in taken or mix.name in names[:place]:
+            raise PydanticCustomError(
+                "mix", "caption_mixes: there are other captions called '{name}'; rename the mix", {"name": mix.name}
+            )
+        if mix.captioner not in captioners:
+            raise PydanticCustomError(
+                "mix",
+                "caption_mixes: there is no captioner '{name}'; allowed: {allowed}",
+                {"name": mix.captioner, "allowed": ", ".join(captioners)},
             )

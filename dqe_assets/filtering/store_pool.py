@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.compression.tables import CODE_CLUSTERS
+from dqe_assets.concepts.lists import as_lists
+from dqe_assets.concepts.tables import CONCEPT_FREQUENCY, CONCEPT_HITS
 from dqe_assets.core.schema import IMAGE, ORIGINAL, has_image
 from dqe_assets.dedup.tables import DUPLICATE_CLUSTERS
 from dqe_assets.features.tables import IMAGE_FEATURES
@@ -19,11 +21,11 @@ from dqe_assets.filtering.subset import contains, parse_uids
 from dqe_assets.improve.tables import BEST_CAPTIONS
 from dqe_assets.ingest.outcomes import host_of
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_assets.score.tables import CAPTION_SCORES, JOINT_EMBEDDINGS, MASKED_SIMILARITY
+from dqe_assets.score.tables import CAPTION_SCORES, JOINT_EMBEDDINGS, MASKED_SIMILARITY, TEXT_QUALITY
 from dqe_resources.store import UNPARTITIONED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -34,6 +36,7 @@ STORE = "store"
 
 INPUTS = ("raw_samples", "image_features", "joint_embeddings", "caption_scores", "best_captions")
 CORPUS_INPUTS = ("duplicate_clusters",)
+_CORPUS_ASSETS = (*CORPUS_INPUTS, "concept_frequency")
 
 TABLES = {
     "raw_samples": RAW_SAMPLES,
@@ -43,6 +46,8 @@ TABLES = {
     "masked_similarity": MASKED_SIMILARITY,
     "best_captions": BEST_CAPTIONS,
     "code_clusters": CODE_CLUSTERS,
+    "concept_hits": CONCEPT_HITS,
+    "text_quality": TEXT_QUALITY,
 }
 """The per-shard tables that columns come from."""
 
@@ -81,6 +86,22 @@ class StorePool:
         """The duplicate clusters over all shards."""
         columns = ["uid", "kind", "cluster", "is_representative"]
         return self.store.read("duplicate_clusters", None, DUPLICATE_CLUSTERS, columns)
+
+    @cached_property
+    def provisional(self) -> pa.Table:
+        """Which concepts of which items do not count in which shards: item, concept, shards."""
+        columns = ["concept", "item", "provisional_shards"]
+        table = self.store.read("concept_frequency", None, CONCEPT_FREQUENCY, columns)
+        return table.filter(pc.greater(pc.list_value_length(table["provisional_shards"]), 0))
+
+
+def inputs_of(columns: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The assets that columns of the store are read from: those of each shard, and those over all shards.
+
+    A column that the store has not is left out.
+    """
+    assets = {asset for name in columns if name in _SOURCES for asset in _SOURCES[name].assets}
+    return sorted(assets - {*_CORPUS_ASSETS}), sorted(assets & {*_CORPUS_ASSETS})
 
 
 def scores_of(pool: StorePool, subsets: Mapping[str, NDArray[np.void]]) -> dict[str, NDArray[np.float32]]:
@@ -133,10 +154,10 @@ class StoreShard:
 
     def files(self, columns: Sequence[str]) -> list[InputFile]:
         """The partitions that the columns are read from, each with the fingerprint of all that went into it."""
-        assets = {"raw_samples", *(self._source(name).asset for name in columns)}
+        assets = {"raw_samples", *(asset for name in columns for asset in self._source(name).assets)}
         # Assets over all shards are named once, with the first shard.
-        over_all = assets & set(CORPUS_INPUTS) if self.name == self.pool.shards[0] else set()
-        keys = [(asset, self.name) for asset in assets - set(CORPUS_INPUTS)] + [(asset, None) for asset in over_all]
+        over_all = assets & set(_CORPUS_ASSETS) if self.name == self.pool.shards[0] else set()
+        keys = [(asset, self.name) for asset in assets - set(_CORPUS_ASSETS)] + [(asset, None) for asset in over_all]
         stored = [self.pool.store.get(asset, partition) for asset, partition in sorted(keys)]
         return [
             InputFile(f"{one.asset}/{one.partition or UNPARTITIONED}", one.bytes, f"fingerprint:{one.stamp.identity}")
@@ -157,10 +178,18 @@ class StoreShard:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where a column comes from: the asset, and how its values are found for all rows of a shard."""
+    """Where a column comes from: the asset, and how its values are found for all rows of a shard.
+
+    ``over_all`` is an asset over all shards that is read with it.
+    """
 
     asset: str
     values: Callable[[StoreShard], pa.Array | pa.ChunkedArray]
+    over_all: str | None = None
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        return (self.asset, self.over_all) if self.over_all else (self.asset,)
 
 
 def _plain(asset: str, names: str, **renamed: str) -> dict[str, _Source]:
@@ -172,14 +201,36 @@ def _plain(asset: str, names: str, **renamed: str) -> dict[str, _Source]:
     return {name: source(column) for name, column in {**{name: name for name in names.split()}, **renamed}.items()}
 
 
-def _original(column: str) -> _Source:
-    """A column of the original captions' scores."""
+def _original(column: str, asset: str = "caption_scores") -> _Source:
+    """A column of what is known of the original captions, such as their scores."""
 
     def values(shard: StoreShard) -> pa.ChunkedArray:
-        table = shard.table("caption_scores", ["caption_source", column])
+        table = shard.table(asset, ["caption_source", column])
         return table.filter(pc.equal(table["caption_source"], ORIGINAL))[column]
 
-    return _Source("caption_scores", values)
+    return _Source(asset, values)
+
+
+def _concepts(item: str) -> _Source:
+    """The concepts that the image, or the caption of a source, shows, as they count in the whole corpus."""
+
+    def values(shard: StoreShard) -> pa.Array:
+        table = shard.table("concept_hits", ["item", "concepts"])
+        lists = table.filter(pc.equal(table["item"], item))["concepts"].combine_chunks()
+        unsettled = [
+            row["concept"]
+            for row in shard.pool.provisional.to_pylist()
+            if row["item"] == item and shard.name in row["provisional_shards"]
+        ]
+        if not unsettled:
+            return lists
+        names = pc.list_flatten(lists)
+        kept = pc.invert(pc.is_in(names, value_set=pa.array(unsettled, pa.string())))
+        rows = pc.list_parent_indices(lists).filter(kept).to_numpy().astype(np.int64)
+        places = as_lists(rows, np.flatnonzero(kept.to_numpy(zero_copy_only=False)), len(lists))
+        return pa.ListArray.from_arrays(places.offsets, names.take(places.values))
+
+    return _Source("concept_hits", values, "concept_frequency")
 
 
 def _cluster(column: str, kind: str) -> _Source:
@@ -235,6 +286,9 @@ _SOURCES: dict[str, _Source] = {
     **{name: _original(name) for name in ("similarity", "tokens", "truncated")},
     "original_similarity": _original("similarity"),
     **_plain("best_captions", "", best_similarity="similarity", best_source="caption_source"),
+    "language": _original("language", "text_quality"),
+    "caption_concepts": _concepts(ORIGINAL),
+    "image_concepts": _concepts(IMAGE),
     "cluster": _cluster("cluster", "any"),
     "is_duplicate": _Source("duplicate_clusters", _is_duplicate),
     **{f"is_representative_{kind}": _cluster("is_representative", kind) for kind in CLUSTER_KINDS},

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from dqe_assets.core.hashing import mixed
 from dqe_resources.errors import DataQualityError
 from dqe_resources.store import replace_file
 
@@ -94,6 +95,20 @@ def format_uids(uids: NDArray[np.void]) -> pa.Array:
     offsets = np.arange(len(uids) + 1, dtype=np.int64) * _DIGITS
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(digits)]
     return pa.Array.from_buffers(pa.large_string(), len(uids), buffers).cast(pa.string())
+
+
+def uniform_draws(uids: NDArray[np.void], seed: int, salt: int = 0) -> NDArray[np.float64]:
+    """A number for each uid, the same wherever it stands, as if drawn evenly from 0 to below 1: float64 [n].
+
+    Args:
+        uids: ``UID_TYPE`` [n].
+        seed: another one gives other numbers, 0 to 2**64 - 1.
+        salt: likewise: rules that are joined must not draw the same numbers.
+    """
+    start = mixed(np.array([seed], np.uint64)) ^ np.uint64(salt)
+    hashed = mixed(uids["f1"] ^ mixed(uids["f0"] ^ start))
+    # 53 bits, as a double has.
+    return (hashed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def order_of(uids: NDArray[np.void]) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dqe_assets.caption.assets import captions_of
 from dqe_assets.compression.assets import code_clusters, codebook, image_codes
 from dqe_assets.concepts import assets as concepts
-from dqe_assets.core.schema import REFINED
+from dqe_assets.core.schema import ORIGINAL, REFINED, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.stage import CAPTIONER_PREFIX, Stage, connected
 from dqe_assets.dedup.assets import duplicate_clusters_of, duplicate_pairs
 from dqe_assets.dedup.caption_assets import caption_duplicates_of, caption_signatures_of
@@ -21,6 +21,7 @@ from dqe_assets.evaluation.assets import (
 )
 from dqe_assets.features.assets import image_features
 from dqe_assets.filtering.assets import filter_masks_of, subset_of
+from dqe_assets.filtering.mix_assets import MIXED_PREFIX, caption_mixes_of
 from dqe_assets.improve.best_assets import best_captions_of
 from dqe_assets.improve.judging_assets import caption_judgements_of
 from dqe_assets.improve.refining_assets import refined_captions_of
@@ -41,6 +42,7 @@ from dqe_assets.search.assets import caption_collection_of
 from dqe_assets.search.map_assets import collection_map
 from dqe_assets.training.assets import training_run_of
 from dqe_assets.training.data_assets import DataPlan, training_data_of
+from dqe_assets.training.settings import BEST
 from dqe_resources.captioners.protocol import VisionCaptioner
 from dqe_resources.configurable import Strict
 
@@ -105,10 +107,11 @@ def stages(settings: Settings) -> list[Stage]:
         caption_signatures_of(synthetic),
         caption_duplicates_of(synthetic),
         *compressed,
-        filter_masks_of(settings.filters, signals, over_all),
-        *(subset_of(subset, settings.filters, signals, over_all) for subset in settings.subsets),
         concepts.concept_hits_of(sources, synthetic, settings.concepts.tagger),
         concepts.concept_frequency,
+        filter_masks_of(settings.filters, signals, over_all),
+        *(subset_of(subset, settings.filters, signals, over_all) for subset in settings.subsets),
+        *caption_mixes_of(settings.caption_mixes),
         concepts.misalignment,
         concepts.rare_concept_retrieval,
         concepts.rebalanced_subset,
@@ -132,9 +135,15 @@ def _trained(measured: MeasurementSettings) -> list[str]:
 def data_plans(settings: Settings) -> list[DataPlan]:
     """What the training runs are trained on, each once."""
     subsets = {one.name: one for one in settings.subsets}
+    assets = {
+        ORIGINAL: "raw_samples",
+        BEST: "best_captions",
+        **{name: f"{SYNTHETIC_CAPTIONS_PREFIX}{name}" for name in settings.captioner_names},
+        **{mix.name: f"{MIXED_PREFIX}{mix.name}" for mix in settings.caption_mixes},
+    }
     return list(
         {
-            run.data: DataPlan(run.data, subsets.get(run.subset), tuple(kind for kind, _ in run.captions))
+            run.data: DataPlan(run.data, subsets.get(run.subset), {kind: assets[kind] for kind, _ in run.captions})
             for run in settings.training.planned
         }.values()
     )

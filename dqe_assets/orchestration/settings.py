@@ -17,7 +17,15 @@ from dqe_assets.concepts.settings import ConceptSettings
 from dqe_assets.core.schema import IMAGE, ORIGINAL, REFINED
 from dqe_assets.dedup.settings import DuplicateRules
 from dqe_assets.evaluation.settings import Evaluation
-from dqe_assets.filtering.settings import DEFAULT_FILTERS, DEFAULT_SUBSETS, FilterName, Subset, check_selection
+from dqe_assets.filtering.settings import (
+    DEFAULT_FILTERS,
+    DEFAULT_SUBSETS,
+    CaptionMix,
+    FilterName,
+    Subset,
+    check_mixes,
+    check_selection,
+)
 from dqe_assets.improve.best_settings import BestRule
 from dqe_assets.improve.judging_settings import Judging
 from dqe_assets.improve.refining_settings import Refining, check_refining
@@ -114,6 +122,8 @@ class Settings(Strict):
         compression: Describe images by codes, and cluster the codes (the assets codebook, image_codes and
             code_clusters), so that a share of alike images is enough. Off by default.
         subsets: Subsets to make: each is an asset ``subsets/<name>``.
+        caption_mixes: Captions to train with, mixed of originals and synthetic ones (the assets caption_thresholds and
+            ``mixed_captions/<name>``).
         concepts: Which concepts are counted, and what is made of their frequencies.
         map: The map of the images.
         judging: A model that marks the captions of a few samples of each shard. Off by default.
@@ -147,6 +157,7 @@ class Settings(Strict):
     filters: dict[FilterName, str] = Field(default_factory=lambda: dict(DEFAULT_FILTERS))
     compression: Compression | None = None
     subsets: list[Subset] = Field(default_factory=lambda: list(DEFAULT_SUBSETS))
+    caption_mixes: list[CaptionMix] = Field(default_factory=list)
     concepts: ConceptSettings = Field(default_factory=ConceptSettings)
     map: MapSettings = MapSettings()
     judging: Judging | None = None
@@ -242,7 +253,10 @@ class Settings(Strict):
             text_is_masked=self.image_text is not None,
             has_codes=self.compression is not None,
         )
-        check_training(self.training, [one.name for one in self.subsets], [*self.caption_sources, BEST])
+        captions = [*self.caption_sources, BEST]
+        check_mixes(self.caption_mixes, self.captioner_names, [*captions, IMAGE, REFINED])
+        mixed = [mix.name for mix in self.caption_mixes]
+        check_training(self.training, [one.name for one in self.subsets], [*captions, *mixed])
         return self
 
     @model_validator(mode="after")

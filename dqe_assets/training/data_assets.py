@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dqe_assets.core.schema import ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.stage import Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Manifest, Work, stored_input
 from dqe_assets.filtering.assets import subset_path
@@ -25,11 +24,11 @@ from dqe_assets.training.data import (
 )
 from dqe_assets.training.reshard import MANIFEST, plan_shards, read_record
 from dqe_assets.training.samples import StoreShard, tars
-from dqe_assets.training.settings import ALL, BEST
+from dqe_assets.training.settings import ALL
 from dqe_resources.cache import data_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dqe_assets.filtering.settings import Subset
     from dqe_assets.training.data import Captions
@@ -46,24 +45,28 @@ class DataPlan:
     Attributes:
         name: of the data, as ``Run.data``.
         subset: the subset; None for every sample that has an image.
-        kinds: the kinds of captions that are chosen from: ``original``, ``best`` or captioners' names.
+        captions: the kinds of captions that are chosen from, such as ``original``, each with the asset that has them.
     """
 
     name: str
     subset: Subset | None
-    kinds: tuple[str, ...]
+    captions: Mapping[str, str]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of captions."""
+        return tuple(self.captions)
 
 
 def training_data_of(plan: DataPlan) -> Stage:
     """The asset ``training_data/<data>``."""
     pools = plan.subset.pools if plan.subset else [STORE]
-    captions = {kind: _asset_of(kind) for kind in plan.kinds}
 
     def parts(work: Work, urls: Sequence[str]) -> list[SamplePart]:
         found: list[SamplePart] = []
         if STORE in pools:
             found += [
-                CaptionedPart(StoreShard(work.store, shard), partial(_captions, work, shard, captions), plan.kinds)
+                CaptionedPart(StoreShard(work.store, shard), partial(_captions, work, shard, plan.captions), plan.kinds)
                 for shard in work.shards
             ]
         if any(name != STORE for name in pools):
@@ -85,7 +88,7 @@ def training_data_of(plan: DataPlan) -> Stage:
         name=f"{DATA_PREFIX}{plan.name}",
         kinds={"webdataset"},
         code_version="1",
-        inputs=dict.fromkeys(["raw_samples", *captions.values()]) if STORE in pools else (),
+        inputs=dict.fromkeys(["raw_samples", *plan.captions.values()]) if STORE in pools else (),
         unpartitioned_inputs=[f"subsets/{plan.subset.name}"] if plan.subset else (),
         partitioned=False,
         resources={"samples_per_shard": "training.samples_per_shard", "tar_urls": "training.tars"},
@@ -138,13 +141,7 @@ def data_digest(work: Work, name: str) -> str:
     return str(stored_input(work, f"{DATA_PREFIX}{name}", None).stamp.facts["digest"])
 
 
-def _asset_of(kind: str) -> str:
-    if kind == ORIGINAL:
-        return "raw_samples"
-    return "best_captions" if kind == BEST else f"{SYNTHETIC_CAPTIONS_PREFIX}{kind}"
-
-
-def _captions(work: Work, shard: str, assets: dict[str, str]) -> Captions:
+def _captions(work: Work, shard: str, assets: Mapping[str, str]) -> Captions:
     """The captions of a shard that are not empty."""
     found: Captions = {}
     for kind, asset in assets.items():

@@ -37,9 +37,9 @@ class TrainingRuns(Strict):
         subsets: Names of subsets; ``all`` is every sample that has an image.
         scale: ``debug``, ``small``, ``medium``, ``large`` or ``xlarge`` of DataComp, or one of ``training.scales``.
         seeds: Each gives a run of its own: of its weights at the beginning, and of the order of the samples.
-        captions: What a sample trains with: ``original``, ``best``, a captioner's name; or several of them with
-            weights, of which one is drawn each time that a sample is seen. A sample without such a caption is left
-            out.
+        captions: What a sample trains with: ``original``, ``best``, the name of a captioner or of one of
+            ``caption_mixes``; or several of them with weights, of which one is drawn each time that a sample is seen.
+            A sample without such a caption is left out.
         label: What the runs are called in place of the subset, with captions other than ``original``; by default the
             subset and the captions.
         start: Path of a checkpoint whose weights training starts from, from the data folder, such as
@@ -70,7 +70,7 @@ class Run:
     Attributes:
         key: of its partition: what is trained on, scale and seed, such as ``best-small-0``.
         subset: name of the subset; ``all`` for every sample that has an image.
-        captions: the weight of each kind of captions: ``original``, ``best`` or a captioner's name.
+        captions: the weight of each kind of captions: ``original``, ``best``, the name of a captioner or of a mix.
         scale_name: name of the scale.
         scale: the scale.
         seed: of weights and order.

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
-from dqe_assets.filtering.scores import balanced_probabilities, mix, normsim, s_clip_loss, soft_cap
+from dqe_assets.filtering.scores import (
+    balanced_probabilities,
+    mix,
+    normsim,
+    s_clip_loss,
+    soft_cap,
+    tail_share,
+    tail_threshold,
+)
 
 
 def units(random: np.random.Generator, rows: int, width: int) -> np.ndarray:
@@ -80,7 +88,8 @@ def test_normsim_is_its_definition(rows: int, targets: int, width: int, seed: in
 def test_mix_is_the_weighted_sum_of_z_scores(rows: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     columns = {"a": random.normal(7, 3, rows), "b": random.normal(size=rows).astype(np.float32), "c": np.ones(rows)}
-    z = {name: (values - values.mean()) / (values.std() or 1) for name, values in columns.items()}
+    wide = {name: values.astype(np.float64) for name, values in columns.items()}
+    z = {name: (values - values.mean()) / (values.std() or 1) for name, values in wide.items()}
     found = mix(columns, {"a": 0.5, "b": -2, "c": 3})
     np.testing.assert_allclose(found, 0.5 * z["a"] - 2 * z["b"], atol=1e-5)
 
@@ -151,3 +160,19 @@ EYE = np.eye(2, dtype=np.float32)
 def test_wrong_arguments_are_named(call: object, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         call()
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=30), st.floats(0, 1), st.integers(0, 9))
+@settings(max_examples=80, deadline=None)
+def test_the_threshold_of_a_tail_is_the_count_with_the_nearest_share(
+    counts: list[int], share: float, seed: int
+) -> None:
+    found = tail_threshold(np.random.default_rng(seed).permutation(counts), share)
+    shares = {t: tail_share(np.array(counts), t) for t in sorted({*counts} - {0})}
+    assert found == (min(shares, key=lambda t: abs(shares[t] - share)) if shares else 1)
+
+
+def test_the_tail_of_counts_as_of_words_has_metaclips_share() -> None:
+    counts = (1e9 / np.arange(1, 500_001)).astype(np.int64)
+    assert tail_share(counts, tail_threshold(counts)) == pytest.approx(0.056, abs=1e-4)
+    assert tail_share(np.array([4, 1]), np.array([3, 1])) == 0.2

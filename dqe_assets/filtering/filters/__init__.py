@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dqe_assets.filtering.filters.balanced import Balanced
 from dqe_assets.filtering.filters.basic import BasicFilter
 from dqe_assets.filtering.filters.caption_quality import CaptionQuality
 from dqe_assets.filtering.filters.clip_score import ClipScore
@@ -35,6 +36,7 @@ FILTERS: dict[str, type[Filter]] = {
         KmeansEmbeddings,
         Random,
         ScoreTop,
+        Balanced,
         Sql,
     )
 }

@@ -11,8 +11,8 @@ from dqe_assets.compression.selection import Rule, select_from_clusters
 from dqe_assets.core.arrow import to_matrix
 from dqe_assets.core.hashing import draw_keys
 from dqe_assets.core.k_means import default_clusters, k_means, nearest_centroids, training_rows
-from dqe_assets.filtering.filters.protocol import Filter, FilterError, Mask
-from dqe_assets.filtering.pool import UID, TablePool, batch_rows, numbers, whole
+from dqe_assets.filtering.filters.protocol import Filter, FilterError, Mask, Seed
+from dqe_assets.filtering.pool import UID, TablePool, batches_of, numbers, whole
 from dqe_assets.filtering.subset import UID_TYPE, contains, parse_uids
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 CODE_CLUSTER, CODE_DISTANCE = "code_cluster", "code_distance"
 
 Share = Annotated[float, Field(gt=0, le=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class ShareOfClusters(Filter):
@@ -42,6 +41,7 @@ class ShareOfClusters(Filter):
         seed: Of the draw.
     """
 
+    pool_wide: ClassVar[bool] = True
     share: Share
     seed: Seed = 0
 
@@ -121,7 +121,7 @@ class Tldr(ShareOfClusters):
     def clustered(self, pools: Sequence[Pool]) -> Clustered:
         """As they are stored."""
         uids, labels, scores = [np.empty(0, UID_TYPE)], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
-        for batch in _batches(pools, self.columns):
+        for batch in batches_of(pools, self.columns):
             uids.append(parse_uids(batch.column(UID)))
             clusters = numbers(batch.column(CODE_CLUSTER))
             labels.append(np.where(np.isnan(clusters), -1, clusters).astype(np.int32))
@@ -172,7 +172,7 @@ class KmeansEmbeddings(ShareOfClusters):
         return np.concatenate(found), np.concatenate(labels), None
 
     def _embedded(self, pools: Sequence[Pool]) -> Iterator[tuple[NDArray[np.void], NDArray[np.float32]]]:
-        for batch in _batches(pools, self.columns):
+        for batch in batches_of(pools, self.columns):
             rows, vectors = to_matrix(whole(batch.column(self.embedding)))
             if len(rows):
                 length = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -197,7 +197,7 @@ class Random(ShareOfClusters):
 
     def clustered(self, pools: Sequence[Pool]) -> Clustered:
         """All samples are one cluster."""
-        uids = [np.empty(0, UID_TYPE), *(parse_uids(batch.column(UID)) for batch in _batches(pools, self.columns))]
+        uids = [np.empty(0, UID_TYPE), *(parse_uids(batch.column(UID)) for batch in batches_of(pools, self.columns))]
         found = np.concatenate(uids)
         return found, np.zeros(len(found), np.int32), None
 
@@ -234,7 +234,7 @@ class ScoreTop(ShareOfClusters):
     def clustered(self, pools: Sequence[Pool]) -> Clustered:
         """All samples are one cluster, and those without a score come last."""
         uids, scores = [np.empty(0, UID_TYPE)], [np.empty(0, np.float32)]
-        for batch in _batches(pools, self.columns):
+        for batch in batches_of(pools, self.columns):
             uids.append(parse_uids(batch.column(UID)))
             scores.append(numbers(batch.column(self.score)).astype(np.float32))
         found, values = np.concatenate(uids), np.concatenate(scores)
@@ -243,7 +243,3 @@ class ScoreTop(ShareOfClusters):
     def mask(self, table: pa.Table | pa.RecordBatch) -> Mask:
         """Where the uid is one that is kept, and there is a score."""
         return super().mask(table) & np.isfinite(numbers(table.column(self.score)))
-
-
-def _batches(pools: Sequence[Pool], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    return (batch for pool in pools for part in pool.parts for batch in part.batches(columns, batch_rows(columns)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import keyword
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pydantic import Field
 
 from dqe_resources.configurable import Strict
 from dqe_resources.errors import DataQualityError
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 Mask: TypeAlias = NDArray[np.bool_]
 """Which rows are kept, [n]."""
 
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+"""Of a draw: another one keeps other samples."""
+
 
 class FilterError(DataQualityError):
     """A filter cannot be applied; says which and what to do."""
@@ -37,6 +41,8 @@ class Filter(Strict):
     name: ClassVar[str]
     meaning: ClassVar[str]
     """What is kept, for a person."""
+    pool_wide: ClassVar[bool] = False
+    """Whether fitting finds more than the text of the fitted filter says."""
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import numpy as np
 from pydantic import Field
 
-from dqe_assets.core.hashing import mixed
 from dqe_assets.filtering.filters.protocol import Filter, Mask
 from dqe_assets.filtering.pool import UID
-from dqe_assets.filtering.subset import parse_uids
+from dqe_assets.filtering.subset import parse_uids, uniform_draws
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,8 +39,4 @@ class RandomSubset(Filter):
 
     def mask(self, table: pa.Table | pa.RecordBatch) -> Mask:
         """Where the hash lies in the lowest ``fraction`` of its range; raises UidError."""
-        uids = parse_uids(table.column(UID))
-        seed = mixed(np.array([self.seed], np.uint64))
-        hashed = mixed(uids["f1"] ^ mixed(uids["f0"] ^ seed))
-        # 53 bits, as a double in [0, 1) has.
-        return (hashed >> np.uint64(11)).astype(np.float64) * 2.0**-53 < self.fraction
+        return uniform_draws(parse_uids(table.column(UID)), self.seed) < self.fraction
