@@ -152,7 +152,9 @@ def _imported(imported: SampleScorer) -> Stage:
         reasons = np.full(len(keys), None, object)
         for row in np.flatnonzero(np.isnan(found)).tolist():
             has_key = keys[row] is not None
-            reasons[row] = f"no row of {scorer.path.name} has its {scorer.key}" if has_key else f"it has no {scorer.key}"
+            reasons[row] = (
+                f"no row of {scorer.path.name} has its {scorer.key}" if has_key else f"it has no {scorer.key}"
+            )
         return table_of(raw, found, reasons)
 
     return scores
