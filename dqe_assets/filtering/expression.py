@@ -6,12 +6,14 @@ import ast
 import difflib
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
 
 from dqe_assets.filtering.filters import FILTERS
+from dqe_assets.filtering.filters.pool_scores import POOL_SCORES
+from dqe_assets.filtering.filters.protocol import Call
 from dqe_resources.configurable import in_words
 from dqe_resources.errors import UsageError
 
@@ -27,6 +29,8 @@ NAMED: dict[str, str] = {
     "datacomp_1b": "image_based & clip_l14_30",
 }
 """Expressions with a name, in addition to the filters; ``datacomp_1b`` made DataComp-1B from the xlarge pool."""
+
+C = TypeVar("C", bound=Call)
 
 _LONGEST = 10_000
 
@@ -157,11 +161,12 @@ class _Reader:
         return _Reader(self._names[name], self._names, (*self._within, name)).read()
 
     def _filter(self, name: str, node: ast.expr, args: list[ast.expr], keywords: list[ast.keyword]) -> Filter:
-        place = self._place(node)
         if name not in FILTERS:
-            raise self._unknown(name, place)
-        cls = FILTERS[name]
-        parameters = list(cls.model_fields)
+            raise self._unknown(name, self._place(node))
+        return self._called(FILTERS[name], node, args, keywords)
+
+    def _called(self, cls: type[C], node: ast.expr, args: list[ast.expr], keywords: list[ast.keyword]) -> C:
+        name, parameters = cls.name, list(cls.model_fields)
         if len(args) > len(parameters):
             raise self._error(
                 f"{name} takes {', '.join(parameters) or 'no parameter'}", self._place(args[len(parameters)])
@@ -176,7 +181,8 @@ class _Reader:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise self._error(f"{name}: {f'{where}: ' if where else ''}{in_words(first)}", place) from error
+            said = f"{name}: {f'{where}: ' if where else ''}{in_words(first)}"
+            raise self._error(said, self._place(node)) from error
 
     def _value(self, node: ast.expr) -> Any:
         match node:
@@ -186,7 +192,17 @@ class _Reader:
                 return word
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
                 return -number
-        raise self._error("a parameter is a number, a word, a quoted text, True or False", self._place(node))
+            case ast.Call(func=ast.Name(id=name)) if name in POOL_SCORES:
+                return self._called(POOL_SCORES[name], node, node.args, node.keywords)
+            case ast.Dict(keys=keys, values=values):
+                pairs = [(key, value) for key, value in zip(keys, values, strict=True) if key is not None]
+                if len(pairs) == len(keys):
+                    return tuple((self._value(key), self._value(value)) for key, value in pairs)
+        raise self._error(
+            "a parameter is a number, a word, a quoted text, True or False",
+            self._place(node),
+            f"; a score may also be one of {', '.join(POOL_SCORES)}",
+        )
 
     def _place(self, node: ast.expr) -> int:
         stripped = self._text.lstrip()

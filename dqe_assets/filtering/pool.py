@@ -32,8 +32,9 @@ HEIGHT = "original_height"
 SCORES = {"b32": "clip_b32_similarity_score", "l14": "clip_l14_similarity_score"}
 """Column of the cosine of caption and image by each of OpenAI's CLIP models, by its architecture."""
 
-EMBEDDINGS = ("b32_img", "l14_img")
-"""Columns of image embeddings by the same models: in DataComp's folders, arrays of the .npz next to each Parquet."""
+EMBEDDINGS = ("b32_img", "b32_txt", "l14_img", "l14_txt")
+"""Columns of embeddings of images and captions by the same models: in DataComp's folders, arrays of the .npz next to
+each Parquet."""
 
 BATCH_ROWS = 131_072
 EMBEDDING_BATCH_ROWS = 8_192

@@ -11,7 +11,7 @@ import numpy as np
 from dqe_resources.parallel import ordered_map
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -36,6 +36,8 @@ def s_clip_loss(
     temperature: float = 0.01,
     repeats: int = 5,
     seed: int = 0,
+    rows: NDArray[np.integer] | None = None,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> NDArray[np.float32]:
     """Similarity less what the contrastive loss takes off it: float32 [n], higher is better.
 
@@ -45,7 +47,8 @@ def s_clip_loss(
     2405.19547, there negCLIPLoss).
 
     For each repeat the rows are shuffled and cut into batches of equal size, give or take one row. Memory beyond the
-    embeddings is that of one batch, and of some blocks of 512 rows of its similarities.
+    embeddings is that of one batch, and of some blocks of 512 rows of its similarities: embeddings in a file that is
+    mapped are never read as a whole, and 16-bit floats are widened a batch at a time.
 
     Args:
         images: unit vectors [n, d].
@@ -54,23 +57,32 @@ def s_clip_loss(
         temperature: T.
         repeats: K.
         seed: of the shuffles.
+        rows: int64 [m], the rows to score, in the order in which they are shuffled first; by default all, as they
+            stand. With the rows in the order of a hash of their uids, no score depends on how a pool is ordered.
+        progress: is told of how many more rows of a repeat are done.
+
+    Returns:
+        NaN for a row that is not scored.
 
     Raises:
         ValueError: arrays that do not belong together, or hold something that is not finite; a batch, temperature or
             number of repeats that is not positive.
     """
-    images, texts = _matrix(images, "images"), _matrix(texts, "texts")
+    images, texts = _matrix(images, "images", rows), _matrix(texts, "texts", rows)
     if images.shape != texts.shape:
         raise ValueError(f"images are {list(images.shape)} and texts {list(texts.shape)}; expected one text an image")
     if batch < 1 or temperature <= 0 or repeats < 1:
         raise ValueError(f"batch={batch}, temperature={temperature}, repeats={repeats}: each must be positive")
-    total, random = np.zeros(len(images)), np.random.default_rng(seed)
+    first = np.arange(len(images)) if rows is None else np.asarray(rows, np.int64)
+    total, random = np.full(len(images), np.nan), np.random.default_rng(seed)
+    for block in _parts(first, _ROWS_AT_ONCE):
+        own = np.einsum("ij,ij->i", _wide(images[block]), _wide(texts[block]), dtype=np.float64)
+        total[block] = own * (2 * repeats / temperature)
     for _ in range(repeats):
-        order = random.permutation(len(images))
-        for rows in np.array_split(order, max(1, math.ceil(len(order) / batch))):
-            total[rows] += _normaliser(images[rows], texts[rows], temperature)
-    own = np.einsum("ij,ij->i", images, texts, dtype=np.float64)
-    return (own - temperature / 2 * total / repeats).astype(np.float32)
+        for drawn in _parts(first[random.permutation(len(first))], batch, even=True):
+            total[drawn] -= _normaliser(_wide(images[drawn]), _wide(texts[drawn]), temperature)
+            progress(len(drawn))
+    return (total * (temperature / 2 / repeats)).astype(np.float32)
 
 
 def _normaliser(images: NDArray[np.float32], texts: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
@@ -132,24 +144,96 @@ def normsim(images: NDArray[np.floating], targets: NDArray[np.floating], p: floa
     if not len(targets) or images.shape[1] != targets.shape[1]:
         raise ValueError(f"images are {list(images.shape)} and targets {list(targets.shape)}; expected [n, d], [m, d]")
     if p == 2:
-        summed = targets.T.astype(np.float64) @ targets
-        return np.concatenate([np.empty(0), *(_squared(rows, summed) for rows in _blocks(images))]).astype(np.float32)
+        return _quadratic(images, _second_moment(targets))
     if p != math.inf:
         raise ValueError(f"p={p}: expected 2 or infinity")
     found = np.full(len(images), -np.inf, np.float32)
-    for rows, best in zip(_blocks(images), _blocks(found), strict=True):
-        for some in _blocks(targets):
-            np.maximum(best, (rows @ some.T).max(axis=1), out=best)
+    for start in range(0, len(images), _ROWS_AT_ONCE):
+        rows = _wide(images[start : start + _ROWS_AT_ONCE])
+        for other in range(0, len(targets), _ROWS_AT_ONCE):
+            best = (rows @ _wide(targets[other : other + _ROWS_AT_ONCE]).T).max(axis=1)
+            found[start : start + _ROWS_AT_ONCE] = np.maximum(found[start : start + _ROWS_AT_ONCE], best)
     return found
 
 
-def _squared(rows: NDArray[np.float32], summed: NDArray[np.float64]) -> NDArray[np.float64]:
-    wide = rows.astype(np.float64)
-    return np.einsum("ij,ij->i", wide @ summed, wide)
+def normsim_d(
+    images: NDArray[np.floating],
+    scores: NDArray[np.floating],
+    *,
+    start: float = 0.3,
+    share: float = 0.2,
+    steps: int = 10,
+) -> NDArray[np.float32]:
+    """``normsim`` without targets: how near images are to what the pool's best samples have in common, float32 [n].
+
+    NormSim-2-D of Wang et al. 2024 (arXiv 2405.19547): S is the mean of f f' over the best samples by a score, such as
+    ``s_clip_loss``. Of these, those with the least f' S f are taken away in equal steps, S computed anew after each,
+    until a share of the pool is left. The result is f' S f with the last S, for all samples.
+
+    Args:
+        images: unit vectors [n, d].
+        scores: [n], higher is better. A row whose score is NaN is no part of the pool, and has none here.
+        start: the share of the scored samples that S is computed from at first, 0 to 1.
+        share: the share at the end, at most ``start``.
+        steps: in how many steps samples are taken away.
+
+    Raises:
+        ValueError: arrays that do not belong together, or hold something that is not finite; shares that are not
+            0 < share <= start <= 1; steps not positive.
+    """
+    pool = np.flatnonzero(~np.isnan(scores))
+    images = _matrix(images, "images", pool)
+    if np.shape(scores) != (len(images),):
+        raise ValueError(f"images are {list(images.shape)} and scores {list(np.shape(scores))}; expected [n, d], [n]")
+    if not 0 < share <= start <= 1 or steps < 1:
+        raise ValueError(f"start={start}, share={share}, steps={steps}: expected 0 < share <= start <= 1, steps >= 1")
+    found = np.full(len(images), np.nan, np.float32)
+    if len(pool):
+        left = _highest(pool, np.asarray(scores)[pool], max(1, round(start * len(pool))))
+        sizes = np.linspace(len(left), max(1, round(share * len(pool))), steps + 1).round().astype(int)[1:]
+        for size in sizes.tolist():
+            left = _highest(left, _quadratic(images, _second_moment(images, left) / len(left), left), size)
+        found[pool] = _quadratic(images, _second_moment(images, left) / len(left), pool)
+    return found
 
 
-def _blocks(array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    return [array[start : start + _ROWS_AT_ONCE] for start in range(0, len(array), _ROWS_AT_ONCE)]
+def _highest(rows: NDArray[np.int64], scores: NDArray[np.floating], count: int) -> NDArray[np.int64]:
+    """The rows with the highest of their scores, ascending."""
+    return np.sort(rows[np.argsort(-scores, kind="stable")[:count]])
+
+
+def _second_moment(vectors: NDArray[np.floating], rows: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+    """The sum of v v' over rows: [d, d]."""
+    summed = np.zeros((vectors.shape[1],) * 2)
+    for block in _parts(np.arange(len(vectors)) if rows is None else rows, _ROWS_AT_ONCE):
+        some = _wide(vectors[block])
+        summed += some.T @ some
+    return summed
+
+
+def _quadratic(
+    vectors: NDArray[np.floating], matrix: NDArray[np.float64], rows: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
+    """The product v' M v of each row v: float32 [rows]."""
+    rows = np.arange(len(vectors)) if rows is None else rows
+    found = np.empty(len(rows), np.float32)
+    done = 0
+    for block in _parts(rows, _ROWS_AT_ONCE):
+        some = _wide(vectors[block])
+        found[done : done + len(some)] = np.einsum("ij,ij->i", some @ matrix.astype(np.float32), some, dtype=np.float64)
+        done += len(some)
+    return found
+
+
+def _parts(rows: NDArray[np.int64], size: int, *, even: bool = False) -> list[NDArray[np.int64]]:
+    """The rows in pieces of at most ``size``; ``even`` ones differ by one at most."""
+    if even:
+        return np.array_split(rows, max(1, math.ceil(len(rows) / size)))
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _wide(rows: NDArray[np.floating]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(rows, np.float32)
 
 
 def mix(columns: Mapping[str, NDArray[np.floating]], weights: Mapping[str, float]) -> NDArray[np.float64]:
@@ -296,10 +380,13 @@ def tail_share(counts: NDArray[np.integer], t: float | NDArray[np.floating]) -> 
     return float(found[found <= t].sum() / max(found.sum(), 1))
 
 
-def _matrix(array: NDArray[np.floating], name: str) -> NDArray[np.float32]:
-    found = np.ascontiguousarray(array, np.float32)
+def _matrix(array: NDArray[np.floating], name: str, rows: NDArray[np.integer] | None = None) -> NDArray[np.floating]:
+    """The array as it is, if it is [n, d] and finite in these rows, by default in all."""
+    found = np.asanyarray(array)
     if found.ndim != 2:
         raise ValueError(f"{name} are {list(found.shape)}; expected [n, d]")
-    if not np.isfinite(found).all():
-        raise ValueError(f"{name}: row {np.flatnonzero(~np.isfinite(found).all(axis=1))[0]} is not finite")
+    for some in _parts(np.arange(len(found)) if rows is None else np.asarray(rows, np.int64), _ROWS_AT_ONCE):
+        is_finite = np.isfinite(found[some]).all(axis=1)
+        if not is_finite.all():
+            raise ValueError(f"{name}: row {some[~is_finite][0]} is not finite")
     return found

@@ -264,9 +264,14 @@ def _top_probability(shard: StoreShard) -> pa.ChunkedArray:
     return pc.list_element(shard.table("image_features", ["label_probabilities"])["label_probabilities"], 0)
 
 
-def _image_embedding(shard: StoreShard) -> pa.ChunkedArray:
-    table = shard.table("joint_embeddings", ["item", "embedding"])
-    return table.filter(pc.equal(table["item"], IMAGE))["embedding"]
+def _embedding(item: str) -> _Source:
+    """The vectors of an item in the scorer's joint space."""
+
+    def values(shard: StoreShard) -> pa.ChunkedArray:
+        table = shard.table("joint_embeddings", ["item", "embedding"])
+        return table.filter(pc.equal(table["item"], item))["embedding"]
+
+    return _Source("joint_embeddings", values)
 
 
 _SOURCES: dict[str, _Source] = {
@@ -282,7 +287,8 @@ _SOURCES: dict[str, _Source] = {
     "host": _Source("raw_samples", _host),
     "megapixels": _Source("raw_samples", _megapixels),
     "top_label_probability": _Source("image_features", _top_probability),
-    "image_embedding": _Source("joint_embeddings", _image_embedding),
+    "image_embedding": _embedding(IMAGE),
+    "text_embedding": _embedding(ORIGINAL),
     **{name: _original(name) for name in ("similarity", "tokens", "truncated")},
     "original_similarity": _original("similarity"),
     **_plain("best_captions", "", best_similarity="similarity", best_source="caption_source"),

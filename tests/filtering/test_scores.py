@@ -13,6 +13,7 @@ from dqe_assets.filtering.scores import (
     balanced_probabilities,
     mix,
     normsim,
+    normsim_d,
     s_clip_loss,
     soft_cap,
     tail_share,
@@ -176,3 +177,44 @@ def test_the_tail_of_counts_as_of_words_has_metaclips_share() -> None:
     counts = (1e9 / np.arange(1, 500_001)).astype(np.int64)
     assert tail_share(counts, tail_threshold(counts)) == pytest.approx(0.056, abs=1e-4)
     assert tail_share(np.array([4, 1]), np.array([3, 1])) == 0.2
+
+
+def test_s_clip_loss_of_some_rows_is_that_of_these_alone() -> None:
+    random = np.random.default_rng(3)
+    images, texts = units(random, 30, 5), units(random, 30, 5)
+    rows = random.permutation(30)[:11]
+    images[[row for row in range(30) if row not in rows]] = np.nan
+    found = s_clip_loss(images, texts, batch=4, repeats=3, seed=1, rows=rows)
+    expected = s_clip_loss(images[rows], texts[rows], batch=4, repeats=3, seed=1)
+    np.testing.assert_allclose(found[rows], expected, atol=1e-6)
+    assert np.isnan(found).sum() == 19
+
+
+def plain_normsim_d(images: np.ndarray, scores: np.ndarray, start: float, share: float, steps: int) -> np.ndarray:
+    """The definition, a row at a time."""
+    left = sorted(range(len(images)), key=lambda row: -scores[row])[: max(1, round(start * len(images)))]
+    first, last = len(left), max(1, round(share * len(images)))
+    for step in range(1, steps + 1):
+        moment = sum(np.outer(images[row], images[row]) for row in left)
+        left = sorted(left, key=lambda row: -(images[row] @ moment @ images[row]))
+        left = left[: round(first + (last - first) * step / steps)]
+    moment = sum(np.outer(images[row], images[row]) for row in left) / len(left)
+    return np.array([image @ moment @ image for image in images])
+
+
+@given(st.integers(2, 30), st.integers(2, 6), st.integers(1, 4), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_normsim_d_is_its_definition(rows: int, width: int, steps: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    images, scores = units(random, rows, width), random.normal(size=rows)
+    found = normsim_d(images, scores, start=0.6, share=0.4, steps=steps)
+    np.testing.assert_allclose(found, plain_normsim_d(images.astype(np.float64), scores, 0.6, 0.4, steps), atol=1e-5)
+
+
+def test_normsim_d_leaves_out_rows_without_a_score() -> None:
+    random = np.random.default_rng(0)
+    images, scores = units(random, 20, 4), random.normal(size=20)
+    with_hole = np.vstack([images, np.full((1, 4), np.nan, np.float32)])
+    found = normsim_d(with_hole, np.append(scores, np.nan))
+    np.testing.assert_allclose(found[:20], normsim_d(images, scores), atol=1e-6)
+    assert np.isnan(found[20])

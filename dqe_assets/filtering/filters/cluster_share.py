@@ -11,6 +11,7 @@ from dqe_assets.compression.selection import Rule, select_from_clusters
 from dqe_assets.core.arrow import to_matrix
 from dqe_assets.core.hashing import draw_keys
 from dqe_assets.core.k_means import default_clusters, k_means, nearest_centroids, training_rows
+from dqe_assets.filtering.filters.pool_scores import PoolRows, Score
 from dqe_assets.filtering.filters.protocol import Filter, FilterError, Mask, Seed
 from dqe_assets.filtering.pool import UID, TablePool, batches_of, numbers, whole
 from dqe_assets.filtering.subset import UID_TYPE, contains, parse_uids
@@ -64,7 +65,11 @@ class ShareOfClusters(Filter):
 
     def fit(self, pools: Sequence[Pool]) -> Filter:
         """With the uids that are kept."""
-        uids, labels, scores = self.clustered(pools)
+        return self._keeping(*self.clustered(pools))
+
+    def _keeping(
+        self, uids: NDArray[np.void], labels: NDArray[np.int32], scores: NDArray[np.floating] | None
+    ) -> ShareOfClusters:
         keys = draw_keys(uids["f0"], uids["f1"])
         kept = select_from_clusters(labels, self.share, self.rule_of_choice, scores, self.seed, keys=keys)
         fitted = self.model_copy()
@@ -207,13 +212,14 @@ class ScoreTop(ShareOfClusters):
 
     Attributes:
         share: Share of the samples to keep.
-        score: Column of the score; higher is better.
+        score: The score, higher is better: a column, or one that is found over the whole pool, such as
+            ``s_clip_loss`` or ``mix({s_clip_loss: 1, similarity: 0.5})``.
         seed: Of the draw.
     """
 
     name: ClassVar[str] = "score_top"
     meaning: ClassVar[str] = "the share with the best score"
-    score: str = "similarity"
+    score: Score = "similarity"
 
     @model_validator(mode="after")
     def _no_uid(self) -> Self:
@@ -228,18 +234,38 @@ class ScoreTop(ShareOfClusters):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Uid and score."""
-        return (UID, self.score)
+        """Uid and score; of a score over the pool what it is computed from, and once it is fitted nothing of that."""
+        if isinstance(self.score, str):
+            return (UID, self.score)
+        return (UID,) if self._kept is not None else self.score.columns
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Those of the score."""
+        return {} if isinstance(self.score, str) else self.score.versions
+
+    def fit(self, pools: Sequence[Pool]) -> Filter:
+        """With the uids that are kept, and what is to be said of a score over the pool."""
+        if isinstance(self.score, str):
+            return super().fit(pools)
+        rows = PoolRows(pools)
+        scores, said = self.score.of(rows)
+        fitted = self._keeping(rows.uids, np.zeros(len(scores), np.int32), scores)
+        scored = rows.uids[np.isfinite(scores)]
+        fitted._kept = np.intersect1d(np.asarray(fitted._kept), scored)  # noqa: SLF001 - a copy of its own
+        fitted._facts |= {"scored": len(scored), **said}  # noqa: SLF001
+        return fitted
 
     def clustered(self, pools: Sequence[Pool]) -> Clustered:
         """All samples are one cluster, and those without a score come last."""
         uids, scores = [np.empty(0, UID_TYPE)], [np.empty(0, np.float32)]
         for batch in batches_of(pools, self.columns):
             uids.append(parse_uids(batch.column(UID)))
-            scores.append(numbers(batch.column(self.score)).astype(np.float32))
+            scores.append(numbers(batch.column(str(self.score))).astype(np.float32))
         found, values = np.concatenate(uids), np.concatenate(scores)
         return found, np.zeros(len(found), np.int32), values
 
     def mask(self, table: pa.Table | pa.RecordBatch) -> Mask:
         """Where the uid is one that is kept, and there is a score."""
-        return super().mask(table) & np.isfinite(numbers(table.column(self.score)))
+        kept = super().mask(table)
+        return kept & np.isfinite(numbers(table.column(self.score))) if isinstance(self.score, str) else kept

@@ -32,13 +32,28 @@ class FilterError(DataQualityError):
     """A filter cannot be applied; says which and what to do."""
 
 
-class Filter(Strict):
-    """A rule that keeps samples; its fields are its parameters, in the order in which they may be given by position.
+class Call(Strict):
+    """What an expression writes as a name with parameters: its fields, in the order in which they stand by position."""
+
+    name: ClassVar[str]
+
+    @property
+    def text(self) -> str:
+        """How it is written in an expression, parameters with default values left out: one text for one rule."""
+        given = [
+            _literal(getattr(self, name)) if field.is_required() else f"{name}={_literal(getattr(self, name))}"
+            for name, field in type(self).model_fields.items()
+            if field.is_required() or getattr(self, name) != field.default
+        ]
+        return f"{self.name}({', '.join(given)})"
+
+
+class Filter(Call):
+    """A rule that keeps samples.
 
     A filter that depends on the whole pool is fitted first: ``fit`` gives a filter that needs one row at a time.
     """
 
-    name: ClassVar[str]
     meaning: ClassVar[str]
     """What is kept, for a person."""
     pool_wide: ClassVar[bool] = False
@@ -60,16 +75,6 @@ class Filter(Strict):
         return self.detector.versions if self.detector else {}
 
     @property
-    def text(self) -> str:
-        """How it is written in an expression, parameters with default values left out: one text for one rule."""
-        given = [
-            _literal(getattr(self, name)) if field.is_required() else f"{name}={_literal(getattr(self, name))}"
-            for name, field in type(self).model_fields.items()
-            if field.is_required() or getattr(self, name) != field.default
-        ]
-        return f"{self.name}({', '.join(given)})"
-
-    @property
     def facts(self) -> dict[str, Any]:
         """What fitting has found, such as a threshold; JSON."""
         return {}
@@ -84,6 +89,10 @@ class Filter(Strict):
 
 
 def _literal(value: Any) -> str:
+    if isinstance(value, Call):
+        return value.text
+    if isinstance(value, tuple):
+        return f"{{{', '.join(f'{_literal(key)}: {one!r}' for key, one in value)}}}"
     is_word = isinstance(value, str) and value.isidentifier() and not keyword.iskeyword(value)
     return value if is_word else repr(value)
 
