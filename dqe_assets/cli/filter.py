@@ -193,6 +193,9 @@ def print_manifest(manifest: dict[str, Any]) -> None:
     for leaf in manifest["leaves"]:
         if leaf["fitted"] != leaf["leaf"]:
             say("{} became {}", leaf["leaf"], leaf["fitted"], style="dim", wrap=True)
+        if missing := leaf.get("missing"):
+            mixed = ", ".join(f"{name} {weight:g}" for name, weight in leaf["weights"].items())
+            say("[yellow]{} lacks {}[/yellow]; mixed: {}", leaf["leaf"], ", ".join(missing), mixed, wrap=True)
     if manifest["collisions"]:
         say(f"{manifest['collisions']:,} samples are in several pools; the first pool counts", style="dim")
 

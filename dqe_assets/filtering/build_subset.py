@@ -72,7 +72,8 @@ def make_subset(
     if len(set(names)) < len(names):
         raise PoolError(f"two pools have one name ({', '.join(names)}); give each its own")
     filters = FilterSet.fitted_to({_SUBSET: expression}, pools)
-    columns, read = (tuple(dict.fromkeys((UID, *some))) for some in (filters.columns, expression.columns))
+    found = (column for leaf in filters.fitted.values() for column in leaf.may_read)
+    columns, read = (tuple(dict.fromkeys((UID, *some))) for some in (filters.columns, (*expression.columns, *found)))
     tally, rows = Tally(filters), [0] * len(pools)
     kept: list[list[NDArray[np.void]]] = [[np.empty(0, UID_TYPE)] for _ in pools]
     total = sum(part.rows for pool in pools for part in pool.parts) if progress else 0

@@ -80,6 +80,11 @@ class Expression:
         """The columns that its filters read."""
         return tuple(dict.fromkeys(column for leaf in self.leaves for column in leaf.columns))
 
+    @property
+    def may_read(self) -> tuple[str, ...]:
+        """The columns that its filters read where they are there."""
+        return tuple(dict.fromkeys(column for leaf in self.leaves for column in leaf.may_read))
+
     def mask(self, masks: Mapping[str, Mask]) -> Mask:
         """Which rows are kept, [n], of what each filter keeps, by its text."""
         if self.leaf is not None:

@@ -93,9 +93,12 @@ def mixed_captions(_: Work, table: pa.Table) -> Metadata:
 
 
 def _of_leaves(leaves: Sequence[Mapping[str, Any]]) -> Metadata:
-    """The tail of concepts before and after each filter that balances them, and its t in each language."""
+    """What filters have found: the tail of concepts before and after one that balances them, and what a mix lacks."""
     found: Metadata = {}
     for leaf in leaves:
+        if "missing" in leaf:
+            mixed = ", ".join(f"{name} {weight:g}" for name, weight in leaf["weights"].items())
+            found["missing"] = f"{leaf['leaf']} lacks {', '.join(leaf['missing'])}; mixed: {mixed}"
         if "tail" in leaf:
             by_language = leaf["t"] if isinstance(leaf["t"], dict) else {"all": leaf["t"]}
             most = max(by_language.values(), default=0)

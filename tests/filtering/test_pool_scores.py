@@ -153,6 +153,10 @@ def test_the_published_weights_say_what_is_missing(tmp_path: Path) -> None:
     (facts,) = make_subset(with_targets, [pool]).manifest["leaves"]
     assert facts["missing"] == ["dfn"]
     assert sum(facts["weights"].values()) == pytest.approx(sum(M_FLYT.values()) - M_FLYT["dfn"])
+    nested = parse("score_top(0.3, score=mix({mix(m_flyt, scorer=l14): 1, original_width: 0.1}))")
+    assert "dfn" in nested.may_read
+    (facts,) = make_subset(nested, [pool]).manifest["leaves"]
+    assert facts["missing"] == ["normsim", "dfn"]
     json.dumps(facts)
     # Embeddings next to the metadata are among what the subset was made from.
     files = [file["path"] for file in made.manifest["pools"][0]["files"]]

@@ -67,9 +67,7 @@ class ShareOfClusters(Filter):
         """With the uids that are kept."""
         return self._keeping(*self.clustered(pools))
 
-    def _keeping(
-        self, uids: NDArray[np.void], labels: NDArray[np.int32], scores: NDArray[np.floating] | None
-    ) -> ShareOfClusters:
+    def _keeping(self, uids: NDArray[np.void], labels: NDArray[np.int32], scores: NDArray[np.floating] | None) -> Self:
         keys = draw_keys(uids["f0"], uids["f1"])
         kept = select_from_clusters(labels, self.share, self.rule_of_choice, scores, self.seed, keys=keys)
         fitted = self.model_copy()
@@ -221,6 +219,8 @@ class ScoreTop(ShareOfClusters):
     meaning: ClassVar[str] = "the share with the best score"
     score: Score = "similarity"
 
+    _read: frozenset[str] = PrivateAttr(frozenset())
+
     @model_validator(mode="after")
     def _no_uid(self) -> Self:
         if self.score == UID:
@@ -240,6 +240,13 @@ class ScoreTop(ShareOfClusters):
         return (UID,) if self._kept is not None else self.score.columns
 
     @property
+    def may_read(self) -> tuple[str, ...]:
+        """Those of the score; once it is fitted, those that were mixed."""
+        if isinstance(self.score, str):
+            return ()
+        return tuple(name for name in self.score.may_read if self._kept is None or name in self._read)
+
+    @property
     def versions(self) -> dict[str, str]:
         """Those of the score."""
         return {} if isinstance(self.score, str) else self.score.versions
@@ -251,6 +258,7 @@ class ScoreTop(ShareOfClusters):
         rows = PoolRows(pools)
         scores, said = self.score.of(rows)
         fitted = self._keeping(rows.uids, np.zeros(len(scores), np.int32), scores)
+        fitted._read = rows.read  # noqa: SLF001
         scored = rows.uids[np.isfinite(scores)]
         fitted._kept = np.intersect1d(np.asarray(fitted._kept), scored)  # noqa: SLF001 - a copy of its own
         fitted._facts |= {"scored": len(scored), **said}  # noqa: SLF001

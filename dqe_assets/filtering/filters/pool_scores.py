@@ -1,4 +1,4 @@
-"""Scores that are found over the whole pool, to be used where a filter takes a score: ``score_top(0.3, score=s_clip_loss)``.
+"""Scores that are found over the whole pool, for where a filter takes a score: ``score_top(0.3, score=s_clip_loss)``.
 
 Each gives a number for every row, NaN where it can say nothing. No number depends on the order of the rows.
 """
@@ -15,12 +15,11 @@ import numpy as np
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from dqe_assets.core.arrow import to_matrix
-from dqe_assets.core.hashing import draw_keys
 from dqe_assets.filtering.embedding_files import read_embeddings
 from dqe_assets.filtering.filters.protocol import Call, FilterError, Seed
 from dqe_assets.filtering.pool import UID, PoolError, batches_of, numbers, whole
 from dqe_assets.filtering.scores import mix, normsim, normsim_d, s_clip_loss
-from dqe_assets.filtering.subset import UID_TYPE, parse_uids
+from dqe_assets.filtering.subset import UID_TYPE, order_of, parse_uids
 from dqe_resources import progress
 from dqe_resources.cache import in_data_directory
 from dqe_resources.store import StorageError
@@ -74,8 +73,8 @@ class PoolRows:
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
-        """All rows, in the order of a hash of their uids."""
-        return np.argsort(draw_keys(self.uids["f0"], self.uids["f1"]), kind="stable")
+        """All rows, in the order of their uids, which are hashes."""
+        return order_of(self.uids)
 
     def has(self, column: str) -> bool:
         """Whether every pool has a column, as far as its first part tells."""
@@ -85,6 +84,11 @@ class PoolRows:
         except (PoolError, StorageError, LookupError):
             return False
         return True
+
+    @property
+    def read(self) -> frozenset[str]:
+        """The columns of numbers and embeddings that were read."""
+        return frozenset({*self._numbers, *self._vectors})
 
     def numbers(self, column: str) -> NDArray[np.float64]:
         """A column of numbers: [n], null as NaN.
@@ -140,6 +144,11 @@ class PoolScore(Call):
     def columns(self) -> tuple[str, ...]:
         """The columns that it is computed from, as far as they can be told without the pool."""
         raise NotImplementedError
+
+    @property
+    def may_read(self) -> tuple[str, ...]:
+        """Columns that it reads where they are there."""
+        return ()
 
     @property
     def versions(self) -> dict[str, str]:
@@ -387,9 +396,16 @@ class Mix(PoolScore):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Those of all scores; of m_flyt's plain columns any that it may find."""
+        """Those of all scores; without m_flyt's plain columns, which may be missing."""
         read = [(score,) if isinstance(score, str) else score.columns for score, _ in self._weighted]
         return tuple(dict.fromkeys(column for some in read for column in some))
+
+    @property
+    def may_read(self) -> tuple[str, ...]:
+        """M_flyt's plain columns, by any name that they may have."""
+        if self.weights == "m_flyt":
+            return tuple(name for names in _COLUMNS.values() for name in names)
+        return tuple(name for score, _ in self.weights if isinstance(score, PoolScore) for name in score.may_read)
 
     @property
     def versions(self) -> dict[str, str]:
@@ -405,18 +421,21 @@ class Mix(PoolScore):
 
     def of(self, rows: PoolRows) -> tuple[NDArray[np.float64], dict[str, Any]]:
         """As ``PoolScore.of``; says the weights that were taken, and which of m_flyt's are missing."""
-        weighted, missing = list(self._weighted), []
-        if self.weights == "m_flyt":
-            missing = [] if self.targets is not None else ["normsim"]
-            for name, columns in _COLUMNS.items():
-                found = next((column for column in columns if rows.has(column)), None)
-                if found is None:
-                    missing.append(name)
-                else:
-                    weighted.append((found, M_FLYT[name]))
-        scores = {
-            _text(score): rows.numbers(score) if isinstance(score, str) else score.of(rows)[0] for score, _ in weighted
-        }
+        weighted: list[tuple[Score, float]] = list(self._weighted)
+        missing = ["normsim"] if self.weights == "m_flyt" and self.targets is None else []
+        for name, columns in _COLUMNS.items() if self.weights == "m_flyt" else ():
+            found = next((column for column in columns if rows.has(column)), None)
+            if found is None:
+                missing.append(name)
+            else:
+                weighted.append((found, M_FLYT[name]))
+        scores: dict[str, NDArray[np.float64]] = {}
+        for score, _ in weighted:
+            if isinstance(score, str):
+                scores[score] = rows.numbers(score)
+            else:
+                scores[score.text], said = score.of(rows)
+                missing += said.get("missing", [])
         weights = {_text(score): weight for score, weight in weighted}
         try:
             mixed = mix(scores, weights)

@@ -65,6 +65,11 @@ class Filter(Call):
         return ()
 
     @property
+    def may_read(self) -> tuple[str, ...]:
+        """Columns that it reads where they are there; once it is fitted, those that it has found."""
+        return ()
+
+    @property
     def detector(self) -> Detector | None:
         """The language detector that it asks about every caption or some, if it does."""
         return None
