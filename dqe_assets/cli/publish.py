@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,9 +15,13 @@ if TYPE_CHECKING:
 
 
 def publish(
-    folder: Annotated[
-        Path,
-        typer.Argument(metavar="DIR", help="Folder to write to: an empty one, or one where this publication began."),
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR",
+            help="Where to write to: a folder, s3://BUCKET/PATH or another fsspec URL, or hf://datasets/OWNER/NAME. It "
+            "is empty, or this publication began there.",
+        ),
     ],
     where: Annotated[
         str, typer.Option(help='SQL condition over the table samples of the warehouse: "NOT is_duplicate" ...')
@@ -28,6 +31,9 @@ def publish(
     shard_size: Annotated[int, typer.Option(min=1, help="Samples in each file.")] = SAMPLES_PER_SHARD,
     *,
     vectors: Annotated[bool, typer.Option("--vectors", help="Also write the vectors, for another Qdrant.")] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="A dataset that is new on the hub is public; else it is private.")
+    ] = False,
 ) -> None:
     """Write the samples that a condition chooses as a dataset to train on. A stopped run continues where it was."""
     with clear_errors():
@@ -38,15 +44,17 @@ def publish(
         settings = load_settings(sources_may_be_away=True)
         _require_current(settings)
         with counting("samples") as progress:
-            manifest = write(settings, folder, Request(where, caption, file_format, shard_size, vectors), progress)
+            manifest = write(
+                settings, target, Request(where, caption, file_format, shard_size, vectors), progress, is_public=public
+            )
         _print_manifest(manifest)
         data = sum(file["samples"] > 0 and not file["name"].startswith("vectors/") for file in manifest["files"])
         say(
             f"[b]{{}}[/b]: {manifest['samples']:,} samples, {data:,} file{'s' if data > 1 else ''}; "
             "README.md says how they were chosen and how to open them",
-            folder,
+            target,
         )
-        opened = opening(manifest, folder)
+        opened = opening(manifest, target)
         if file_format == "datacomp":
             say_next(opened)
         else:

@@ -1,4 +1,4 @@
-"""The folders that ``dqe publish`` has written, so that what was taken down since can be found in them."""
+"""Where ``dqe publish`` has written to, so that what was taken down since can be found in them."""
 
 from __future__ import annotations
 
@@ -22,36 +22,45 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Published:
-    """A folder that was published, and the sorted uids of its samples."""
+    """A folder or URL that was published to, and the sorted uids of its samples."""
 
-    folder: Path
+    place: str
     uids: NDArray[np.void]
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder; None if it is elsewhere."""
+        return None if _is_url(self.place) else Path(self.place)
 
-def note_published(folder: Path, uids: pa.ChunkedArray) -> None:
-    """Note a folder that is about to be written, in place of what was noted of it before.
+
+def note_published(place: str, uids: pa.ChunkedArray) -> None:
+    """Note a folder or URL that is about to be written to, in place of what was noted of it before.
 
     Args:
-        folder: the folder.
+        place: the path or URL.
         uids: strings [n] of its samples.
 
     Raises:
         StorageError: the note cannot be written.
     """
-    place = folder.absolute()
+    place = place if _is_url(place) else str(Path(place).absolute())
     parsed = parse_uids(uids)
-    path = _notes() / f"{fingerprint(str(place))}.npy"
-    write_subset(path, parsed[order_of(parsed)], {"folder": str(place)})
+    path = _notes() / f"{fingerprint(place)}.npy"
+    write_subset(path, parsed[order_of(parsed)], {"folder": place})
 
 
 def published() -> Iterator[Published]:
-    """The folders that are still there."""
+    """The folders that are still there, and all URLs: whether those are there is not asked for."""
     for path in sorted(_notes().glob("*.npy")):
         # A note that was not finished is of a folder that was not begun.
         with suppress(OSError, ValueError, KeyError, TypeError, SubsetError):
-            folder = Path(json.loads(manifest_path(path).read_bytes())["folder"])
-            if folder.is_dir():
-                yield Published(folder, read_subset(path))
+            place = json.loads(manifest_path(path).read_bytes())["folder"]
+            if _is_url(place) or Path(place).is_dir():
+                yield Published(place, read_subset(path))
+
+
+def _is_url(place: str) -> bool:
+    return "://" in place
 
 
 def _notes() -> Path:

@@ -100,8 +100,8 @@ def outside(settings: Settings) -> list[str]:
     """A line for each published folder, and for each subset, that still has samples that are taken down."""
     uids = {uid for of_shard in taken_down(settings).values() for uid in of_shard}
     wanted = parse_uids(pa.array(sorted(uids), pa.string()))
-    counted = ((one.folder, int(contains(one.uids, wanted).sum())) for one in published())
-    found = [(f"published folder {folder}", count, "remove it, and publish again") for folder, count in counted]
+    counted = ((one.place, int(contains(one.uids, wanted).sum())) for one in published())
+    found = [(f"published folder {place}", count, "remove it, and publish again") for place, count in counted]
     found += _subsets_with(uids)
     return [
         f"{place} has {count:,} sample{'' if count == 1 else 's'} taken down since; {what}"
@@ -407,10 +407,16 @@ def _in_gallery(uids: set[str]) -> list[str]:
 
 
 def _in_folders(uids: set[str]) -> list[str]:
-    """What published folders and training data have, by looking into their files."""
-    folders = [("published folder", one.folder) for one in published()]
+    """What published folders and training data have, by looking into their files; what was sent elsewhere."""
+    folders = [("published folder", one.folder) for one in published() if one.folder is not None]
     folders.append(("training data", data_directory() / "training_data"))
-    places = []
+    wanted = parse_uids(pa.array(sorted(uids), pa.string()))
+    elsewhere = {one.place: int(contains(one.uids, wanted).sum()) for one in published() if one.folder is None}
+    places = [
+        f"published to {place}, and not looked into: {count:,} sample{'' if count == 1 else 's'} were sent there"
+        for place, count in elsewhere.items()
+        if count
+    ]
     for what, folder in folders:
         for path in sorted(path for path in folder.rglob("*") if path.suffix in {".parquet", ".tar"}):
             try:

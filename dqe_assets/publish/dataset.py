@@ -16,7 +16,9 @@ from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration.published import note_published
 from dqe_assets.publish import card
 from dqe_assets.publish.formats import Shards
-from dqe_assets.publish.output_folder import File, write_folder
+from dqe_assets.publish.output import write_files
+from dqe_assets.publish.places import place_of
+from dqe_assets.publish.places.protocol import File
 from dqe_assets.publish.selection import select
 from dqe_resources.fingerprint import fingerprint
 from dqe_resources.models.packages import package_version
@@ -45,21 +47,26 @@ _PATHS: dict[str, tuple[str, str]] = {
 }
 """Name of a shard's file, and of all of them, for each format."""
 
-_CALLS: dict[str, tuple[str, str]] = {
-    "hf": ("datasets.load_dataset", ""),
-    "webdataset": ("webdataset.WebDataset", "/data/{{{first:08d}..{last:08d}}}.tar"),
-}
-"""The function that opens a publication, and what of it."""
+
+def opening(manifest: dict[str, Any], place: str) -> str:
+    """The command or code that opens a publication at a path or URL."""
+    if manifest["format"] == "datacomp":
+        return f"{command('dqe filter', f'{place}/metadata')} --expr basic_filter --out subset.npy"
+    if manifest["format"] == "webdataset":
+        last = -(-manifest["samples"] // manifest["samples_per_shard"]) - 1
+        return f"webdataset.WebDataset({_literal(f'{place}/data/{{{0:08d}..{last:08d}}}.tar')})"
+    if place.startswith("hf://"):
+        repository, _, revision = place.removeprefix("hf://datasets/").rstrip("/").partition("@")
+        return f"datasets.load_dataset({_literal(repository)}{f', revision={_literal(revision)}' if revision else ''})"
+    if "://" in place:
+        files = f"{place}/{_PATHS['hf'][1]}"
+        return f'datasets.load_dataset("parquet", data_files={_literal(files)})'
+    return f"datasets.load_dataset({_literal(place)})"
 
 
-def opening(manifest: dict[str, Any], folder: Path) -> str:
-    """The command or code that opens a published folder."""
-    if manifest["format"] not in _CALLS:
-        return f"{command('dqe filter', f'{folder}/metadata')} --expr basic_filter --out subset.npy"
-    function, inside = _CALLS[manifest["format"]]
-    last = -(-manifest["samples"] // manifest["samples_per_shard"]) - 1
+def _literal(text: str) -> str:
     # JSON's texts are Python's too.
-    return f"{function}({json.dumps(f'{folder}{inside.format(first=0, last=last)}', ensure_ascii=False)})"
+    return json.dumps(text, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,32 +89,40 @@ class Request:
 
 
 def publish(
-    settings: Settings, folder: Path, request: Request, track: Callable[[int, int], None] = lambda _, __: None
+    settings: Settings,
+    target: str | Path,
+    request: Request,
+    track: Callable[[int, int], None] = lambda _, __: None,
+    *,
+    is_public: bool = False,
 ) -> dict[str, Any]:
-    """Write a publication to a folder; a killed run goes on where it stopped. Returns the manifest.
+    """Write a publication; a killed run goes on where it stopped. Returns the manifest.
 
     Memory holds the facts of a few thousand samples, a few images, and four bytes for each sample chosen.
 
     Args:
         settings: the settings.
-        folder: empty, absent, or holding this very publication, finished or not.
+        target: where to, as ``place_of`` takes it: empty, absent, or holding this very publication, finished or not.
         request: what to publish.
         track: is told how many samples of how many have been written.
+        is_public: whether a data set that is new on the hub is public.
 
     Raises:
-        PublishError: the condition is wrong, nothing is chosen, the folder holds something else, or a shard of the
+        UsageError: the target is a URL that cannot be written to.
+        PublishError: the condition is wrong, nothing is chosen, the place holds something else, or a shard of the
             store has changed since the warehouse was built.
         WarehouseError: there is no warehouse.
-        StorageError: the store cannot be read, or the folder cannot be written.
+        StorageError: the store cannot be read, or the place cannot be written.
     """
+    place = place_of(target, is_public=is_public)
     with settings.warehouse.session() as query:
         selection = select(query, request.condition, request.caption)
         taken_down = query("SELECT count(*) AS n FROM samples WHERE reason = 'taken_down'")["n"][0].as_py()
         about = _about(settings, selection, request) | ({"taken_down": taken_down} if taken_down else {})
         shards = Shards(settings.opened_store, query, selection)
-        note_published(folder, _uids(settings, selection))
+        note_published(place.name, _uids(settings, selection))
         files = [*_shard_files(shards, request, about["vectors"]), *_card_files(query, selection, request, about)]
-        return write_folder(folder, about, files, track)
+        return write_files(place, about, files, track)
 
 
 def _uids(settings: Settings, selection: Selection) -> pa.ChunkedArray:
@@ -213,7 +228,7 @@ def _card_files(query: Query, selection: Selection, request: Request, about: dic
             composition=card.composition(query, selection),
             credits=_credits(about["sources"]),
             paths=_PATHS[request.format][1],
-            opened=opening(about, Path()),
+            opened=opening(about, "."),
         )
         target.write(text.encode())
 

@@ -24,7 +24,9 @@ from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.publish.card import pictures
 from dqe_assets.publish.dataset import Request, publish
 from dqe_assets.publish.formats import Shards
-from dqe_assets.publish.output_folder import File, write_folder
+from dqe_assets.publish.output import write_files
+from dqe_assets.publish.places import place_of
+from dqe_assets.publish.places.protocol import File
 from dqe_assets.publish.selection import PublishError, select
 from dqe_assets.score.tables import JOINT_EMBEDDINGS
 from dqe_assets.training.samples import StoreShard
@@ -295,9 +297,9 @@ def test_a_folder_or_file_of_someone_else_is_refused(opened: Settings, tmp_path:
 def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:
     def inside(_: object) -> None:
         with pytest.raises(HeldError, match="another run is writing to it"):
-            write_folder(tmp_path / "out", {}, [])
+            write_files(place_of(tmp_path / "out"), {}, [])
 
-    write_folder(tmp_path / "out", {}, [File("a", 1, inside)])
+    write_files(place_of(tmp_path / "out"), {}, [File("a", 1, inside)])
     assert sorted(contents(tmp_path / "out")) == ["a", "manifest.json"]
 
 
