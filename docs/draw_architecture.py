@@ -45,6 +45,7 @@ MEANINGS = {
     "improve": "better captions",
     "search": "the collection, a map",
     "compression": "a share of alike images",
+    "signals": "values that users bring",
     "score": "how well captions fit",
     "dedup": "copies",
     "caption": "what models say",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -82,7 +83,10 @@ def everything_on() -> Settings:
         "training": {"runs": [{"subsets": ["all"], "scale": "small"}]},
         "evaluation": {"models": [model]},
     }
-    return Settings.model_validate(values | on)
+    with TemporaryDirectory() as folder:
+        table = Path(folder) / "safety.csv"
+        table.write_text("uid,nsfw\n0,0.1\n", encoding="utf-8")
+        return Settings.model_validate(values | on | {"signals": [{"name": "safety", "path": str(table)}]})
 
 
 def assets_page(settings: Settings) -> str:
@@ -136,6 +140,8 @@ def warehouse_page(settings: Settings) -> str:
             "`dqe sql \"SELECT column_name, comment FROM duckdb_columns() WHERE table_name = 'samples'\"`."
         ),
     ]
+    # Each signal is a column of samples, and the reader has others.
+    settings = settings.model_copy(update={"signals": []})
     with duckdb.connect() as connection:
         build_warehouse(
             connection, WarehouseInputs(relations(settings), {}, MATERIALISATIONS.empty_table(), [], scorer="")

@@ -89,7 +89,7 @@ def compress(
         text = f"tldr(share={share}{said}{f', seed={seed}' if seed else ''})"
         text += f" & score_top(share={itm_keep})" if itm_keep else ""
         expression = parsed(text, {})
-        pool = finished_pool(settings)
+        pool = finished_pool(settings, expression)
         with instance(settings.concurrency) as current, progress_bars():
             outcome = runner.materialize(settings, current, assets=["codebook", "image_codes", CLUSTERS])
         stop_if_failed(outcome.failures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,7 @@ from dqe_resources.printable import command, quoted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dqe_assets.filtering.expression import Expression
     from dqe_assets.filtering.store_pool import StorePool
     from dqe_assets.orchestration.settings import Settings
     from dqe_assets.training.samples import SamplePart
@@ -33,14 +35,14 @@ if TYPE_CHECKING:
 PoolNames = Annotated[
     list[str], typer.Argument(metavar="POOL...", help="Folders or URLs of DataComp metadata, or store for our own.")
 ]
-Expression = Annotated[
-    str, typer.Option("--expr", help="What to keep: basic, 'clip_l14_30 & basic', 'clip_score(l14, fraction=0.3)' ...")
+ExpressionText = Annotated[
+    str, typer.Option("--expr", help="What to keep: basic, 'clip_l14_30 & nsfw < 0.1', 'clip_score(l14, fraction=0.3)'")
 ]
 
 
 def filter_pool(
     pools: PoolNames,
-    expression: Expression,
+    expression: ExpressionText,
     out: Annotated[Path, typer.Option(help="Where to write the subset: a .npy; its .json goes next to it.")],
     *,
     force: Annotated[bool, typer.Option("--force", help="Overwrite another subset.")] = False,
@@ -57,7 +59,7 @@ def filter_pool(
         settings = _settings_if_any()
         parsed_expression = parsed(expression, settings.filters if settings else {})
         _require_free(out, parsed_expression.text, pools, force=force)
-        opened = open_pools(pools, _store_pool(settings) if STORE in pools else None, Path.cwd())
+        opened = open_pools(pools, _store_pool(settings, parsed_expression) if STORE in pools else None, Path.cwd())
         with file_alone(out), counting("rows") as progress:
             made = make_subset(parsed_expression, opened, progress)
             write_subset(out, made.uids, made.manifest)
@@ -119,24 +121,34 @@ def _settings_if_any() -> Settings | None:
     return load_settings(sources_may_be_away=True) if configuration_path().exists() else None
 
 
-def _store_pool(settings: Settings | None) -> StorePool | None:
-    return None if settings is None else finished_pool(settings)
+def _store_pool(settings: Settings | None, expression: Expression) -> StorePool | None:
+    from dqe_assets.filtering.settings import check_comparisons
+
+    if settings is None:
+        return None
+    check_comparisons(expression, settings.signal_types)
+    return finished_pool(settings, expression)
 
 
-def finished_pool(settings: Settings) -> StorePool:
-    """Our own store, with the shards that are finished."""
-    from dqe_assets.filtering.store_pool import StorePool
+def finished_pool(settings: Settings, expression: Expression) -> StorePool:
+    """Our own store, with the shards that are finished and have the signals that an expression reads."""
+    from dqe_assets.filtering.store_pool import StorePool, inputs_of
+    from dqe_assets.orchestration.graph import signals
 
-    return StorePool(settings.opened_store, _finished_shards(settings))
+    known = signals(settings)
+    shards = _finished_shards(settings, inputs_of(expression.columns, known)[0])
+    return StorePool(settings.opened_store, shards, signals=known)
 
 
-def _finished_shards(settings: Settings) -> tuple[str, ...]:
+def _finished_shards(settings: Settings, more: Sequence[str] = ()) -> tuple[str, ...]:
+    """The shards of which all is there that filters read, and more assets."""
     from dqe_assets.core.partitions import registered_shards
     from dqe_assets.filtering.assets import MASKS
     from dqe_assets.orchestration.graph import stages
     from dqe_assets.orchestration.instance import instance
 
     masks = next(one for one in stages(settings) if one.name == MASKS)
+    masks = replace(masks, inputs=(*masks.inputs, *more))
     with instance(settings.concurrency) as current:
         work = masks.work(settings.opened_store, None, registered_shards(current))
     if not work.shards:

@@ -122,7 +122,7 @@ def get(image_name: ImageName, *, as_json: Json = False) -> None:
 def explain(image_name: ImageName, *, as_json: Json = False) -> None:
     """Show the origin of every number of a sample: how it was measured and chosen, by which code, from what, when."""
     with clear_errors():
-        from dqe_assets.orchestration.graph import relations
+        from dqe_assets.orchestration.graph import relations, signals
         from dqe_assets.orchestration.settings import load_settings
         from dqe_assets.report.explain import explanation
 
@@ -133,6 +133,7 @@ def explain(image_name: ImageName, *, as_json: Json = False) -> None:
             image_name,
             store=settings.opened_store,
             subsets=[f"subsets/{subset.name}" for subset in settings.subsets],
+            signals=signals(settings),
         )
         _show(sections, command("dqe search --like", image_name), as_json=as_json)
 

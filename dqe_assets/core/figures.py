@@ -266,6 +266,33 @@ def add_legend(axes: Axes, theme: Theme, columns: int, below: float = 0.2) -> No
         text.set_color(theme.ink)
 
 
+def histograms(series: Mapping[str, ArrayLike], theme: Theme = LIGHT) -> bytes:
+    """The distribution of each series of numbers, side by side, as PNG.
+
+    Args:
+        series: the values of each, [n]; what is not finite is left out.
+        theme: the colours.
+    """
+    finite = {name: values for name, values in finite_only(series).items() if len(values)}
+    if not finite:
+        return placeholder("nothing measured", theme)
+    columns = min(4, len(finite))
+    lines = -(-len(finite) // columns)
+    figure, grid = new_grid(lines, columns, 0.25 + 1.75 * lines, theme)
+    for axes, (name, values) in zip(grid, finite.items(), strict=False):
+        counts, edges = np.histogram(values, bin_edges(values, bins=bin_count(len(values))))
+        axes.stairs(counts, edges, fill=True, color=theme.sources[0], alpha=0.85)
+        axes.axvline(float(np.median(values)), color=theme.ink, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.locator_params(axis="x", nbins=4)
+        set_title(axes, name.replace("_", " "), theme, size=10)
+        axes.set_xlabel(f"median {float(np.median(values)):.3g}", fontsize=8.5)
+    for axes in grid[len(finite) :]:
+        axes.remove()
+    return to_png(figure)
+
+
 def placeholder(message: str, theme: Theme) -> bytes:
     """A picture with a line of text, used if there is nothing to draw."""
     figure, axes = new_figure(0.7, theme, width=4.0)

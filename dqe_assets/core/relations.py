@@ -50,7 +50,12 @@ class Read:
     @property
     def name(self) -> str:
         """What queries call the rows: no table or view of the warehouse is called so."""
-        return f"stored_{self.asset.removesuffix('/').replace('/', '_')}"
+        return stored(self.asset)
+
+
+def stored(asset: str) -> str:
+    """What queries call the rows of an asset."""
+    return f"stored_{asset.removesuffix('/').replace('/', '_')}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,7 @@ class Stage:
     is_valid: Callable[..., bool] | None
     content: Callable[[pa.Table], Any] | None
     relations: Relations | None
+    signals: Mapping[str, str]
     tables: Mapping[str, pa.Schema] = field(default_factory=dict)
 
     @property
@@ -344,6 +345,7 @@ def stage(  # noqa: PLR0913
     is_valid: Callable[..., bool] | None = None,
     content: Callable[[pa.Table], Any] | None = None,
     relations: Relations | None = None,
+    signals: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., pa.Table | Batches | Manifest]], Stage]:
     """Make a stage of a function ``(work, **resources) -> table, batches of a large table, or Manifest``.
 
@@ -372,6 +374,8 @@ def stage(  # noqa: PLR0913
         content: what else of a table, without images, what is downstream depends on: where the same inputs can give
             another output.
         relations: what it adds to the warehouse.
+        signals: of a table with a row for each row of ``raw_samples``, in their order, the columns that expressions,
+            the table ``samples`` and the gallery know, by the names that they have there.
     """
 
     def decorate(function: Callable[..., pa.Table | Batches | Manifest]) -> Stage:
@@ -405,6 +409,7 @@ def stage(  # noqa: PLR0913
             is_valid=is_valid,
             content=content,
             relations=relations,
+            signals=signals or {},
         )
 
     checked = tuple(checks)

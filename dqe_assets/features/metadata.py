@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dqe_assets.core.figures import histograms
 from dqe_assets.core.metadata import Metadata, picture, preview, ranking, valid_values
-from dqe_assets.features.plots import feature_histograms
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,7 +20,7 @@ def image_features(_: Work, table: pa.Table) -> Metadata:
         "images": len(table) - table["embedding"].null_count,
         "most_frequent_labels": ranking(table["top_label"], "label"),
         "features": picture(
-            feature_histograms({name: valid_values(table[name]) for name in measured}), "brightness to colourfulness"
+            histograms({name: valid_values(table[name]) for name in measured}), "brightness to colourfulness"
         ),
         "preview": preview(table, ["top_label", "brightness", "sharpness", "colourfulness", "colours"]),
     }

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from dqe_assets.core.signals import Signal
     from dqe_assets.filtering.expression import Expression
     from dqe_assets.filtering.masks import Masks
     from dqe_assets.filtering.settings import Subset
@@ -108,9 +109,11 @@ def _state(expression: Expression) -> list[Any]:
     return [expression.text, {leaf.text: leaf.versions for leaf in expression.leaves}]
 
 
-def _inputs(expressions: Iterable[str], named: Mapping[str, str]) -> tuple[list[str], list[str]]:
+def _inputs(
+    expressions: Iterable[str], named: Mapping[str, str], signals: Mapping[str, Signal]
+) -> tuple[list[str], list[str]]:
     """The assets of the store that expressions read: those of each shard, and those over all shards."""
-    return inputs_of(column for text in expressions for column in parsed(text, named).columns)
+    return inputs_of((column for text in expressions for column in parsed(text, named).columns), signals)
 
 
 def _masks_are_there(work: Work, stamp: Stamp) -> bool:
@@ -121,21 +124,24 @@ def _masks_are_there(work: Work, stamp: Stamp) -> bool:
     return all(one is not None and one.stamp.fingerprint == stamp.fingerprint for one in stored)
 
 
-def filter_masks_of(named: Mapping[str, str], signals: Sequence[str], over_all: Sequence[str] = ()) -> Stage:
+def filter_masks_of(
+    named: Mapping[str, str], by_shard: Sequence[str], over_all: Sequence[str], signals: Mapping[str, Signal]
+) -> Stage:
     """The asset ``filter_masks``.
 
     Args:
         named: the filters, by name.
-        signals: per-shard assets that filters may read in addition to those that always exist.
+        by_shard: per-shard assets that filters may read in addition to those that always exist.
         over_all: assets over all shards that they may read too.
+        signals: the signals, by name: it reads the assets of those that the filters compare.
     """
-    inputs, corpus_inputs = _inputs(named.values(), named)
+    inputs, corpus_inputs = _inputs(named.values(), named, signals)
 
     @stage(
         kinds={"parquet", "numpy"},
         relations=RELATIONS,
         code_version=_MASKS_VERSION,
-        inputs=dict.fromkeys([*INPUTS, *signals, *inputs]),
+        inputs=dict.fromkeys([*INPUTS, *by_shard, *inputs]),
         unpartitioned_inputs=dict.fromkeys([*CORPUS_INPUTS, *over_all, *corpus_inputs]),
         partitioned=False,
         checks=[
@@ -158,7 +164,7 @@ def filter_masks_of(named: Mapping[str, str], signals: Sequence[str], over_all: 
         Made over all shards at once: a fraction, a duplicate or a cluster is one of the whole corpus, so that a new
         shard can change what is kept of every other. A sample without an image is kept by none.
         """
-        pool = StorePool(work.store, work.shards)
+        pool = StorePool(work.store, work.shards, signals=signals)
         filters = FilterSet.fitted_to({name: parsed(text, named) for name, text in named.items()}, [pool])
         schema = filter_masks_schema({name: one.text for name, one in filters.expressions.items()})
         columns = ("uid", *filters.columns)
@@ -184,12 +190,18 @@ def filter_masks_of(named: Mapping[str, str], signals: Sequence[str], over_all: 
     return filter_masks
 
 
-def subset_of(subset: Subset, named: Mapping[str, str], signals: Sequence[str], over_all: Sequence[str] = ()) -> Stage:
+def subset_of(
+    subset: Subset,
+    named: Mapping[str, str],
+    by_shard: Sequence[str],
+    over_all: Sequence[str],
+    signals: Mapping[str, Signal],
+) -> Stage:
     """The asset ``subsets/<name>``, of filters that read what ``filter_masks_of`` says."""
     path = subset_path(subset.name)
     folders = [name for name in subset.pools if name != STORE]
     of_store = len(folders) < len(subset.pools)
-    inputs, corpus_inputs = _inputs([subset.expression], named)
+    inputs, corpus_inputs = _inputs([subset.expression], named, signals)
 
     def signature(_: Work) -> Any:
         expression = parsed(subset.expression, named)
@@ -206,7 +218,7 @@ def subset_of(subset: Subset, named: Mapping[str, str], signals: Sequence[str], 
         name=f"subsets/{subset.name}",
         kinds={"numpy"},
         code_version="1",
-        inputs=dict.fromkeys([*INPUTS, *signals, *inputs]) if of_store else (),
+        inputs=dict.fromkeys([*INPUTS, *by_shard, *inputs]) if of_store else (),
         unpartitioned_inputs=dict.fromkeys([*CORPUS_INPUTS, *over_all, *corpus_inputs, MASKS]) if of_store else (),
         partitioned=False,
         checks=[
@@ -221,7 +233,8 @@ def subset_of(subset: Subset, named: Mapping[str, str], signals: Sequence[str], 
     def make(work: Work) -> Manifest:
         """A subset to train on: uids as DataComp's resharder takes them, and a manifest of how it came to be."""
         expression = parsed(subset.expression, named)
-        pools = open_pools(subset.pools, StorePool(work.store, work.shards) if of_store else None, data_directory())
+        store = StorePool(work.store, work.shards, signals=signals) if of_store else None
+        pools = open_pools(subset.pools, store, data_directory())
         made = make_subset(expression, pools)
         write_subset(path, made.uids, made.manifest)
         written = json.loads(manifest_path(path).read_bytes())

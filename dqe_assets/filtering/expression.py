@@ -1,10 +1,12 @@
-"""Filters combined: ``clip_l14_30 & image_based``, with ``|``, ``~`` and brackets, read without evaluating anything."""
+"""Filters and comparisons combined: ``image_based & nsfw < 0.1``, with ``|``, ``~`` and brackets; nothing is run."""
 
 from __future__ import annotations
 
 import ast
 import difflib
+import re
 import warnings
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from dqe_assets.filtering.filters import FILTERS
+from dqe_assets.filtering.filters.comparison import Comparison
 from dqe_assets.filtering.filters.pool_scores import POOL_SCORES
 from dqe_assets.filtering.filters.protocol import Call
 from dqe_resources.configurable import in_words
@@ -33,6 +36,14 @@ NAMED: dict[str, str] = {
 C = TypeVar("C", bound=Call)
 
 _LONGEST = 10_000
+
+_COMPARED = re.compile(
+    r"""'(?:\\.|[^'\\])*' | "(?:\\.|[^"\\])*" | (?P<operator> \bnot\s+in\b | \bin\b | [<>=!]= | [<>])""", re.VERBOSE
+)
+"""A quoted text, or an operator of a comparison."""
+
+_TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
+"""What an operator becomes when its sides change places."""
 
 
 class ExpressionError(UsageError):
@@ -62,7 +73,8 @@ class Expression:
         return f"~{inner[0]}" if self.operator == "~" else f" {self.operator} ".join(inner)
 
     def _takes_in_brackets(self, operand: Expression) -> bool:
-        return operand.operator == "|" or (operand.operator == "&" and self.operator == "~")
+        is_joined = operand.operator == "&" or isinstance(operand.leaf, Comparison)
+        return operand.operator == "|" or (is_joined and self.operator == "~")
 
     @property
     def leaves(self) -> tuple[Filter, ...]:
@@ -100,8 +112,10 @@ def parse(text: str, names: Mapping[str, str] = NAMED) -> Expression:
     """Read an expression.
 
     Args:
-        text: filters, by name or as ``clip_score(l14, fraction=0.3)``, joined by ``&``, ``|``, ``~`` and brackets; of
-            these ``~`` binds tightest and ``|`` least. Parameters are numbers, words, quoted texts, True and False.
+        text: filters, by name or as ``clip_score(l14, fraction=0.3)``, and comparisons of a column, such as
+            ``nsfw < 0.1``, ``0.2 <= similarity < 0.3``, ``source == 'web'``, ``source in ['web', 'photos']`` and
+            ``best_similarity > similarity``, joined by ``&``, ``|``, ``~`` and brackets. Comparisons bind tightest,
+            then ``~``, and ``|`` least. Parameters are numbers, words, quoted texts, True and False.
         names: expressions by name; a filter's own name may be among them. A name without brackets is looked up here
             first, then among the filters; with brackets it is always a filter.
 
@@ -119,6 +133,8 @@ class _Reader:
         self._text = text.replace("\n", " ")
         self._names = names
         self._within = within
+        self._read, self._operators = _with_powers(self._text.strip())
+        self._longer = [place + 1 for place, operator in self._operators.items() if len(operator) == 1]
 
     def read(self) -> Expression:
         if not self._text.strip():
@@ -128,11 +144,10 @@ class _Reader:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of backslashes, which an SQL condition may hold
-                tree = ast.parse(self._text.strip(), mode="eval")
+                tree = ast.parse(self._read, mode="eval")
             return self._expression(tree.body)
         except SyntaxError as error:
-            place = (error.offset or 1) - 1 + len(self._text) - len(self._text.lstrip())
-            raise self._error(f"not an expression ({error.msg})", place) from error
+            raise self._error(f"not an expression ({error.msg})", self._as_given((error.offset or 1) - 1)) from error
         except (RecursionError, MemoryError, ValueError) as error:
             raise self._error("not an expression, or its brackets are nested too deep") from error
 
@@ -144,6 +159,8 @@ class _Reader:
                 return Expression(leaf=self._filter(name, node, node.args, node.keywords))
             case ast.UnaryOp(op=ast.Invert()):
                 return Expression("~", (self._expression(node.operand),))
+            case ast.BinOp(op=ast.Pow()) | ast.UnaryOp(op=ast.USub(), operand=ast.BinOp(op=ast.Pow())):
+                return self._compared(node)
             case ast.BinOp(op=ast.BitAnd()):
                 return self._joined("&", node)
             case ast.BinOp(op=ast.BitOr()):
@@ -151,6 +168,60 @@ class _Reader:
             case ast.BoolOp() | ast.UnaryOp(op=ast.Not()):
                 raise self._error("filters are joined by &, | and ~, not by and, or and not", self._place(node))
         raise self._error("neither a filter nor filters joined by &, | and ~", self._place(node))
+
+    def _compared(self, node: ast.expr) -> Expression:
+        """A comparison, or the comparisons of a chain such as ``0.1 < nsfw < 0.5``."""
+        sides, operators = self._chain(node)
+        found = [
+            Expression(leaf=self._comparison(left, operator, right))
+            for left, operator, right in zip(sides, operators, sides[1:], strict=False)
+        ]
+        return found[0] if len(found) == 1 else Expression("&", tuple(found))
+
+    def _chain(self, node: ast.expr) -> tuple[list[ast.expr], list[str]]:
+        """The sides of a chain of comparisons, and the operators between them."""
+        match node:
+            # A power binds tighter than a sign before it.
+            case ast.UnaryOp(op=ast.USub(), operand=ast.BinOp(op=ast.Pow()) as power):
+                (first, *others), operators = self._chain(power)
+                return [ast.copy_location(ast.UnaryOp(ast.USub(), first), node), *others], operators
+            case ast.BinOp(left=left, op=ast.Pow(), right=right):
+                between = range(self._in_characters(left.end_col_offset or 0), self._in_characters(right.col_offset))
+                places = [place for place in between if place in self._operators]
+                if not places:
+                    raise self._error("** is none of <, <=, >, >=, ==, !=, in and not in", self._place(right))
+                others, operators = self._chain(right)
+                return [left, *others], [self._operators[places[0]], *operators]
+        return [node], []
+
+    def _comparison(self, left: ast.expr, operator: str, right: ast.expr) -> Filter:
+        if not isinstance(left, ast.Name):
+            if not isinstance(right, ast.Name) or operator not in _TURNED:
+                raise self._error("a comparison has a column on its left", self._place(left))
+            left, operator, right = right, _TURNED[operator], left
+        given: dict[str, Any] = {"column": left.id, "operator": operator}
+        match right:
+            case ast.Name(id=column):
+                given["other"] = column
+            case ast.List(elts=values) | ast.Tuple(elts=values) | ast.Set(elts=values):
+                given["value"] = tuple(map(self._literal, values))
+            case _:
+                given["value"] = self._literal(right)
+        return self._made(Comparison, given, left)
+
+    def _literal(self, node: ast.expr) -> Any:
+        match node:
+            case ast.Constant(value=None):
+                raise self._error(
+                    "a null is kept by no comparison; to find it: sql('COLUMN IS NULL')", self._place(node)
+                )
+            case ast.Constant(value=str() | int() | float()):
+                return node.value
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+                return -number
+        raise self._error(
+            "a column is compared with a number, a quoted text, True, False or another column", self._place(node)
+        )
 
     def _joined(self, operator: str, node: ast.BinOp) -> Expression:
         sides = [self._expression(side) for side in (node.left, node.right)]
@@ -181,13 +252,16 @@ class _Reader:
             if keyword.arg is None or keyword.arg in given:
                 raise self._error(f"{name}: {keyword.arg or '**'} cannot stand here", self._place(keyword.value))
             given[keyword.arg] = self._value(keyword.value)
+        return self._made(cls, given, node)
+
+    def _made(self, cls: type[C], given: Mapping[str, Any], node: ast.expr) -> C:
         try:
             return cls.model_validate(given)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            said = f"{name}: {f'{where}: ' if where else ''}{in_words(first)}"
-            raise self._error(said, self._place(node)) from error
+            of = "" if cls is Comparison else f"{cls.name}: "
+            raise self._error(f"{of}{f'{where}: ' if where else ''}{in_words(first)}", self._place(node)) from error
 
     def _value(self, node: ast.expr) -> Any:
         match node:
@@ -210,18 +284,45 @@ class _Reader:
         )
 
     def _place(self, node: ast.expr) -> int:
-        stripped = self._text.lstrip()
-        before = stripped.encode()[: node.col_offset].decode()
-        return len(before) + len(self._text) - len(stripped)
+        return self._as_given(self._in_characters(node.col_offset))
+
+    def _in_characters(self, offset: int) -> int:
+        """A place in what is read, which Python counts in bytes."""
+        return len(self._read.encode()[:offset].decode())
+
+    def _as_given(self, place: int) -> int:
+        """Where in the text something is that stands at a place of what is read."""
+        return place - bisect_left(self._longer, place) + len(self._text) - len(self._text.lstrip())
 
     def _unknown(self, name: str, place: int) -> ExpressionError:
         known = sorted({*self._names, *FILTERS})
         close = difflib.get_close_matches(name, known, n=1)
         meant = f"Did you mean {close[0]}? " if close else ""
-        return self._error(f"there is no filter {name}", place, f". {meant}There are: {', '.join(known)}")
+        return self._error(
+            f"there is no filter {name}",
+            place,
+            f". {meant}There are: {', '.join(known)}; a column is compared with something: {name} > 0.5",
+        )
 
     def _error(self, what: str, place: int | None = None, advice: str = "") -> ExpressionError:
         at = f" at character {place + 1}" if place is not None else ""
         of = f"; in: {self._text}" if self._text.strip() else ""
         where = f" (the definition of {self._within[-1]})" if self._within else ""
         return ExpressionError(f"{what}{at}{of}{where}{advice}")
+
+
+def _with_powers(text: str) -> tuple[str, dict[int, str]]:
+    """The text with ``**`` for each operator of a comparison, and these operators by their places in it.
+
+    To Python ``nsfw < 0.1 & basic`` is ``nsfw < (0.1 & basic)``. Of its operators only the power binds tighter than
+    ``~`` before it, as a comparison does here.
+    """
+    pieces, operators, done, length = [], {}, 0, 0
+    for match in _COMPARED.finditer(text):
+        if operator := match["operator"]:
+            pieces += [text[done : match.start()], "**".ljust(len(operator))]
+            length += match.start() - done
+            operators[length] = " ".join(operator.split())
+            length += len(pieces[-1])
+            done = match.end()
+    return "".join([*pieces, text[done:]]), operators

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.filtering.expression import parse
+from dqe_assets.filtering.filters.comparison import Comparison
 from dqe_assets.filtering.pool import TEXT
 from dqe_assets.filtering.select import columns_of, leaf_masks
 from dqe_assets.filtering.store_pool import StorePool
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from dqe_assets.core.signals import Signal
     from dqe_assets.filtering.expression import Expression
     from dqe_assets.filtering.filters import Filter
     from dqe_resources.store import Store
 
 
-def filter_steps(store: Store, shard: str, uid: str, facts: Mapping[str, Any]) -> pa.Table:
+def filter_steps(
+    store: Store, shard: str, uid: str, facts: Mapping[str, Any], signals: Mapping[str, Signal]
+) -> pa.Table:
     """What each step of each filter makes of a sample.
 
     Args:
@@ -31,6 +35,7 @@ def filter_steps(store: Store, shard: str, uid: str, facts: Mapping[str, Any]) -
         shard: the sample's.
         uid: the sample; it has an image.
         facts: what the manifest of ``filter_masks`` says, which has the thresholds that were found of all samples.
+        signals: the signals, by name.
 
     Returns:
         Columns filter, step (from 1), condition, keeps, and measured: the thresholds of the step and the sample's
@@ -40,9 +45,9 @@ def filter_steps(store: Store, shard: str, uid: str, facts: Mapping[str, Any]) -
         PoolError, StorageError: the sample's shard cannot be read.
     """
     leaves = {one["leaf"]: leaf for one in facts["leaves"] for leaf in parse(one["fitted"]).leaves}
-    whole = StorePool(store, tuple(facts["shards"]))
+    whole = StorePool(store, tuple(facts["shards"]), signals=signals)
     fitted = {text: leaf.fit([whole]) if leaf.pool_wide else leaf for text, leaf in leaves.items()}
-    (part,) = StorePool(store, (shard,)).parts
+    (part,) = StorePool(store, (shard,), signals=signals).parts
     batches = part.batches(tuple(dict.fromkeys(("uid", *columns_of(fitted)))))
     table = pa.Table.from_batches(batches)
     table = table.filter(pc.equal(table["uid"], uid))
@@ -83,6 +88,8 @@ def _measured(term: Expression, fitted: Mapping[str, Filter], sample: Mapping[st
                 yield f"{name} {sample[name]:.4g}"
             elif isinstance(sample[name], int):
                 yield f"{name} {sample[name]}"
+            elif isinstance(leaf, Comparison):
+                yield f"{name} {'unknown' if sample[name] is None else sample[name]!r:.80}"
         if found.detector is not None:
             is_english = found.detector.english(pa.array([sample[TEXT]], pa.string()))[0]
             yield f"language {'English' if is_english else 'not English'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,14 +12,17 @@ from pydantic_core import PydanticCustomError
 from dqe_assets.filtering.expression import NAMED, ExpressionError, parse
 from dqe_assets.filtering.filters import FILTERS
 from dqe_assets.filtering.filters.cluster_share import CODE_CLUSTER
+from dqe_assets.filtering.filters.comparison import Comparison
 from dqe_assets.filtering.filters.tmars import MASKED_SIMILARITY
 from dqe_assets.filtering.pool import DataCompPool, Pool, PoolError
-from dqe_assets.filtering.store_pool import STORE, StorePool
+from dqe_assets.filtering.store_pool import COLUMNS, STORE, StorePool, what_instead
 from dqe_resources.configurable import FileName, Strict, matching
 from dqe_resources.errors import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+
+    import pyarrow as pa
 
     from dqe_assets.filtering.expression import Expression
 
@@ -130,13 +134,19 @@ def _url(name: str, folder: Path) -> str:
 
 
 def check_selection(
-    filters: Mapping[str, str], subsets: Sequence[Subset], *, text_is_masked: bool, has_codes: bool
+    filters: Mapping[str, str],
+    subsets: Sequence[Subset],
+    signals: Mapping[str, pa.DataType],
+    *,
+    text_is_masked: bool,
+    has_codes: bool,
 ) -> None:
     """Refuse wrong expressions, impossible subsets and repeated names when the settings are loaded.
 
     Args:
         filters: of the store's samples, by name.
         subsets: the subsets.
+        signals: type of each signal.
         text_is_masked: whether the store's images are scored with their text masked.
         has_codes: whether they are described by codes.
 
@@ -160,15 +170,19 @@ def check_selection(
             "filters: the name '{name}' is that of a built-in filter; give yours another name than: {there}",
             {"name": hiding[0], "there": ", ".join(sorted(built_in))},
         )
+    _check_names(signals, {*built_in, *filters})
     if "uid" in filters:
         raise PydanticCustomError("reserved", "filters: the name 'uid' is reserved", {})
     for where, text in expressions.items():
         try:
-            columns = parsed(text, filters).columns
+            expression = parsed(text, filters)
+            if where not in elsewhere:
+                check_comparisons(expression, signals)
         except ExpressionError as error:
             raise PydanticCustomError(
                 "expression", "{where}: {error}", {"where": where, "error": str(error)}
             ) from error
+        columns = expression.columns
         if where not in elsewhere and MASKED_SIMILARITY in columns and not text_is_masked:
             raise PydanticCustomError(
                 "masked",
@@ -205,4 +219,49 @@ def check_mixes(mixes: Sequence[CaptionMix], captioners: Collection[str], taken:
                 "mix",
                 "caption_mixes: there is no captioner '{name}'; allowed: {allowed}",
                 {"name": mix.captioner, "allowed": ", ".join(captioners)},
+            )
+
+
+def check_comparisons(expression: Expression, signals: Mapping[str, pa.DataType]) -> None:
+    """Refuse to compare what the store's samples have not, and a text with a number.
+
+    Args:
+        expression: the expression.
+        signals: type of each signal.
+
+    Raises:
+        ExpressionError: says which column, and what there is.
+    """
+    types = {**COLUMNS, **signals}
+    for leaf in expression.leaves:
+        if isinstance(leaf, Comparison):
+            for name in leaf.columns:
+                if name not in types:
+                    close = difflib.get_close_matches(name, types, n=1)
+                    meant = f"did you mean {close[0]}? " if close else ""
+                    raise ExpressionError(
+                        f"{leaf.text}: samples have no column {name}; {meant}{what_instead(name, signals)}"
+                    )
+            try:
+                leaf.check_types(types)
+            except ValueError as error:
+                raise ExpressionError(str(error)) from error
+
+
+def _check_names(signals: Iterable[str], filters: Container[str]) -> None:
+    """Refuse a signal that is called as a filter or a column of samples: nobody could tell which is meant."""
+    # To SQL, Width is width.
+    columns = {name.lower() for name in COLUMNS}
+    for name in signals:
+        is_filter = name in filters
+        if is_filter or name.lower() in columns:
+            raise PydanticCustomError(
+                "signal",
+                "signals and scorers: '{name}' is already the name of a {what}; give the signal another name, or leave "
+                "it out: {columns}",
+                {
+                    "name": name,
+                    "what": "filter" if is_filter else "column of samples",
+                    "columns": f"columns: {{my_{name}: {name}}}",
+                },
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from dqe_assets.compression.tables import CODE_CLUSTERS
 from dqe_assets.concepts.lists import as_lists
 from dqe_assets.concepts.tables import CONCEPT_FREQUENCY, CONCEPT_HITS
-from dqe_assets.core.schema import IMAGE, ORIGINAL, has_image
+from dqe_assets.core.schema import EMBEDDING, IMAGE, ORIGINAL, has_image
 from dqe_assets.dedup.tables import DUPLICATE_CLUSTERS
 from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.filtering.pool import BATCH_ROWS, HEIGHT, TEXT, WIDTH, InputFile, PoolError, numbers
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from dqe_assets.core.signals import Signal
     from dqe_resources.store import Store
 
 STORE = "store"
@@ -61,20 +62,22 @@ class StorePool:
     ``text`` is the caption as found, as in DataComp's metadata, and ``original_width`` and ``original_height`` are of
     the upright image. Every column of the warehouse's table ``samples`` is there under its name; ``similarity``,
     ``tokens`` and ``truncated`` are of the original caption, by the store's scorer, as is ``masked_similarity``, with
-    the text in the image painted over; ``is_representative_<kind>`` says of a sample in a duplicate cluster whether it
-    is the one to keep; ``image_embedding`` is in the scorer's joint space and ``image_features`` are the backbone's.
-    What DataComp has and the store has not, such as CLIP's scores, is refused with what to take instead. Only what is
-    asked for is read.
+    the text in the image painted over; signals have their own names; ``is_representative_<kind>`` says of a sample in a
+    duplicate cluster whether it is the one to keep; ``image_embedding`` is in the scorer's joint space and
+    ``image_features`` are the backbone's. What DataComp has and the store has not, such as CLIP's scores, is refused
+    with what to take instead. Only what is asked for is read.
 
     Attributes:
         store: the store.
         shards: the shards to take, in order.
         name: what to call the pool.
+        signals: the signals that there are, by name.
     """
 
     store: Store
     shards: tuple[str, ...]
     name: str = STORE
+    signals: Mapping[str, Signal] = field(default_factory=dict)
 
     @property
     def parts(self) -> list[StoreShard]:
@@ -95,12 +98,14 @@ class StorePool:
         return table.filter(pc.greater(pc.list_value_length(table["provisional_shards"]), 0))
 
 
-def inputs_of(columns: Iterable[str]) -> tuple[list[str], list[str]]:
+def inputs_of(columns: Iterable[str], signals: Mapping[str, Signal]) -> tuple[list[str], list[str]]:
     """The assets that columns of the store are read from: those of each shard, and those over all shards.
 
     A column that the store has not is left out.
     """
-    assets = {asset for name in columns if name in _SOURCES for asset in _SOURCES[name].assets}
+    names = list(columns)
+    assets = {asset for name in names if name in _SOURCES for asset in _SOURCES[name].assets}
+    assets |= {signals[name].asset for name in names if name in signals}
     return sorted(assets - {*_CORPUS_ASSETS}), sorted(assets & {*_CORPUS_ASSETS})
 
 
@@ -141,7 +146,8 @@ class StoreShard:
 
     def table(self, asset: str, columns: Sequence[str]) -> pa.Table:
         """The shard's columns of a stage, for all rows."""
-        return self.pool.store.read(asset, self.name, TABLES[asset], columns)
+        schemas = TABLES | {signal.asset: signal.schema for signal in self.pool.signals.values()}
+        return self.pool.store.read(asset, self.name, schemas[asset], columns)
 
     def batches(self, columns: Sequence[str], batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """The columns, for the samples that have an image.
@@ -169,21 +175,23 @@ class StoreShard:
         return self._source(name).values(self)
 
     def _source(self, name: str) -> _Source:
-        if name not in _SOURCES:
-            instead = next((text for start, text in _INSTEAD.items() if name.startswith(start)), None)
-            there = f"there are: {', '.join(sorted(_SOURCES))}"
-            raise PoolError(f"the store has no column {name} (shard {self.name}): {instead or there}")
-        return _SOURCES[name]
+        if name in _SOURCES:
+            return _SOURCES[name]
+        if name in self.pool.signals:
+            signal = self.pool.signals[name]
+            return _column(signal.asset, signal.column, signal.type)
+        raise PoolError(f"the store has no column {name} (shard {self.name}): {what_instead(name, self.pool.signals)}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where a column comes from: the asset, and how its values are found for all rows of a shard.
+    """Where a column comes from: the asset, its type, and how its values are found for all rows of a shard.
 
     ``over_all`` is an asset over all shards that is read with it.
     """
 
     asset: str
+    type: pa.DataType
     values: Callable[[StoreShard], pa.Array | pa.ChunkedArray]
     over_all: str | None = None
 
@@ -192,13 +200,15 @@ class _Source:
         return (self.asset, self.over_all) if self.over_all else (self.asset,)
 
 
+def _column(asset: str, column: str, data_type: pa.DataType) -> _Source:
+    """A column as a stage has it."""
+    return _Source(asset, data_type, lambda shard: shard.table(asset, [column])[column])
+
+
 def _plain(asset: str, names: str, **renamed: str) -> dict[str, _Source]:
     """Columns that a stage has, by their own names and by others."""
-
-    def source(column: str) -> _Source:
-        return _Source(asset, lambda shard: shard.table(asset, [column])[column])
-
-    return {name: source(column) for name, column in {**{name: name for name in names.split()}, **renamed}.items()}
+    columns = {**{name: name for name in names.split()}, **renamed}
+    return {name: _column(asset, column, TABLES[asset].field(column).type) for name, column in columns.items()}
 
 
 def _original(column: str, asset: str = "caption_scores") -> _Source:
@@ -208,7 +218,7 @@ def _original(column: str, asset: str = "caption_scores") -> _Source:
         table = shard.table(asset, ["caption_source", column])
         return table.filter(pc.equal(table["caption_source"], ORIGINAL))[column]
 
-    return _Source(asset, values)
+    return _Source(asset, TABLES[asset].field(column).type, values)
 
 
 def _concepts(item: str) -> _Source:
@@ -230,7 +240,7 @@ def _concepts(item: str) -> _Source:
         places = as_lists(rows, np.flatnonzero(kept.to_numpy(zero_copy_only=False)), len(lists))
         return pa.ListArray.from_arrays(places.offsets, names.take(places.values))
 
-    return _Source("concept_hits", values, "concept_frequency")
+    return _Source("concept_hits", pa.list_(pa.string()), values, "concept_frequency")
 
 
 def _cluster(column: str, kind: str) -> _Source:
@@ -242,7 +252,7 @@ def _cluster(column: str, kind: str) -> _Source:
         mine = clusters.filter(pc.and_(pc.equal(clusters["kind"], kind), pc.is_in(clusters["uid"], value_set=uids)))
         return mine[column].take(pc.index_in(uids, value_set=mine["uid"]))
 
-    return _Source("duplicate_clusters", values)
+    return _Source("duplicate_clusters", DUPLICATE_CLUSTERS.field(column).type, values)
 
 
 def _is_duplicate(shard: StoreShard) -> pa.ChunkedArray:
@@ -271,7 +281,7 @@ def _embedding(item: str) -> _Source:
         table = shard.table("joint_embeddings", ["item", "embedding"])
         return table.filter(pc.equal(table["item"], item))["embedding"]
 
-    return _Source("joint_embeddings", values)
+    return _Source("joint_embeddings", EMBEDDING, values)
 
 
 _SOURCES: dict[str, _Source] = {
@@ -284,9 +294,9 @@ _SOURCES: dict[str, _Source] = {
     **_plain("image_features", "sharpness brightness contrast colourfulness top_label", image_features="embedding"),
     **_plain("masked_similarity", "masked_similarity text_area"),
     **_plain("code_clusters", "code_cluster code_distance"),
-    "host": _Source("raw_samples", _host),
-    "megapixels": _Source("raw_samples", _megapixels),
-    "top_label_probability": _Source("image_features", _top_probability),
+    "host": _Source("raw_samples", pa.string(), _host),
+    "megapixels": _Source("raw_samples", pa.float32(), _megapixels),
+    "top_label_probability": _Source("image_features", pa.float32(), _top_probability),
     "image_embedding": _embedding(IMAGE),
     "text_embedding": _embedding(ORIGINAL),
     **{name: _original(name) for name in ("similarity", "tokens", "truncated")},
@@ -296,7 +306,7 @@ _SOURCES: dict[str, _Source] = {
     "caption_concepts": _concepts(ORIGINAL),
     "image_concepts": _concepts(IMAGE),
     "cluster": _cluster("cluster", "any"),
-    "is_duplicate": _Source("duplicate_clusters", _is_duplicate),
+    "is_duplicate": _Source("duplicate_clusters", pa.bool_(), _is_duplicate),
     **{f"is_representative_{kind}": _cluster("is_representative", kind) for kind in CLUSTER_KINDS},
 }
 
@@ -307,3 +317,13 @@ _INSTEAD = {
     "l14_img": _OWN_EMBEDDINGS,
 }
 """What to take instead of a column of DataComp that the store has not, by the beginning of its name."""
+
+
+COLUMNS: Mapping[str, pa.DataType] = {name: source.type for name, source in _SOURCES.items()}
+"""The columns that every store has, with their types; those of stages that data/dqe.yaml may leave out among them."""
+
+
+def what_instead(name: str, signals: Iterable[str]) -> str:
+    """What there is in place of a column that the store has not."""
+    instead = next((text for start, text in _INSTEAD.items() if name.startswith(start)), None)
+    return instead or f"there are: {', '.join(sorted({*_SOURCES, *signals}))}"

@@ -8,6 +8,7 @@ from dqe_assets.caption.assets import captions_of
 from dqe_assets.compression.assets import code_clusters, codebook, image_codes
 from dqe_assets.concepts import assets as concepts
 from dqe_assets.core.schema import ORIGINAL, REFINED, SYNTHETIC_CAPTIONS_PREFIX
+from dqe_assets.core.signals import signals_of
 from dqe_assets.core.stage import CAPTIONER_PREFIX, Stage, connected
 from dqe_assets.dedup.assets import duplicate_clusters_of, duplicate_pairs
 from dqe_assets.dedup.caption_assets import caption_duplicates_of, caption_signatures_of
@@ -40,6 +41,7 @@ from dqe_assets.score.assets import (
 from dqe_assets.score.sample_score_assets import SCORER_PREFIX, scores_of
 from dqe_assets.search.assets import caption_collection_of
 from dqe_assets.search.map_assets import collection_map
+from dqe_assets.signals.assets import signal_keys_of, signals_of_table
 from dqe_assets.training.assets import training_run_of
 from dqe_assets.training.data_assets import DataPlan, training_data_of
 from dqe_assets.training.settings import BEST
@@ -49,6 +51,7 @@ from dqe_resources.configurable import Strict
 if TYPE_CHECKING:
     from dqe_assets.core.measurements import MeasurementSettings
     from dqe_assets.core.relations import Relations
+    from dqe_assets.core.signals import Signal
     from dqe_assets.orchestration.settings import Settings
 
 _NOT_HANDED = frozenset({"images", "fetching", "takedowns", "concurrency"})
@@ -62,7 +65,6 @@ def stages(settings: Settings) -> list[Stage]:
     judged = [caption_judgements_of(captions, settings.judging)] if settings.judging else []
     text = [image_text] if settings.image_text else []
     masked = [masked_similarity_of(settings.scorer)] if settings.image_text else []
-    signals = [stage.name for stage in masked]
     compressed = [codebook, image_codes, code_clusters] if settings.compression else []
     over_all = [code_clusters.name] if settings.compression else []
     refined = [
@@ -74,6 +76,13 @@ def stages(settings: Settings) -> list[Stage]:
         and settings.refining
         and captioner.name == settings.refining.captioner
     ]
+    of_users = [
+        *map(signals_of_table, settings.signals),
+        *([signal_keys_of(settings.signals)] if settings.signals else []),
+    ]
+    scored = scores_of(settings.scorers, settings.scorer)
+    signals = signals_of([*scored, *of_users])
+    by_shard = [stage.name for stage in masked]
     plans = data_plans(settings)
     of_runs = (
         [
@@ -95,7 +104,7 @@ def stages(settings: Settings) -> list[Stage]:
         caption_scores_of(sources),
         caption_preference_of(captions, settings.scorer, settings.preference_imports, settings.sharing_backbones),
         text_quality_of(sources),
-        *scores_of(settings.scorers, settings.scorer),
+        *scored,
         *text,
         *masked,
         *judged,
@@ -107,10 +116,11 @@ def stages(settings: Settings) -> list[Stage]:
         caption_signatures_of(synthetic),
         caption_duplicates_of(synthetic),
         *compressed,
+        *of_users,
         concepts.concept_hits_of(sources, synthetic, settings.concepts.tagger),
         concepts.concept_frequency,
-        filter_masks_of(settings.filters, signals, over_all),
-        *(subset_of(subset, settings.filters, signals, over_all) for subset in settings.subsets),
+        filter_masks_of(settings.filters, by_shard, over_all, signals),
+        *(subset_of(subset, settings.filters, by_shard, over_all, signals) for subset in settings.subsets),
         *caption_mixes_of(settings.caption_mixes),
         concepts.misalignment,
         concepts.rare_concept_retrieval,
@@ -164,6 +174,11 @@ def resources(settings: Settings) -> dict[str, Any]:
 def relations(settings: Settings) -> tuple[Relations, ...]:
     """What all stages add to the warehouse, report, gallery and explanations."""
     return relations_of(stages(settings))
+
+
+def signals(settings: Settings) -> dict[str, Signal]:
+    """The signals of all stages, by name."""
+    return signals_of(stages(settings))
 
 
 def captioner_infos(settings: Settings) -> list[CaptionerInfo]:

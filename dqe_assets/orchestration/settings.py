@@ -34,7 +34,9 @@ from dqe_assets.ingest.takedowns.settings import AnyTakedowns, Takedowns
 from dqe_assets.scaling.curves import Scaling
 from dqe_assets.score.imported import PreferenceImport
 from dqe_assets.score.scorer_settings import check_scorers
+from dqe_assets.score.tables import SAMPLE_SCORES
 from dqe_assets.search.topics import MapSettings
+from dqe_assets.signals.settings import SignalTable, check_signals
 from dqe_assets.training.settings import BEST, Training, check_training
 from dqe_resources.cache import data_directory
 from dqe_resources.captioners import AnyCaptioner
@@ -56,6 +58,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
     from typing import Self
+
+    import pyarrow as pa
 
 from dqe_assets.caption.settings import CaptionSources
 from dqe_assets.ingest.settings import ImageLimits, IngestSettings
@@ -121,6 +125,8 @@ class Settings(Strict):
         filters: Filters by name: each is an expression of built-in filters and of other names in this list.
         compression: Describe images by codes, and cluster the codes (the assets codebook, image_codes and
             code_clusters), so that a share of alike images is enough. Off by default.
+        signals: Tables with values of samples, such as scores that were computed elsewhere: each is an asset
+            ``signals/<name>``.
         subsets: Subsets to make: each is an asset ``subsets/<name>``.
         caption_mixes: Captions to train with, mixed of originals and synthetic ones (the assets caption_thresholds and
             ``mixed_captions/<name>``).
@@ -156,6 +162,7 @@ class Settings(Strict):
     duplicates: DuplicateRules = DuplicateRules()
     filters: dict[FilterName, str] = Field(default_factory=lambda: dict(DEFAULT_FILTERS))
     compression: Compression | None = None
+    signals: list[SignalTable] = Field(default_factory=list)
     subsets: list[Subset] = Field(default_factory=lambda: list(DEFAULT_SUBSETS))
     caption_mixes: list[CaptionMix] = Field(default_factory=list)
     concepts: ConceptSettings = Field(default_factory=ConceptSettings)
@@ -247,9 +254,11 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _selection_is_sound(self) -> Self:
+        check_signals(self.signals, [one.name for one in self.scorers])
         check_selection(
             self.filters,
             self.subsets,
+            self.signal_types,
             text_is_masked=self.image_text is not None,
             has_codes=self.compression is not None,
         )
@@ -279,6 +288,12 @@ class Settings(Strict):
     def caption_sources(self) -> list[str]:
         """``original`` and the captioners' names."""
         return [ORIGINAL, *self.captioner_names]
+
+    @property
+    def signal_types(self) -> dict[str, pa.DataType]:
+        """The type of each signal, by its name."""
+        scores = {one.name: SAMPLE_SCORES.field("score").type for one in self.scorers}
+        return scores | {name: kind for table in self.signals for name, (_, kind) in table.signals.items()}
 
     @property
     def judged_by_their_own(self) -> frozenset[str]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from dqe_assets.caption import views as caption
 from dqe_assets.compression import views as compression
 from dqe_assets.core.relations import signature_of
+from dqe_assets.core.signals import signals_of
 from dqe_assets.core.stage import Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Manifest, Work
 from dqe_assets.evaluation import views as evaluation
@@ -22,6 +23,7 @@ from dqe_assets.report.build_warehouse import CaptionerInfo, WarehouseInputs, bu
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
 from dqe_assets.report.tables import MATERIALISATIONS
 from dqe_assets.score import sample_score_views
+from dqe_assets.signals import views as signals
 from dqe_assets.training import views as training
 from dqe_resources.cache import data_directory
 from dqe_resources.store import is_as_written, replace_file, what_is_written
@@ -45,15 +47,17 @@ LEFT_OUT = (
     compression.RELATIONS,
     training.RELATIONS,
     evaluation.RELATIONS,
+    signals.RELATIONS,
 )
 """What stages contribute that data/dqe.yaml may leave out: their tables are there all the same, and empty."""
 
 
 def relations_of(stages: Sequence[Stage]) -> tuple[Relations, ...]:
     """The relations of these stages, and those that join them."""
-    found = (*(one.relations for one in stages if one.relations), *LEFT_OUT, tables.RELATIONS)
     # A stage that is on contributes the same as if it were left out.
-    return tuple({id(one): one for one in found}.values())
+    found = {id(one): one for one in (*(one.relations for one in stages if one.relations), *LEFT_OUT)}.values()
+    read = {read.asset for one in found for read in one.reads}
+    return (*found, tables.relations_of(signals_of(stages), read))
 
 
 def warehouse_of(stages: Sequence[Stage], captioners: Sequence[CaptionerInfo], scorer: Scorer) -> Stage:

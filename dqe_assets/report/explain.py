@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from dqe_assets.core.relations import Explanation, in_order, sql_of
 from dqe_assets.filtering.filter_steps import filter_steps, is_in_subset
+from dqe_assets.filtering.pool import PoolError
 from dqe_assets.filtering.subset import SubsetError
 from dqe_assets.report.quality import Section
 from dqe_resources.cache import data_directory
@@ -15,11 +16,12 @@ from dqe_resources.printable import quoted
 from dqe_resources.store import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import duckdb
 
     from dqe_assets.core.relations import Relations
+    from dqe_assets.core.signals import Signal
     from dqe_resources.store import Store, StoredPartition
     from dqe_resources.warehouse import Warehouse
 
@@ -56,7 +58,13 @@ def glance(warehouse: Warehouse, relations: Sequence[Relations], image_name: str
 
 
 def explanation(
-    warehouse: Warehouse, relations: Sequence[Relations], image_name: str, *, store: Store, subsets: Sequence[str]
+    warehouse: Warehouse,
+    relations: Sequence[Relations],
+    image_name: str,
+    *,
+    store: Store,
+    subsets: Sequence[str],
+    signals: Mapping[str, Signal],
 ) -> list[Section]:
     """The samples of that name: all that was measured and decided about each, and the origin of every number.
 
@@ -69,18 +77,21 @@ def explanation(
         image_name: the source's own name of the row.
         store: the store that the warehouse is built from.
         subsets: names of the assets of the configured subsets.
+        signals: the signals, by name.
 
     Raises:
         ValueError: no sample has that name; says which names are near.
         WarehouseError: there is no warehouse.
-        PoolError: the store has not what a filter reads.
     """
     sections = []
     parts = [Explanation("", ("raw_samples",), _AS_FOUND, upright=True), *_explanations(relations)]
     with warehouse.connect() as connection:
         for sample in _samples(connection, image_name):
             used = ["warehouse"]
-            for section, assets in (*_sections(connection, sample, parts), *_selection(store, subsets, sample)):
+            for section, assets in (
+                *_sections(connection, sample, parts),
+                *_selection(store, subsets, signals, sample),
+            ):
                 sections.append(section)
                 used += assets
             sections.append(_origin(store, connection, sample, used))
@@ -112,14 +123,16 @@ def _sections(
             yield Section(title, _from(part.assets), table, part.upright), part.assets
 
 
-def _selection(store: Store, subsets: Sequence[str], sample: dict[str, Any]) -> Iterator[tuple[Section, Sequence[str]]]:
+def _selection(
+    store: Store, subsets: Sequence[str], signals: Mapping[str, Signal], sample: dict[str, Any]
+) -> Iterator[tuple[Section, Sequence[str]]]:
     """What filters and subsets make of it: nothing if it has no image."""
     masks, _ = _stored(store, MASKS, None)
     if masks is None or sample["status"] != "ok" or sample["shard"] not in masks.stamp.facts["shards"]:
         return
     try:
-        steps = filter_steps(store, sample["shard"], sample["uid"], masks.stamp.facts)
-    except StorageError as error:
+        steps = filter_steps(store, sample["shard"], sample["uid"], masks.stamp.facts, signals)
+    except (StorageError, PoolError) as error:
         steps = pa.table({"cannot_be_read": [str(error)]})
     if steps.num_rows:
         yield Section("Filters", _from([MASKS]), steps), [MASKS]

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.core.figures import contact_sheet
+from dqe_assets.core.figures import contact_sheet, histograms
 from dqe_assets.core.metadata import (
     PREVIEW_ROWS,
     SHEET_IMAGES,
@@ -22,7 +22,6 @@ from dqe_assets.core.metadata import (
     value_counts,
 )
 from dqe_assets.core.schema import ORIGINAL
-from dqe_assets.features.plots import feature_histograms
 from dqe_assets.ingest.planted import text_figures
 from dqe_assets.score.masked_similarity import masked_sample
 from dqe_assets.score.patterns import PATTERNS
@@ -167,7 +166,7 @@ def sample_scores(work: Work, table: pa.Table, scorer: SampleScorer) -> Metadata
     if values.size:
         lowest, median, highest = np.quantile(values, (0, 0.5, 1))
         metadata |= {"lowest": float(lowest), "median": float(median), "highest": float(highest)}
-        metadata["distribution"] = picture(feature_histograms({scorer.name: values}), f"{scorer.name} of all samples")
+        metadata["distribution"] = picture(histograms({scorer.name: values}), f"{scorer.name} of all samples")
         metadata |= _ends(work, table)
     return metadata
 

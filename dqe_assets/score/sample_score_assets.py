@@ -180,6 +180,7 @@ def _scores(scorer: SampleScorer, inputs: Sequence[str]) -> Mapping[str, Any]:
         ],
         "metadata": metadata.sample_scores,
         "relations": sample_score_views.RELATIONS,
+        "signals": {scorer.name: "score"},
     }
 
 

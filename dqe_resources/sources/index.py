@@ -132,13 +132,13 @@ def build_index(name: str, state: Any, digests: Callable[[], Iterable[tuple[int,
     return RowIndex(cached(name, state, build))
 
 
-def cached(name: str, state: Any, build: Callable[[Path], None]) -> Path:
-    """A Parquet file of the cache, of that name and state; those of the name's former states are removed."""
-    file = f"{name}-{fingerprint(state)}.parquet"
+def cached(name: str, state: Any, build: Callable[[Path], None], suffix: str = ".parquet") -> Path:
+    """A file of the cache, of that name and state; those of the name's former states are removed."""
+    file = f"{name}-{fingerprint(state)}{suffix}"
     is_new = not (data_directory() / "cache" / file).is_file()
     path = cached_file(file, build)
     if is_new:
-        for other in path.parent.glob(f"{name}-{'?' * 32}.parquet"):
+        for other in path.parent.glob(f"{name}-{'?' * 32}{suffix}"):
             if other != path:
                 other.unlink(missing_ok=True)
                 other.with_name(f".{other.name}.lock").unlink(missing_ok=True)

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dqe_assets.core import figures as plots
-from dqe_assets.core.figures import DARK, LIGHT, Theme
+from dqe_assets.core.figures import DARK, LIGHT, Theme, histograms
 from dqe_assets.core.metadata import markdown_cell
 from dqe_assets.dedup.plots import cluster_sizes
-from dqe_assets.features.plots import feature_histograms
 from dqe_assets.ingest.plots import status_bars
 from dqe_assets.score.plots import Preference, original_vs_synthetic_scatter, preference_bars, similarity_histogram
 from dqe_assets.score.preference import preference_report
@@ -37,7 +36,7 @@ def _everything(theme: Theme) -> dict[str, bytes]:
             theme,
         ),
         "scatter": original_vs_synthetic_scatter(original, vlm, "vlm", ["labels", "vlm"], theme),
-        "features": feature_histograms({"sharpness": random.gamma(2, 200, 3000), "contrast": original}, theme),
+        "features": histograms({"sharpness": random.gamma(2, 200, 3000), "contrast": original}, theme),
         "clusters": cluster_sizes({"exact": [2, 2, 3], "any": [2, 7, 300]}, theme),
         "sheet": plots.contact_sheet([draw(n, (300, 200)) for n in range(12)], ["a caption"] * 12, theme=theme),
     }
@@ -72,7 +71,7 @@ def test_with_nothing_to_show_a_plot_says_so() -> None:
         preference_bars([Preference("original", "vlm", 0, {70: (0, 0)}, True)]),
         original_vs_synthetic_scatter([], [], "vlm"),
         original_vs_synthetic_scatter([np.nan, 0.1], [0.2, np.inf], "vlm"),
-        feature_histograms({"sharpness": []}),
+        histograms({"sharpness": []}),
         cluster_sizes({"exact": []}),
         plots.contact_sheet([]),
     ]
@@ -89,7 +88,7 @@ def test_any_values_can_be_drawn(left: list[float | None], right: list[float | N
     common = min(len(left), len(right))
     for data in (
         similarity_histogram({"original": left, "a name that is rather long": right}),
-        feature_histograms({"sharpness": left, "contrast": right}),
+        histograms({"sharpness": left, "contrast": right}),
         original_vs_synthetic_scatter(left[:common], right[:common], "vlm"),
     ):
         assert data.startswith(b"\x89PNG")

@@ -85,10 +85,10 @@ def test_parameters():
     ("text", "said"),
     [
         ("", "an expression is empty"),
-        ("clip_l14_3 & basic", "; in: clip_l14_3 & basic. Did you mean clip_l14_30? There are: basic, basic_filter"),
+        ("clip_l14_3 & basic", "; in: clip_l14_3 & basic. Did you mean clip_l14_30? There are: "),
         ("basic & é & clip_l14_3(1)", "there is no filter é at character 9; in: basic & é & clip_l14_3(1). There are:"),
         ("'é' & nonsense", "neither a filter nor filters joined by &, | and ~ at character 1; in: 'é' & nonsense"),
-        ("  basic & nonsense", "There are: basic, basic_filter, caption_quality"),
+        ("  basic & nonsense", "basic, basic_filter, caption_quality"),
         ("basic and laion2b", "joined by &, | and ~, not by and, or and not at character 1"),
         ("not basic", "not by and, or and not"),
         ("basic &", "not an expression"),
@@ -140,7 +140,7 @@ def test_faults_in_definitions_name_the_definition():
 
 
 def test_every_filter_can_be_named():
-    assert set(FILTERS) == {
+    assert set(FILTERS) >= {
         *("no_filter", "random_subset", "basic_filter", "clip_score", "laion2b", "text_based", "image_based", "tmars"),
         *("deduplicated", "caption_quality", "sql", "tldr", "kmeans_embeddings", "random", "score_top"),
     }

@@ -30,7 +30,10 @@ def test_the_settings_that_come_with_the_project_load(data: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"sorces": []}, r"dqe\.yaml: unknown key 'sorces'; allowed: automation, best, captioners, .*, sources, store"),
+        (
+            {"sorces": []},
+            r"dqe\.yaml: unknown key 'sorces'; allowed: automation, best, caption_mixes, .*, sources, store",
+        ),
         ({"sources": []}, r"dqe\.yaml: sources: needs at least 1 in the list"),
         (
             {"sources": [{"kind": "smaple"}]},
@@ -126,7 +129,10 @@ def test_a_source_may_be_away_until_it_is_read(data: Path) -> None:
     ("text", "message"),
     [
         ("sources: [", r"dqe\.yaml: not YAML: .*line 1"),
-        ("- a\n- b\n", r"dqe\.yaml: expected keys and values; allowed keys: automation, best, captioners"),
+        (
+            "- a\n- b\n",
+            r"dqe\.yaml: expected keys and values; allowed keys: automation, best, caption_mixes, captioners",
+        ),
         ("", "expected keys and values"),
     ],
 )

@@ -47,6 +47,7 @@ TABLES = {
     "refined_captions",
     "text_quality", "image_text", "sample_scores",
     "code_clusters",
+    "signals", "signal_tables",
     "training_checkpoints", "training_log",
     "evaluation", "evaluation_classes", "leaderboard", "training_curves", "concept_accuracies",
 }  # fmt: skip

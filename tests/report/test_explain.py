@@ -33,7 +33,9 @@ NAME = "chelsea_03.jpg"
 
 def explained(settings: Settings, image_name: str) -> list[Section]:
     subsets = [f"subsets/{subset.name}" for subset in settings.subsets]
-    return explanation(settings.warehouse, RELATIONS, image_name, store=settings.opened_store, subsets=subsets)
+    return explanation(
+        settings.warehouse, RELATIONS, image_name, store=settings.opened_store, subsets=subsets, signals={}
+    )
 
 
 def by_title(sections: list[Section]) -> dict[str, list[dict[str, Any]]]:
@@ -116,7 +118,7 @@ def test_the_steps_of_filters_are_what_the_filters_keep(opened: Settings) -> Non
         uids = [uid for (uid,) in connection.execute(query).fetchall()]
     kept = set()
     for uid in uids:
-        steps = filter_steps(store, "sample-00001", uid, facts).to_pylist()
+        steps = filter_steps(store, "sample-00001", uid, facts, {}).to_pylist()
         (expected,) = table.filter(pc.equal(table["uid"], uid)).drop_columns("uid").to_pylist()
         found = {name: all(step["keeps"] for step in steps if step["filter"] == name) for name in expected}
         assert found == expected

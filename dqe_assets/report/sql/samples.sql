@@ -9,10 +9,11 @@ SELECT r.uid, r.source, r.shard, r.row, r.image_name, r.url, r.caption, r.format
     r.source_metadata,
     f.sharpness, f.brightness, f.contrast, f.colourfulness, f.top_label, f.label_probabilities[1],
     original.similarity, best.caption_source, best.similarity,
-    coalesce(NOT clustered.is_representative, false), clustered.cluster
+    coalesce(NOT clustered.is_representative, false), clustered.cluster$signals
 FROM samples_with_host r
 LEFT JOIN stored_image_features f USING (uid)
 LEFT JOIN original USING (uid)
 LEFT JOIN best_captions best USING (uid)
 LEFT JOIN clustered USING (uid)
+$joins
 ORDER BY r.shard, r.row

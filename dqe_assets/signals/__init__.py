@@ -1,0 +1,1 @@
+"""Signals: values of samples that were computed elsewhere, side by side with those of the platform."""

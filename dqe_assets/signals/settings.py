@@ -1,0 +1,137 @@
+"""The tables of signals that data/dqe.yaml names."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import pyarrow as pa
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from dqe_assets.signals.columns import signal_types
+from dqe_resources.configurable import ComponentName
+from dqe_resources.keyed_table import KeyedTable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+TABLE_ROW = "table_row"
+"""Column of the asset of a table: the row of the table that a sample's values are from."""
+
+
+class SignalTable(KeyedTable):
+    """Values of samples in a Parquet, CSV, TSV or JSON Lines file, by uid, url, image name or sha256.
+
+    The table becomes the asset ``signals/<name>``. Each of its columns is a signal: a number, a text, or true or false.
+    A sample that has no row in the table has no value.
+
+    Attributes:
+        name: Name of the table.
+        key: Column of ``raw_samples`` that the table is joined by.
+        columns: The columns that are signals, each called as it is, or by a name of its own (``{nsfw: p_nsfw}``); by
+            default all but the key.
+    """
+
+    holds: ClassVar[str] = "signals"
+
+    name: ComponentName
+    key: Literal["uid", "url", "image_name", "sha256"] = "uid"  # type: ignore[assignment]
+    columns: list[str] | dict[str, str] | None = Field(default=None, min_length=1)
+
+    @property
+    def value_columns(self) -> list[str]:
+        """The columns that are named."""
+        return list(self.columns.values() if isinstance(self.columns, dict) else self.columns or ())
+
+    @cached_property
+    def signals(self) -> dict[str, tuple[str, pa.DataType]]:
+        """Column and type of each signal, by its name."""
+        types = self._found[0]
+        if isinstance(self.columns, dict):
+            return {name: (column, types[column]) for name, column in self.columns.items()}
+        names = self.columns or [name for name in types if name != self.key_name]
+        return {name: (name, types[name]) for name in names}
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Columns that cannot be signals, and why; none of them was named."""
+        return {} if self.columns else {name: why for name, why in self._found[1].items() if name != self.key_name}
+
+    @cached_property
+    def _found(self) -> tuple[dict[str, pa.DataType], dict[str, str]]:
+        return signal_types(self.path)
+
+    @model_validator(mode="after")
+    def _has_signals(self) -> Self:
+        try:
+            refused = self._found[1]
+        except (pa.ArrowException, OSError) as error:
+            raise PydanticCustomError("table", "{error}", {"error": self._unreadable(error)}) from error
+        for column in self.value_columns:
+            if column in refused:
+                raise PydanticCustomError(
+                    "table",
+                    "{path}: column '{column}' cannot be a signal: {why}",
+                    {"path": str(self.path), "column": column, "why": refused[column]},
+                )
+        if not self.signals:
+            raise PydanticCustomError(
+                "table",
+                "{path} has no column that can be a signal, besides the key '{key}'",
+                {"path": str(self.path), "key": self.key_name},
+            )
+        for name, (column, _) in self.signals.items():
+            if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name.lower() == TABLE_ROW:
+                raise PydanticCustomError(
+                    "signal",
+                    "{path}: '{name}' is no name for a signal (a letter or _, then letters, digits and _, at most 64, "
+                    "and no word of Python's); name it: {columns}",
+                    {"path": str(self.path), "name": name, "columns": f"columns: {{my_name: '{column}'}}"},
+                )
+        return self
+
+    def signature(self) -> dict[str, Any]:
+        """What decides the values: how the file is read, and its state."""
+        return {**self.model_dump(mode="json"), **self.state(), "types": _as_text(self.signals)}
+
+
+def _as_text(signals: dict[str, tuple[str, pa.DataType]]) -> dict[str, list[str]]:
+    return {name: [column, str(kind)] for name, (column, kind) in signals.items()}
+
+
+def check_signals(tables: Sequence[SignalTable], scorers: Sequence[str]) -> None:
+    """Refuse two tables of one name, and two signals of one name, to SQL too.
+
+    Args:
+        tables: the tables.
+        scorers: names of the scorers, whose scores are signals too.
+
+    Raises:
+        PydanticCustomError: says which.
+    """
+    names = [table.name.lower() for table in tables]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise PydanticCustomError(
+            "repeated", "signals: two tables have the name '{name}'; rename one", {"name": repeated[0]}
+        )
+    owners = {name.lower(): f"the scorer {name}" for name in scorers}
+    for table in tables:
+        for name, (column, _) in table.signals.items():
+            owner = f"the table {table.name}"
+            other = owners.setdefault(name.lower(), owner)
+            if other != owner or sum(one.lower() == name.lower() for one in table.signals) > 1:
+                raise PydanticCustomError(
+                    "repeated",
+                    "signals: '{name}' is a signal of {other} and of {owner}; name the columns of the table: {columns}",
+                    {
+                        "name": name,
+                        "other": other,
+                        "owner": owner,
+                        "columns": f"columns: {{{table.name}_{name}: {column}}}",
+                    },
+                )
