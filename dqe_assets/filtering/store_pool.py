@@ -106,7 +106,9 @@ def inputs_of(columns: Iterable[str], signals: Mapping[str, Signal]) -> tuple[li
     names = list(columns)
     assets = {asset for name in names if name in _SOURCES for asset in _SOURCES[name].assets}
     assets |= {signals[name].asset for name in names if name in signals}
-    return sorted(assets - {*_CORPUS_ASSETS}), sorted(assets & {*_CORPUS_ASSETS})
+    # Clusters of codes are stored by shard, but made over all shards at once.
+    over_all = assets & {*_CORPUS_ASSETS, "code_clusters"}
+    return sorted(assets - over_all), sorted(over_all)
 
 
 def scores_of(pool: StorePool, subsets: Mapping[str, NDArray[np.void]]) -> dict[str, NDArray[np.float32]]:
