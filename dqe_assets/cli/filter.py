@@ -136,7 +136,7 @@ def finished_pool(settings: Settings, expression: Expression) -> StorePool:
     from dqe_assets.orchestration.graph import signals
 
     known = signals(settings)
-    shards = _finished_shards(settings, inputs_of(expression.columns, known)[0])
+    shards = _finished_shards(settings, inputs_of((*expression.columns, *expression.may_read), known)[0])
     return StorePool(settings.opened_store, shards, signals=known)
 
 

@@ -33,12 +33,15 @@ class Signal:
         asset: the asset.
         column: its column: of truth values, whole numbers or floating ones of 32 or 64 bits, or texts.
         schema: the asset's.
+        item: of a table with a row for each item of a sample, as ``joint_embeddings`` is, the item; such a column may
+            be an embedding, which expressions alone know.
     """
 
     name: str
     asset: str
     column: str
     schema: pa.Schema
+    item: str | None = None
 
     @property
     def type(self) -> pa.DataType:

@@ -113,7 +113,8 @@ def _inputs(
     expressions: Iterable[str], named: Mapping[str, str], signals: Mapping[str, Signal]
 ) -> tuple[list[str], list[str]]:
     """The assets of the store that expressions read: those of each shard, and those over all shards."""
-    return inputs_of((column for text in expressions for column in parsed(text, named).columns), signals)
+    read = [parsed(text, named) for text in expressions]
+    return inputs_of((column for one in read for column in (*one.columns, *one.may_read)), signals)
 
 
 def _masks_are_there(work: Work, stamp: Stamp) -> bool:

@@ -63,15 +63,16 @@ class StorePool:
     the upright image. Every column of the warehouse's table ``samples`` is there under its name; ``similarity``,
     ``tokens`` and ``truncated`` are of the original caption, by the store's scorer, as is ``masked_similarity``, with
     the text in the image painted over; signals have their own names; ``is_representative_<kind>`` says of a sample in a
-    duplicate cluster whether it is the one to keep; ``image_embedding`` is in the scorer's joint space and
-    ``image_features`` are the backbone's. What DataComp has and the store has not, such as CLIP's scores, is refused
-    with what to take instead. Only what is asked for is read.
+    duplicate cluster whether it is the one to keep; ``image_embedding`` and ``text_embedding`` are in the scorer's
+    joint space, ``<name>_img`` and ``<name>_txt`` in that of another scorer, and ``image_features`` are the backbone's.
+    CLIP's scores are there if CLIP is among the scorers; what else DataComp has and the store has not is refused with
+    what to take instead. Only what is asked for is read.
 
     Attributes:
         store: the store.
         shards: the shards to take, in order.
         name: what to call the pool.
-        signals: the signals that there are, by name.
+        signals: the signals that there are, by name, and the columns of other scorers.
     """
 
     store: Store
@@ -181,6 +182,8 @@ class StoreShard:
             return _SOURCES[name]
         if name in self.pool.signals:
             signal = self.pool.signals[name]
+            if signal.item is not None:
+                return _of_item(signal.asset, signal.column, signal.type, signal.item)
             return _column(signal.asset, signal.column, signal.type)
         raise PoolError(f"the store has no column {name} (shard {self.name}): {what_instead(name, self.pool.signals)}")
 
@@ -276,14 +279,14 @@ def _top_probability(shard: StoreShard) -> pa.ChunkedArray:
     return pc.list_element(shard.table("image_features", ["label_probabilities"])["label_probabilities"], 0)
 
 
-def _embedding(item: str) -> _Source:
-    """The vectors of an item in the scorer's joint space."""
+def _of_item(asset: str, column: str, data_type: pa.DataType, item: str) -> _Source:
+    """A column of the rows of one item."""
 
     def values(shard: StoreShard) -> pa.ChunkedArray:
-        table = shard.table("joint_embeddings", ["item", "embedding"])
-        return table.filter(pc.equal(table["item"], item))["embedding"]
+        table = shard.table(asset, ["item", column])
+        return table.filter(pc.equal(table["item"], item))[column]
 
-    return _Source("joint_embeddings", EMBEDDING, values)
+    return _Source(asset, data_type, values)
 
 
 _SOURCES: dict[str, _Source] = {
@@ -299,8 +302,8 @@ _SOURCES: dict[str, _Source] = {
     "host": _Source("raw_samples", pa.string(), _host),
     "megapixels": _Source("raw_samples", pa.float32(), _megapixels),
     "top_label_probability": _Source("image_features", pa.float32(), _top_probability),
-    "image_embedding": _embedding(IMAGE),
-    "text_embedding": _embedding(ORIGINAL),
+    "image_embedding": _of_item("joint_embeddings", "embedding", EMBEDDING, IMAGE),
+    "text_embedding": _of_item("joint_embeddings", "embedding", EMBEDDING, ORIGINAL),
     **{name: _original(name) for name in ("similarity", "tokens", "truncated")},
     "original_similarity": _original("similarity"),
     **_plain("best_captions", "", best_similarity="similarity", best_source="caption_source"),

@@ -38,7 +38,7 @@ from dqe_assets.score.assets import (
     masked_similarity_of,
     text_quality_of,
 )
-from dqe_assets.score.sample_score_assets import SCORER_PREFIX, scores_of
+from dqe_assets.score.sample_score_assets import SCORER_PREFIX, columns_of, scores_of
 from dqe_assets.search.assets import caption_collection_of
 from dqe_assets.search.map_assets import collection_map
 from dqe_assets.signals.assets import signal_keys_of, signals_of_table
@@ -81,7 +81,7 @@ def stages(settings: Settings) -> list[Stage]:
         *([signal_keys_of(settings.signals)] if settings.signals else []),
     ]
     scored = scores_of(settings.scorers, settings.scorer)
-    signals = signals_of([*scored, *of_users])
+    signals = signals_of([*scored, *of_users]) | columns_of(settings.scorers, settings.scorer)
     by_shard = [stage.name for stage in masked]
     plans = data_plans(settings)
     of_runs = (
@@ -177,8 +177,8 @@ def relations(settings: Settings) -> tuple[Relations, ...]:
 
 
 def signals(settings: Settings) -> dict[str, Signal]:
-    """The signals of all stages, by name."""
-    return signals_of(stages(settings))
+    """The signals of all stages, by name, and what else expressions can read of scorers."""
+    return signals_of(stages(settings)) | columns_of(settings.scorers, settings.scorer)
 
 
 def captioner_infos(settings: Settings) -> list[CaptionerInfo]:

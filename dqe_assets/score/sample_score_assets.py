@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from dqe_assets.core.checks import complete, finite, unique, without_faults
-from dqe_assets.core.schema import ORIGINAL
+from dqe_assets.core.schema import IMAGE, ORIGINAL
+from dqe_assets.core.signals import Signal
 from dqe_assets.core.stage import MODEL_POOL, Stage, stage
 from dqe_assets.core.work import Check, CheckResult
 from dqe_assets.score import alignment, metadata, sample_score_views
@@ -19,6 +20,8 @@ from dqe_assets.score.assets import ROWS_AT_ONCE
 from dqe_assets.score.sample_scores import of_captions, of_images, table_of
 from dqe_assets.score.tables import JOINT_EMBEDDINGS, SAMPLE_SCORES
 from dqe_resources.scorers.named import ModelScorer, OfEmbedding
+from dqe_resources.scorers.open_clip import OpenClipScorer
+from dqe_resources.scorers.presets import PRESETS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,6 +42,8 @@ SCORER_PREFIX = "scorer_"
 
 JOINT = "joint_embeddings"
 _MAIN = "scorer"
+_DATACOMP = ("b32", "l14")
+"""The CLIP models whose scores and embeddings DataComp's metadata have."""
 _NOT_OF_THE_VECTORS = {"name", "preset", "batch_size", "device", "image_backbones", "long_captions"}
 _DESCRIPTION = "A number for each sample, to choose by, from one of the scorers of data/dqe.yaml."
 _SETTINGS = "\n\nAttributes:"
@@ -58,6 +63,33 @@ def embedding_assets(scorers: Sequence[SampleScorer], main: Scorer) -> dict[str,
     return found | {
         one.name: JOINT if one.model is None else found[one.model] for one in scorers if isinstance(one, OfEmbedding)
     }
+
+
+def columns_of(scorers: Sequence[SampleScorer], main: Scorer) -> dict[str, Signal]:
+    """What expressions can read of scorers apart from the scores, by name.
+
+    ``<name>_img`` and ``<name>_txt`` are a scorer's embeddings of images and original captions. The scorers that are
+    OpenAI's CLIP give DataComp's columns too: ``clip_l14_similarity_score``, ``l14_img`` and ``l14_txt``, and b32's.
+    """
+    found: dict[str, Signal] = {}
+    assets = embedding_assets(scorers, main)
+    for one in (one for one in scorers if isinstance(one, ModelScorer)):
+        names = [one.name]
+        for arch in _DATACOMP:
+            clip = PRESETS[f"clip_{arch}"]
+            is_clip = isinstance(one, OpenClipScorer) and (one.architecture, one.weights) == (
+                clip.architecture,
+                clip.weights,
+            )
+            score = f"clip_{arch}_similarity_score"
+            if is_clip and score not in found:
+                found[score] = Signal(score, f"{SCORES_PREFIX}{one.name}", "score", SAMPLE_SCORES)
+                names.append(arch)
+        for name in names:
+            for suffix, item in (("img", IMAGE), ("txt", ORIGINAL)):
+                column = f"{name}_{suffix}"
+                found[column] = Signal(column, assets[one.name], "embedding", JOINT_EMBEDDINGS, item)
+    return found
 
 
 def _vectors(scorer: Scorer) -> str:

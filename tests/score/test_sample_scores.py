@@ -13,6 +13,9 @@ from pydantic import ValidationError
 
 from dqe_assets.core.arrow import to_matrix
 from dqe_assets.core.schema import IMAGE, ORIGINAL
+from dqe_assets.filtering.build_subset import make_subset
+from dqe_assets.filtering.expression import parse
+from dqe_assets.filtering.store_pool import StorePool
 from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.settings import Settings
 from dqe_assets.score.sample_score_assets import embedding_assets
@@ -241,3 +244,43 @@ def test_presets_are_models_that_open_clip_has() -> None:
     )
     with pytest.raises(ValidationError, match="there is nothing at"):
         OpenClipScorer(preset="clip_b32", weights="/nowhere/clip.pt")
+
+
+def test_expressions_read_scores_and_embeddings_of_scorers(photos: Path, tiny_clip: Path) -> None:
+    text = "score_top(0.5, score=mix({s_clip_loss(small): 1, small: 0.5})) & small > -2"
+    settings = settings_of(photos, tiny(tiny_clip, "small"), filters={"chosen": text, "clip": "score_top(0.5)"})
+    make(settings, "scores/small")
+    masks = next(stage for stage in graph.stages(settings) if stage.name == "filter_masks")
+    assert {"scores/small", "embeddings/small"} <= {*masks.inputs}
+    pool = StorePool(settings.opened_store, ("noise-00000",), signals=graph.signals(settings))
+    made = make_subset(parse(text), [pool])
+    # Of four images, one has no caption and so no score.
+    assert len(made.uids) == 2
+    files = [file["path"] for file in made.manifest["pools"][0]["files"]]
+    assert files == ["embeddings/small/noise-00000", "raw_samples/noise-00000", "scores/small/noise-00000"]
+    (batch,) = pool.parts[0].batches(["small_img", "small_txt", "small"])
+    images, texts = (np.stack(batch.column(name).take([0, 1, 3]).to_pylist()) for name in ("small_img", "small_txt"))
+    np.testing.assert_allclose((images * texts).sum(axis=1), batch.column("small").take([0, 1, 3]), atol=1e-2)
+
+
+def test_a_clip_among_the_scorers_gives_the_columns_of_datacomp(photos: Path) -> None:
+    scorers = [{"kind": "open_clip", "name": name, "preset": name} for name in ("siglip_b16", "clip_l14")]
+    known = graph.signals(settings_of(photos, *scorers))
+    assert known["clip_l14_similarity_score"].asset == "scores/clip_l14"
+    assert (known["l14_img"].asset, known["l14_img"].item) == ("embeddings/clip_l14", IMAGE)
+    assert (known["siglip_b16_txt"].asset, known["siglip_b16_txt"].item) == ("embeddings/siglip_b16", ORIGINAL)
+    assert not {"clip_b32_similarity_score", "b32_img"} & {*known}
+
+
+def test_the_published_weights_take_scorers_by_their_names(photos: Path, tiny_clip: Path) -> None:
+    settings = settings_of(photos, tiny(tiny_clip, "dfn"), tiny(tiny_clip, "clip_l14", batch_size=2))
+    make(settings, "scores/dfn", "scores/clip_l14")
+    pool = StorePool(settings.opened_store, ("noise-00000",), signals=graph.signals(settings))
+    manifest = make_subset(parse("score_top(0.5, score=mix(m_flyt, scorer=dfn))"), [pool]).manifest
+    (facts,) = manifest["leaves"]
+    assert facts["missing"] == ["normsim", "clip_b32"]
+    assert facts["weights"] == {"s_clip_loss(scorer=dfn)": 0.51, "dfn": 0.80, "clip_l14": 0.21}
+    files = [file["path"] for file in manifest["pools"][0]["files"]]
+    assert files == [
+        f"{asset}/noise-00000" for asset in ("embeddings/dfn", "raw_samples", "scores/clip_l14", "scores/dfn")
+    ]
