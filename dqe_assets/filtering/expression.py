@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from dqe_assets.filtering.filters import FILTERS
+from dqe_assets.filtering.filters.among import Among
 from dqe_assets.filtering.filters.comparison import Comparison
 from dqe_assets.filtering.filters.pool_scores import POOL_SCORES
 from dqe_assets.filtering.filters.protocol import Call
@@ -21,7 +22,7 @@ from dqe_resources.configurable import in_words
 from dqe_resources.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from dqe_assets.filtering.filters import Filter, Mask
 
@@ -83,6 +84,17 @@ class Expression:
         return tuple({leaf.text: leaf for leaf in found}.values())
 
     @property
+    def is_open(self) -> bool:
+        """Whether it is a rule that chooses among samples, or the reverse of one, and does not say of which."""
+        rule = self.operands[0].leaf if self.operator == "~" else self.leaf
+        return isinstance(rule, Among) and rule.of is None
+
+    @property
+    def has_open(self) -> bool:
+        """Whether there is such a rule in it."""
+        return self.is_open or any(one.has_open for one in self.operands)
+
+    @property
     def terms(self) -> tuple[Expression, ...]:
         """What the outermost ``&`` joins: the steps in which samples are removed."""
         return self.operands if self.operator == "&" else (self,)
@@ -122,7 +134,37 @@ def parse(text: str, names: Mapping[str, str] = NAMED) -> Expression:
     Raises:
         ExpressionError: says what is wrong and where.
     """
-    return _Reader(text, names, ()).read()
+    return closed(_Reader(text, names, ()).read())
+
+
+def closed(expression: Expression, beside: tuple[Expression, ...] = ()) -> Expression:
+    """The expression in which each rule that chooses among samples says of which.
+
+    Where a rule says nothing, these are what all else keeps that it is joined to by ``&``, wherever that stands. Of
+    several such rules each chooses among what those before it have left.
+
+    Args:
+        expression: what was read.
+        beside: what it is joined to by ``&``.
+    """
+    if isinstance(expression.leaf, Among) and expression.is_open and beside:
+        return Expression(leaf=expression.leaf.choosing_of(_together(beside)))
+    if expression.leaf is not None:
+        return expression
+    if expression.operator != "&":
+        return Expression(expression.operator, tuple(closed(one, beside) for one in expression.operands))
+    plain = [one for one in expression.operands if not one.has_open]
+    found: list[Expression | None] = [None] * len(expression.operands)
+    # First what is complete, then what holds such rules somewhere inside, and last the rules themselves.
+    for place, one in sorted(enumerate(expression.operands), key=lambda item: (item[1].has_open, item[1].is_open)):
+        done = [other for other in found if other is not None] if one.is_open else plain
+        found[place] = closed(one, (*beside, *done)) if one.has_open else one
+    return Expression("&", tuple(one for one in found if one is not None))
+
+
+def _together(expressions: Sequence[Expression]) -> Expression:
+    operands = [part for one in expressions for part in one.terms]
+    return operands[0] if len(operands) == 1 else Expression("&", tuple(operands))
 
 
 class _Reader:
@@ -247,11 +289,13 @@ class _Reader:
             raise self._error(
                 f"{name} takes {', '.join(parameters) or 'no parameter'}", self._place(args[len(parameters)])
             )
-        given = {parameter: self._value(value) for parameter, value in zip(parameters, args, strict=False)}
+        given = {
+            parameter: self._argument(cls, parameter, value) for parameter, value in zip(parameters, args, strict=False)
+        }
         for keyword in keywords:
             if keyword.arg is None or keyword.arg in given:
                 raise self._error(f"{name}: {keyword.arg or '**'} cannot stand here", self._place(keyword.value))
-            given[keyword.arg] = self._value(keyword.value)
+            given[keyword.arg] = self._argument(cls, keyword.arg, keyword.value)
         return self._made(cls, given, node)
 
     def _made(self, cls: type[C], given: Mapping[str, Any], node: ast.expr) -> C:
@@ -262,6 +306,10 @@ class _Reader:
             where = ".".join(map(str, first["loc"]))
             of = "" if cls is Comparison else f"{cls.name}: "
             raise self._error(f"{of}{f'{where}: ' if where else ''}{in_words(first)}", self._place(node)) from error
+
+    def _argument(self, cls: type[Call], parameter: str, node: ast.expr) -> Any:
+        is_empty = isinstance(node, ast.Constant) and node.value is None
+        return self._value(node) if parameter not in cls.expressions or is_empty else closed(self._expression(node))
 
     def _value(self, node: ast.expr) -> Any:
         match node:

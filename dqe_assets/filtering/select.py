@@ -45,7 +45,19 @@ def fit(leaves: Iterable[Filter], pools: Sequence[Pool]) -> dict[str, Filter]:
         PoolError: a pool cannot be read, or lacks a column.
         FilterError: a filter cannot be fitted to them.
     """
-    return {leaf.text: leaf.fit(pools) for leaf in leaves}
+    fitted: dict[str, Filter] = {}
+
+    def fit_once(leaf: Filter) -> None:
+        if leaf.text in fitted:
+            return
+        for inner in leaf.among:
+            fit_once(inner)
+        fitted[leaf.text] = leaf.fit_among(pools, fitted)
+
+    wanted = list(leaves)
+    for leaf in wanted:
+        fit_once(leaf)
+    return {leaf.text: fitted[leaf.text] for leaf in wanted}
 
 
 def leaf_masks(fitted: Mapping[str, Filter], table: pa.Table | pa.RecordBatch) -> dict[str, Mask]:

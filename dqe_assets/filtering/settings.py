@@ -35,7 +35,7 @@ DEFAULT_FILTERS = {
     "basic": "basic_filter",
     "best_30": "caption_quality(fraction=0.3)",
     "best": "basic & best_30",
-    "unique": "deduplicated",
+    "unique": "unique()",
 }
 """What works on any store, whichever its scorer: a fraction needs no threshold to be known."""
 

@@ -262,7 +262,7 @@ def test_a_subset_of_several_pools_says_the_share_of_each_and_keeps_what_both_ha
         ),
         ({"filters": {"a": "b", "b": "a"}}, r"filters\.a: . is defined by itself"),
         ({"filters": {"deduplicated": "no_filter"}}, "filters: the name 'deduplicated' is that of a built-in filter"),
-        ({"filters": {"datacomp_1b": "no_filter"}}, "give yours another name than: basic, "),
+        ({"filters": {"datacomp_1b": "no_filter"}}, "give yours another name than: balanced, basic, "),
         ({"filters": {"uid": "no_filter"}}, "filters: the name 'uid' is reserved"),
         ({"filters": {"A b": "no_filter"}}, "filters.A b"),
         ({"subsets": [{"name": "x", "expression": "basic &"}]}, r"subsets\.x: not an expression"),

@@ -106,6 +106,6 @@ def test_a_pool_without_concepts_is_refused_with_what_is_missing() -> None:
 
 def test_it_draws_other_samples_than_a_random_subset_of_the_same_seed() -> None:
     table = pool_of([["dog"]] * 2_000)
-    both = parse("balanced(1000) & random_subset(0.5)")
+    both = parse("balanced(1000, of=no_filter) & random_subset(0.5)")
     kept = make_subset(both, [TablePool(table)]).uids
     assert 400 < len(kept) < 600

@@ -11,6 +11,7 @@ from dqe_assets.filtering.expression import NAMED, ExpressionError, parse
 from dqe_assets.filtering.filters import FILTERS
 from dqe_assets.filtering.filters.clip_score import ClipScore
 from dqe_assets.filtering.filters.sql import Sql
+from dqe_assets.filtering.settings import DEFAULT_FILTERS
 
 LEAVES = ("no_filter()", "laion2b()", "random_subset(0.5)", "random_subset(0.5, seed=3)")
 
@@ -143,4 +144,41 @@ def test_every_filter_can_be_named():
     assert set(FILTERS) >= {
         *("no_filter", "random_subset", "basic_filter", "clip_score", "laion2b", "text_based", "image_based", "tmars"),
         *("deduplicated", "caption_quality", "sql", "tldr", "kmeans_embeddings", "random", "score_top"),
+        *("balanced", "unique"),
     }
+
+
+FEW = {**NAMED, **DEFAULT_FILTERS, "sharp": "sql('sharpness > 9')"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("unique", "unique()"),
+        ("best & unique", "B & unique(of=B)"),
+        ("unique & best", "unique(of=B) & B"),
+        ("best & ~unique", "B & ~unique(of=B)"),
+        ("best & (unique | laion2b)", "B & (unique(of=B) | laion2b())"),
+        ("best & unique | laion2b & unique", "B & unique(of=B) | laion2b() & unique(of=laion2b())"),
+        ("(best | laion2b) & unique", "(B | laion2b()) & unique(of=B | laion2b())"),
+        ("best & unique(keep=similarity)", "B & unique(of=B, keep=similarity)"),
+        ("unique(of=best) & laion2b", "unique(of=B) & laion2b()"),
+        ("unique(best & laion2b, sharpness)", "unique(of=B & laion2b(), keep=sharpness)"),
+        ("unique(of=best & unique)", "unique(of=B & unique(of=B))"),
+        ("laion2b & unique & balanced(9)", "L & unique(of=L) & balanced(t=9, of=L & unique(of=L))"),
+        ("laion2b & (balanced(9) | best) & unique", "L & (X) & unique(of=L & (X))"),
+    ],
+)
+def test_rules_that_choose_among_samples_do_so_among_what_they_are_joined_to(text: str, expected: str) -> None:
+    full = expected.replace("L", "laion2b()").replace("X", "balanced(t=9, of=laion2b()) | B")
+    full = full.replace("B", "basic_filter() & caption_quality(fraction=0.3)")
+    assert parse(text, FEW).text == full
+    assert parse(full).text == full, "it can be read again"
+
+
+def test_a_wrong_expression_inside_a_rule_is_named() -> None:
+    with pytest.raises(ExpressionError, match="there is no filter nonsense at character 18"):
+        parse("best & unique(of=nonsense)", FEW)
+    with pytest.raises(ExpressionError, match="neither a filter"):
+        parse("unique(of=3)", FEW)
+    assert parse("best & unique(of=None)", FEW) == parse("best & unique", FEW)

@@ -16,6 +16,7 @@ from dqe_assets.filtering.filters.random_subset import RandomSubset
 from dqe_assets.filtering.filters.sql import Sql
 from dqe_assets.filtering.filters.text_based import TextBased
 from dqe_assets.filtering.filters.tmars import Tmars
+from dqe_assets.filtering.filters.unique import Unique
 
 __all__ = ["FILTERS", "FILTERS_VERSION", "Filter", "FilterError", "Mask"]
 
@@ -37,6 +38,7 @@ FILTERS: dict[str, type[Filter]] = {
         Random,
         ScoreTop,
         Balanced,
+        Unique,
         Sql,
     )
 }

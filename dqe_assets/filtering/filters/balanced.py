@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, PrivateAttr
+from pydantic import Field, InstanceOf
 
 from dqe_assets.concepts.lists import as_lists
-from dqe_assets.filtering.filters.protocol import Filter, FilterError, Mask, Seed
-from dqe_assets.filtering.pool import UID, TablePool, batches_of, whole
+from dqe_assets.filtering.filters.among import Among
+from dqe_assets.filtering.filters.protocol import FilterError, Seed, Selection
+from dqe_assets.filtering.pool import UID, whole
 from dqe_assets.filtering.scores import balanced_probabilities, tail_share, tail_threshold
-from dqe_assets.filtering.subset import parse_uids, uniform_draws
+from dqe_assets.filtering.subset import UID_TYPE, parse_uids, uniform_draws
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
-    from dqe_assets.filtering.pool import Pool
+    from dqe_assets.filtering.filters.among import Batches
+    from dqe_assets.filtering.filters.protocol import Filter
 
     Shown = tuple[NDArray[np.int64], pa.Array]
 
@@ -33,12 +33,12 @@ _BETWEEN = "\n"
 """Between a language and a concept: neither has it."""
 
 
-class Balanced(Filter):
+class Balanced(Among):
     """Draws samples so that frequent concepts have about as many as others (MetaCLIP, Xu et al., arXiv 2309.16671).
 
     A concept that count_e samples show is kept with p_e = min(1, t / count_e), and a sample with 1 - prod over its
     concepts of (1 - p_e), by a hash of its uid. A sample without a concept is not kept. The concepts are those of the
-    asset ``concept_hits``, and counted among the pool's samples.
+    asset ``concept_hits``, and counted among what ``of`` keeps.
 
     With ``auto``, t is the count at which the concepts that no more samples show have 5.6 % of all matches, as those of
     MetaCLIP's 20,000 have: for captions in each language by itself, so that all have the same share of tail (MetaCLIP
@@ -50,70 +50,55 @@ class Balanced(Filter):
         seed: Another seed keeps other samples.
         language: With ``auto`` and captions: the column that says in which language a caption is; None takes all
             captions as one.
+        of: What to draw from; by default what all else keeps that it is joined to by ``&``.
     """
 
     name: ClassVar[str] = "balanced"
     meaning: ClassVar[str] = "samples drawn so that no concept has many more than others"
-    pool_wide: ClassVar[bool] = True
     t: Literal["auto"] | Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = "auto"
     by: Literal["caption", "image"] = "caption"
     seed: Seed = 0
     language: str | None = LANGUAGE
-
-    _concepts: pa.Array | None = PrivateAttr(None)
-    _times_wanted: NDArray[np.float64] | None = PrivateAttr(None)
-    _facts: dict[str, Any] = PrivateAttr(default_factory=dict)
+    of: InstanceOf[Selection] | None = None
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """The uid, its concepts, and for ``auto`` the language."""
-        return (UID, CONCEPTS[self.by], *self._language)
+    def read(self) -> tuple[str, ...]:
+        """The concepts, and for ``auto`` the language."""
+        return (CONCEPTS[self.by], *self._language)
 
     @property
     def _language(self) -> tuple[str, ...]:
         return (self.language,) if self.language and self.t == "auto" and self.by == "caption" else ()
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """The t of each language, the tail's share, and the tail before and after."""
-        return self._facts
+    def fitted_to(self, batches: Batches) -> Filter:
+        """With the samples that are drawn.
 
-    def fit(self, pools: Sequence[Pool]) -> Filter:
-        """With the counts of the concepts, and t.
-
-        The pools are read twice: what is in memory are the names of the concepts and their counts.
+        The rows are read twice: what is in memory are the names of the concepts and their counts.
 
         Raises:
             FilterError: the column of concepts does not hold lists of names.
         """
-        concepts, languages, counts = self._counted(pools)
+        concepts, languages, counts = self._counted(batches)
         wanted = {one: self._wanted(counts[languages == one]) for one in np.unique(languages).tolist()}
         t = np.array([wanted[one] for one in languages.tolist()], np.float64)
-        fitted = self.model_copy()
-        fitted._concepts, fitted._times_wanted = concepts, counts / t  # noqa: SLF001 - a copy of its own
-        kept = np.zeros(len(concepts), np.int64)
-        for batch in batches_of(pools, self.columns):
+        kept, kept_counts = [np.empty(0, UID_TYPE)], np.zeros(len(concepts), np.int64)
+        for batch in batches():
             rows, shown = self._shown(batch)
-            kept += np.bincount(_places(shown, concepts)[fitted.mask(batch)[rows]], minlength=len(concepts))
-        fitted._facts = {  # noqa: SLF001
+            places = np.asarray(pc.index_in(shown, value_set=concepts), np.int64)
+            uids = parse_uids(batch.column(UID))
+            chances = balanced_probabilities(as_lists(rows, places, batch.num_rows), counts / t, 1)
+            drawn = uniform_draws(uids, self.seed, _SALT) < chances
+            kept.append(uids[drawn])
+            kept_counts += np.bincount(places[drawn[rows]], minlength=len(concepts))
+        facts = {
             "t": wanted if self._language else wanted.get("", self.t),
             "tail_share": tail_share(counts, t),
             "concepts": len(concepts),
             "matches": int(counts.sum()),
-            "matches_kept": int(kept.sum()),
-            "tail": _tail(counts, kept),
+            "matches_kept": int(kept_counts.sum()),
+            "tail": _tail(counts, kept_counts),
         }
-        return fitted
-
-    def mask(self, table: pa.Table | pa.RecordBatch) -> Mask:
-        """Where the hash of the uid is below the probability."""
-        if self._concepts is None or self._times_wanted is None:
-            return self.fit([TablePool(table)]).mask(table)
-        rows, shown = self._shown(table)
-        hits = as_lists(rows, _places(shown, self._concepts), table.num_rows)
-        return uniform_draws(parse_uids(table.column(UID)), self.seed, _SALT) < balanced_probabilities(
-            hits, self._times_wanted, 1
-        )
+        return self.keeping(np.concatenate(kept), facts)
 
     def _wanted(self, counts: NDArray[np.int64]) -> float:
         return tail_threshold(counts) if self.t == "auto" else self.t
@@ -132,10 +117,10 @@ class Balanced(Filter):
         found, places = np.divmod(pairs, len(keys.dictionary) + 1)
         return found, keys.dictionary.take(pa.array(places))
 
-    def _counted(self, pools: Sequence[Pool]) -> tuple[pa.Array, NDArray[np.object_], NDArray[np.int64]]:
+    def _counted(self, batches: Batches) -> tuple[pa.Array, NDArray[np.object_], NDArray[np.int64]]:
         """Each concept with its language, the language, and how many samples show it, [concepts] each."""
         counted = pa.table({"concept": pa.array([], pa.string()), "count": pa.array([], pa.int64())})
-        for batch in batches_of(pools, self.columns):
+        for batch in batches():
             shown = self._shown(batch)[1]
             more = pa.table({"concept": shown, "count": pa.repeat(pa.scalar(1, pa.int64()), len(shown))})
             summed = pa.concat_tables([counted, more]).group_by("concept").aggregate([("count", "sum")])
@@ -144,10 +129,6 @@ class Balanced(Filter):
         counts = counted.sort_by("concept")["count"].to_numpy().astype(np.int64)
         spoken = pc.list_element(pc.split_pattern(concepts, _BETWEEN, max_splits=1), 0)
         return concepts, spoken.to_numpy(zero_copy_only=False).astype(object), counts
-
-
-def _places(shown: pa.Array, concepts: pa.Array) -> NDArray[np.int64]:
-    return np.asarray(pc.index_in(shown, value_set=concepts), np.int64)
 
 
 def _tail(before: NDArray[np.int64], after: NDArray[np.int64]) -> dict[str, list[int]]:

@@ -1,4 +1,4 @@
-"""One sample of each cluster of duplicates."""
+"""The sample that each cluster of duplicates chose."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 class Deduplicated(Filter):
     """Samples that are their cluster's representative, or in no cluster.
 
+    Where another rule drops the representative, nothing of the cluster is left: ``unique`` keeps another one.
+
     Attributes:
         kind: Which clusters: exact, perceptual, semantic, or any. The pool has a column ``is_representative_<kind>``,
             null for a sample in no cluster.
     """
 
     name: ClassVar[str] = "deduplicated"
-    meaning: ClassVar[str] = "one sample of each cluster of duplicates"
+    meaning: ClassVar[str] = "the sample that each cluster of duplicates chose"
     kind: Literal["exact", "perceptual", "semantic", "any"] = "any"
 
     @property

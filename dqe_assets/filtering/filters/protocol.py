@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import keyword
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import pyarrow.compute as pc
@@ -14,7 +14,7 @@ from dqe_resources.configurable import Strict
 from dqe_resources.errors import DataQualityError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
 
@@ -32,10 +32,32 @@ class FilterError(DataQualityError):
     """A filter cannot be applied; says which and what to do."""
 
 
+@runtime_checkable
+class Selection(Protocol):
+    """Filters joined to one: what ``Expression`` is."""
+
+    @property
+    def text(self) -> str:
+        """How it is written."""
+
+    @property
+    def leaves(self) -> tuple[Filter, ...]:
+        """The filters, each once."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that they read."""
+
+    def mask(self, masks: Mapping[str, Mask]) -> Mask:
+        """Which rows are kept, [n], of what each filter keeps, by its text."""
+
+
 class Call(Strict):
     """What an expression writes as a name with parameters: its fields, in the order in which they stand by position."""
 
     name: ClassVar[str]
+    expressions: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that are expressions themselves."""
 
     @property
     def text(self) -> str:
@@ -84,6 +106,15 @@ class Filter(Call):
         """What fitting has found, such as a threshold; JSON."""
         return {}
 
+    @property
+    def among(self) -> tuple[Filter, ...]:
+        """The filters among whose samples it chooses: they are fitted first."""
+        return ()
+
+    def fit_among(self, pools: Sequence[Pool], fitted: Mapping[str, Filter]) -> Filter:  # noqa: ARG002
+        """As ``fit``, with those filters fitted, by the text of each before."""
+        return self.fit(pools)
+
     def fit(self, pools: Sequence[Pool]) -> Filter:  # noqa: ARG002 - what most filters have no need of
         """The same filter, with what depends on the pools found: all of them together are taken as one."""
         return self
@@ -94,6 +125,8 @@ class Filter(Call):
 
 
 def _literal(value: Any) -> str:
+    if isinstance(value, Selection):
+        return value.text
     if isinstance(value, Call):
         return value.text
     if isinstance(value, tuple):
