@@ -9,11 +9,14 @@ from __future__ import annotations
 import base64
 import os
 from abc import abstractmethod
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from dqe_resources.captioners.protocol import NoCaptionerError, Sample, VisionModel
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 def _server_url(url: str) -> str:
@@ -36,6 +39,9 @@ class ChatModel(VisionModel):
 
     Attributes:
         url: Address of the server, with or without ``/v1``.
+        urls: In place of ``url``: addresses of several servers of the same model, such as one for each GPU. Each
+            request goes to one that has room, so that a faster one gets more; one that is away gets none until it is
+            back. ``concurrency`` is for each.
         api_key_env: Name of the environment variable that holds the server's key, if it wants one.
         extra_body: Further fields of each request, by the server's names: top_p, repetition_penalty ...
         thinking: Whether a model that can think aloud before it answers is to do so. With false the server is asked
@@ -51,11 +57,12 @@ class ChatModel(VisionModel):
     """
 
     without_effect: ClassVar[frozenset[str]] = VisionModel.without_effect | {
-        *("url", "api_key_env", "connect_seconds", "idle_seconds", "total_seconds"),
+        *("url", "urls", "api_key_env", "connect_seconds", "idle_seconds", "total_seconds"),
         *("start_seconds", "give_up_after", "retries"),
     }
 
-    url: Annotated[str, AfterValidator(_server_url)]
+    url: Annotated[str, AfterValidator(_server_url)] | None = None
+    urls: tuple[Annotated[str, AfterValidator(_server_url)], ...] = ()
     api_key_env: str | None = None
     extra_body: dict[str, Any] = Field(default_factory=dict)
     thinking: bool | None = None
@@ -66,6 +73,24 @@ class ChatModel(VisionModel):
     start_seconds: Annotated[float, Field(ge=0)] = 120
     give_up_after: Seconds = 300
     retries: Annotated[int, Field(ge=0)] = 4
+
+    @model_validator(mode="after")
+    def _has_servers(self) -> Self:
+        if (self.url is None) == (not self.urls):
+            raise ValueError("expected url, or urls for several servers of the same model")
+        if len(set(self.urls)) < len(self.urls):
+            raise ValueError("urls: an address stands twice")
+        return self
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of all servers."""
+        return self.urls or ((self.url,) if self.url else ())
+
+    @property
+    def where(self) -> str:
+        """The addresses, in words."""
+        return ", ".join(self.addresses)
 
     def signature(self) -> dict[str, Any]:
         """The settings that change what it writes."""
@@ -88,7 +113,7 @@ class ChatModel(VisionModel):
         if self.api_key_env is not None:
             key = os.environ.get(self.api_key_env)
             if not key:
-                msg = f"{self.label}: {self.api_key_env} is not set; set it to the key of {self.url}"
+                msg = f"{self.label}: {self.api_key_env} is not set; set it to the key of {self.where}"
                 raise NoCaptionerError(msg)
             headers["Authorization"] = f"Bearer {key}"
         return headers

@@ -46,6 +46,7 @@ class NoAnswerError(Exception):
         seconds: that the attempt took.
         reason: finish reason of the caption, if no later attempt does better.
         removed: what was taken out of the text.
+        url: address of the server that was asked.
     """
 
     message: str
@@ -56,6 +57,7 @@ class NoAnswerError(Exception):
     seconds: float = 0.0
     reason: Literal["error", "unparsable"] = "error"
     removed: tuple[str, ...] = ()
+    url: str = ""
 
 
 def parse_answer(data: bytes) -> Caption:
@@ -66,6 +68,8 @@ def parse_answer(data: bytes) -> Caption:
     """
     try:
         answer = json.loads(data)
+        if isinstance(answer, dict) and "choices" not in answer:
+            _raise_if_proxy_fails(answer)
         (choice, *_), usage = answer["choices"], answer.get("usage") or {}
         message, reason = choice["message"], str(choice.get("finish_reason") or "stop")
         content = message.get("content")
@@ -86,6 +90,21 @@ def parse_answer(data: bytes) -> Caption:
         kind: Literal["rejected", "transient"] = "rejected" if is_cut and THINKING in removed else "transient"
         raise NoAnswerError(no_answer(removed, is_cut=is_cut), kind, text=None if removed else text, removed=removed)
     return Caption(text, "length" if is_cut else "stop", None, prompt_tokens, completion_tokens, removed=removed)
+
+
+def _raise_if_proxy_fails(answer: dict[str, Any]) -> None:
+    """Raise what a proxy says with status 200 of the server behind it.
+
+    lmdeploy's answers with an ``error_code`` of its own where a server is away, too busy or refuses, and does not say
+    which; others put the status into an OpenAI error.
+    """
+    shown = _one_line(json.dumps(answer, ensure_ascii=False).encode())
+    if isinstance(answer.get("error_code"), int):
+        raise NoAnswerError(shown, "unavailable", overloaded=True)
+    error = answer.get("error")
+    code = error.get("code") if isinstance(error, dict) else None
+    if isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600:
+        raise error_of_status(code, shown, None)
 
 
 def no_answer(removed: Sequence[str], *, is_cut: bool) -> str:

@@ -22,8 +22,8 @@ from dqe_resources.captioners.chat_answer import (
     read_body,
     refusal,
 )
-from dqe_resources.captioners.limit import AdaptiveLimit
 from dqe_resources.captioners.protocol import Caption, CaptionerError, NoCaptionerError, Sample
+from dqe_resources.captioners.replicas import Replica, Replicas
 from dqe_resources.retry import backoff_seconds, retry_after_seconds
 
 if TYPE_CHECKING:
@@ -47,8 +47,10 @@ class ChatClient:
         self._results: queue.SimpleQueue[tuple[int, Caption] | BaseException | None] = queue.SimpleQueue()
         self._model = model
         self._samples = samples
-        self._limit = AdaptiveLimit(model.concurrency, min(model.idle_seconds, model.total_seconds) / 2)
         self._random = random.Random()  # noqa: S311
+        slow = min(model.idle_seconds, model.total_seconds) / 2
+        self._replicas = Replicas(model.addresses, model.concurrency, slow, self._random)
+        self._failed_at: dict[int, Replica] = {}
         self._answered = 0
         self._failures = 0
         self._last_use = 0.0
@@ -69,7 +71,7 @@ class ChatClient:
             self._stop()
             thread.join()
 
-    async def attempt(self, session: aiohttp.ClientSession, index: int, body: bytes) -> Caption:  # noqa: ARG002
+    async def attempt(self, session: aiohttp.ClientSession, index: int, body: bytes) -> Caption:
         """Ask once, when there is a place for it.
 
         Args:
@@ -80,15 +82,20 @@ class ChatClient:
         Raises:
             NoAnswerError: what came is no answer.
         """
-        async with self._limit.place() as begun:
+        async with self._replicas.place(self._failed_at.pop(index, None)) as (replica, begun):
             try:
-                caption = await self._ask(session, body)
+                caption = await self._ask(session, replica.url, body)
             except NoAnswerError as failure:
                 failure.seconds = time.monotonic() - begun
+                failure.url = replica.url
+                self._failed_at[index] = replica
                 if failure.overloaded:
-                    self._limit.overloaded(begun, min(failure.wait or 0.0, self._model.give_up_after))
+                    replica.limit.overloaded(begun, min(failure.wait or 0.0, self._model.give_up_after))
+                if failure.kind in {"transient", "unavailable"}:
+                    is_away = failure.kind == "unavailable" and not failure.overloaded
+                    self._replicas.failed(replica, begun, is_away=is_away)
                 raise
-            self._limit.answered(begun)
+            self._replicas.answered(replica, begun)
             return replace(caption, seconds=time.monotonic() - begun)
 
     def _ask_in_thread(self) -> None:
@@ -127,37 +134,57 @@ class ChatClient:
             await self._ask_all(session)
 
     async def _wait_until_it_answers(self, session: aiohttp.ClientSession) -> None:
-        import aiohttp
-
+        """Wait for a server; of several, one is enough."""
         model, started, attempt = self._model, time.monotonic(), 0
         while True:
             attempt += 1
+            faults = {}
+            asked = [asyncio.create_task(self._greet(session, url)) for url in model.addresses]
             try:
-                address, timeout = f"{model.url}/v1/models", aiohttp.ClientTimeout(total=model.connect_seconds)
-                async with session.get(address, timeout=timeout, allow_redirects=False) as response:
-                    if response.status in {401, 403} or 300 <= response.status < 400:
-                        raise NoCaptionerError(f"{model.url}: {await refusal(response)}")
-                    # Some servers have no list of models, and need none to caption.
-                    if response.status < 500 and response.status not in UNAVAILABLE:
-                        break
-                    last = await refusal(response)
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                last = described(error)
+                for answer in asyncio.as_completed(asked):
+                    url, fault = await answer
+                    if fault is None:
+                        self._last_use = time.monotonic()
+                        return
+                    faults[url] = fault
+            finally:
+                for task in asked:
+                    task.cancel()
+                await asyncio.gather(*asked, return_exceptions=True)
             if time.monotonic() - started > model.start_seconds:
+                said = "; ".join(f"{url}: {fault}" if len(faults) > 1 else fault for url, fault in faults.items())
                 message = (
-                    f"{model.url}: no server answered within {model.start_seconds:g} s (start_seconds); "
-                    f"the last error: {last}; start it, or fix 'url' of {model.label} in data/dqe.yaml"
+                    f"{model.where}: no server answered within {model.start_seconds:g} s (start_seconds); "
+                    f"the last error: {said}; start it, or fix 'url' of {model.label} in data/dqe.yaml"
                 )
                 raise NoCaptionerError(message)
             await asyncio.sleep(
                 backoff_seconds(attempt, base=0.5, longest=_LONGEST_WAIT_FOR_SERVER, random=self._random)
             )
-        self._last_use = time.monotonic()
+
+    async def _greet(self, session: aiohttp.ClientSession, url: str) -> tuple[str, str | None]:
+        """Ask a server for its models: its address, and what is wrong if it does not answer as one that is there.
+
+        Raises:
+            NoCaptionerError: it refuses whatever it is asked.
+        """
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=self._model.connect_seconds)
+        try:
+            async with session.get(f"{url}/v1/models", timeout=timeout, allow_redirects=False) as response:
+                if response.status in {401, 403} or 300 <= response.status < 400:
+                    raise NoCaptionerError(f"{url}: {await refusal(response)}")
+                # Some servers have no list of models, and need none to caption.
+                is_there = response.status < 500 and response.status not in UNAVAILABLE
+                return url, None if is_there else await refusal(response)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            return url, described(error)
 
     async def _ask_all(self, session: aiohttp.ClientSession) -> None:
         loop = asyncio.get_running_loop()
         # As many samples as may be under way, those that wait to be asked again among them.
-        taken = asyncio.Semaphore(self._model.concurrency)
+        taken = asyncio.Semaphore(self._model.concurrency * len(self._model.addresses))
         tasks: set[asyncio.Task[None]] = set()
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -220,7 +247,9 @@ class ChatClient:
                     )
                     self._results.put((index, failed))
                     return
-                if failure.kind == "unusable":
+                if failure.kind == "unusable" or (
+                    failure.kind == "unavailable" and self._replicas.others_are_open(self._failed_at[index])
+                ):
                     continue
                 # An unavailable server costs little to ask, and everything waits for its return.
                 longest = _LONGEST_WAIT_FOR_SERVER if failure.kind == "unavailable" else _LONGEST_WAIT
@@ -246,24 +275,23 @@ class ChatClient:
         many = self._failures >= _MANY
         silent = time.monotonic() - self._last_use > model.give_up_after
         if failure.kind == "fatal":
-            raise NoCaptionerError(f"{model.url}: {failure.message}")
+            raise NoCaptionerError(f"{failure.url}: {failure.message}")
         if failure.kind == "rejected" and many and not self._answered:
             raise NoCaptionerError(
-                f"{model.url}: none of the first {self._failures} requests got a caption: {failure.message}"
+                f"{model.where}: none of the first {self._failures} requests got a caption: {failure.message}"
             )
         if failure.kind != "rejected" and silent and (many or failure.kind == "unavailable"):
             message = (
-                f"{model.url}: no usable answer for {model.give_up_after:g} s (give_up_after); "
+                f"{model.where}: no usable answer for {model.give_up_after:g} s (give_up_after); "
                 f"the last error: {failure.message}"
             )
             raise NoCaptionerError(message)
 
-    async def _ask(self, session: aiohttp.ClientSession, body: bytes) -> Caption:
+    async def _ask(self, session: aiohttp.ClientSession, url: str, body: bytes) -> Caption:
         import aiohttp
 
         try:
-            address = f"{self._model.url}/v1/chat/completions"
-            async with session.post(address, data=body, allow_redirects=False) as response:
+            async with session.post(f"{url}/v1/chat/completions", data=body, allow_redirects=False) as response:
                 if response.status != 200:
                     raise error_of_status(
                         response.status,

@@ -6,11 +6,11 @@ import asyncio
 import math
 import time
 from collections import deque
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 FEWER = 0.7
 MORE = 0.05
@@ -30,61 +30,87 @@ class AdaptiveLimit:
     For one event loop.
     """
 
-    def __init__(self, most: int, slow: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        most: int,
+        slow: float,
+        clock: Callable[[], float] = time.monotonic,
+        waiting: deque[asyncio.Future[None]] | None = None,
+    ) -> None:
         """No request is under way yet.
 
         Args:
             most: places at most, 1 or more.
             slow: seconds that an answer may take on average.
             clock: the time in seconds.
+            waiting: requests that wait for a place, where several limits share them; by default those of this one.
         """
         self._most = most
         self._slow = slow
         self._clock = clock
         self._places = float(most)
         self._under_way = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting = deque() if waiting is None else waiting
         self._decreased_at = -1.0
         self._closed_until = -1.0
         self._mean_seconds: float | None = None
         self._mean_at_decrease = math.inf
+        self._places_before = 0.0
 
     @property
     def places(self) -> int:
         """Requests that may be under way at once now."""
         return int(self._places)
 
+    @property
+    def load(self) -> float:
+        """The share of the places that are taken."""
+        return self._under_way / self.places
+
+    @property
+    def closed_for(self) -> float:
+        """Seconds for which the server is left alone; 0 or less if it is not."""
+        return self._closed_until - self._clock()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a request may be sent at once."""
+        return self.closed_for <= 0 and self._under_way < self.places
+
     @asynccontextmanager
     async def place(self) -> AsyncIterator[float]:
         """Hold a place while a request is under way; gives the time at which it was taken."""
-        await self._take()
+        while not self.is_free:
+            if self.closed_for > 0:
+                await asyncio.sleep(self.closed_for)
+            else:
+                turn = asyncio.get_running_loop().create_future()
+                self._waiting.append(turn)
+                await turn
+        with self.free_place() as begun:
+            yield begun
+
+    @contextmanager
+    def free_place(self) -> Iterator[float]:
+        """Hold a place, which is free, while a request is under way; gives the time at which it was taken."""
+        self._under_way += 1
         try:
             yield self._clock()
         finally:
             self._under_way -= 1
             self._wake()
 
-    async def _take(self) -> None:
-        while True:
-            closed = self._closed_until - self._clock()
-            if closed > 0:
-                await asyncio.sleep(closed)
-            elif self._under_way < self.places:
-                self._under_way += 1
-                return
-            else:
-                turn = asyncio.get_running_loop().create_future()
-                self._waiting.append(turn)
-                await turn
-
     def _wake(self) -> None:
-        for _ in range(min(self.places - self._under_way, len(self._waiting))):
+        free = self.places - self._under_way
+        while free > 0 and self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
+                free -= 1
 
     def answered(self, taken: float) -> None:
         """A request that took its place at ``taken`` was answered."""
+        self._places, self._places_before = max(self._places, self._places_before), 0.0
         seconds = self._clock() - taken
         mean = seconds if self._mean_seconds is None else self._mean_seconds
         self._mean_seconds = mean + _SMOOTHING * (seconds - mean)
@@ -109,3 +135,9 @@ class AdaptiveLimit:
         if taken >= self._decreased_at:
             self._decreased_at = now
             self._places = max(1.0, FEWER * min(self._places, self._under_way))
+
+    def away(self, seconds: float) -> None:
+        """The server cannot be reached: leave it alone for some seconds, and then ask it once."""
+        self._closed_until = max(self._closed_until, self._clock() + seconds)
+        self._places_before = max(self._places_before, self._places)
+        self._places = 1.0
