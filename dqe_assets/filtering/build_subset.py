@@ -82,7 +82,8 @@ def make_subset(
         uids = _uids(batch, pools)
         leaves = filters.leaves(batch.table)
         masks = filters.masks(leaves)
-        return _Kept(batch.pool, len(uids), uids[masks[_SUBSET]], leaves, masks)
+        repeated = np.repeat(uids, filters.times(_SUBSET, batch.table, leaves))
+        return _Kept(batch.pool, len(uids), repeated, leaves, masks)
 
     for some in over_batches(keep, pools, columns):
         tally.add(some.rows, some.leaves, some.masks)

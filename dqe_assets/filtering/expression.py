@@ -24,6 +24,8 @@ from dqe_resources.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from dqe_assets.filtering.filters import Filter, Mask
 
 NAMED: dict[str, str] = {
@@ -118,6 +120,24 @@ class Expression:
             return ~kept[0]
         combine = np.logical_and if self.operator == "&" else np.logical_or
         return combine.reduce(kept)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether one of its filters keeps some rows several times."""
+        return any(leaf.repeats for leaf in self.leaves)
+
+    def times(self, times: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
+        """How often each row is kept, [n], of how often each filter keeps it, by its text.
+
+        What ``&`` joins is multiplied, of what ``|`` joins the most counts, and ``~`` keeps once what is not kept.
+        """
+        if self.leaf is not None:
+            return times[self.leaf.text]
+        found = [one.times(times) for one in self.operands]
+        if self.operator == "~":
+            return (found[0] == 0).astype(np.int64)
+        combine = np.multiply if self.operator == "&" else np.maximum
+        return combine.reduce(found)
 
 
 def parse(text: str, names: Mapping[str, str] = NAMED) -> Expression:

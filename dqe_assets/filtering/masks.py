@@ -13,6 +13,8 @@ from dqe_assets.filtering.select import columns_of, fit, leaf_masks
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from dqe_assets.filtering.expression import Expression
     from dqe_assets.filtering.filters import Filter, Mask
     from dqe_assets.filtering.pool import Pool
@@ -69,6 +71,17 @@ class FilterSet:
     def masks(self, leaves: Masks) -> dict[str, Mask]:
         """What each filter keeps, by its name, of what the leaves keep."""
         return {name: expression.mask(leaves) for name, expression in self.expressions.items()}
+
+    def times(self, name: str, table: pa.Table | pa.RecordBatch, leaves: Masks) -> NDArray[np.int64]:
+        """How often a filter keeps each of some rows, [n], of what the leaves keep."""
+        expression = self.expressions[name]
+        if not expression.repeats:
+            return expression.mask(leaves).astype(np.int64)
+        fitted = {leaf.text: self.fitted[leaf.text] for leaf in expression.leaves}
+        times = {
+            text: leaf.times(table) if leaf.repeats else leaves[text].astype(np.int64) for text, leaf in fitted.items()
+        }
+        return expression.times(times)
 
 
 class Tally:

@@ -57,6 +57,7 @@ def subset(work: Work, output: Manifest) -> Metadata:
     return {
         "subset": str(data_directory() / facts["path"]),
         "samples": output.rows,
+        "different_samples": facts["different"],
         "expression": facts["expression"],
         "funnel": picture(plots.funnels([("subset", steps)], facts["samples"]), "what each step leaves"),
         **_of_leaves(facts["leaves"]),

@@ -13,6 +13,7 @@ from dqe_assets.filtering.filters.laion2b import Laion2b
 from dqe_assets.filtering.filters.no_filter import NoFilter
 from dqe_assets.filtering.filters.protocol import Filter, FilterError, Mask
 from dqe_assets.filtering.filters.random_subset import RandomSubset
+from dqe_assets.filtering.filters.soft_cap import SoftCap
 from dqe_assets.filtering.filters.sql import Sql
 from dqe_assets.filtering.filters.text_based import TextBased
 from dqe_assets.filtering.filters.tmars import Tmars
@@ -39,6 +40,7 @@ FILTERS: dict[str, type[Filter]] = {
         ScoreTop,
         Balanced,
         Unique,
+        SoftCap,
         Sql,
     )
 }

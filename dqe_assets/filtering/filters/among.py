@@ -55,6 +55,11 @@ class Among(Filter):
         return tuple(dict.fromkeys((UID, *self.read, *(self.of.columns if self.of else ()))))
 
     @property
+    def may_read(self) -> tuple[str, ...]:
+        """Those of the expression."""
+        return self.of.may_read if self.of else ()
+
+    @property
     def versions(self) -> dict[str, str]:
         """Those of the expression."""
         return {name: value for leaf in self.among for name, value in leaf.versions.items()}

@@ -48,6 +48,10 @@ class Selection(Protocol):
     def columns(self) -> tuple[str, ...]:
         """The columns that they read."""
 
+    @property
+    def may_read(self) -> tuple[str, ...]:
+        """Columns that they read where they are there."""
+
     def mask(self, masks: Mapping[str, Mask]) -> Mask:
         """Which rows are kept, [n], of what each filter keeps, by its text."""
 
@@ -78,6 +82,8 @@ class Filter(Call):
 
     meaning: ClassVar[str]
     """What is kept, for a person."""
+    repeats: ClassVar[bool] = False
+    """Whether it keeps some rows several times."""
     pool_wide: ClassVar[bool] = False
     """Whether fitting finds more than the text of the fitted filter says."""
 
@@ -122,6 +128,10 @@ class Filter(Call):
     def mask(self, table: pa.Table | pa.RecordBatch) -> Mask:
         """Which rows of a table are kept, [n]; a filter that is not fitted is fitted to the table."""
         raise NotImplementedError
+
+    def times(self, table: pa.Table | pa.RecordBatch) -> NDArray[np.int64]:
+        """How often each row of a table is kept, [n]."""
+        return self.mask(table).astype(np.int64)
 
 
 def _literal(value: Any) -> str:
