@@ -76,6 +76,7 @@ def everything_on() -> Settings:
     model = {"name": "b32", "architecture": "ViT-B-32-quickgelu", "weights": "openai"}
     on = {
         "scorers": [{"kind": "open_clip", "name": "dfn", "preset": "dfn_public"}],
+        "targets": [{"name": "sample", "source": "sample"}],
         "judging": {"judge": server},
         "refining": {"captioner": "server"},
         "compression": {},

@@ -118,6 +118,18 @@ class Evaluation(Strict):
         """Nothing: the tasks' own state is what counts, and how many at a time changes only the rounding."""
 
     @property
+    def task_keys(self) -> list[str]:
+        """What the tasks are called, whether they are there or not."""
+        return [*(one.key for one in self.tasks), *(one.key for one in self._datacomp)]
+
+    def task(self, key: str) -> Task:
+        """The task that is called so; raises KeyError if there is none."""
+        return {
+            **{one.key: one.task for one in self._datacomp},
+            **{one.key: Task(_located(one.path)) for one in self.tasks},
+        }[key]
+
+    @property
     def planned(self) -> list[PlannedTask]:
         """The tasks that are there, those of the list first.
 

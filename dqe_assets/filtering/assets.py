@@ -16,6 +16,7 @@ from dqe_assets.core.work import Check, CheckResult, Manifest, Work
 from dqe_assets.filtering import metadata
 from dqe_assets.filtering.build_subset import make_subset
 from dqe_assets.filtering.expression import parse
+from dqe_assets.filtering.filters.pool_scores import TARGETS_PREFIX
 from dqe_assets.filtering.masks import FilterSet, Tally
 from dqe_assets.filtering.pool import batch_rows
 from dqe_assets.filtering.settings import open_pools, parsed, pool_state
@@ -114,7 +115,13 @@ def _inputs(
 ) -> tuple[list[str], list[str]]:
     """The assets of the store that expressions read: those of each shard, and those over all shards."""
     read = [parsed(text, named) for text in expressions]
-    return inputs_of((column for one in read for column in (*one.columns, *one.may_read)), signals)
+    by_shard, over_all = inputs_of((column for one in read for column in (*one.columns, *one.may_read)), signals)
+    return by_shard, [*over_all, *_targets(read)]
+
+
+def _targets(expressions: Iterable[Expression]) -> list[str]:
+    """The assets of the targets that expressions need."""
+    return list(dict.fromkeys(f"{TARGETS_PREFIX}{name}" for one in expressions for name, _ in one.targets))
 
 
 def _masks_are_there(work: Work, stamp: Stamp) -> bool:
@@ -220,7 +227,9 @@ def subset_of(
         kinds={"numpy"},
         code_version="1",
         inputs=dict.fromkeys([*INPUTS, *by_shard, *inputs]) if of_store else (),
-        unpartitioned_inputs=dict.fromkeys([*CORPUS_INPUTS, *over_all, *corpus_inputs, MASKS]) if of_store else (),
+        unpartitioned_inputs=dict.fromkeys([*CORPUS_INPUTS, *over_all, *corpus_inputs, MASKS])
+        if of_store
+        else _targets([parsed(subset.expression, named)]),
         partitioned=False,
         checks=[
             Check("not_empty", "The subset has samples.", _not_empty, blocking=False),

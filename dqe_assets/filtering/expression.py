@@ -111,6 +111,11 @@ class Expression:
         """The columns that its filters read where they are there."""
         return tuple(dict.fromkeys(column for leaf in self.leaves for column in leaf.may_read))
 
+    @property
+    def targets(self) -> tuple[tuple[str, str | None], ...]:
+        """The targets that its filters need, each with a scorer: see ``Filter.targets``."""
+        return tuple(dict.fromkeys(one for leaf in self.leaves for one in leaf.targets))
+
     def mask(self, masks: Mapping[str, Mask]) -> Mask:
         """Which rows are kept, [n], of what each filter keeps, by its text."""
         if self.leaf is not None:

@@ -13,8 +13,9 @@ from dqe_assets.filtering.expression import NAMED, ExpressionError, parse
 from dqe_assets.filtering.filters import FILTERS
 from dqe_assets.filtering.filters.cluster_share import CODE_CLUSTER
 from dqe_assets.filtering.filters.comparison import Comparison
+from dqe_assets.filtering.filters.pool_scores import POOL_SCORES
 from dqe_assets.filtering.filters.tmars import MASKED_SIMILARITY
-from dqe_assets.filtering.pool import DataCompPool, Pool, PoolError
+from dqe_assets.filtering.pool import SCORES, DataCompPool, Pool, PoolError
 from dqe_assets.filtering.store_pool import COLUMNS, STORE, StorePool, what_instead
 from dqe_resources.configurable import FileName, Strict, matching
 from dqe_resources.errors import one_line
@@ -137,6 +138,7 @@ def check_selection(
     filters: Mapping[str, str],
     subsets: Sequence[Subset],
     signals: Mapping[str, pa.DataType],
+    targets: Mapping[str, str | None],
     *,
     text_is_masked: bool,
     has_codes: bool,
@@ -147,6 +149,7 @@ def check_selection(
         filters: of the store's samples, by name.
         subsets: the subsets.
         signals: type of each signal.
+        targets: whose embeddings each target's are: a scorer's, or the store's own.
         text_is_masked: whether the store's images are scored with their text masked.
         has_codes: whether they are described by codes.
 
@@ -170,7 +173,7 @@ def check_selection(
             "filters: the name '{name}' is that of a built-in filter; give yours another name than: {there}",
             {"name": hiding[0], "there": ", ".join(sorted(built_in))},
         )
-    _check_names(signals, {*built_in, *filters})
+    _check_names(signals, {*built_in, *filters, *POOL_SCORES})
     if "uid" in filters:
         raise PydanticCustomError("reserved", "filters: the name 'uid' is reserved", {})
     for where, text in expressions.items():
@@ -178,6 +181,7 @@ def check_selection(
             expression = parsed(text, filters)
             if where not in elsewhere:
                 check_comparisons(expression, signals)
+            _check_targets(expression, targets)
         except ExpressionError as error:
             raise PydanticCustomError(
                 "expression", "{where}: {error}", {"where": where, "error": str(error)}
@@ -246,6 +250,17 @@ def check_comparisons(expression: Expression, signals: Mapping[str, pa.DataType]
                 leaf.check_types(types)
             except ValueError as error:
                 raise ExpressionError(str(error)) from error
+
+
+def _check_targets(expression: Expression, targets: Mapping[str, str | None]) -> None:
+    """Refuse targets that are not there, or are of another model than the images that are compared with them."""
+    for name, scorer in expression.targets:
+        if name not in targets:
+            there = ", ".join(targets) or "none"
+            raise ExpressionError(f"normsim: there are no targets {name} under the key targets; there are: {there}")
+        if scorer not in {targets[name], *SCORES}:
+            of, read = (f"the scorer {one}" if one else "the key scorer" for one in (targets[name], scorer))
+            raise ExpressionError(f"normsim: the targets {name} are embeddings of {of}, and the images' are of {read}")
 
 
 def _check_names(signals: Iterable[str], filters: Container[str]) -> None:

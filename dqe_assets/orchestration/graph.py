@@ -20,6 +20,7 @@ from dqe_assets.evaluation.assets import (
     model_evaluation,
     training_curves,
 )
+from dqe_assets.evaluation.target_assets import targets_of
 from dqe_assets.features.assets import image_features
 from dqe_assets.filtering.assets import filter_masks_of, subset_of
 from dqe_assets.filtering.mix_assets import MIXED_PREFIX, caption_mixes_of
@@ -38,7 +39,7 @@ from dqe_assets.score.assets import (
     masked_similarity_of,
     text_quality_of,
 )
-from dqe_assets.score.sample_score_assets import SCORER_PREFIX, columns_of, scores_of
+from dqe_assets.score.sample_score_assets import SCORER_PREFIX, columns_of, embedding_assets, scores_of
 from dqe_assets.search.assets import caption_collection_of
 from dqe_assets.search.map_assets import collection_map
 from dqe_assets.signals.assets import signal_keys_of, signals_of_table
@@ -81,6 +82,7 @@ def stages(settings: Settings) -> list[Stage]:
         *([signal_keys_of(settings.signals)] if settings.signals else []),
     ]
     scored = scores_of(settings.scorers, settings.scorer)
+    embeddings = embedding_assets(settings.scorers, settings.scorer)
     signals = signals_of([*scored, *of_users]) | columns_of(settings.scorers, settings.scorer)
     by_shard = [stage.name for stage in masked]
     plans = data_plans(settings)
@@ -119,6 +121,7 @@ def stages(settings: Settings) -> list[Stage]:
         *of_users,
         concepts.concept_hits_of(sources, synthetic, settings.concepts.tagger),
         concepts.concept_frequency,
+        *(targets_of(one, settings.evaluation, embeddings, settings.images.max_bytes) for one in settings.targets),
         filter_masks_of(settings.filters, by_shard, over_all, signals),
         *(subset_of(subset, settings.filters, by_shard, over_all, signals) for subset in settings.subsets),
         *caption_mixes_of(settings.caption_mixes),

@@ -17,6 +17,7 @@ from dqe_assets.concepts.settings import ConceptSettings
 from dqe_assets.core.schema import IMAGE, ORIGINAL, REFINED
 from dqe_assets.dedup.settings import DuplicateRules
 from dqe_assets.evaluation.settings import Evaluation
+from dqe_assets.evaluation.targets import Targets, check_targets
 from dqe_assets.filtering.settings import (
     DEFAULT_FILTERS,
     DEFAULT_SUBSETS,
@@ -125,6 +126,7 @@ class Settings(Strict):
         filters: Filters by name: each is an expression of built-in filters and of other names in this list.
         compression: Describe images by codes, and cluster the codes (the assets codebook, image_codes and
             code_clusters), so that a share of alike images is enough. Off by default.
+        targets: Images that data is to be like, for the score ``normsim``: each is an asset ``targets/<name>``.
         signals: Tables with values of samples, such as scores that were computed elsewhere: each is an asset
             ``signals/<name>``.
         subsets: Subsets to make: each is an asset ``subsets/<name>``.
@@ -162,6 +164,7 @@ class Settings(Strict):
     duplicates: DuplicateRules = DuplicateRules()
     filters: dict[FilterName, str] = Field(default_factory=lambda: dict(DEFAULT_FILTERS))
     compression: Compression | None = None
+    targets: list[Targets] = Field(default_factory=list)
     signals: list[SignalTable] = Field(default_factory=list)
     subsets: list[Subset] = Field(default_factory=lambda: list(DEFAULT_SUBSETS))
     caption_mixes: list[CaptionMix] = Field(default_factory=list)
@@ -182,6 +185,7 @@ class Settings(Strict):
             ("captioners", self.captioner_names),
             ("engines", [engine.name for engine in self.engines]),
             ("scorers", [scorer.name for scorer in self.scorers]),
+            ("targets", [targets.name for targets in self.targets]),
         ):
             repeated = sorted({name for name in names if names.count(name) > 1})
             if repeated:
@@ -233,6 +237,7 @@ class Settings(Strict):
     @model_validator(mode="after")
     def _scorers_have_their_models(self) -> Self:
         check_scorers(self.scorers)
+        check_targets(self.targets, self.scorers, [source.name for source in self.sources], self.evaluation)
         return self
 
     @model_validator(mode="after")
@@ -259,6 +264,7 @@ class Settings(Strict):
             self.filters,
             self.subsets,
             self.signal_types,
+            {one.name: one.scorer for one in self.targets},
             text_is_masked=self.image_text is not None,
             has_codes=self.compression is not None,
         )

@@ -247,6 +247,11 @@ class ScoreTop(ShareOfClusters):
         return tuple(name for name in self.score.may_read if self._kept is None or name in self._read)
 
     @property
+    def targets(self) -> tuple[tuple[str, str | None], ...]:
+        """Those of the score."""
+        return () if isinstance(self.score, str) else self.score.named_targets
+
+    @property
     def versions(self) -> dict[str, str]:
         """Those of the score."""
         return {} if isinstance(self.score, str) else self.score.versions

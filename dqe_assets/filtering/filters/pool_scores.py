@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
     from dqe_assets.filtering.pool import Pool
 
-TARGETS_FOLDER = "targets"
-"""Where the assets ``targets/<name>`` keep their embeddings, in the data folder."""
+TARGETS_PREFIX = "targets/"
 
 _FILES = (".npy", ".npz", ".pt", ".pth")
 _ROWS_AT_ONCE = 65_536
@@ -48,6 +47,11 @@ _COLUMNS = {
     "clip_b32": ("clip_b32", "b32", "clip_b32_similarity_score"),
 }
 """What columns that M-FLYT mixes may be called; the first that is there is taken."""
+
+
+def targets_path(name: str) -> Path:
+    """Where the asset ``targets/<name>`` keeps its embeddings."""
+    return in_data_directory(f"{TARGETS_PREFIX}{name}.npy")
 
 
 class PoolRows:
@@ -156,8 +160,8 @@ class PoolScore(Call):
         return {}
 
     @property
-    def targets_named(self) -> tuple[str, ...]:
-        """The names of the targets that it needs, of the key ``targets``."""
+    def named_targets(self) -> tuple[tuple[str, str | None], ...]:
+        """The names of the key ``targets`` that it needs, each with the scorer whose embeddings they must be."""
         return ()
 
     def of(self, rows: PoolRows) -> tuple[NDArray[np.float64], dict[str, Any]]:
@@ -283,9 +287,9 @@ class NormSim(PoolScore):
         return (UID, image_column(self.scorer))
 
     @property
-    def targets_named(self) -> tuple[str, ...]:
+    def named_targets(self) -> tuple[tuple[str, str | None], ...]:
         """The name, where it is none of a file."""
-        return () if self.targets.endswith(_FILES) else (self.targets,)
+        return () if self.targets.endswith(_FILES) else ((self.targets, self.scorer),)
 
     @property
     def versions(self) -> dict[str, str]:
@@ -298,12 +302,11 @@ class NormSim(PoolScore):
 
     @property
     def _path(self) -> Path:
-        name = self.targets if self.targets.endswith(_FILES) else f"{TARGETS_FOLDER}/{self.targets}.npy"
-        return in_data_directory(name)
+        return in_data_directory(self.targets) if self.targets.endswith(_FILES) else targets_path(self.targets)
 
     def of(self, rows: PoolRows) -> tuple[NDArray[np.float64], dict[str, Any]]:
         """As ``PoolScore.of``."""
-        if self.targets_named and not self._path.is_file():
+        if self.named_targets and not self._path.is_file():
             raise FilterError(
                 f"normsim: the targets {self.targets} are not there: list them under the key targets of data/dqe.yaml "
                 f"and run dqe materialize targets/{self.targets}; or give the path of a file of embeddings (.npy)"
@@ -414,10 +417,10 @@ class Mix(PoolScore):
         return {name: version for score in computed for name, version in score.versions.items()}
 
     @property
-    def targets_named(self) -> tuple[str, ...]:
+    def named_targets(self) -> tuple[tuple[str, str | None], ...]:
         """Those of all scores."""
         computed = (score for score, _ in self._weighted if isinstance(score, PoolScore))
-        return tuple(dict.fromkeys(name for score in computed for name in score.targets_named))
+        return tuple(dict.fromkeys(one for score in computed for one in score.named_targets))
 
     def of(self, rows: PoolRows) -> tuple[NDArray[np.float64], dict[str, Any]]:
         """As ``PoolScore.of``; says the weights that were taken, and which of m_flyt's are missing."""

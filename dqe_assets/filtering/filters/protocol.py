@@ -98,6 +98,11 @@ class Filter(Call):
         return ()
 
     @property
+    def targets(self) -> tuple[tuple[str, str | None], ...]:
+        """The names of the key ``targets`` that it needs, each with the scorer whose embeddings they must be."""
+        return ()
+
+    @property
     def detector(self) -> Detector | None:
         """The language detector that it asks about every caption or some, if it does."""
         return None
