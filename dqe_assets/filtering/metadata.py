@@ -94,16 +94,15 @@ def mixed_captions(_: Work, table: pa.Table) -> Metadata:
 
 
 def _of_leaves(leaves: Sequence[Mapping[str, Any]]) -> Metadata:
-    """What filters have found: the tail of concepts before and after one that balances them, and what a mix lacks."""
+    """The tail of concepts before and after each filter that balances them, and how near samples are to what covers."""
     found: Metadata = {}
     for leaf in leaves:
-        if "missing" in leaf:
-            mixed = ", ".join(f"{name} {weight:g}" for name, weight in leaf["weights"].items())
-            found["missing"] = f"{leaf['leaf']} lacks {', '.join(leaf['missing'])}; mixed: {mixed}"
         if "tail" in leaf:
             by_language = leaf["t"] if isinstance(leaf["t"], dict) else {"all": leaf["t"]}
             most = max(by_language.values(), default=0)
             found[f"tail_{len(found)}"] = picture(plots.tail(leaf["leaf"], **leaf["tail"], t=most), leaf["leaf"])
+        if "distances" in leaf:
+            found[f"coverage_{len(found)}"] = picture(plots.coverage(leaf["leaf"], leaf["distances"]), leaf["leaf"])
     return found
 
 

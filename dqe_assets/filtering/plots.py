@@ -143,6 +143,26 @@ def tail(
     return to_png(figure)
 
 
+def coverage(name: str, distances: Mapping[str, Sequence[float]], theme: Theme = LIGHT) -> bytes:
+    """How far samples are from the nearest that is kept, by a rule and at random, as PNG.
+
+    Args:
+        name: of the filter.
+        distances: quantiles of 1 - the cosine, from the least to the largest, by ``cover`` and ``random``.
+        theme: the colours.
+    """
+    figure, axes = new_figure(3.2, theme)
+    for (label, found), colour in zip(distances.items(), (theme.good, theme.original), strict=True):
+        shares = np.linspace(0, 100, len(found))
+        axes.plot(shares, found, color=colour, linewidth=2, label=f"{label}: {found[-1]:.2f} at most")
+    axes.set_xlabel("% of the samples, the best covered first")
+    axes.set_ylabel("1 - cosine to the nearest kept")
+    axes.grid(visible=True, color=theme.grid)
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink, loc="upper left")
+    _set_title(figure, plain(_short(name)), theme)
+    return to_png(figure)
+
+
 def caption_mix(similarities: Mapping[str, ArrayLike], mix: Mapping[str, Any], theme: Theme = LIGHT) -> bytes:
     """How original and synthetic captions fit, and from where on they are taken, as PNG.
 

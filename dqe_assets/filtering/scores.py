@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 TAIL_SHARE = 0.056
 """Share of the matches that the tail has at MetaCLIP's t = 20,000."""
 
+_COMPARED_AT_ONCE = 8_192
+"""Rows of which all similarities are in memory."""
+
 _BLOCK_ROWS = 512
 _ROWS_AT_ONCE = 8_192
 _LEAST_SUM = 1e-30
@@ -346,6 +349,39 @@ def balanced_probabilities(
     with np.errstate(divide="ignore"):
         logs = np.log1p(-kept)[concepts]
     return -np.expm1(np.bincount(samples, logs, len(lists)))
+
+
+def farthest_first(vectors: NDArray[np.floating], count: int) -> NDArray[np.float32]:
+    """How far each row was from all before it, in the order in which always the farthest comes next: float32 [n].
+
+    The greedy algorithm for k-center, whose largest distance is at most twice the least possible (Gonzalez 1985,
+    "Clustering to minimize the maximum intercluster distance"). The first row is the first; of equal ones the earlier
+    comes first. But for equal ones, the k rows with the largest of these numbers are the first k of the order.
+
+    Args:
+        vectors: unit vectors [n, d].
+        count: how many rows to put in order at most.
+
+    Returns:
+        1 - the cosine of the row and the nearest before it; infinity for the first; minus infinity for a row that
+        does not come among so many.
+
+    Raises:
+        ValueError: something that is not finite, or not [n, d]; a negative count.
+    """
+    rows = _matrix(vectors, "vectors")
+    if count < 0:
+        raise ValueError(f"count={count}: expected at least 0")
+    found = np.full(len(rows), -np.inf, np.float32)
+    nearest = np.full(len(rows), np.inf, np.float32)
+    among = 1 - rows @ rows.T if len(rows) <= _COMPARED_AT_ONCE else None
+    for _ in range(min(count, len(rows))):
+        farthest = int(np.argmax(nearest))
+        # A row that equals one before it may be below 0 by rounding: it still comes.
+        found[farthest] = max(nearest[farthest], 0)
+        np.minimum(nearest, 1 - rows @ rows[farthest] if among is None else among[farthest], out=nearest)
+        nearest[farthest] = -np.inf
+    return found
 
 
 def tail_threshold(counts: NDArray[np.integer], share: float = TAIL_SHARE) -> int:

@@ -144,7 +144,7 @@ def test_every_filter_can_be_named():
     assert set(FILTERS) >= {
         *("no_filter", "random_subset", "basic_filter", "clip_score", "laion2b", "text_based", "image_based", "tmars"),
         *("deduplicated", "caption_quality", "sql", "tldr", "kmeans_embeddings", "random", "score_top"),
-        *("balanced", "unique", "soft_cap"),
+        *("balanced", "unique", "soft_cap", "cover"),
     }
 
 

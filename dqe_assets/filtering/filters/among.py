@@ -48,11 +48,16 @@ class Among(Filter):
         raise NotImplementedError
 
     @property
+    def read_apart(self) -> tuple[str, ...]:
+        """Columns that it reads in another way."""
+        return ()
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """What it and the expression read; once it is fitted, the uid."""
         if self._kept is not None:
             return (UID,)
-        return tuple(dict.fromkeys((UID, *self.read, *(self.of.columns if self.of else ()))))
+        return tuple(dict.fromkeys((UID, *self.read, *self.read_apart, *(self.of.columns if self.of else ()))))
 
     @property
     def may_read(self) -> tuple[str, ...]:

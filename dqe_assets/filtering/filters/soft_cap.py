@@ -65,10 +65,9 @@ class SoftCap(Among):
         return (self.score,) if isinstance(self.score, str) else ()
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Those of every such rule, and what a score over the pool is computed from."""
-        more = () if isinstance(self.score, str) or self._kept is not None else self.score.columns
-        return tuple(dict.fromkeys((*super().columns, *more)))
+    def read_apart(self) -> tuple[str, ...]:
+        """What a score over the pool is computed from."""
+        return () if isinstance(self.score, str) else self.score.columns
 
     @property
     def may_read(self) -> tuple[str, ...]:
