@@ -24,7 +24,9 @@ Image = Annotated[Path | None, typer.Option(help="An image to look for instead."
 Like = Annotated[str | None, typer.Option(metavar="UID_OR_NAME", help="Look for samples like this one.")]
 Where = Annotated[
     list[str] | None,
-    typer.Option(help="A condition: source=sample, language=en, similarity_original>=0.3; may be repeated."),
+    typer.Option(
+        help="A condition: source=sample, language=en, similarity_original>=0.3, or on a signal; may be repeated."
+    ),
 ]
 Using = Annotated[str, typer.Option("--in", help="What to search: image, original, or a captioner's name.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="How many samples to find.")]

@@ -149,10 +149,12 @@ class Group:
     Attributes:
         heading: what they are.
         members: uid of each that is shown, and whether it is kept.
+        tags: what stands on each; by default whether it is kept.
     """
 
     heading: str
     members: tuple[tuple[str, bool], ...]
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

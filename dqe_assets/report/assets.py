@@ -18,7 +18,7 @@ from dqe_assets.core.work import Check, CheckResult, Manifest, Work
 from dqe_assets.evaluation import views as evaluation
 from dqe_assets.improve import judging_views, refining_views
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_assets.report import metadata, tables
+from dqe_assets.report import metadata, signal_views, tables
 from dqe_assets.report.build_warehouse import CaptionerInfo, WarehouseInputs, build_warehouse, reads_of
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
 from dqe_assets.report.tables import MATERIALISATIONS
@@ -57,7 +57,8 @@ def relations_of(stages: Sequence[Stage]) -> tuple[Relations, ...]:
     # A stage that is on contributes the same as if it were left out.
     found = {id(one): one for one in (*(one.relations for one in stages if one.relations), *LEFT_OUT)}.values()
     read = {read.asset for one in found for read in one.reads}
-    return (*found, tables.relations_of(signals_of(stages), read))
+    known = signals_of(stages)
+    return (*found, tables.relations_of(known), signal_views.relations_of(known, read))
 
 
 def warehouse_of(stages: Sequence[Stage], captioners: Sequence[CaptionerInfo], scorer: Scorer) -> Stage:

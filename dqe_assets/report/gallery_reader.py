@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from dqe_assets.core.relations import Relations
+    from dqe_assets.core.relations import Group, Relations
 
 CAPTION_CHARACTERS = 2000
 """A caption is cut here."""
 
 ALWAYS_SHOWN = 160
 """Characters of a longer caption that are shown before it is unfolded."""
+
+SIGNAL_CHARACTERS = 40
+"""A text that is a signal is cut here."""
 
 GROUP_MEMBERS = 6
 """Members of a duplicate group that are shown."""
@@ -59,6 +62,8 @@ class _Sample:
     captions: tuple[_Caption, ...]
     gain: float | None
     duplicate: bool
+    signals: tuple[tuple[str, str], ...]
+    """Name and value of each signal that it has a value of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,9 @@ class GalleryReader:
         self.sources: list[str] = [row["caption_source"] for row in self._rows("SELECT * FROM caption_quality")]
         captioners = self._rows("SELECT name, independent FROM captioners")
         self.independent: dict[str, bool] = {row["name"]: row["independent"] is not False for row in captioners}
+        self._signals: list[str] = [
+            row["signal"] for row in self._limited("SELECT signal FROM signals ORDER BY signal")
+        ]
         quartiles = self._rows(
             "SELECT quantile_cont(similarity, 0.25) AS low, quantile_cont(similarity, 0.75) AS high FROM captions"
         )[0]
@@ -219,6 +227,7 @@ class GalleryReader:
                 ),
                 gain=_gain(row),
                 duplicate=row["is_duplicate"],
+                signals=tuple((name, _value(row[name])) for name in self._signals if row[name] is not None),
             )
             for uid in uids
             for row in [samples[uid]]
@@ -290,30 +299,24 @@ class GalleryReader:
         found = []
         for section in in_order(section for one in relations for section in one.gallery_groups):
             groups = tuple(
-                _Group(group.heading, self._members(group.members))
-                for group in section.read(self._connection, self._limit)
+                _Group(group.heading, self._members(group)) for group in section.read(self._connection, self._limit)
             )
             if groups:
                 found.append(GroupSection(section.anchor, section.title, section.description, groups))
         return found
 
-    def _members(self, members: Sequence[tuple[str, bool]]) -> tuple[_Member, ...]:
+    def _members(self, group: Group) -> tuple[_Member, ...]:
         rows = {
             row["uid"]: row
             for row in self._rows(
                 "SELECT uid, image_name, caption FROM samples WHERE uid IN (SELECT unnest(?))",
-                [[uid for uid, _ in members]],
+                [[uid for uid, _ in group.members]],
             )
         }
+        tags = group.tags or tuple("kept" if kept else "left out" for _, kept in group.members)
         return tuple(
-            _Member(
-                uid,
-                _clean(rows[uid]["image_name"]) or "",
-                _clean(rows[uid]["caption"]),
-                kept,
-                "kept" if kept else "left out",
-            )
-            for uid, kept in members
+            _Member(uid, _clean(rows[uid]["image_name"]) or "", _clean(rows[uid]["caption"]), kept, tag)
+            for (uid, kept), tag in zip(group.members, tags, strict=True)
         )
 
     def failures(self) -> list[dict[str, Any]]:
@@ -326,6 +329,13 @@ class GalleryReader:
             row | {"image_name": _clean(row["image_name"]), "detail": _clean(row["detail"])}
             for row in sorted(rows, key=lambda row: (row["reason"], row["image_name"]))
         ]
+
+
+def _value(value: str | bool | float) -> str:
+    """A value of a signal in a few characters."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return (_clean(value) or "")[:SIGNAL_CHARACTERS] if isinstance(value, str) else f"{value:.3g}"
 
 
 def _score(similarity: float | None) -> str | None:

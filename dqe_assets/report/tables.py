@@ -11,27 +11,25 @@ from dqe_assets.core.relations import (
     Explanation,
     GallerySection,
     Problem,
-    Read,
     Relations,
     ReportSection,
     Table,
     Temporary,
     View,
     columns,
-    literal,
     meaning,
     sql_file,
-    stored,
 )
 from dqe_assets.core.schema import SYNTHETIC_CAPTIONS_PREFIX, Column, table_schema
 from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.ingest.views import FETCHED
+from dqe_assets.report.signal_views import sample_columns
 from dqe_assets.score.tables import CAPTION_SCORES
 from dqe_assets.score.views import long_captions_in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Mapping
 
     import duckdb
 
@@ -150,9 +148,7 @@ _TABLES = (
 
 def _samples_of(signals: Mapping[str, Signal]) -> Table:
     """The table of samples, with a column for each signal."""
-    assets = list(dict.fromkeys(one.asset for one in signals.values()))
-    selected = "".join(f', s{assets.index(one.asset)}."{one.column}"' for one in signals.values())
-    joins = "\n".join(f"LEFT JOIN {stored(name)} s{place} USING (uid)" for place, name in enumerate(assets))
+    of_signals, selected, joins = sample_columns(signals)
     return Table(
         "samples",
         "Every sample of every source, failed ones too, with its features, its scores and its duplicate cluster",
@@ -188,7 +184,7 @@ def _samples_of(signals: Mapping[str, Signal]) -> Table:
             "is_duplicate": ("BOOLEAN", _IS_DUPLICATE),
             "cluster": ("VARCHAR", "duplicate cluster (kind any); null if it is alone"),
         }
-        | {name: (one.sql_type, one.meaning) for name, one in signals.items()},
+        | of_signals,
         sql_file(__file__, "samples", signals=selected, joins=joins),
     )
 
@@ -370,13 +366,6 @@ _RELATIONS = Relations(
             order=30,
         ),
         ReportSection(
-            "Signals",
-            "Values of samples that are not the platform's own: each is a column of samples.",
-            'SELECT signal, asset, "values", share, minimum AS min, median, mean, maximum AS max FROM signals',
-            order=92,
-            only_with="signals",
-        ),
-        ReportSection(
             "Shards",
             "The first 20 of those whose original captions fit least.",
             """
@@ -439,78 +428,6 @@ _RELATIONS = Relations(
 )
 
 
-def relations_of(signals: Mapping[str, Signal], read: Container[str]) -> Relations:
-    """What joins the stages, with the signals among the columns of samples.
-
-    Args:
-        signals: the signals, by name.
-        read: assets that other relations read already, the signals' columns among what they read of them.
-    """
-    columns_of: dict[str, list[Signal]] = {}
-    for one in signals.values():
-        columns_of.setdefault(one.asset, []).append(one)
-    return replace(
-        _RELATIONS,
-        reads=tuple(
-            Read(asset, found[0].schema, " ".join(["uid", *(one.column for one in found)]))
-            for asset, found in columns_of.items()
-            if asset not in read
-        ),
-        tables=(*_TABLES, _samples_of(signals), _signals_of(signals)),
-        explanations=(
-            *_RELATIONS.explanations,
-            *(
-                Explanation(
-                    f"Signals of {asset}",
-                    (asset,),
-                    f"SELECT {_quoted(one.name for one in found)} FROM samples WHERE uid = ?",  # noqa: S608
-                    order=35,
-                    upright=True,
-                )
-                for asset, found in columns_of.items()
-            ),
-        ),
-    )
-
-
-def _signals_of(signals: Mapping[str, Signal]) -> Table:
-    """The table of signals: a row for each, with how its values are spread."""
-    rows = [
-        f"""
-        SELECT {literal(one.name)}, {literal(one.asset)}, {literal(one.sql_type)}, count("{one.name}"),
-            count("{one.name}") / nullif(count(*), 0), count(DISTINCT "{one.name}"), {_spread(one)}
-        FROM samples WHERE status = 'ok'
-        """  # noqa: S608
-        for one in signals.values()
-    ]
-    no_row = f"SELECT {', '.join(['NULL'] * 10)} LIMIT 0"
-    return Table(
-        "signals",
-        "The signals: values of samples that are not the platform's own, each a column of samples of the same name",
-        {
-            "signal": ("VARCHAR", "its name in expressions and in samples"),
-            "asset": ("VARCHAR", "the asset that has it"),
-            "type": ("VARCHAR", "type of its values"),
-            "values": ("BIGINT", "samples with an image that have a value"),
-            "share": ("DOUBLE", "values / samples with an image [0 to 1]"),
-            "different": ("BIGINT", "different values"),
-            "minimum": ("DOUBLE", "least value; null if they are no numbers"),
-            "median": ("DOUBLE", "half of the values lie below; null if they are no numbers"),
-            "mean": ("DOUBLE", "mean value, share of true; null for texts"),
-            "maximum": ("DOUBLE", "largest value; null if they are no numbers"),
-        },
-        f"{' UNION ALL '.join(rows) or no_row}",
-    )
-
-
-def _spread(signal: Signal) -> str:
-    """SQL of the least, median, mean and largest value."""
-    if signal.sql_type == "VARCHAR":
-        return "NULL, NULL, NULL, NULL"
-    if signal.sql_type == "BOOLEAN":
-        return f'NULL, NULL, avg("{signal.name}"::INTEGER), NULL'
-    return ", ".join(f'{function}("{signal.name}")::DOUBLE' for function in ("min", "median", "avg", "max"))
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(f'"{name}"' for name in names)
+def relations_of(signals: Mapping[str, Signal]) -> Relations:
+    """What joins the stages, with the signals among the columns of samples."""
+    return replace(_RELATIONS, tables=(*_TABLES, _samples_of(signals)))

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from dqe_assets.core.schema import IMAGE, IMAGE_TYPE, ORIGINAL
 from dqe_assets.features.extract import read_by
+from dqe_assets.search.signal_conditions import take_signals
 from dqe_assets.search.tables import SEARCH_HITS
 from dqe_resources import images
 from dqe_resources.printable import command
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from dqe_assets.caption.settings import CaptionSources
     from dqe_assets.ingest.settings import ImageLimits
+    from dqe_assets.search.signal_conditions import SignalConditions
     from dqe_resources.models.image_model import ImageModel
     from dqe_resources.scorers.protocol import Scorer
     from dqe_resources.vectors.points import Point
@@ -84,6 +86,10 @@ class Searched(Protocol):
     def captions(self) -> CaptionSources:
         """The caption sources."""
 
+    @property
+    def signal_types(self) -> Mapping[str, pa.DataType]:
+        """The type of each signal."""
+
 
 def search_collection(
     settings: Searched,
@@ -99,8 +105,8 @@ def search_collection(
     Args:
         settings: the settings.
         query: what to look for.
-        where: conditions such as ``source=sample`` or ``similarity_original>=0.3``; a duplicate ``cluster`` is looked
-            up in the warehouse, which alone knows all shards.
+        where: conditions such as ``source=sample`` or ``similarity_original>=0.3``; a duplicate ``cluster``, and
+            signals such as ``nsfw<0.1``, are looked up in the warehouse.
         using: the named vector to search: ``image`` or a caption source.
         limit: how many at most.
         unique: leave out what is a redundant duplicate by the warehouse.
@@ -109,15 +115,15 @@ def search_collection(
         ValueError: a condition or the named vector is unknown, or there is no such sample or cluster.
         ImageError: the image cannot be read.
         VectorsError: the collection cannot be opened.
-        WarehouseError: there is no warehouse to know duplicates by.
+        WarehouseError: there is no warehouse to know duplicates and signals by.
     """
     names = collection_vectors(settings.scorer, settings.captions)
     if using not in names:
         msg = f"there are no vectors '{using}'; there are: {', '.join(names)}"
         raise ValueError(msg)
-    conditions: dict[str, Any] = {**parse_where(where, CONDITIONS)}
-    if CLUSTER in conditions:
-        conditions[UID] = _members(settings, conditions.pop(CLUSTER))
+    conditions, signals = _conditions(settings, where)
+    if not conditions.get(UID, True):
+        return []
     given = None if query.like is not None else _vector(settings, query)
     with settings.vectors.open() as collection:
         unwanted: set[str] = set()
@@ -131,12 +137,29 @@ def search_collection(
         asked = limit + len(unwanted)
         while True:
             found = collection.search(given, using, asked, conditions)
+            if signals is not None:
+                unwanted |= signals.unmet(settings.warehouse, [hit.uid for hit in found])
             if unique:
                 unwanted |= _redundant(settings, [hit.uid for hit in found])
             hits = [hit for hit in found if hit.uid not in unwanted][:limit]
             if len(hits) == limit or len(found) < asked:
                 return hits
             asked *= 2
+
+
+def _conditions(settings: Searched, where: Sequence[str]) -> tuple[dict[str, Any], SignalConditions | None]:
+    """What the collection is to look for, and what is to be looked up of each hit."""
+    others, signals, kinds = take_signals(where, settings.signal_types)
+    conditions: dict[str, Any] = {**parse_where(others, {**CONDITIONS, **kinds})}
+    if CLUSTER in conditions:
+        conditions[UID] = _members(settings, conditions.pop(CLUSTER))
+    if not signals.names:
+        return conditions, None
+    few = signals.few(settings.warehouse)
+    if few is None:
+        return conditions, signals
+    conditions[UID] = few & conditions.get(UID, few)
+    return conditions, None
 
 
 def hits_table(hits: Sequence[Hit], using: str) -> pa.Table:

@@ -21,7 +21,7 @@ from dqe_resources.vectors.protocol import (
     VectorsUnreachableError,
 )
 from dqe_resources.vectors.server import ServerQdrant
-from dqe_resources.vectors.where import DEFAULT_INDEXES, UID, Index, Range, Where, parse_where
+from dqe_resources.vectors.where import DEFAULT_INDEXES, UID, Index, Range, Where, parse_where, split_where, value_of
 
 AnyVectors = Annotated[SerializeAsAny[Vectors], one_of(EmbeddedQdrant, ServerQdrant)]
 
@@ -45,4 +45,6 @@ __all__ = [
     "VectorsUnreachableError",
     "Where",
     "parse_where",
+    "split_where",
+    "value_of",
 ]

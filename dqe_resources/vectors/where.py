@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import MappingProxyType
@@ -133,21 +133,14 @@ def parse_where(texts: str | Iterable[str], indexes: Mapping[str, Index] = DEFAU
     Raises:
         ValueError: what is wrong with which condition, and what is allowed.
     """
-    texts = [texts] if isinstance(texts, str) else texts
     found: dict[str, Value | Range] = {}
-    for condition in (part for text in texts for part in _NEXT_CONDITION.split(text)):
-        match = _CONDITION.fullmatch(condition)
-        if match is None:
-            raise ValueError(
-                f"'{condition.strip()}' is not a condition; write FIELD OPERATOR VALUE, operator {_OPERATORS}"
-            )
-        field, operator, text = match["field"], match["operator"], match["value"].strip()
+    for condition, field, operator, text in split_where(texts):
         kind = index_of(field, indexes)
         if kind is None:
             raise ValueError(f"'{field}' cannot be searched; allowed: {', '.join(indexes)}")
         known = found.get(field)
         if operator == "=" and known is None:
-            found[field] = _value(field, text, kind)
+            found[field] = value_of(field, text, kind)
         elif operator == ">=" and (known is None or (isinstance(known, Range) and known.low is None)):
             found[field] = Range(_bound(field, text, kind), known.high if isinstance(known, Range) else None)
         elif operator == "<" and (known is None or (isinstance(known, Range) and known.high is None)):
@@ -161,7 +154,33 @@ def parse_where(texts: str | Iterable[str], indexes: Mapping[str, Index] = DEFAU
     return found
 
 
-def _value(field: str, text: str, kind: Index) -> Value:
+def split_where(texts: str | Iterable[str]) -> Iterator[tuple[str, str, str, str]]:
+    """The conditions in texts as ``parse_where`` takes them: each with its field, operator and value, as texts.
+
+    Raises:
+        ValueError: one of them is no condition.
+    """
+    texts = [texts] if isinstance(texts, str) else texts
+    for condition in (part for text in texts for part in _NEXT_CONDITION.split(text)):
+        match = _CONDITION.fullmatch(condition)
+        if match is None:
+            raise ValueError(
+                f"'{condition.strip()}' is not a condition; write FIELD OPERATOR VALUE, operator {_OPERATORS}"
+            )
+        yield condition, match["field"], match["operator"], match["value"].strip()
+
+
+def value_of(field: str, text: str, kind: Index) -> Value:
+    """The value that a text stands for.
+
+    Args:
+        field: the field, for the message.
+        text: as it is typed.
+        kind: kind of the field.
+
+    Raises:
+        ValueError: it is none of that kind.
+    """
     if kind == "keyword":
         return text
     if kind == "bool":
