@@ -80,6 +80,7 @@ def everything_on() -> Settings:
         "judging": {"judge": server},
         "refining": {"captioner": "server"},
         "compression": {},
+        "mixtures": [{"name": "blend", "parts": [{"subset": "best"}]}],
         "caption_mixes": [{"name": "mixed", "captioner": "server"}],
         "training": {"runs": [{"subsets": ["all"], "scale": "small"}]},
         "evaluation": {"models": [model]},

@@ -91,17 +91,21 @@ def reshard(
     """Write WebDataset shards with exactly the samples of a subset. A stopped run continues where it was."""
     with clear_errors():
         from dqe_assets.filtering.store_pool import STORE
-        from dqe_assets.filtering.subset import read_subset
-        from dqe_assets.training.reshard import plan_shards, write_shards
+        from dqe_assets.filtering.subset import manifest_path, read_subset
+        from dqe_assets.training.reshard import plan_shards, read_record, write_shards
+        from dqe_assets.training.shards_card import CARD, described, shards_card
+        from dqe_resources.store import replace_file
 
         path = _subset_path(subset)
         uids = read_subset(path)
         parts = _parts(sources or [STORE])
         with counting("looking for samples") as progress:
             plan = plan_shards(uids, parts, samples_per_shard, track=progress)
-        about = {"file": path.name, "uids": len(uids)}
+        about = {"file": path.name, "uids": len(uids), **described(read_record(manifest_path(path)) or {})}
         with counting("writing samples") as progress:
             manifest = write_shards(plan, out, about, allow_missing=allow_missing, track=progress)
+        card = shards_card(manifest).encode()
+        replace_file(out / CARD, lambda target: target.write(card))
         missing, shards = manifest["missing"]["count"], len(manifest["shards"])
         say(
             f"[b]{{}}[/b]: {manifest['samples']:,} samples, {shards:,} shard{'s' if shards > 1 else ''}"
@@ -219,7 +223,7 @@ def _subset_path(subset: str) -> Path:
     if subset.endswith(".npy"):
         return Path(subset)
     settings = _settings_if_any()
-    names = [one.name for one in settings.subsets] if settings else []
+    names = settings.subset_names if settings else []
     if subset not in names:
         fail(f"{subset}: neither a .npy nor a subset of data/dqe.yaml, which has: {', '.join(names) or 'none'}")
     return subset_path(subset)

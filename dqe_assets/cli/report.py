@@ -132,7 +132,7 @@ def explain(image_name: ImageName, *, as_json: Json = False) -> None:
             relations(settings),
             image_name,
             store=settings.opened_store,
-            subsets=[f"subsets/{subset.name}" for subset in settings.subsets],
+            subsets=[f"subsets/{name}" for name in settings.subset_names],
             signals=signals(settings),
         )
         _show(sections, command("dqe search --like", image_name), as_json=as_json)

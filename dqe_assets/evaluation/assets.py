@@ -242,7 +242,7 @@ COUNTS_PREFIX = "class_counts/"
 
 def class_counts_of(plan: DataPlan) -> Stage:
     """The asset ``class_counts/<data>``."""
-    of_store = plan.subset is None or all(name == STORE for name in plan.subset.pools)
+    of_store = all(name == STORE for name in plan.pools)
 
     @stage(
         name=f"{COUNTS_PREFIX}{plan.name}",

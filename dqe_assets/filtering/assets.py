@@ -55,6 +55,15 @@ def subset_path(name: str) -> Path:
     return data_directory() / "subsets" / f"{name}.npy"
 
 
+def subset_is_there(path: Path, stamp: Stamp) -> bool:
+    """Whether a subset and its manifest are as they were written."""
+    try:
+        written = json.loads(manifest_path(path).read_bytes())["subset"]["sha256"]
+        return bool(written == stamp.facts["sha256"] and is_as_written(path, stamp.facts))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _read_masks(work: Work, shard: str, facts: Mapping[str, Any]) -> pa.Table:
     schema = filter_masks_schema({one["filter"]: one["expression"] for one in facts["filters"]})
     return work.store.read(MASKS, shard, schema)
@@ -215,13 +224,6 @@ def subset_of(
         expression = parsed(subset.expression, named)
         return [_state(expression), [[name, pool_state(name, data_directory())] for name in folders]]
 
-    def is_there(_: Work, stamp: Stamp) -> bool:
-        try:
-            written = json.loads(manifest_path(path).read_bytes())["subset"]["sha256"]
-            return bool(written == stamp.facts["sha256"] and is_as_written(path, stamp.facts))
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-
     @stage(
         name=f"subsets/{subset.name}",
         kinds={"numpy"},
@@ -232,13 +234,13 @@ def subset_of(
         else _targets([parsed(subset.expression, named)]),
         partitioned=False,
         checks=[
-            Check("not_empty", "The subset has samples.", _not_empty, blocking=False),
-            Check("uids_sorted", "The file holds as many uids as were counted, sorted.", _uids_sorted),
+            NOT_EMPTY,
+            UIDS_SORTED,
             Check("agrees_with_masks", "It is what the same filters keep in filter_masks.", _agrees_with_masks),
         ],
         metadata=metadata.subset,
         signature=signature,
-        is_valid=is_there,
+        is_valid=lambda _, stamp: subset_is_there(path, stamp),
     )
     def make(work: Work) -> Manifest:
         """A subset to train on: uids as DataComp's resharder takes them, and a manifest of how it came to be."""
@@ -277,6 +279,10 @@ def _uids_sorted(_: Work, output: Manifest) -> CheckResult:
     except SubsetError as error:
         return CheckResult(False, str(error))
     return CheckResult(found == output.rows, f"{output.rows:,} uids were counted, {found:,} are in the file, sorted")
+
+
+NOT_EMPTY = Check("not_empty", "The subset has samples.", _not_empty, blocking=False)
+UIDS_SORTED = Check("uids_sorted", "The file holds as many uids as were counted, sorted.", _uids_sorted)
 
 
 def _agrees_with_masks(work: Work, output: Manifest) -> CheckResult:

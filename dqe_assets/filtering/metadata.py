@@ -68,6 +68,21 @@ def subset(work: Work, output: Manifest) -> Metadata:
     }
 
 
+def mixture(_: Work, output: Manifest) -> Metadata:
+    """Where the mixture is, how much of it each part is, and how often samples are repeated."""
+    facts = output.facts
+    columns = ["part", "weight", "samples", "drawn", "share", "repeats"]
+    rows = [[part[name] for name in columns] for part in facts["composition"]]
+    return {
+        "subset": str(data_directory() / facts["path"]),
+        "samples": output.rows,
+        "different_samples": facts["distinct_uids"],
+        "composition": markdown_table(columns, rows),
+        "shares": picture(plots.mixture(facts["mixture"], facts["composition"]), "what the mixture is made of"),
+        "next": Markdown(f"`dqe reshard {facts['mixture']} --out shards`"),
+    }
+
+
 def caption_thresholds(work: Work, table: pa.Table) -> Metadata:
     """What becomes of the samples in each mix, and how both kinds of captions fit, with the threshold."""
     found: Metadata = {"mixes": preview(table, table.column_names)}

@@ -143,6 +143,29 @@ def tail(
     return to_png(figure)
 
 
+def mixture(name: str, parts: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> bytes:
+    """The share of each part of a mixture, beside what its weight asks for, as PNG.
+
+    Args:
+        name: of the mixture.
+        parts: each with part, share, weight_share, samples, drawn and repeats.
+        theme: the colours.
+    """
+    figure, axes = new_figure(0.9 + 0.55 * len(parts), theme, width=8.4)
+    for place, part in enumerate(parts):
+        share = 100 * part["share"]
+        axes.barh(place, share, 0.6, color=theme.good)
+        axes.plot([100 * part["weight_share"]] * 2, [place - 0.38, place + 0.38], color=theme.ink, linewidth=1.6)
+        said = f"{share:.3g} %: {part['drawn']:,} drawn of {part['samples']:,}, {part['repeats']:.3g} times each"
+        axes.text(101.5, place, said, va="center", **text_style(theme))
+        axes.text(-1.5, place, plain(_short(part["part"])), va="center", ha="right", **text_style(theme))
+    axes.set_ylim(len(parts) - 0.4, -0.6)
+    axes.set_xlim(0, 100)
+    axes.set_axis_off()
+    _set_title(figure, f"{plain(name)}: the share of each part, and by a line what its weight asks for", theme)
+    return to_png(figure)
+
+
 def coverage(name: str, distances: Mapping[str, Sequence[float]], theme: Theme = LIGHT) -> bytes:
     """How far samples are from the nearest that is kept, by a rule and at random, as PNG.
 

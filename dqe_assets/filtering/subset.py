@@ -139,7 +139,7 @@ def union(subsets: Sequence[NDArray[np.void]]) -> tuple[NDArray[np.void], NDArra
     pools = np.repeat(np.arange(len(subsets)), [len(subset) for subset in subsets])
     order = order_of(uids)
     uids, pools = uids[order], pools[order]
-    owner = pools[_run_starts(uids)]
+    owner = pools[run_starts(uids)]
     kept = pools == owner
     return uids[kept], pools[kept]
 
@@ -159,10 +159,10 @@ def contains(sorted_uids: NDArray[np.void], uids: NDArray[np.void]) -> NDArray[n
 
 def distinct(uids: NDArray[np.void]) -> int:
     """How many different uids there are among sorted ones."""
-    return int(np.count_nonzero(_run_starts(uids) == np.arange(len(uids))))
+    return int(np.count_nonzero(run_starts(uids) == np.arange(len(uids))))
 
 
-def _run_starts(uids: NDArray[np.void]) -> NDArray[np.int64]:
+def run_starts(uids: NDArray[np.void]) -> NDArray[np.int64]:
     """For each of sorted uids, where the first equal one stands: [n]."""
     high, low = uids["f0"], uids["f1"]
     starts = np.arange(len(uids))

@@ -24,6 +24,8 @@ from dqe_assets.evaluation.target_assets import targets_of
 from dqe_assets.features.assets import image_features
 from dqe_assets.filtering.assets import filter_masks_of, subset_of
 from dqe_assets.filtering.mix_assets import MIXED_PREFIX, caption_mixes_of
+from dqe_assets.filtering.mixture_assets import mixture_of
+from dqe_assets.filtering.store_pool import STORE
 from dqe_assets.improve.best_assets import best_captions_of
 from dqe_assets.improve.judging_assets import caption_judgements_of
 from dqe_assets.improve.refining_assets import refined_captions_of
@@ -124,6 +126,7 @@ def stages(settings: Settings) -> list[Stage]:
         *(targets_of(one, settings.evaluation, embeddings, settings.images.max_bytes) for one in settings.targets),
         filter_masks_of(settings.filters, by_shard, over_all, signals),
         *(subset_of(subset, settings.filters, by_shard, over_all, signals) for subset in settings.subsets),
+        *map(mixture_of, settings.mixtures),
         *caption_mixes_of(settings.caption_mixes),
         concepts.misalignment,
         concepts.rare_concept_retrieval,
@@ -147,7 +150,10 @@ def _trained(measured: MeasurementSettings) -> list[str]:
 
 def data_plans(settings: Settings) -> list[DataPlan]:
     """What the training runs are trained on, each once."""
-    subsets = {one.name: one for one in settings.subsets}
+    pools = {
+        **{one.name: one.pools for one in settings.subsets},
+        **{one.name: one.pools(settings.subsets) for one in settings.mixtures},
+    }
     assets = {
         ORIGINAL: "raw_samples",
         BEST: "best_captions",
@@ -156,7 +162,12 @@ def data_plans(settings: Settings) -> list[DataPlan]:
     }
     return list(
         {
-            run.data: DataPlan(run.data, subsets.get(run.subset), {kind: assets[kind] for kind, _ in run.captions})
+            run.data: DataPlan(
+                run.data,
+                run.subset if run.subset in pools else None,
+                pools.get(run.subset, [STORE]),
+                {kind: assets[kind] for kind, _ in run.captions},
+            )
             for run in settings.training.planned
         }.values()
     )

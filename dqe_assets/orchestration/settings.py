@@ -23,8 +23,10 @@ from dqe_assets.filtering.settings import (
     DEFAULT_SUBSETS,
     CaptionMix,
     FilterName,
+    Mixture,
     Subset,
     check_mixes,
+    check_mixtures,
     check_selection,
 )
 from dqe_assets.improve.best_settings import BestRule
@@ -130,6 +132,7 @@ class Settings(Strict):
         signals: Tables with values of samples, such as scores that were computed elsewhere: each is an asset
             ``signals/<name>``.
         subsets: Subsets to make: each is an asset ``subsets/<name>``.
+        mixtures: Subsets that are drawn from sources and other subsets by weights: each is an asset ``subsets/<name>``.
         caption_mixes: Captions to train with, mixed of originals and synthetic ones (the assets caption_thresholds and
             ``mixed_captions/<name>``).
         concepts: Which concepts are counted, and what is made of their frequencies.
@@ -167,6 +170,7 @@ class Settings(Strict):
     targets: list[Targets] = Field(default_factory=list)
     signals: list[SignalTable] = Field(default_factory=list)
     subsets: list[Subset] = Field(default_factory=lambda: list(DEFAULT_SUBSETS))
+    mixtures: list[Mixture] = Field(default_factory=list)
     caption_mixes: list[CaptionMix] = Field(default_factory=list)
     concepts: ConceptSettings = Field(default_factory=ConceptSettings)
     map: MapSettings = MapSettings()
@@ -271,7 +275,8 @@ class Settings(Strict):
         captions = [*self.caption_sources, BEST]
         check_mixes(self.caption_mixes, self.captioner_names, [*captions, IMAGE, REFINED])
         mixed = [mix.name for mix in self.caption_mixes]
-        check_training(self.training, [one.name for one in self.subsets], [*captions, *mixed])
+        check_mixtures(self.mixtures, [one.name for one in self.subsets], [source.name for source in self.sources])
+        check_training(self.training, self.subset_names, [*captions, *mixed])
         return self
 
     @model_validator(mode="after")
@@ -284,6 +289,11 @@ class Settings(Strict):
                     {"key": key},
                 )
         return self
+
+    @property
+    def subset_names(self) -> list[str]:
+        """Names of the subsets and the mixtures."""
+        return [*(subset.name for subset in self.subsets), *(mixture.name for mixture in self.mixtures)]
 
     @property
     def captioner_names(self) -> list[str]:

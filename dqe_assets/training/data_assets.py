@@ -30,7 +30,6 @@ from dqe_resources.cache import data_directory
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dqe_assets.filtering.settings import Subset
     from dqe_assets.training.data import Captions
     from dqe_assets.training.samples import SamplePart
     from dqe_resources.store import Stamp
@@ -44,12 +43,14 @@ class DataPlan:
 
     Attributes:
         name: of the data, as ``Run.data``.
-        subset: the subset; None for every sample that has an image.
+        subset: name of the subset; None for every sample that has an image.
+        pools: where its samples are: ``store``, and folders or URLs of DataComp metadata.
         captions: the kinds of captions that are chosen from, such as ``original``, each with the asset that has them.
     """
 
     name: str
-    subset: Subset | None
+    subset: str | None
+    pools: Sequence[str]
     captions: Mapping[str, str]
 
     @property
@@ -60,7 +61,7 @@ class DataPlan:
 
 def training_data_of(plan: DataPlan) -> Stage:
     """The asset ``training_data/<data>``."""
-    pools = plan.subset.pools if plan.subset else [STORE]
+    pools = plan.pools
 
     def parts(work: Work, urls: Sequence[str]) -> list[SamplePart]:
         found: list[SamplePart] = []
@@ -89,7 +90,7 @@ def training_data_of(plan: DataPlan) -> Stage:
         kinds={"webdataset"},
         code_version="1",
         inputs=dict.fromkeys(["raw_samples", *plan.captions.values()]) if STORE in pools else (),
-        unpartitioned_inputs=[f"subsets/{plan.subset.name}"] if plan.subset else (),
+        unpartitioned_inputs=[f"subsets/{plan.subset}"] if plan.subset else (),
         partitioned=False,
         resources={"samples_per_shard": "training.samples_per_shard", "tar_urls": "training.tars"},
         checks=[
@@ -108,13 +109,13 @@ def training_data_of(plan: DataPlan) -> Stage:
     def make(work: Work, samples_per_shard: int, tar_urls: Sequence[str]) -> Manifest:
         """A subset with its captions as WebDataset shards, which all runs that are trained on it share."""
         found = parts(work, tar_urls)
-        subset = read_subset(subset_path(plan.subset.name)) if plan.subset else every_sample(found)
+        subset = read_subset(subset_path(plan.subset)) if plan.subset else every_sample(found)
         if not len(subset):
             raise TrainingDataError(f"training_data/{plan.name}: the subset is empty; there is nothing to train on")
         planned = plan_shards(subset, found, samples_per_shard, work.version)
         kept = planned.leaving_out(without_caption(found))
         meter = work.meter(kept.total)
-        about = {"subset": plan.subset.name if plan.subset else ALL, "captions": list(plan.kinds)}
+        about = {"subset": plan.subset or ALL, "captions": list(plan.kinds)}
         manifest = write_data(plan.name, kept, about, lambda done, _: meter.update(done))
         return Manifest(
             manifest["samples"],
