@@ -1,4 +1,4 @@
-"""What is written into the folders of a study: dqe.yaml, the true captions, and the task to evaluate on."""
+"""What is written into the folders of a study: dqe.yaml, captions, and the tasks to evaluate on."""
 
 from __future__ import annotations
 
@@ -8,18 +8,30 @@ import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
-from dqe_assets.study.plan import CONCEPTS, TASK, TASK_SEED, TRUTH
+from dqe_assets.concepts.tables import RARE_CONCEPT_RETRIEVAL
+from dqe_assets.concepts.tail import rarest
+from dqe_assets.core.schema import IMAGE, ORIGINAL
+from dqe_assets.evaluation.tables import CLASS_COUNTS
+from dqe_assets.filtering.subset import contains, parse_uids, read_subset
+from dqe_assets.improve.tables import BEST_CAPTIONS
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.study.findings import BASE_AND_ANY, BASE_AND_RARE
+from dqe_assets.study.plan import ADDED, CONCEPTS, PAIRS, RAREST, TASK, TASK_SEED, TRUTH
 from dqe_resources.sources.world_scenes import DRAWN, World, names
-from dqe_resources.store import replace_file
+from dqe_resources.store import Store, replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
     from dqe_assets.study.plan import Study
     from dqe_resources.sources.world import WorldSource
+    from dqe_resources.sources.world_scenes import Scene
 
 TEMPLATES = ("a {c}", "a photo of a {c}")
 
@@ -30,21 +42,82 @@ def write_seed(study: Study, seed: int) -> None:
     Raises:
         SourceError: the drawings or their names are not installed.
     """
-    scorer, folder = study.scorer_folder(seed), study.seed_folder(seed)
-    cache = study.folder / "cache"
-    for one in (folder, scorer, cache):
-        one.mkdir(parents=True, exist_ok=True)
-    for one in (folder, scorer):
-        link = one / "cache"
-        if not link.is_symlink():
-            # Converted models are made once for all seeds.
-            link.symlink_to(Path("/".join([".."] * len(one.relative_to(study.folder).parts))) / "cache")
+    scorer, folder = _begun(study, study.scorer_folder(seed)), _begun(study, study.seed_folder(seed))
     _write(scorer / TRUTH, _true_captions(study.pairs(seed)))
     _write(folder / TRUTH, _true_captions(study.web(seed)))
     for name, content in _task(seed, study.size.images).items():
         _write(folder / "tasks" / TASK / name, content)
+    if study.law:
+        _write(folder / "tasks" / PAIRS / "test" / "0.tar", _pairs(seed, study.size.pairs))
+    if study.has_captioner:
+        captioner = _begun(study, study.captioner_folder(seed))
+        _write(captioner / TRUTH, _true_captions(study.captioned(seed)))
+        _write(captioner / "dqe.yaml", _as_yaml(study.captioner_settings(seed)))
     _write(scorer / "dqe.yaml", _as_yaml(study.scorer_settings(seed)))
     _write(folder / "dqe.yaml", _as_yaml(study.settings(seed, names()[:CONCEPTS])))
+
+
+def write_second(study: Study, seed: int) -> None:
+    """Write the folder of the second pool, once the captions of the base are counted.
+
+    Raises:
+        StorageError: they are not.
+    """
+    folder = _begun(study, study.second_folder(seed))
+    _write(folder / "dqe.yaml", _as_yaml(study.second_settings(seed, [name for name, _ in rarest_of(study, seed)])))
+
+
+def rarest_of(study: Study, seed: int) -> list[tuple[str, int]]:
+    """The rarest of the concepts in captions of the base, and how many of them name each.
+
+    Raises:
+        StorageError: they are not counted.
+    """
+    store = Store(str(study.seed_folder(seed) / "store"))
+    counts = store.read(f"class_counts/{study.base.data}", None, CLASS_COUNTS, ["class_name", "item", "samples"])
+    counts = counts.filter(pc.equal(counts["item"], ORIGINAL))
+    return rarest(counts["class_name"].to_pylist(), counts["samples"].to_numpy(), RAREST)
+
+
+def write_added(study: Study, seed: int) -> None:
+    """Write the folder of the base with samples that were found in the second pool: their captions say which.
+
+    Raises:
+        StorageError: the base or the second pool is not made.
+    """
+    folder = _begun(study, study.seed_folder(seed) / ADDED)
+    first = dict(_captions(study.seed_folder(seed), "raw_samples", RAW_SAMPLES, study.web(seed)))
+    subset = read_subset(study.seed_folder(seed) / "subsets" / f"{study.base.subset}.npy")
+    is_kept = contains(subset, parse_uids(pa.array(first, pa.string())))
+    base = {uid: text for (uid, text), kept in zip(first.items(), is_kept, strict=True) if kept and text}
+    second = dict(_captions(study.second_folder(seed), "best_captions", BEST_CAPTIONS, study.second(seed)))
+    retrieved = Store(str(study.second_folder(seed) / "store")).read(
+        "rare_concept_retrieval", None, RARE_CONCEPT_RETRIEVAL, ["item", "uid"]
+    )
+    rare = sorted(set(retrieved.filter(pc.equal(retrieved["item"], IMAGE))["uid"].to_pylist()))
+    drawn = np.random.default_rng(seed).permutation(sorted(second))[: len(rare)].tolist()
+    for name, uids in ((BASE_AND_RARE, rare), (BASE_AND_ANY, drawn)):
+        added = {uid: text for uid in uids if (text := second[uid])}
+        _write(folder / f"{name}.csv", _table(("uid", "caption"), sorted({**base, **added}.items())))
+    _write(folder / "dqe.yaml", _as_yaml(study.added_settings(seed, names()[:CONCEPTS])))
+
+
+def _captions(folder: Path, asset: str, schema: pa.Schema, source: WorldSource) -> Iterator[tuple[str, str | None]]:
+    store = Store(str(folder / "store"))
+    for shard in source.shards():
+        table = store.read(asset, source.key(shard.index), schema, ["uid", "caption"])
+        yield from zip(table["uid"].to_pylist(), table["caption"].to_pylist(), strict=True)
+
+
+def _begun(study: Study, folder: Path) -> Path:
+    """A data folder whose converted models are those of all others."""
+    cache = study.folder / "cache"
+    for one in (folder, cache):
+        one.mkdir(parents=True, exist_ok=True)
+    link = folder / "cache"
+    if not link.is_symlink():
+        link.symlink_to(Path("/".join([".."] * len(folder.relative_to(study.folder).parts))) / "cache")
+    return folder
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -64,11 +137,16 @@ def _as_yaml(settings: Mapping[str, Any]) -> bytes:
 
 
 def _true_captions(source: WorldSource) -> bytes:
-    world, text = source.world, io.StringIO()
+    world = source.world
+    rows = ((f"{number:08d}.png", world.true_caption(world.scene(number))) for number in range(source.rows_made))
+    return _table(("image_name", "caption"), rows)
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> bytes:
+    text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["image_name", "caption"])
-    for number in range(source.rows_made):
-        table.writerow([f"{number:08d}.png", world.true_caption(world.scene(number))])
+    table.writerow(header)
+    table.writerows(rows)
     return text.getvalue().encode()
 
 
@@ -79,19 +157,40 @@ def _task(seed: int, images: int) -> dict[str, bytes]:
     def members() -> Iterator[tuple[str, bytes]]:
         for concept in range(len(DRAWN)):
             for number in range(images):
-                picture = io.BytesIO()
-                world.image(world.single(concept, number)).save(picture, "PNG")
                 yield f"{concept:03d}-{number:03d}.cls", str(concept).encode()
-                yield f"{concept:03d}-{number:03d}.png", picture.getvalue()
+                yield f"{concept:03d}-{number:03d}.png", _picture(world, world.single(concept, number))
 
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as tar:
-        for name, content in members():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
     return {
         "classnames.txt": "\n".join(names()).encode(),
         "zeroshot_classification_templates.txt": "\n".join(TEMPLATES).encode(),
-        "test/0.tar": file.getvalue(),
+        "test/0.tar": _tar(members()),
     }
+
+
+def _pairs(seed: int, pairs: int) -> bytes:
+    """Scenes with their true captions, of a world in which all things are alike frequent, as a tar."""
+    world = World(TASK_SEED + seed, CONCEPTS, zipf=0.0, near_copies=0.0)
+
+    def members() -> Iterator[tuple[str, bytes]]:
+        for number in range(pairs):
+            scene = world.scene(number)
+            yield f"{number:06d}.png", _picture(world, scene)
+            yield f"{number:06d}.txt", world.true_caption(scene).encode()
+
+    return _tar(members())
+
+
+def _picture(world: World, scene: Scene) -> bytes:
+    file = io.BytesIO()
+    world.image(scene).save(file, "PNG")
+    return file.getvalue()
+
+
+def _tar(members: Iterable[tuple[str, bytes]]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return file.getvalue()

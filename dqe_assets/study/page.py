@@ -94,13 +94,13 @@ def _both(draw: Callable[[Theme], bytes]) -> tuple[str, str]:
 def _pictures(result: Result) -> list[tuple[str, str, str]]:
     """The alternative text of each plot, and its two data URIs."""
     drawn = []
-    if result.differences:
-        arms = [*result.arms.values()]
+    if arms := [*result.arms.values()]:
         drawn.append(("Accuracy of each arm", *_both(lambda theme: plots.accuracies(arms, 1 / CONCEPTS, theme))))
-        drawn.append(("Differences of arms", *_both(lambda theme: plots.differences(result, theme))))
-    if result.by_frequency:
-        measured = result.by_frequency
+    if law := result.law:
+        drawn.append(("Loss over samples seen", *_both(lambda theme: plots.over_compute(law, theme))))
+    if measured := result.by_frequency:
         drawn.append(("Accuracy over frequency", *_both(lambda theme: plots.over_frequency(measured, theme))))
+    drawn.append(("Differences", *_both(lambda theme: plots.differences(result, theme))))
     return drawn
 
 

@@ -1,11 +1,26 @@
-"""How large a study is, and the two dqe.yaml of each seed: the scorer's, and that of all else."""
+"""How large a study is, and the dqe.yaml of each of a seed's data folders."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dqe_assets.study.findings import FINDINGS, TRUE, Arm, Finding, arms_of
+from dqe_assets.core.schema import ORIGINAL
+from dqe_assets.study.findings import (
+    BASE_AND_ANY,
+    BASE_AND_RARE,
+    DISTILLED,
+    FINDINGS,
+    MIXED,
+    SYNTHETIC,
+    TRUE,
+    Addition,
+    Arm,
+    Finding,
+    Law,
+    arms_of,
+)
+from dqe_assets.training.settings import BEST
 from dqe_resources.errors import DataQualityError, UsageError
 from dqe_resources.sources.world import WorldSource
 
@@ -13,22 +28,35 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-SCORER = "scorer"
-"""Folder, in that of a seed, in which its scorer is trained; and the name of the scale."""
+SCORER, CAPTIONER, SECOND, ADDED = "scorer", "captioner", "second", "added"
+"""Data folders in that of a seed: two of models that are trained on other pairs, that of the second pool, and that of a
+part of the pool to which samples of the second are added. Of the first two also the names of the scales."""
 
-SCALE = "study"
-TASK = "objects"
-WEB = "web"
+SCALE, CURVE = "study", "curve"
+TASK, PAIRS = "objects", "pairs"
+WEB, BASE = "web", "base"
 TRUTH = "truth.csv"
+
+LOSS = f"{CURVE}: {PAIRS} contrastive_loss"
+"""What the law is fitted to: see ``training_curves``."""
 
 CONCEPTS = 149
 """All that can be drawn: so a scorer, whose world has another seed, knows the same things."""
 
-SCORER_SEED = 1_000_000
-TASK_SEED = 2_000_000
-"""Added to the seed: neither a pair of the scorer's nor an image of the task is of the pool that is filtered."""
+SCORER_SEED, TASK_SEED, CAPTIONER_SEED, SECOND_SEED = 1_000_000, 2_000_000, 3_000_000, 4_000_000
+"""Added to the seed: the pool that is filtered, what the scorer and the captioner learn from, what is evaluated on, and
+the second pool have no scene in common."""
 
-_MINUTES_A_SEED = 5.0
+RAREST = CONCEPTS // 10
+"""How many concepts samples are added of."""
+
+POINTS = 6
+"""Checkpoints of a training that is followed, of which the last is at the end of a falling learning rate."""
+
+_SYNTHETIC = frozenset({SYNTHETIC, BEST, MIXED})
+"""Captions that the captioner's are among."""
+
+_MINUTES_A_SEED = 7.0
 
 _MODEL = {
     "embed_dim": 64,
@@ -48,35 +76,59 @@ class Size:
     Attributes:
         rows: of the pool.
         samples_seen: by each model, repetitions counted.
-        scorer_rows: pairs that the scorer is trained on.
-        scorer_samples_seen: by the scorer.
+        scorer_rows: pairs that the scorer is trained on, and as many others that the captioner is.
+        scorer_samples_seen: by each of these two.
+        curve_samples_seen: by each model whose loss is followed.
+        second_rows: of the second pool.
+        added: samples of each of the rarest concepts that are added from it.
         batch_size: of all trainings.
         images: of each concept to evaluate on.
+        pairs: that are held out.
     """
 
     rows: int
     samples_seen: int
     scorer_rows: int
     scorer_samples_seen: int
+    curve_samples_seen: int
+    second_rows: int
+    added: int
     batch_size: int
     images: int
+    pairs: int
 
     @classmethod
     def of(cls, minutes: float, seeds: int) -> Size:
         """What all findings with so many seeds take so many minutes for, on two quiet cores."""
         share = minutes / seeds / _MINUTES_A_SEED
+        batch = 256 if share >= 0.5 else 64
 
         def scaled(number: int, least: int) -> int:
             return max(least, round(number * share))
 
+        def seen(number: int, parts: int = 1) -> int:
+            # Whole batches, as they are trained.
+            whole = parts * batch
+            return -(-scaled(number, 640) // whole) * whole
+
         return cls(
             rows=scaled(10_000, 200),
-            samples_seen=scaled(40_960, 640),
+            samples_seen=seen(40_960),
             scorer_rows=scaled(8_000, 200),
-            scorer_samples_seen=scaled(81_920, 640),
-            batch_size=256 if share >= 0.5 else 64,
+            scorer_samples_seen=seen(81_920),
+            curve_samples_seen=seen(30_720, POINTS),
+            second_rows=scaled(3_000, 100),
+            added=scaled(20, 1),
+            batch_size=batch,
             images=scaled(20, 1),
+            pairs=scaled(1_024, 100),
         )
+
+    @property
+    def budgets(self) -> tuple[int, int]:
+        """Samples seen at the first point of a training that is followed, and at the last at the full learning rate."""
+        each = self.curve_samples_seen // POINTS
+        return each, (POINTS - 1) * each
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +149,28 @@ class Study:
 
     @property
     def arms(self) -> tuple[Arm, ...]:
-        """What one model of each seed is trained on, each."""
+        """What one model of each seed is trained on, each, for as many samples seen."""
         return arms_of(self.findings)
+
+    @property
+    def law(self) -> Law | None:
+        """What is followed through training, if a finding asks for that."""
+        return next((one.law or one.advice for one in self.findings if one.law or one.advice), None)
+
+    @property
+    def addition(self) -> Addition | None:
+        """What is added to an arm, if a finding asks for that."""
+        return next((one.addition for one in self.findings if one.addition), None)
+
+    @property
+    def base(self) -> Arm:
+        """The arm that samples are added to; StopIteration if there is none."""
+        return next(arm for arm in self.arms if self.addition and arm.name == self.addition.base)
+
+    @property
+    def has_captioner(self) -> bool:
+        """Whether a captioner is trained: for arms, or for samples that are added."""
+        return self.addition is not None or bool(_SYNTHETIC & {arm.captions for arm in self.arms})
 
     def seed_folder(self, seed: int) -> Path:
         """The data folder of a seed."""
@@ -108,6 +180,18 @@ class Study:
         """The data folder in which its scorer is trained."""
         return self.seed_folder(seed) / SCORER
 
+    def captioner_folder(self, seed: int) -> Path:
+        """The data folder in which its captioner is trained."""
+        return self.seed_folder(seed) / CAPTIONER
+
+    def second_folder(self, seed: int) -> Path:
+        """The data folder of its second pool."""
+        return self.seed_folder(seed) / SECOND
+
+    def folder_of(self, arm: Arm, seed: int) -> Path:
+        """The data folder in which an arm is trained."""
+        return self.seed_folder(seed) / ADDED if arm.is_added_to else self.seed_folder(seed)
+
     def web(self, seed: int) -> WorldSource:
         """The pool of a seed."""
         rows = self.size.rows
@@ -115,67 +199,138 @@ class Study:
 
     def pairs(self, seed: int) -> WorldSource:
         """What its scorer is trained on: another world, in which all things are alike frequent."""
-        rows = self.size.scorer_rows
-        return WorldSource(
-            name="pairs",
-            rows_made=rows,
-            seed=SCORER_SEED + seed,
-            concepts=CONCEPTS,
-            zipf=0.0,
-            near_copies=0.0,
-            shard_size=_shard_size(rows),
-        )
+        return _even("pairs", SCORER_SEED + seed, self.size.scorer_rows)
+
+    def captioned(self, seed: int) -> WorldSource:
+        """What its captioner is trained on."""
+        return _even("captioned", CAPTIONER_SEED + seed, self.size.scorer_rows)
+
+    def second(self, seed: int) -> WorldSource:
+        """Its second pool."""
+        return _even(SECOND, SECOND_SEED + seed, self.size.second_rows)
 
     def scorer_settings(self, seed: int) -> dict[str, Any]:
         """The dqe.yaml of a scorer: pairs with their true captions, and one training."""
+        return self._taught(SCORER, self.pairs(seed), seed)
+
+    def captioner_settings(self, seed: int) -> dict[str, Any]:
+        """The dqe.yaml of a captioner: as a scorer's, with other pairs."""
+        return self._taught(CAPTIONER, self.captioned(seed), seed)
+
+    def _taught(self, name: str, source: WorldSource, seed: int) -> dict[str, Any]:
         return {
-            "sources": [_written(self.pairs(seed))],
+            "sources": [_written(source)],
             "captioners": [_true_captions()],
             "filters": {},
             "subsets": [],
             "image_text": None,
             "training": {
-                "scales": {SCORER: self._scale(self.size.scorer_samples_seen)},
-                "runs": [{"subsets": ["all"], "scale": SCORER, "seeds": [seed], "captions": TRUE, "label": SCORER}],
+                "scales": {name: self._scale(self.size.scorer_samples_seen)},
+                "runs": [{"subsets": ["all"], "scale": name, "seeds": [seed], "captions": TRUE, "label": name}],
             },
         }
 
     def settings(self, seed: int, names: Collection[str]) -> dict[str, Any]:
-        """The dqe.yaml of a seed: the pool, its scorer, the subsets, the trainings and the task.
+        """The dqe.yaml of a seed: the pool, its scorer, the subsets, the trainings and the tasks.
 
         Args:
             seed: which.
             names: of the concepts.
         """
-        run = f"{SCORER}-{SCORER}-{seed}"
-        made = f"{SCORER}/training/{run}"
+        arms = [arm for arm in self.arms if not arm.is_added_to]
+        kinds = {arm.captions for arm in arms}
+        captioners, more = [_true_captions()] if TRUE in kinds else [], dict[str, Any]()
+        if _SYNTHETIC & kinds:
+            captioners.append(_retrieval(SYNTHETIC, CAPTIONER, seed))
+            more["best"] = {"sources": [ORIGINAL, SYNTHETIC]}
+        if MIXED in kinds:
+            more["caption_mixes"] = [{"name": MIXED, "captioner": SYNTHETIC, "fraction": 0.3}]
+        if DISTILLED in kinds:
+            captioners.append(_retrieval(DISTILLED, SCORER, seed))
+        scales = {SCALE: self._scale(self.size.samples_seen)}
+        runs = [{"subsets": [arm.subset], "scale": SCALE, "seeds": [seed], "captions": arm.captions} for arm in arms]
+        subsets = arms
+        if self.law:
+            subsets = list({arm.subset: arm for arm in (*arms, *self.law.arms)}.values())
+            each = self.size.curve_samples_seen // POINTS
+            scales[CURVE] = self._scale(self.size.curve_samples_seen) | {
+                "schedule": "constant_cooldown",
+                "checkpoints": POINTS,
+                "warmup": min(10, each // self.size.batch_size),
+            }
+            runs.append({"subsets": [arm.subset for arm in self.law.arms], "scale": CURVE, "seeds": [seed]})
+            more["scaling"] = {
+                "measurements": "trained",
+                "metrics": [LOSS],
+                "pools": [arm.name for arm in (*self.law.pools, self.law.rest)],
+                "mixtures": {name: list(pools) for name, pools in self.law.mixtures.items()},
+                "unit": 1000,
+                "samples_seen": list(self.size.budgets),
+            }
+        tasks = [TASK, PAIRS] if self.law else [TASK]
         return {
-            "sources": [_written(self.web(seed))],
-            "captioners": [_true_captions()],
-            "scorer": {
-                "kind": "open_clip",
-                "architecture": f"{made}/{run}.json",
-                "weights": f"{made}/checkpoints/epoch_1.pt",
-                "batch_size": 256,
-            },
-            "image_text": None,
+            **_pool(self.web(seed), captioners, seed),
             # A codebook of tokens of 96 pixels: pictures of 32 have no more to show.
             "compression": {
                 "tower": {"kind": "efficientnet_lite0", "side": 96},
                 "codebook": {"kind": "kmeans", "codes": 256, "seed": seed},
                 "clustering": {"seed": seed},
             },
-            "filters": {},
-            "subsets": [{"name": arm.name, "expression": arm.expression} for arm in self.arms if arm.expression],
+            "subsets": [{"name": arm.name, "expression": arm.expression} for arm in subsets if arm.expression],
             "concepts": {"vocabulary": [], "names": list(names)},
+            "training": {"scales": scales, "runs": runs},
+            "evaluation": {
+                "tasks": [{"path": f"tasks/{task}"} for task in tasks],
+                "batch_size": 256,
+                "checkpoints": "all",
+            },
+            **more,
+        }
+
+    def second_settings(self, seed: int, rarest: Collection[str]) -> dict[str, Any]:
+        """The dqe.yaml of the second pool, in which the rarest concepts of the first are looked for.
+
+        Args:
+            seed: which.
+            rarest: the names of these concepts.
+        """
+        captioners = [_retrieval(SYNTHETIC, CAPTIONER, seed, above="..")]
+        return {
+            **_pool(self.second(seed), captioners, seed, above=".."),
+            "subsets": [],
+            "concepts": _concepts(rarest, seed) | {"rarest": len(rarest), "candidates": self.size.added},
+        }
+
+    def added_settings(self, seed: int, names: Collection[str]) -> dict[str, Any]:
+        """The dqe.yaml of an arm with samples of the second pool: a table says what of both is trained on.
+
+        Args:
+            seed: which.
+            names: of the concepts.
+        """
+        tables = [
+            {"kind": "table", "name": name, "path": f"{name}.csv", "min_coverage": 0.0}
+            for name in (BASE_AND_RARE, BASE_AND_ANY)
+        ]
+        return {
+            "sources": [
+                {"kind": "webdataset", "name": BASE, "path": f"../training_data/{self.base.data}", "uid_field": "uid"},
+                _written(self.second(seed)),
+            ],
+            "captioners": tables,
+            "filters": {},
+            "subsets": [],
+            "image_text": None,
+            "concepts": _concepts(names, seed),
             "training": {
                 "scales": {SCALE: self._scale(self.size.samples_seen)},
                 "runs": [
                     {"subsets": [arm.subset], "scale": SCALE, "seeds": [seed], "captions": arm.captions}
                     for arm in self.arms
+                    if arm.is_added_to
                 ],
             },
-            "evaluation": {"tasks": [{"path": f"tasks/{TASK}"}], "batch_size": 256},
+            "evaluation": {"tasks": [{"path": f"../tasks/{TASK}"}], "batch_size": 256},
         }
 
     def _scale(self, samples_seen: int) -> dict[str, Any]:
@@ -206,13 +361,56 @@ def chosen(numbers: str | None) -> tuple[Finding, ...]:
     return tuple(finding for finding in FINDINGS if str(finding.number) in asked)
 
 
-def run_key(arm: Arm, seed: int) -> str:
+def run_key(arm: Arm, seed: int, scale: str = SCALE) -> str:
     """The partition of the asset ``training_run`` of an arm."""
-    return f"{arm.data}-{SCALE}-{seed}"
+    return f"{arm.data}-{scale}-{seed}"
 
 
 def _true_captions() -> dict[str, Any]:
     return {"kind": "table", "name": TRUE, "path": TRUTH, "key": "image_name"}
+
+
+def _contrastive(taught: str, seed: int, above: str = ".") -> dict[str, Any]:
+    """A model that was trained in a folder of its own, for a data folder so far below the seed's."""
+    run = f"{taught}-{taught}-{seed}"
+    made = f"{above}/{taught}/training/{run}"
+    return {"architecture": f"{made}/{run}.json", "weights": f"{made}/checkpoints/epoch_1.pt", "batch_size": 256}
+
+
+def _retrieval(name: str, taught: str, seed: int, above: str = ".") -> dict[str, Any]:
+    """A captioner that takes the nearest caption of those that its model was trained with."""
+    captions = f"{above}/{taught}/{TRUTH}"
+    return {"kind": "retrieval", "name": name, **_contrastive(taught, seed, above), "captions": captions}
+
+
+def _concepts(names: Collection[str], seed: int) -> dict[str, Any]:
+    """Concepts that the scorer looks for in images, in a data folder below the seed's."""
+    tagger = {"kind": "open_clip", **_contrastive(SCORER, seed, above="..")}
+    return {"vocabulary": [], "names": list(names), "tagger": tagger}
+
+
+def _pool(source: WorldSource, captioners: list[dict[str, Any]], seed: int, above: str = ".") -> dict[str, Any]:
+    """A pool that the scorer scores."""
+    return {
+        "sources": [_written(source)],
+        "captioners": captioners,
+        "scorer": {"kind": "open_clip", **_contrastive(SCORER, seed, above)},
+        "image_text": None,
+        "filters": {},
+    }
+
+
+def _even(name: str, seed: int, rows: int) -> WorldSource:
+    """A world in which all things are alike frequent, and no picture is a copy."""
+    return WorldSource(
+        name=name,
+        rows_made=rows,
+        seed=seed,
+        concepts=CONCEPTS,
+        zipf=0.0,
+        near_copies=0.0,
+        shard_size=_shard_size(rows),
+    )
 
 
 def _written(source: WorldSource) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Plots of a study: accuracies and differences with their intervals, and accuracy over frequency."""
+"""Plots of a study: accuracies and differences with their intervals, accuracy over frequency, loss over compute."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import numpy as np
 
 from dqe_assets.concepts.performance import predict_accuracy
 from dqe_assets.core.figures import LIGHT, new_figure, new_grid, plain, set_title, to_png
+from dqe_assets.study.findings import Arm
+from dqe_assets.training.settings import ALL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
 
     from dqe_assets.core.figures import Theme
-    from dqe_assets.study.results import ByFrequency, MeasuredArm, Result, Spread
+    from dqe_assets.study.results import ByFrequency, MeasuredArm, MeasuredLaw, Result, Spread
 
 
 def accuracies(arms: Sequence[MeasuredArm], chance: float, theme: Theme = LIGHT) -> bytes:
@@ -41,10 +43,10 @@ def differences(result: Result, theme: Theme = LIGHT) -> bytes:
     rows = result.differences
     figure, axes = new_figure(1.0 + 0.36 * len(rows), theme)
     axes.axvline(0, color=theme.muted, linewidth=1)
-    colours = [theme.sources[0] if one.is_claim else theme.original for one, _ in rows]
-    _rows(axes, [spread for _, spread in rows], colours, theme)
-    axes.set_yticks(range(len(rows)), [plain(f"{one.better} - {one.than}") for one, _ in rows])
-    axes.set_xlabel("difference of accuracies, of models of the same seed; grey: controls")
+    colours = [theme.sources[0] if one.is_claim else theme.original for one in rows]
+    _rows(axes, [one.spread for one in rows], colours, theme)
+    axes.set_yticks(range(len(rows)), [plain(one.name) for one in rows])
+    axes.set_xlabel("difference, of models of the same seed; grey: controls")
     set_title(axes, "Differences, with 95 % intervals over seeds", theme)
     return to_png(figure)
 
@@ -78,3 +80,42 @@ def over_frequency(measured: Sequence[ByFrequency], theme: Theme = LIGHT) -> byt
         axes.legend(frameon=False, fontsize=8, labelcolor=theme.ink, loc="upper left")
         set_title(axes, plain(one.arm.what), theme)
     return to_png(figure)
+
+
+def over_compute(measured: MeasuredLaw, theme: Theme = LIGHT) -> bytes:
+    """The loss of each part of the pool over samples seen, means over seeds, and what is predicted of mixtures, as PNG.
+
+    Args:
+        measured: what was followed.
+        theme: the colours.
+    """
+    figure, (left, right) = new_grid(1, 2, 3.6, theme)
+    kept = [*measured.law.kept.values()]
+    for place, arm in enumerate((*kept, Arm(ALL, ""))):
+        colour = theme.original if arm.name == ALL else theme.sources[place % len(theme.sources)]
+        seen, low, mean, high = _curve(measured.loss[arm.name])
+        left.fill_between(seen, low, high, color=colour, alpha=0.12, linewidth=0)
+        left.plot(seen, mean, color=colour, marker="o", markersize=3, label=plain(arm.name))
+    for place, name in enumerate(name for name, points in measured.predicted.items() if points):
+        colour = theme.sources[(place + 1) % len(theme.sources)]
+        told = [
+            (one.mean, measured.loss[name][seen].of(one.by_seed).mean) for seen, one in measured.predicted[name].items()
+        ]
+        right.plot(*zip(*told, strict=True), "o", color=colour, markersize=4, label=plain(name))
+    ends = [*right.get_xlim(), *right.get_ylim()]
+    right.plot([min(ends), max(ends)], [min(ends), max(ends)], color=theme.muted, linewidth=1, label="as predicted")
+    left.set_xlabel("samples seen")
+    left.set_ylabel("loss of held-out pairs; 1 is a guess")
+    right.set_xlabel("predicted by the law")
+    right.set_ylabel("measured")
+    set_title(left, "How much of the best to keep", theme)
+    set_title(right, "What mixtures come to", theme)
+    for axes in (left, right):
+        axes.legend(frameon=False, fontsize=8, labelcolor=theme.ink)
+    return to_png(figure)
+
+
+def _curve(points: Mapping[int, Spread]) -> tuple[list[int], list[float], list[float], list[float]]:
+    """Samples seen, and the least, the mean and the most of all seeds."""
+    values = [[*one.by_seed.values()] for one in points.values()]
+    return [*points], [min(some) for some in values], [one.mean for one in points.values()], [max(v) for v in values]

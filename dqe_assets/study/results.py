@@ -6,17 +6,22 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dqe_assets.concepts.performance import LogLinearFit, log_linear_fit
+from dqe_assets.concepts.performance import LogLinearFit, log_linear_fit, predict_accuracy
 from dqe_assets.evaluation.leaderboard import difference_interval
-from dqe_assets.evaluation.tables import CONCEPT_ACCURACIES, EVALUATION
-from dqe_assets.study.plan import TASK, StudyError, run_key
+from dqe_assets.evaluation.tables import CONCEPT_ACCURACIES, EVALUATION, TRAINING_CURVES
+from dqe_assets.scaling.tables import FILTER_RECOMMENDATION, MEASURED_MIXTURES, POOL_UTILITIES
+from dqe_assets.study.files import rarest_of
+from dqe_assets.study.plan import LOSS, TASK, StudyError, run_key
+from dqe_assets.training.settings import ALL
 from dqe_resources.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Literal
 
-    from dqe_assets.study.findings import Arm, Comparison, Finding
+    import pyarrow as pa
+
+    from dqe_assets.study.findings import Addition, Arm, Finding, Law
     from dqe_assets.study.plan import Study
 
     Verdict = Literal["reproduced", "not reproduced here", "the contrary", "one seed proves nothing"]
@@ -45,6 +50,15 @@ class Spread:
         """The mean, and the ends of its 95 % interval by Student's t: None with a single seed."""
         mean, low, high = difference_interval([*self.by_seed.values()])
         return mean if mean is not None else math.nan, low, high
+
+    @property
+    def mean(self) -> float:
+        """The mean over seeds."""
+        return _mean(self.by_seed.values())
+
+    def of(self, seeds: Iterable[int]) -> Spread:
+        """The same of some of the seeds."""
+        return Spread({seed: self.by_seed[seed] for seed in seeds})
 
     def minus(self, other: Spread) -> Spread:
         """The difference, seed by seed."""
@@ -80,6 +94,23 @@ class MeasuredArm:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """Something that should be above 0.
+
+    Attributes:
+        name: what is taken from what.
+        question: what it answers.
+        spread: of each seed.
+        is_claim: whether the verdict depends on it.
+    """
+
+    name: str
+    question: str
+    spread: Spread
+    is_claim: bool = True
+
+
+@dataclass(frozen=True)
 class ByFrequency:
     """The accuracy of each class over how often captions of the arm's samples name it.
 
@@ -110,31 +141,248 @@ class ByFrequency:
 
 
 @dataclass(frozen=True)
+class Added:
+    """What became of the rarest concepts after samples of them were added.
+
+    Attributes:
+        addition: what was added to what.
+        before: how many captions name such a concept, on average.
+        after: how many do with the samples of the rarest concepts.
+        lift: accuracy on them, less that of the base.
+        predicted: the same, by the fit to all classes of the base.
+        lift_by_any: as ``lift``, with as many samples at random.
+    """
+
+    addition: Addition
+    before: Spread
+    after: Spread
+    lift: Spread
+    predicted: Spread
+    lift_by_any: Spread
+
+    @property
+    def differences(self) -> tuple[Difference, ...]:
+        """What is claimed, and the controls."""
+        rare, base, any_ = self.addition.rare, self.addition.base, self.addition.any
+        return (
+            Difference(f"rarest: {rare} - {base}", "Do more pictures of the rarest things lift these?", self.lift),
+            Difference(
+                f"rarest: {rare} - {any_}",
+                "Is it these pictures, and not any?",
+                self.lift.minus(self.lift_by_any),
+                is_claim=False,
+            ),
+            Difference(
+                "lift measured - predicted",
+                "Is it more than the fit predicts?",
+                self.lift.minus(self.predicted),
+                is_claim=False,
+            ),
+        )
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "captions_before": self.before.document(),
+            "captions_after": self.after.document(),
+            "lift": self.lift.document(),
+            "predicted_lift": self.predicted.document(),
+            "lift_by_any": self.lift_by_any.document(),
+        }
+
+
+@dataclass(frozen=True)
+class MeasuredLaw:
+    """What was followed through training, and what the utility law says of it.
+
+    Attributes:
+        law: what was trained.
+        budgets: samples seen, little and much.
+        samples: how many samples each pool and mixture has, by name; the mean over seeds.
+        loss: by name and samples seen.
+        predicted: by the name of a mixture and samples seen: what the law says, of the seeds of which it says it.
+        falling: of each pool, the seeds in which its own curve falls.
+        kept: by samples seen and seed, how many of the best pools are recommended; 0 for nothing.
+    """
+
+    law: Law
+    budgets: tuple[int, int]
+    samples: Mapping[str, float]
+    loss: Mapping[str, Mapping[int, Spread]]
+    predicted: Mapping[str, Mapping[int, Spread]]
+    falling: Mapping[str, tuple[int, ...]]
+    kept: Mapping[int, Mapping[int, int]]
+
+    @property
+    def differences(self) -> tuple[Difference, ...]:
+        """What is claimed, and the controls."""
+        (little, much), (small, *_, large) = self.budgets, self.law.kept.values()
+        few, many = self.loss[small.name], self.loss[large.name]
+        return (
+            Difference(
+                f"loss at {little:,}: {large.name} - {small.name}",
+                "With little compute, is the small part better than the large one?",
+                many[little].minus(few[little]),
+            ),
+            Difference(
+                f"loss at {much:,}: {small.name} - {large.name}",
+                "With more, is the large part better?",
+                few[much].minus(many[much]),
+            ),
+            Difference(
+                "error of the parts' mean - error of the law",
+                "Does the law predict mixtures better than the mean of their parts' losses does?",
+                self.error_of_mean.minus(self.error_of_law),
+            ),
+            Difference(
+                f"loss at {much:,}: {ALL} - {large.name}",
+                "Is all worse than the large part?",
+                self.loss[ALL][much].minus(many[much]),
+                is_claim=False,
+            ),
+        )
+
+    @property
+    def advised(self) -> tuple[Difference, ...]:
+        """What is claimed of the recommendation, and the controls."""
+        return (
+            *(
+                Difference(
+                    f"loss at {seen:,}: {ALL} - recommended",
+                    f"Is what the platform recommends for {seen:,} samples seen better than all?",
+                    self.loss[ALL][seen].minus(self.recommended(seen)),
+                )
+                for seen in self.budgets
+            ),
+            *(
+                Difference(
+                    f"loss at {seen:,}: recommended - best",
+                    f"At {seen:,}, how much worse is it than the best that was trained?",
+                    self.recommended(seen).minus(self.least(seen)),
+                    is_claim=False,
+                )
+                for seen in self.budgets
+            ),
+        )
+
+    @property
+    def error_of_law(self) -> Spread:
+        """How far its predictions of mixtures are off, on average; where it says nothing, as far as the mean is."""
+        said = {seed for points in self.predicted.values() for one in points.values() for seed in one.by_seed}
+        return Spread(
+            {
+                seed: _mean(
+                    abs(one.by_seed[seed] - self.loss[name][seen].by_seed[seed])
+                    for name, points in self.predicted.items()
+                    for seen, one in points.items()
+                    if seed in one.by_seed
+                )
+                if seed in said
+                else of_mean
+                for seed, of_mean in self.error_of_mean.by_seed.items()
+            }
+        )
+
+    @property
+    def error_of_mean(self) -> Spread:
+        """How far the mean of its parts' losses is off a mixture's, on average over mixtures of the first pools."""
+        found = []
+        for name, pools in self.law.mixtures.items():
+            if name != ALL:
+                for seen, measured in self.loss[name].items():
+                    parts = [self.loss[pool][seen].by_seed for pool in pools]
+                    found.append(
+                        {
+                            seed: abs(value - _mean(part[seed] for part in parts))
+                            for seed, value in measured.by_seed.items()
+                        }
+                    )
+        return Spread({seed: _mean(one[seed] for one in found) for seed in found[0]})
+
+    def recommended(self, seen: int) -> Spread:
+        """The loss of what is recommended for this compute; of all, where nothing is."""
+        arms = {n: arm.name for n, arm in self.law.kept.items()}
+        return Spread(
+            {seed: self.loss[arms.get(keep, ALL)][seen].by_seed[seed] for seed, keep in self.kept[seen].items()}
+        )
+
+    def least(self, seen: int) -> Spread:
+        """The least loss of all that was trained for this compute."""
+        names = [ALL, *(arm.name for arm in self.law.kept.values())]
+        return Spread({seed: min(self.loss[name][seen].by_seed[seed] for name in names) for seed in self.kept[seen]})
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "metric": LOSS,
+            "curves": [
+                {
+                    "name": arm.name,
+                    "what": arm.what,
+                    "subset": arm.expression,
+                    "samples": self.samples[arm.name],
+                    "loss": {str(seen): one.document() for seen, one in self.loss[arm.name].items()},
+                    "predicted": {str(seen): one.document() for seen, one in self.predicted.get(arm.name, {}).items()},
+                    "pools": list(self.law.mixtures.get(arm.name, ())),
+                    "falling_in_seeds": list(self.falling.get(arm.name, ())),
+                }
+                for arm in self.law.arms
+            ],
+            "error_of_law": self.error_of_law.document(),
+            "error_of_mean": self.error_of_mean.document(),
+            "recommended_pools": {
+                str(seen): {str(seed): keep for seed, keep in kept.items()} for seen, kept in self.kept.items()
+            },
+        }
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = [*values]
+    return math.fsum(found) / len(found)
+
+
+@dataclass(frozen=True)
 class Result:
     """A finding, and what became of it here.
 
     Attributes:
         finding: what was tried.
         arms: what its models came to, by name.
-        differences: of each of its comparisons.
+        compared: its comparisons of arms.
         by_frequency: of the arms that it looks at in this way.
+        added: what became of the rarest concepts.
+        law: what was followed through training.
+        advice: the same, if the recommendation for it is tried.
     """
 
     finding: Finding
     arms: Mapping[str, MeasuredArm]
-    differences: tuple[tuple[Comparison, Spread], ...]
-    by_frequency: tuple[ByFrequency, ...]
+    compared: tuple[Difference, ...]
+    by_frequency: tuple[ByFrequency, ...] = ()
+    added: Added | None = None
+    law: MeasuredLaw | None = None
+    advice: MeasuredLaw | None = None
 
     @property
-    def claims(self) -> list[tuple[str, Spread]]:
-        """What decides: each in words, with what should be above 0."""
-        compared = [(f"{one.better} - {one.than}", spread) for one, spread in self.differences if one.is_claim]
-        return [*compared, *((f"slope in {one.arm.name}", one.slope) for one in self.by_frequency)]
+    def differences(self) -> tuple[Difference, ...]:
+        """All that should be above 0, and the controls."""
+        more = [one.differences for one in (self.added, self.law) if one]
+        more += [self.advice.advised] if self.advice else []
+        slopes = (
+            Difference(f"slope in {one.arm.name}", "Does accuracy grow with the logarithm of the count?", one.slope)
+            for one in self.by_frequency
+        )
+        return (*self.compared, *slopes, *(one for some in more for one in some))
+
+    @property
+    def claims(self) -> list[Difference]:
+        """What decides."""
+        return [one for one in self.differences if one.is_claim]
 
     @property
     def verdict(self) -> Verdict:
         """By the rule."""
-        sides = [spread.side for _, spread in self.claims]
+        sides = [one.spread.side for one in self.claims]
         if None in sides:
             return "one seed proves nothing"
         if all(side == 1 for side in sides):
@@ -146,7 +394,7 @@ class Result:
         """Which claims held, and which did not."""
         said = {1: "above 0", 0: "cannot be told from 0", -1: "below 0", None: "of one seed"}
         return "; ".join(
-            f"{name}: {in_numbers(spread, signed=True)}, {said[spread.side]}" for name, spread in self.claims
+            f"{one.name}: {in_numbers(one.spread, signed=True)}, {said[one.spread.side]}" for one in self.claims
         )
 
     def document(self) -> dict[str, Any]:
@@ -173,13 +421,12 @@ class Result:
             ],
             "comparisons": [
                 {
-                    "better": one.better,
-                    "than": one.than,
+                    "name": one.name,
                     "question": one.question,
                     "is_claim": one.is_claim,
-                    "difference": spread.document(),
+                    "difference": one.spread.document(),
                 }
-                for one, spread in self.differences
+                for one in self.differences
             ],
             "by_frequency": [
                 {
@@ -190,6 +437,8 @@ class Result:
                 }
                 for one in self.by_frequency
             ],
+            "addition": self.added.document() if self.added else None,
+            "law": self.law.document() if self.law else None,
         }
 
 
@@ -207,23 +456,42 @@ def results_of(study: Study) -> list[Result]:
         StorageError: a table is not there.
         StudyError: so little was made that nothing can be fitted.
     """
-    stores = {seed: Store(str(study.seed_folder(seed) / "store")) for seed in study.seeds}
-    arms = {arm.name: _measured(arm, stores) for arm in study.arms}
-    return [
-        Result(
-            finding,
-            {arm.name: arms[arm.name] for arm in finding.arms},
-            tuple((one, arms[one.better].accuracy.minus(arms[one.than].accuracy)) for one in finding.comparisons),
-            tuple(_by_frequency(arms[name].arm, stores) for name in finding.by_frequency),
+    arms = {arm.name: _measured(study, arm) for arm in study.arms}
+    law = _law(study, study.law) if study.law else None
+    found = []
+    for finding in study.findings:
+        by_frequency = {name: _by_frequency(study, arms[name].arm) for name in finding.by_frequency}
+        found.append(
+            Result(
+                finding,
+                {arm.name: arms[arm.name] for arm in finding.arms},
+                tuple(
+                    Difference(
+                        f"{one.better} - {one.than}",
+                        one.question,
+                        arms[one.better].accuracy.minus(arms[one.than].accuracy),
+                        one.is_claim,
+                    )
+                    for one in finding.comparisons
+                ),
+                tuple(by_frequency.values()),
+                _added(study, finding.addition, arms, by_frequency) if finding.addition else None,
+                law if finding.law else None,
+                law if finding.advice else None,
+            )
         )
-        for finding in study.findings
-    ]
+    return found
 
 
-def _measured(arm: Arm, stores: Mapping[int, Store]) -> MeasuredArm:
+def _store(study: Study, seed: int, arm: Arm | None = None) -> Store:
+    return Store(str((study.folder_of(arm, seed) if arm else study.seed_folder(seed)) / "store"))
+
+
+def _measured(study: Study, arm: Arm) -> MeasuredArm:
     rows = {}
-    for seed, store in stores.items():
-        table = store.read("evaluation", run_key(arm, seed), EVALUATION, ["task", "metric", "value", "data_size"])
+    for seed in study.seeds:
+        columns = ["task", "metric", "value", "data_size"]
+        table = _store(study, seed, arm).read("evaluation", run_key(arm, seed), EVALUATION, columns)
         (rows[seed],) = [row for row in table.to_pylist() if (row["task"], row["metric"]) == (TASK, METRIC)]
     return MeasuredArm(
         arm,
@@ -232,13 +500,80 @@ def _measured(arm: Arm, stores: Mapping[int, Store]) -> MeasuredArm:
     )
 
 
-def _by_frequency(arm: Arm, stores: Mapping[int, Store]) -> ByFrequency:
-    points = {}
-    for seed, store in stores.items():
-        columns = ["run", "caption_samples", "accuracy"]
-        table = store.read("concept_accuracies", None, CONCEPT_ACCURACIES, columns).to_pylist()
-        key = run_key(arm, seed)
-        points[seed] = [(row["caption_samples"], row["accuracy"]) for row in table if row["run"] == key]
+def _classes(study: Study, arm: Arm, seed: int) -> dict[str, tuple[float, float]]:
+    """How many captions of an arm name each class, and the accuracy on it."""
+    columns = ["run", "class_name", "caption_samples", "accuracy"]
+    table = _store(study, seed, arm).read("concept_accuracies", None, CONCEPT_ACCURACIES, columns).to_pylist()
+    key = run_key(arm, seed)
+    return {row["class_name"]: (row["caption_samples"], row["accuracy"]) for row in table if row["run"] == key}
+
+
+def _added(
+    study: Study, addition: Addition, arms: Mapping[str, MeasuredArm], by_frequency: Mapping[str, ByFrequency]
+) -> Added:
+    found: dict[str, dict[int, float]] = {name: {} for name in ("before", "after", "lift", "predicted", "by_any")}
+    for seed in study.seeds:
+        base, rare, any_ = (
+            _classes(study, arms[name].arm, seed) for name in (addition.base, addition.rare, addition.any)
+        )
+        names = [name for name, _ in rarest_of(study, seed)]
+        before, after = ([of[name][0] for name in names] for of in (base, rare))
+        fit = by_frequency[addition.base].fits[seed]
+        found["before"][seed], found["after"][seed] = _mean(before), _mean(after)
+        found["lift"][seed] = _mean(rare[name][1] - base[name][1] for name in names)
+        found["by_any"][seed] = _mean(any_[name][1] - base[name][1] for name in names)
+        found["predicted"][seed] = float((predict_accuracy(fit, after) - predict_accuracy(fit, before)).mean())
+    return Added(addition, *(Spread(by_seed) for by_seed in found.values()))
+
+
+def _law(study: Study, law: Law) -> MeasuredLaw:
+    sizes: dict[str, list[float]] = {}
+    loss: dict[str, dict[int, dict[int, float]]] = {arm.name: {} for arm in law.arms}
+    predicted: dict[str, dict[int, dict[int, float]]] = {name: {} for name in law.mixtures}
+    falling: dict[str, list[int]] = {arm.name: [] for arm in (*law.pools, law.rest)}
+    kept: dict[int, dict[int, int]] = {seen: dict.fromkeys(study.seeds, 0) for seen in study.size.budgets}
+    for seed in study.seeds:
+        store = _store(study, seed)
+        curves = store.read("training_curves", None, TRAINING_CURVES, ["pool", "pool_size", *_POINT])
+        for row in _of_loss(curves):
+            if row["pool"] in loss:
+                loss[row["pool"]].setdefault(row["samples_seen"], {})[seed] = row["error"]
+                sizes.setdefault(row["pool"], []).append(row["pool_size"])
+        for row in _of_loss(store.read("pool_utilities", None, POOL_UTILITIES, ["pool", "metric", "falls"])):
+            if row["falls"]:
+                falling[row["pool"]].append(seed)
+        mixtures = store.read(
+            "measured_mixtures", None, MEASURED_MIXTURES, ["mixture", "metric", "samples_seen", "predicted"]
+        )
+        for row in _of_loss(mixtures):
+            if row["predicted"] is not None:
+                predicted[row["mixture"]].setdefault(row["samples_seen"], {})[seed] = row["predicted"]
+        advice = store.read(
+            "filter_recommendation", None, FILTER_RECOMMENDATION, ["metric", "samples_seen", "keep", "is_best"]
+        )
+        for row in _of_loss(advice):
+            if row["is_best"]:
+                kept[row["samples_seen"]][seed] = row["keep"]
+    return MeasuredLaw(
+        law,
+        study.size.budgets,
+        {name: _mean(some) for name, some in sizes.items()},
+        {name: {seen: Spread(one) for seen, one in sorted(points.items())} for name, points in loss.items()},
+        {name: {seen: Spread(one) for seen, one in sorted(points.items())} for name, points in predicted.items()},
+        {name: tuple(seeds) for name, seeds in falling.items()},
+        kept,
+    )
+
+
+_POINT = ("samples_seen", "metric", "error")
+
+
+def _of_loss(table: pa.Table) -> list[dict[str, Any]]:
+    return [row for row in table.to_pylist() if row["metric"] == LOSS]
+
+
+def _by_frequency(study: Study, arm: Arm) -> ByFrequency:
+    points = {seed: [*_classes(study, arm, seed).values()] for seed in study.seeds}
     try:
         fits = {
             seed: log_linear_fit([count for count, _ in found], [accuracy for _, accuracy in found])

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
 
 from dqe_assets.study import worker
-from dqe_assets.study.files import write_seed
-from dqe_assets.study.plan import StudyError, run_key
+from dqe_assets.study.files import write_added, write_second, write_seed
+from dqe_assets.study.plan import ADDED, CURVE, POINTS, StudyError, run_key
 from dqe_resources.locks import folder_alone
 
 if TYPE_CHECKING:
@@ -27,13 +28,14 @@ _BEGIN_SECONDS = 8.0
 _ROW_SECONDS = 0.016
 _SAMPLE_SEEN_SECONDS = 1 / 2_400
 _EVALUATION_SECONDS = 2.0
+_SECOND_ROW_SECONDS = 0.004
 """What things take on one core: only how long the rest will take is told by them."""
 
 LOG = "log.txt"
 
 _ENDED = "ended"
 
-_PHASES = (worker.SCORER, worker.PREPARE, worker.TRAIN, worker.EVALUATE)
+_PHASES = (worker.TEACH, worker.PREPARE, worker.TRAIN, worker.EVALUATE, worker.RETRIEVE, worker.ADD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Job:
         phase: what is done there.
         runs: the training runs to make, if not all.
         after: names of jobs that it waits for.
+        write: writes what of its folder depends on those.
         steps: assets and partitions that it makes, about.
         seconds: how long it takes on one core, about.
     """
@@ -55,6 +58,7 @@ class Job:
     phase: str
     runs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    write: Callable[[], None] | None = None
     steps: int = 1
     seconds: float = 1.0
 
@@ -90,41 +94,77 @@ def jobs_of(study: Study, at_once: int) -> list[Job]:
 
     What can only be done by one process for each seed comes first, so that none waits for it in the end.
     """
-    size, jobs = study.size, []
+    size, jobs = study.size, list[Job]()
     for seed in study.seeds:
-        folder, scorer = study.seed_folder(seed), study.scorer_folder(seed)
-        seen = size.scorer_samples_seen * _SAMPLE_SEEN_SECONDS
-        first = Job(f"seed {seed}: scorer", scorer, worker.SCORER, steps=6, seconds=_BEGIN_SECONDS + seen)
+        folder, rows = study.seed_folder(seed), size.rows
+        taught = [_teaching(study, seed, "scorer", study.scorer_folder(seed))]
+        if study.has_captioner:
+            taught.append(_teaching(study, seed, "captioner", study.captioner_folder(seed)))
         prepared = Job(
             f"seed {seed}: pool, scores and subsets",
             folder,
             worker.PREPARE,
             steps=30 + 2 * len(study.arms),
-            seconds=_BEGIN_SECONDS + size.rows * _ROW_SECONDS,
+            seconds=_BEGIN_SECONDS + rows * _ROW_SECONDS,
         )
-        keys = [run_key(arm, seed) for arm in study.arms]
-        each = size.samples_seen * _SAMPLE_SEEN_SECONDS
+        # The longest first: so the processes end at about the same time.
+        law = study.law.arms if study.law else ()
+        runs = [(run_key(arm, seed, CURVE), size.curve_samples_seen, POINTS) for arm in law]
+        runs += [(run_key(arm, seed), size.samples_seen, 1) for arm in study.arms if not arm.is_added_to]
+        runs.sort(key=lambda run: -run[1])
         trained = [
             Job(
                 f"seed {seed}: models {number} of {at_once}",
                 folder,
                 worker.TRAIN,
-                tuple(part),
+                tuple(key for key, _, _ in part),
                 steps=len(part),
-                seconds=_BEGIN_SECONDS + len(part) * each,
+                seconds=_BEGIN_SECONDS + sum(seen for _, seen, _ in part) * _SAMPLE_SEEN_SECONDS,
             )
             for number in range(1, at_once + 1)
-            if (part := keys[number - 1 :: at_once])
+            if (part := runs[number - 1 :: at_once])
         ]
-        last = Job(
+        evaluated = Job(
             f"seed {seed}: evaluation",
             folder,
             worker.EVALUATE,
-            steps=len(keys) + 2,
-            seconds=_BEGIN_SECONDS + len(keys) * _EVALUATION_SECONDS,
+            steps=len(runs) + 2,
+            seconds=_BEGIN_SECONDS + sum(points for _, _, points in runs) * _EVALUATION_SECONDS,
         )
-        jobs += _in_turn([[first], [prepared], trained, [last]])
+        jobs += _in_turn([taught, [prepared], trained, [evaluated]])
+        if study.addition:
+            jobs += _addition(study, seed, after=prepared.name)
     return sorted(jobs, key=lambda job: _PHASES.index(job.phase))
+
+
+def _teaching(study: Study, seed: int, what: str, folder: Path) -> Job:
+    """The training of a model that judges or captions."""
+    seconds = _BEGIN_SECONDS + study.size.scorer_samples_seen * _SAMPLE_SEEN_SECONDS
+    return Job(f"seed {seed}: {what}", folder, worker.TEACH, steps=6, seconds=seconds)
+
+
+def _addition(study: Study, seed: int, after: str) -> list[Job]:
+    """What is added from the second pool, and the models that are trained with it."""
+    size, arms = study.size, sum(arm.is_added_to for arm in study.arms)
+    retrieved = Job(
+        f"seed {seed}: second pool",
+        study.second_folder(seed),
+        worker.RETRIEVE,
+        after=(after,),
+        write=partial(write_second, study, seed),
+        steps=14,
+        seconds=_BEGIN_SECONDS + size.second_rows * _SECOND_ROW_SECONDS,
+    )
+    added = Job(
+        f"seed {seed}: models with samples of the second pool",
+        study.seed_folder(seed) / ADDED,
+        worker.ADD,
+        after=(retrieved.name,),
+        write=partial(write_added, study, seed),
+        steps=18,
+        seconds=_BEGIN_SECONDS + arms * (size.samples_seen * _SAMPLE_SEEN_SECONDS + _EVALUATION_SECONDS),
+    )
+    return [retrieved, added]
 
 
 def _in_turn(groups: Sequence[Sequence[Job]]) -> list[Job]:
@@ -166,6 +206,8 @@ def _run(jobs: Sequence[Job], at_once: int, tell: Callable[[Progress, str, str],
         while waiting or running:
             for job in [one for one in waiting if ended.issuperset(one.after)][: at_once - len(running)]:
                 waiting.remove(job)
+                if job.write:
+                    job.write()
                 running[job.name] = _begun(job, events)
             job, what, text = events.get()
             if what == worker.FAILED:

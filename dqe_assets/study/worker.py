@@ -26,28 +26,31 @@ if TYPE_CHECKING:
 
 MADE, FAILED = "made", "failed"
 
-SCORER, PREPARE, TRAIN, EVALUATE = "scorer", "prepare", "train", "evaluate"
-"""What can be done: a training run and all that it needs; all up to the training data; some training runs; and all that
-follows."""
+TEACH, PREPARE, TRAIN, EVALUATE, RETRIEVE, ADD = "teach", "prepare", "train", "evaluate", "retrieve", "add"
+"""What can be done: training runs and all that they need; all up to the training data; some training runs; all that
+follows; what is found of rare concepts; and everything, training runs included."""
 
 RESULTS = ("leaderboard", "concept_accuracies")
-"""What a study wants of the platform, with all that these are made of."""
+SCALING = ("measured_mixtures", "filter_recommendation")
+"""What a study wants of the platform, with all that these are made of: always, and where curves are trained for it."""
 
 _TRAINING = "training_run"
+_WANTED = {TEACH: (_TRAINING,), RETRIEVE: ("rare_concept_retrieval", "best_captions")}
 
 _SIGNAL_WHEN_PARENT_ENDS = 1
 
 
-def assets_of(stages: Sequence[Stage], phase: str) -> list[str]:
+def assets_of(stages: Sequence[Stage], phase: str, results: Sequence[str] = RESULTS) -> list[str]:
     """The assets that a phase makes, in order.
 
     Args:
         stages: each after what it reads.
         phase: one of those above.
+        results: what is wanted in the end.
     """
     if phase == TRAIN:
         return [_TRAINING]
-    wanted = {_TRAINING} if phase == SCORER else {_TRAINING, *RESULTS}
+    wanted = {*_WANTED.get(phase, (_TRAINING, *results))}
     for stage in reversed(stages):
         if stage.name in wanted:
             wanted.update(_inputs(stage))
@@ -56,7 +59,7 @@ def assets_of(stages: Sequence[Stage], phase: str) -> list[str]:
         if trained.intersection(_inputs(stage)):
             trained.add(stage.name)
     made = [stage.name for stage in stages if stage.name in wanted]
-    if phase == SCORER:
+    if phase not in {PREPARE, EVALUATE}:
         return made
     return [name for name in made if name != _TRAINING and (name in trained) == (phase == EVALUATE)]
 
@@ -76,7 +79,8 @@ def main(phase: str, runs: Sequence[str]) -> int:
         settings = load_settings()
         with instance(settings.concurrency) as current, progress.listen(_tell):
             runner.sync(settings, current)
-            assets = assets_of(graph.stages(settings), phase)
+            results = (*RESULTS, *(SCALING if settings.scaling.is_trained else ()))
+            assets = assets_of(graph.stages(settings), phase, results)
             outcome = runner.materialize(settings, current, assets=assets, runs=runs)
     except DataQualityError as error:
         _print(FAILED, str(error))

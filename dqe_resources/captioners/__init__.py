@@ -8,10 +8,12 @@ from dqe_resources.captioners.labels import LabelsCaptioner
 from dqe_resources.captioners.lmdeploy import LmdeployCaptioner
 from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import Captioner
+from dqe_resources.captioners.retrieval import RetrievalCaptioner
 from dqe_resources.captioners.table import TableCaptioner
 from dqe_resources.configurable import SerializeAsAny, one_of
 
 AnyCaptioner = Annotated[
-    SerializeAsAny[Captioner], one_of(LabelsCaptioner, LmdeployCaptioner, OpenAICaptioner, TableCaptioner)
+    SerializeAsAny[Captioner],
+    one_of(LabelsCaptioner, LmdeployCaptioner, OpenAICaptioner, RetrievalCaptioner, TableCaptioner),
 ]
 """The type of a setting that holds a captioner of any kind."""

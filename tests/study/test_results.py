@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
+import io
+import json
 import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
-from dqe_assets.evaluation.tables import CONCEPT_ACCURACIES, EVALUATION
+from dqe_assets.evaluation.tables import CLASS_COUNTS, CONCEPT_ACCURACIES, EVALUATION, TRAINING_CURVES
 from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.settings import Settings
-from dqe_assets.study import worker
+from dqe_assets.scaling.tables import FILTER_RECOMMENDATION, MEASURED_MIXTURES, POOL_UTILITIES
+from dqe_assets.study import plots, worker
 from dqe_assets.study.findings import FINDINGS, Arm, Comparison, Finding
-from dqe_assets.study.plan import TASK, Size, Study, StudyError, chosen, run_key
-from dqe_assets.study.results import MeasuredArm, Result, Spread, results_of
+from dqe_assets.study.plan import CURVE, LOSS, RAREST, TASK, Size, Study, StudyError, chosen, run_key
+from dqe_assets.study.results import Difference, MeasuredArm, Result, Spread, results_of
 from dqe_assets.study.run import jobs_of
 from dqe_resources.errors import UsageError
 from dqe_resources.store import Stamp, Store
+from tests.conftest import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,11 +34,10 @@ PAIR = (Arm("a", "one"), Arm("b", "the other", "random(share=0.5)"))
 
 def result(*differences: tuple[dict[int, float], bool]) -> Result:
     """A finding with these differences of a and b, by seed, each a claim or a control."""
-    comparisons = tuple(Comparison("a", "b", "Is it so?", is_claim) for _, is_claim in differences)
+    compared = tuple(Difference("a - b", "Is it so?", Spread(by_seed), is_claim) for by_seed, is_claim in differences)
+    comparisons = tuple(Comparison("a", "b", one.question, one.is_claim) for one in compared)
     finding = Finding(9, "name", "claim", "paper", "different", PAIR, comparisons)
-    spreads = [Spread(by_seed) for by_seed, _ in differences]
-    arms = {arm.name: MeasuredArm(arm, 10, Spread({0: 0.5})) for arm in PAIR}
-    return Result(finding, arms, tuple(zip(comparisons, spreads, strict=True)), ())
+    return Result(finding, {arm.name: MeasuredArm(arm, 10, Spread({0: 0.5})) for arm in PAIR}, compared)
 
 
 ABOVE, BELOW, UNCLEAR = {0: 0.10, 1: 0.12, 2: 0.11}, {0: -0.10, 1: -0.12, 2: -0.11}, {0: 0.10, 1: -0.10, 2: 0.02}
@@ -63,13 +68,16 @@ def test_what_is_said_names_each_claim_with_its_interval() -> None:
     assert said == "a - b: +0.110 (+0.085 to +0.135), above 0; a - b: +0.007 (-0.243 to +0.257), cannot be told from 0"
 
 
-def planted(folder: Path, seeds: tuple[int, ...], gain: float) -> Study:
-    """A study that was made, in which each tenfold count is worth so much; accuracies differ from seed to seed."""
-    study = Study(folder, Size.of(15, 3), seeds, chosen("2,5"))
+def planted(folder: Path, seeds: tuple[int, ...], gain: float, findings: str = "2,5") -> Study:
+    """A study that was made, in which each tenfold count is worth so much; accuracies differ from seed to seed.
+
+    Samples that are added name the rarest things ten times as often; at random, not more often than before.
+    """
+    study = Study(folder, Size.of(15, 3), seeds, chosen(findings))
     counts = np.repeat(np.geomspace(1, 1_000, 25).round(), 4)
+    rarest = counts.argsort(kind="stable")[:RAREST]
     for seed in seeds:
-        store = Store(str(study.seed_folder(seed) / "store"))
-        rows = []
+        rows: dict[Path, list[dict[str, object]]] = {}
         for place, arm in enumerate(study.arms):
             about = {
                 "run": run_key(arm, seed),
@@ -82,13 +90,23 @@ def planted(folder: Path, seeds: tuple[int, ...], gain: float) -> Study:
             value = {"task": TASK, "task_name": TASK, "metric": "acc1", "value": accuracy, "is_main": True}
             other = {**value, "metric": "acc5", "value": 1.0, "is_main": False}
             more = {**about, "is_final": True, "images": 9, "left_out": 0}
+            store = Store(str(study.folder_of(arm, seed) / "store"))
             write(store, "evaluation", run_key(arm, seed), EVALUATION, [{**more, **value}, {**more, **other}])
-            rows += [
-                {**about, "task": TASK, "class_name": f"{number}", "caption_samples": count, "images": 10}
+            mine = counts.copy()
+            if arm.name == "more_rare":
+                mine[rarest] *= 10
+            rows.setdefault(study.folder_of(arm, seed), []).extend(
+                {**about, "task": TASK, "class_name": f"{number:03}", "caption_samples": count, "images": 10}
                 | {"accuracy": 0.05 + gain * math.log10(count)}
-                for number, count in enumerate(counts)
-            ]
-        write(store, "concept_accuracies", None, CONCEPT_ACCURACIES, rows)
+                for number, count in enumerate(mine)
+            )
+        for place, some in rows.items():
+            write(Store(str(place / "store")), "concept_accuracies", None, CONCEPT_ACCURACIES, some)
+        if study.addition:
+            named = {"item": "original", "beside": "original"}
+            classes = [{"class_name": f"{n:03}", "samples": int(count), **named} for n, count in enumerate(counts)]
+            store = Store(str(study.seed_folder(seed) / "store"))
+            write(store, f"class_counts/{study.base.data}", None, CLASS_COUNTS, classes)
     return study
 
 
@@ -104,13 +122,105 @@ def test_results_are_those_of_the_tables_of_each_seed(tmp_path: Path) -> None:
         arm.name: {3: pytest.approx(0.1 * place + 0.03), 4: pytest.approx(0.1 * place + 0.04)}
         for place, arm in enumerate(filtering.finding.arms)
     }
-    assert [one.samples for one in filtering.arms.values()] == [100, 101, 102, 103]
-    assert [round(spread.interval[0], 6) for _, spread in filtering.differences] == [-0.1, 0.2, 0.1, 0.3]
+    assert [one.samples for one in filtering.arms.values()] == [100, 101, 102, 103, 104, 105]
+    assert [round(one.spread.mean, 6) for one in filtering.differences] == [-0.2, 0.3, 0.2, 0.1, -0.1, 0.5]
     assert (filtering.verdict, frequency.verdict) == ("the contrary", "reproduced")
     for one in frequency.by_frequency:
         assert [*one.slope.by_seed.values()] == [pytest.approx(0.2)] * 2
         assert one.unbinned_r.by_seed[4] == pytest.approx(1)
     assert frequency.document()["by_frequency"][0]["accuracy_for_a_tenfold_count"]["mean"] == pytest.approx(0.2)
+
+
+def test_what_is_added_lifts_the_rarest_by_what_the_fit_predicts(tmp_path: Path) -> None:
+    (frequency,) = results_of(planted(tmp_path, (3, 4), 0.2, "5"))
+    added = frequency.added
+    assert added is not None
+    assert added.after.mean == pytest.approx(10 * added.before.mean)
+    assert [*added.lift.by_seed.values()] == [pytest.approx(0.2)] * 2
+    assert [*added.predicted.by_seed.values()] == [pytest.approx(0.2, abs=0.01)] * 2
+    assert added.lift_by_any.mean == pytest.approx(0)
+    lift, instead, beyond = added.differences
+    assert (lift.is_claim, instead.is_claim, beyond.is_claim) == (True, False, False)
+    assert instead.spread.mean == pytest.approx(0.2)
+    assert abs(beyond.spread.mean) < 0.01
+    assert [one.name for one in frequency.claims] == ["slope in top_30", "rarest: more_rare - top_30"]
+    assert frequency.document()["addition"]["predicted_lift"]["mean"] == pytest.approx(0.2, abs=0.01)
+
+
+def followed(folder: Path, losses: dict[str, tuple[float, float]], predicted: dict[str, float | None]) -> Study:
+    """A study of finding 4 that was made: the loss of each part at little and at much compute, for seeds 0 and 1."""
+    study = Study(folder, Size.of(15, 3), (0, 1), chosen("4"))
+    little, much = study.size.budgets
+    law = study.law
+    assert law is not None
+    for seed in study.seeds:
+        store = Store(str(study.seed_folder(seed) / "store"))
+        of_loss = {"metric": LOSS, "source": "training_curves"}
+        curves = [
+            {**of_loss, "pool": name, "pool_size": 1_250, "samples_seen": seen, "error": loss + 0.01 * seed, "seeds": 1}
+            for name, both in losses.items()
+            for seen, loss in zip((little, much), both, strict=True)
+        ]
+        other = {**curves[0], "metric": "objects acc1", "error": 0.5}
+        write(store, "training_curves", None, TRAINING_CURVES, [*curves, other])
+        fitted = {"rank": 1, "pool_size": 1_250, "unit": 1_000, "points": 5, "epochs": 4.0, "falls": True}
+        seen = {"least_samples_seen": little, "most_samples_seen": much}
+        measured = {"measured_samples_seen": [1.0], "measured_error": [1.0]}
+        pools = [{**of_loss, **fitted, **seen, **measured, "pool": pool.name} for pool in (*law.pools, law.rest)]
+        pools[-1]["falls"] = False
+        write(store, "pool_utilities", None, POOL_UTILITIES, pools)
+        mixtures = [
+            {**of_loss, "mixture": name, "pools": [], "samples_seen": much, "error": losses[name][1], "predicted": told}
+            for name, told in predicted.items()
+        ]
+        write(store, "measured_mixtures", None, MEASURED_MIXTURES, mixtures)
+        advice = {**of_loss, "pools": [], "kept_samples": 1, "epochs": 1.0, "mixtures_measured": 3}
+        advice |= {"share_best": 1.0, "is_measured": True, "is_best": True}
+        advice |= dict.fromkeys(("error", "error_low", "error_high"), 0.5)
+        kept = [{**advice, "samples_seen": seen, "keep": keep} for seen, keep in ((little, 1), (much, 4))]
+        no_best = {**kept[0], "keep": 2, "is_best": False}
+        write(store, "filter_recommendation", None, FILTER_RECOMMENDATION, [*kept, no_best])
+    return study
+
+
+LOSSES = {
+    "eighth_1": (0.80, 0.70),
+    "eighth_2": (0.84, 0.72),
+    "eighth_3": (0.88, 0.76),
+    "eighth_4": (0.92, 0.80),
+    "top_25": (0.82, 0.64),
+    "top_38": (0.84, 0.62),
+    "top_50": (0.86, 0.60),
+    "rest": (1.00, 1.00),
+    "all": (0.95, 0.85),
+}
+
+
+def test_the_best_share_moves_and_the_law_is_compared_with_the_mean_of_the_parts(tmp_path: Path) -> None:
+    (found,) = results_of(followed(tmp_path, LOSSES, {"top_25": 0.66, "top_38": 0.62, "top_50": 0.59, "all": None}))
+    law = found.law
+    assert law is not None
+    assert [round(one.spread.mean, 6) for one in found.differences[:2]] == [0.06, 0.10]
+    assert [one.is_claim for one in found.differences] == [True, True, True, False]
+    assert law.error_of_law.by_seed == {0: pytest.approx(0.01), 1: pytest.approx((0.01 + 0.01 + 0.02) / 3)}
+    # Of top_25, top_38 and top_50: at little compute the mean of their parts is right, at much 0.07, 0.10667 and 0.145.
+    assert law.error_of_mean.mean == pytest.approx((0.07 + 0.32 / 3 + 0.145) / 6)
+    assert law.falling["rest"] == ()
+    assert law.falling["eighth_4"] == (0, 1)
+    assert [round(one.spread.mean, 6) for one in law.advised] == [0.15, 0.25, 0, 0]
+    assert found.verdict == "reproduced"
+    document = found.document()["law"]
+    assert document["recommended_pools"] == {
+        str(law.budgets[0]): {"0": 1, "1": 1},
+        str(law.budgets[1]): {"0": 4, "1": 4},
+    }
+    assert document["curves"][4]["predicted"][str(law.budgets[1])]["mean"] == pytest.approx(0.66)
+
+
+def test_a_law_that_says_nothing_is_no_better_than_the_mean(tmp_path: Path) -> None:
+    (found,) = results_of(followed(tmp_path, LOSSES, dict.fromkeys(("top_25", "top_38", "top_50", "all"))))
+    assert found.differences[2].spread.by_seed == {0: 0, 1: 0}
+    assert found.verdict == "not reproduced here"
 
 
 def test_a_study_too_small_to_fit_says_so(tmp_path: Path) -> None:
@@ -123,6 +233,35 @@ def test_a_study_too_small_to_fit_says_so(tmp_path: Path) -> None:
     write(Store(str(study.seed_folder(0) / "store")), "concept_accuracies", None, CONCEPT_ACCURACIES, few)
     with pytest.raises(StudyError, match=r"in top_30: all counts are the same.*make more with --minutes"):
         results_of(study)
+
+
+def test_docs_have_a_place_for_each_finding_and_take_its_figures(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    make_study = importlib.import_module("make_study")
+    results = [
+        *results_of(planted(tmp_path / "planted", (0, 1), 0.2)),
+        *results_of(followed(tmp_path / "followed", LOSSES, {"top_25": 0.66})),
+    ]
+    study = {"seeds": [0, 1], "rows": 10_000, "samples_seen": 40_960, "chance": 1 / 149}
+    study["findings"] = [one.document() for one in results]
+    page = (ROOT / "docs" / "study.md").read_text()
+    found = make_study.written(page, json.loads(json.dumps(study)), {"study_4_compute.png": b""})
+    assert all(f"<!-- study: {finding.number} -->" in page for finding in FINDINGS)
+    assert "Seeds 0 and 1: as many worlds. A pool has 10,000 pictures, and every model sees 40,960 samples." in found
+    assert "### Which data for which compute: not reproduced here" in found
+    assert "| the best eighth | 1,250 | 0.805 (0.741 to 0.869) | 0.705 (0.641 to 0.769) |  |" in found
+    assert "![Loss over samples seen, and what was predicted of mixtures](images/study_4_compute.png)" in found
+    assert "| Do more pictures of the rarest things lift these? | rarest: more_rare - top_30 | +0.200 (" in found
+    assert found.split("<!-- end -->")[1].endswith(page.split("<!-- end -->")[1][-9:]), "what is not of it stays"
+    assert make_study.written(found, json.loads(json.dumps(study)), {"study_4_compute.png": b""}) == found
+
+
+def test_pictures_of_curves_are_drawn_with_and_without_predictions(tmp_path: Path) -> None:
+    for name, predicted in (("some", {"top_25": 0.66}), ("none", {"top_25": None})):
+        (found,) = results_of(followed(tmp_path / name, LOSSES, predicted))
+        assert found.law is not None
+        with Image.open(io.BytesIO(plots.over_compute(found.law))) as picture:
+            assert picture.width > picture.height > 100
 
 
 def test_findings_are_chosen_by_number_and_stay_in_order() -> None:
@@ -139,12 +278,17 @@ def test_every_comparison_is_of_arms_of_its_finding() -> None:
         assert {*finding.by_frequency} <= names
         for one in finding.comparisons:
             assert {one.better, one.than} <= names
-        assert finding.by_frequency or any(one.is_claim for one in finding.comparisons)
+        assert finding.by_frequency or finding.law or any(one.is_claim for one in finding.comparisons)
+        if added := finding.addition:
+            assert {added.base, added.rare, added.any} <= names
+            assert added.base in finding.by_frequency
+        if law := finding.law:
+            assert {pool for pools in law.mixtures.values() for pool in pools} <= {arm.name for arm in law.arms}
 
 
 def test_more_minutes_make_more_and_more_seeds_less_of_each() -> None:
     assert Size.of(15, 3) == Size.of(25, 5)
-    assert Size.of(15, 3).rows == 2 * Size.of(7.5, 3).rows == 10_000
+    assert Size.of(21, 3).rows == 2 * Size.of(10.5, 3).rows == 10_000
     assert Size.of(0.1, 3).rows == 200
 
 
@@ -152,19 +296,27 @@ def test_jobs_make_every_asset_once_and_each_training_in_one_process(tmp_path: P
     study = Study(tmp_path, Size.of(1, 1), (4,), FINDINGS)
     settings = study.settings(4, ["dog", "cat"])
     # Its files are not written.
-    settings |= {"captioners": [], "scorer": {"kind": "label_space"}}
-    settings["training"]["runs"] = [one for one in settings["training"]["runs"] if one["captions"] == "original"]
+    settings |= {"captioners": [{"kind": "labels", "name": "synthetic"}], "scorer": {"kind": "label_space"}}
+    runs = settings["training"]["runs"]
+    settings["training"]["runs"] = [one for one in runs if one.get("captions") not in {"true", "distilled"}]
     stages = graph.stages(Settings.model_validate(settings))
     made = [
         name for phase in (worker.PREPARE, worker.TRAIN, worker.EVALUATE) for name in worker.assets_of(stages, phase)
     ]
     assert len({*made}) == len(made)
     assert {"raw_samples", "code_clusters", "subsets/tldr_25", "training_run", "evaluation", "leaderboard"} <= {*made}
-    assert not {"warehouse", "caption_collection", "collection_map"} & {*made}
+    assert not {"warehouse", "caption_collection", "collection_map", "measured_mixtures"} & {*made}
+    assert {*worker.assets_of(stages, worker.EVALUATE, (*worker.RESULTS, *worker.SCALING))} - {*made} == {
+        *worker.SCALING,
+        "pool_utilities",
+        "training_curves",
+    }
 
     jobs = jobs_of(study, 2)
     runs = [run for job in jobs for run in job.runs]
-    assert sorted(runs) == sorted(f"{arm.data}-study-4" for arm in study.arms)
+    assert study.law is not None
+    followed_runs = [run_key(arm, 4, CURVE) for arm in study.law.arms]
+    assert sorted(runs) == sorted([*followed_runs, *(run_key(a, 4) for a in study.arms if not a.is_added_to)])
     known: set[str] = set()
     for job in jobs:
         assert known.issuperset(job.after)
