@@ -245,13 +245,16 @@ class _Keys:
                 yield from self._table_of(path, own, found)
 
     def _table_of(self, path: str, properties: dict[str, Any], owner: dict[str, Any]) -> Iterator[str]:
-        """A table of keys, and after it what has kinds of its own."""
+        """A table of keys, and after it what has kinds of its own, and what is a list of keys."""
         flat = [*self._flat("", properties, owner)]
         yield _table(_KEY_HEADER, [self._row(name, one, required=required) for name, one, required in flat])
         for name, one, _ in flat:
             if self._kinds(one):
                 yield f"The kinds of `{path}.{name}`:"
                 yield from self._of_kinds(f"{path}.{name}", self._kinds(one))
+            elif self._is_list(one) and (inner := self._inner(one)).get("properties"):
+                yield f"The keys of each of `{path}.{name}`:"
+                yield from self._table_of(f"{path}.{name}", inner["properties"], inner)
 
     def _flat(
         self, prefix: str, properties: dict[str, Any], owner: dict[str, Any]

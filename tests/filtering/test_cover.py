@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,11 +13,14 @@ from hypothesis import strategies as st
 from dqe_assets.filtering.build_subset import make_subset
 from dqe_assets.filtering.expression import parse
 from dqe_assets.filtering.filters import FilterError, cover
-from dqe_assets.filtering.pool import PoolError, TablePool
+from dqe_assets.filtering.pool import DataCompPool, PoolError, TablePool
 from dqe_assets.filtering.scores import farthest_first
 from dqe_assets.filtering.subset import format_uids
-from tests.filtering.make_pool import uids
+from tests.filtering.make_pool import table, uids, write_part
 from tests.filtering.test_scores import units
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def embedded(vectors: np.ndarray, **columns: object) -> pa.Table:
@@ -95,3 +100,35 @@ def test_a_pool_without_embeddings_is_refused() -> None:
         kept("cover(0.5, l14_img)", table)
     with pytest.raises(FilterError, match="cover: no sample has image_features"):
         kept("sql('width > 1') & cover(0.5)", embedded(np.eye(2), width=[0, 1]))
+
+
+def test_pools_of_datacomp_are_chosen_from_by_their_own_columns(tmp_path: Path) -> None:
+    metadata = table(60)
+    more = {
+        "cluster": pa.array(["a", "a", "b", "b", "b", *[None] * 55], pa.string()),
+        "is_representative_any": pa.array([True, False, False, True, False, *[None] * 55], pa.bool_()),
+        "caption_concepts": pa.array([["dog"]] * 50 + [["newt"]] * 10, pa.list_(pa.string())),
+        "language": ["en"] * 60,
+    }
+    for name, column in more.items():
+        metadata = metadata.append_column(name, pa.array(column) if isinstance(column, list) else column)
+    vectors = units(np.random.default_rng(0), 60, 8).astype(np.float16)
+    for part, rows in (("0", slice(0, 25)), ("1", slice(25, 60))):
+        found = metadata.slice(rows.start, rows.stop - rows.start)
+        write_part(tmp_path / "pool", part, found, {"l14_img": vectors[rows]})
+    pool = DataCompPool(str(tmp_path / "pool"))
+    counts = {
+        rule: make_subset(parse(rule), [pool]).manifest["uids"]
+        for rule in (
+            "unique",
+            "unique & cover(0.5, l14_img)",
+            "balanced(10) & unique(keep=clip_l14_similarity_score)",
+            "soft_cap(clip_l14_similarity_score, 90)",
+        )
+    }
+    assert counts["unique"] == 57
+    assert counts["unique & cover(0.5, l14_img)"] in {28, 29}
+    assert 10 < counts["balanced(10) & unique(keep=clip_l14_similarity_score)"] < 40
+    assert counts["soft_cap(clip_l14_similarity_score, 90)"] == 90
+    with pytest.raises(PoolError, match="b32_img is missing; there are: l14_img"):
+        make_subset(parse("cover(0.5, b32_img)"), [pool])

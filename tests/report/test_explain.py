@@ -12,7 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from dqe_assets.filtering.expression import parse
 from dqe_assets.filtering.filter_steps import filter_steps, is_in_subset
+from dqe_assets.filtering.masks import FilterSet, Tally
+from dqe_assets.filtering.store_pool import StorePool
 from dqe_assets.filtering.subset import format_uids, read_subset
 from dqe_assets.filtering.tables import filter_masks_schema
 from dqe_assets.improve.tables import CAPTION_JUDGEMENTS, REFINED_CAPTIONS
@@ -125,6 +128,25 @@ def test_the_steps_of_filters_are_what_the_filters_keep(opened: Settings) -> Non
         kept.add(found["best"])
         assert any("similarity" in step["measured"] for step in steps)
     assert kept == {True, False}
+
+
+def test_a_step_that_chooses_over_the_whole_pool_is_asked_of_the_whole_pool(opened: Settings) -> None:
+    shards = tuple(f"sample-{index:05d}" for index in range(4))
+    pool = StorePool(opened.opened_store, shards)
+    expressions = {"few": parse("caption_quality(fraction=0.3) & unique & cover(0.5) & balanced(2, image)")}
+    filters = FilterSet.fitted_to(expressions, [pool])
+    (part,) = StorePool(opened.opened_store, shards[1:2]).parts
+    (table,) = part.batches(tuple(dict.fromkeys(("uid", *filters.columns))))
+    tally = Tally(filters)
+    leaves = filters.leaves(table)
+    tally.add(table.num_rows, leaves, filters.masks(leaves))
+    facts = {"shards": list(shards), **tally.facts()}
+    expected = filters.masks(leaves)["few"]
+    assert expected.any()
+    some = [int(np.flatnonzero(expected)[0]), *np.flatnonzero(leaves["caption_quality(fraction=0.3)"] & ~expected)[:2]]
+    for row in some:
+        steps = filter_steps(opened.opened_store, shards[1], table["uid"][row].as_py(), facts, {}).to_pylist()
+        assert all(step["keeps"] for step in steps) == expected[row]
 
 
 def test_a_sample_is_in_the_subsets_that_hold_it(opened: Settings, finished: Path) -> None:
