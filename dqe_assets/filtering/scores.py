@@ -194,9 +194,12 @@ def normsim_d(
     if len(pool):
         left = _highest(pool, np.asarray(scores)[pool], max(1, round(start * len(pool))))
         sizes = np.linspace(len(left), max(1, round(share * len(pool))), steps + 1).round().astype(int)[1:]
+        moment = _second_moment(images, left)
         for size in sizes.tolist():
-            left = _highest(left, _quadratic(images, _second_moment(images, left) / len(left), left), size)
-        found[pool] = _quadratic(images, _second_moment(images, left) / len(left), pool)
+            kept = _highest(left, _quadratic(images, moment / len(left), left), size)
+            moment -= _second_moment(images, np.setdiff1d(left, kept, assume_unique=True))
+            left = kept
+        found[pool] = _quadratic(images, moment / len(left), pool)
     return found
 
 
@@ -223,7 +226,7 @@ def _quadratic(
     done = 0
     for block in _parts(rows, _ROWS_AT_ONCE):
         some = _wide(vectors[block])
-        found[done : done + len(some)] = np.einsum("ij,ij->i", some @ matrix.astype(np.float32), some, dtype=np.float64)
+        found[done : done + len(some)] = np.einsum("ij,ij->i", some @ matrix.astype(np.float32), some)
         done += len(some)
     return found
 
