@@ -116,6 +116,19 @@ def test_other_images_make_other_targets_and_the_same_are_current(folders: Path,
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "soft_cap(normsim(wanted), 9)",
+        "soft_cap(similarity, 9, of=score_top(0.5, score=normsim(wanted)))",
+        "basic & ~score_top(0.5, score=mix({mix({normsim(wanted): 1}): 1, similarity: 1}))",
+        "score_top(0.5, score=mix(m_flyt, targets=wanted))",
+    ],
+)
+def test_wherever_targets_stand_they_are_known(text: str) -> None:
+    assert parse(text).targets == (("wanted", None),)
+
+
+@pytest.mark.parametrize(
     ("targets", "filters", "said"),
     [
         ({"name": "a"}, {}, "give one of the keys"),

@@ -65,6 +65,11 @@ class Among(Filter):
         return self.of.may_read if self.of else ()
 
     @property
+    def targets(self) -> tuple[tuple[str, str | None], ...]:
+        """Those of the expression."""
+        return tuple(dict.fromkeys(one for leaf in self.among for one in leaf.targets))
+
+    @property
     def versions(self) -> dict[str, str]:
         """Those of the expression."""
         return {name: value for leaf in self.among for name, value in leaf.versions.items()}

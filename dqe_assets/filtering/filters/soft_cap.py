@@ -75,6 +75,11 @@ class SoftCap(Among):
         return (*super().may_read, *(() if isinstance(self.score, str) else self.score.may_read))
 
     @property
+    def targets(self) -> tuple[tuple[str, str | None], ...]:
+        """Those of the expression and of the score."""
+        return (*super().targets, *(() if isinstance(self.score, str) else self.score.named_targets))
+
+    @property
     def versions(self) -> dict[str, str]:
         """Those of the expression and of the score."""
         return super().versions | ({} if isinstance(self.score, str) else self.score.versions)
