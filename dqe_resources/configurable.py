@@ -109,7 +109,7 @@ class Configurable(Strict):
         return {"kind": self.kind, **self.model_dump(mode="json", exclude=set(self.without_effect))}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _OneOf:
     """Several kinds of component, one of which the key ``kind`` chooses."""
 

@@ -11,7 +11,7 @@ from dqe_assets.compression.selection import kept_of_some
 from dqe_assets.compression.tables import CODE_CLUSTERS
 from dqe_assets.core.figures import contact_sheet
 from dqe_assets.core.hashing import draw_keys
-from dqe_assets.core.relations import Group
+from dqe_assets.core.relations import Group, Member
 from dqe_assets.core.uids import uid_halves
 from dqe_assets.ingest.tables import RAW_SAMPLES
 
@@ -74,7 +74,7 @@ def gallery_clusters(connection: duckdb.DuckDBPyConnection, limit: int) -> Itera
         rows = _some(np.flatnonzero(kept).tolist(), np.flatnonzero(~kept).tolist(), _IN_GALLERY, _KEPT_IN_GALLERY)
         yield Group(
             f"{sizes[cluster]:,} images, {kept.sum():,} kept",
-            tuple((uids[row].as_py(), bool(kept[row])) for row in rows),
+            tuple(Member(uids[row].as_py(), bool(kept[row]), "kept" if kept[row] else "left out") for row in rows),
         )
 
 

@@ -13,12 +13,13 @@ from string import Template
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import duckdb
     import pyarrow as pa
 
     from dqe_assets.core.figures import Theme
+    from dqe_resources.store import Store
 
     Query = str | Callable[[], str]
     """SQL of a SELECT, or what gives it: see ``sql_file``."""
@@ -143,23 +144,41 @@ class GallerySection:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """A picture of a group.
+
+    Attributes:
+        picture: the sample's uid; or the name of a picture that is no sample's, which one of ``pictures`` of the
+            relations gives.
+        is_marked: whether it stands out.
+        tag: what is said of it.
+        name: of a picture that is no sample's, its name.
+        caption: of such a picture, its caption.
+    """
+
+    picture: str
+    is_marked: bool
+    tag: str
+    name: str | None = None
+    caption: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
-    """Samples that belong together.
+    """Pictures that belong together, such as samples of which one is kept.
 
     Attributes:
         heading: what they are.
-        members: uid of each that is shown, and whether it is kept.
-        tags: what stands on each; by default whether it is kept.
+        members: those that are shown.
     """
 
     heading: str
-    members: tuple[tuple[str, bool], ...]
-    tags: tuple[str, ...] = ()
+    members: tuple[Member, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class GalleryGroups:
-    """Groups of samples that the gallery shows, with what is kept of each marked; left out if there are none.
+    """Groups of pictures that the gallery shows, side by side; left out if there are none.
 
     Attributes:
         anchor: its name in the page's address.
@@ -225,7 +244,8 @@ class Relations:
         report_sections: tables of the quality report.
         problems: what the summary of the report looks for.
         gallery_sections: samples that the gallery shows.
-        gallery_groups: groups of samples that the gallery shows.
+        gallery_groups: groups of pictures that the gallery shows.
+        pictures: functions that give the image files of pictures that are no samples, of the store and the names.
         gallery_plots: plots of the gallery.
         explanations: what ``dqe explain`` says of a sample.
         by_manifest: functions that say what depends on the manifest of an asset over all shards, by the asset's name.
@@ -241,6 +261,7 @@ class Relations:
     problems: tuple[Problem, ...] = ()
     gallery_sections: tuple[GallerySection, ...] = ()
     gallery_groups: tuple[GalleryGroups, ...] = ()
+    pictures: tuple[Callable[[Store, Sequence[str]], Mapping[str, bytes]], ...] = ()
     gallery_plots: tuple[GalleryPlots, ...] = ()
     explanations: tuple[Explanation, ...] = ()
     by_manifest: Mapping[str, Callable[[Mapping[str, Any]], Relations]] = field(default_factory=dict)

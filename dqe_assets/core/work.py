@@ -54,6 +54,11 @@ class Work:
         """The same work, reading from one shard: for an asset over all of them."""
         return replace(self, partition=shard)
 
+    @property
+    def over_all(self) -> Work:
+        """The same work, reading from assets over all shards: for an asset of one of them."""
+        return replace(self, partition=None)
+
     def read(self, asset: str, columns: Sequence[str] | None = None) -> pa.Table:
         """This partition's table of an input.
 

@@ -13,6 +13,7 @@ from dqe_assets.filtering.expression import NAMED, ExpressionError, parse
 from dqe_assets.filtering.filters import FILTERS
 from dqe_assets.filtering.filters.cluster_share import CODE_CLUSTER
 from dqe_assets.filtering.filters.comparison import Comparison
+from dqe_assets.filtering.filters.contaminated import OF_REFERENCE_SETS
 from dqe_assets.filtering.filters.pool_scores import POOL_SCORES
 from dqe_assets.filtering.filters.protocol import Seed
 from dqe_assets.filtering.filters.tmars import MASKED_SIMILARITY
@@ -194,6 +195,7 @@ def check_selection(
     *,
     text_is_masked: bool,
     has_codes: bool,
+    has_references: bool,
 ) -> None:
     """Refuse wrong expressions, impossible subsets and repeated names when the settings are loaded.
 
@@ -204,6 +206,7 @@ def check_selection(
         targets: whose embeddings each target's are: a scorer's, or the store's own.
         text_is_masked: whether the store's images are scored with their text masked.
         has_codes: whether they are described by codes.
+        has_references: whether they are compared with reference sets.
 
     Raises:
         PydanticCustomError: says which filter or subset, and what is wrong.
@@ -250,6 +253,12 @@ def check_selection(
                 "codes",
                 "{where}: reads {column}, which is made with the key compression: set {key} in dqe.yaml",
                 {"where": where, "column": CODE_CLUSTER, "key": "compression: {}"},
+            )
+        if where not in elsewhere and not has_references and not OF_REFERENCE_SETS.isdisjoint(columns):
+            raise PydanticCustomError(
+                "references",
+                "{where}: asks what is in a reference set; list the sets under {key} in dqe.yaml",
+                {"where": where, "key": "reference_sets"},
             )
 
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from dqe_assets.compression.tables import CODE_CLUSTERS
 from dqe_assets.concepts.lists import as_lists
 from dqe_assets.concepts.tables import CONCEPT_FREQUENCY, CONCEPT_HITS
+from dqe_assets.contamination.tables import CONTAMINATION, KINDS
 from dqe_assets.core.schema import EMBEDDING, IMAGE, ORIGINAL, has_image
 from dqe_assets.dedup.tables import DUPLICATE_CLUSTERS
 from dqe_assets.features.tables import IMAGE_FEATURES
@@ -49,6 +50,7 @@ TABLES = {
     "code_clusters": CODE_CLUSTERS,
     "concept_hits": CONCEPT_HITS,
     "text_quality": TEXT_QUALITY,
+    "contamination": CONTAMINATION,
 }
 """The per-shard tables that columns come from."""
 
@@ -260,6 +262,19 @@ def _cluster(column: str, kind: str) -> _Source:
     return _Source("duplicate_clusters", DUPLICATE_CLUSTERS.field(column).type, values)
 
 
+def _contaminated(*kinds: str) -> _Source:
+    """Whether each sample is in a reference set in one of these ways; null where it was compared with none."""
+
+    def values(shard: StoreShard) -> pa.ChunkedArray | pa.Array:
+        uids = shard.table("raw_samples", ["uid"])["uid"]
+        if shard.pool.store.get("contamination", shard.name) is None:
+            return pa.nulls(len(uids), pa.bool_())
+        found = shard.table("contamination", ["uid", "kind"])
+        return pc.is_in(uids, value_set=found.filter(pc.is_in(found["kind"], value_set=pa.array(kinds)))["uid"])
+
+    return _Source("contamination", pa.bool_(), values)
+
+
 def _is_duplicate(shard: StoreShard) -> pa.ChunkedArray:
     return pc.fill_null(pc.invert(_cluster("is_representative", "any").values(shard)), fill_value=False)
 
@@ -312,6 +327,8 @@ _SOURCES: dict[str, _Source] = {
     "image_concepts": _concepts(IMAGE),
     "cluster": _cluster("cluster", "any"),
     "is_duplicate": _Source("duplicate_clusters", pa.bool_(), _is_duplicate),
+    "contaminated": _contaminated(*KINDS),
+    **{f"contaminated_{kind}": _contaminated(kind) for kind in KINDS},
     **{f"is_representative_{kind}": _cluster("is_representative", kind) for kind in CLUSTER_KINDS},
 }
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dqe_assets.caption.assets import captions_of
 from dqe_assets.compression.assets import code_clusters, codebook, image_codes
 from dqe_assets.concepts import assets as concepts
+from dqe_assets.contamination.assets import contamination_of
 from dqe_assets.core.schema import ORIGINAL, REFINED, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.signals import signals_of
 from dqe_assets.core.stage import CAPTIONER_PREFIX, Stage, connected
@@ -70,6 +71,7 @@ def stages(settings: Settings) -> list[Stage]:
     masked = [masked_similarity_of(settings.scorer)] if settings.image_text else []
     compressed = [codebook, image_codes, code_clusters] if settings.compression else []
     over_all = [code_clusters.name] if settings.compression else []
+    contaminated = contamination_of([one.name for one in settings.reference_sets], [stage.name for stage in text])
     refined = [
         refined_captions_of(
             settings.refining, captioner, [stage.name for stage in text], independent=REFINED not in captions.shared
@@ -86,7 +88,7 @@ def stages(settings: Settings) -> list[Stage]:
     scored = scores_of(settings.scorers, settings.scorer)
     embeddings = embedding_assets(settings.scorers, settings.scorer)
     signals = signals_of([*scored, *of_users]) | columns_of(settings.scorers, settings.scorer)
-    by_shard = [stage.name for stage in masked]
+    by_shard = [stage.name for stage in (*masked, *contaminated) if stage.partitioned]
     plans = data_plans(settings)
     of_runs = (
         [
@@ -121,6 +123,7 @@ def stages(settings: Settings) -> list[Stage]:
         caption_duplicates_of(synthetic),
         *compressed,
         *of_users,
+        *contaminated,
         concepts.concept_hits_of(sources, synthetic, settings.concepts.tagger),
         concepts.concept_frequency,
         *(targets_of(one, settings.evaluation, embeddings, settings.images.max_bytes) for one in settings.targets),
@@ -180,6 +183,7 @@ def resources(settings: Settings) -> dict[str, Any]:
         **{name: part for name, part in parts.items() if isinstance(part, Strict)},
         "captions": settings.captions,
         "ingest": settings.ingest,
+        "reference_sets": settings.references,
         **{f"{CAPTIONER_PREFIX}{captioner.name}": captioner for captioner in settings.captioners},
         **{f"{SCORER_PREFIX}{scorer.name}": scorer for scorer in settings.scorers},
     }

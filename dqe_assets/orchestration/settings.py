@@ -14,10 +14,18 @@ from pydantic_core import PydanticCustomError
 from dqe_assets.caption.prompts import PromptError, prompt_of
 from dqe_assets.compression.settings import Compression
 from dqe_assets.concepts.settings import ConceptSettings
+from dqe_assets.contamination.settings import (
+    AnyReferenceSet,
+    ContaminationRules,
+    EvaluationTask,
+    ReferenceSets,
+    check_reference_sets,
+)
 from dqe_assets.core.schema import IMAGE, ORIGINAL, REFINED
 from dqe_assets.dedup.settings import DuplicateRules
 from dqe_assets.evaluation.settings import Evaluation
 from dqe_assets.evaluation.targets import Targets, check_targets
+from dqe_assets.evaluation.task_source import TaskSource
 from dqe_assets.filtering.settings import (
     DEFAULT_FILTERS,
     DEFAULT_SUBSETS,
@@ -125,6 +133,9 @@ class Settings(Strict):
         takedowns: What is to be taken down: such rows keep nothing but their uid, and are never fetched.
         best: How the best caption of each sample is chosen.
         duplicates: When two images are duplicates, and which one is kept.
+        reference_sets: Sets that nothing may be trained on, such as those that models are evaluated on: sources of any
+            kind, or tasks of evaluation by their names. Samples that are in them are found (the asset contamination).
+        contamination: When a sample counts as one of a reference set.
         filters: Filters by name: each is an expression of built-in filters and of other names in this list.
         compression: Describe images by codes, and cluster the codes (the assets codebook, image_codes and
             code_clusters), so that a share of alike images is enough. Off by default.
@@ -165,6 +176,8 @@ class Settings(Strict):
     takedowns: AnyTakedowns = Takedowns()
     best: BestRule = BestRule()
     duplicates: DuplicateRules = DuplicateRules()
+    reference_sets: list[AnyReferenceSet] = Field(default_factory=list)
+    contamination: ContaminationRules = ContaminationRules()
     filters: dict[FilterName, str] = Field(default_factory=lambda: dict(DEFAULT_FILTERS))
     compression: Compression | None = None
     targets: list[Targets] = Field(default_factory=list)
@@ -271,12 +284,18 @@ class Settings(Strict):
             {one.name: one.scorer for one in self.targets},
             text_is_masked=self.image_text is not None,
             has_codes=self.compression is not None,
+            has_references=bool(self.reference_sets),
         )
         captions = [*self.caption_sources, BEST]
         check_mixes(self.caption_mixes, self.captioner_names, [*captions, IMAGE, REFINED])
         mixed = [mix.name for mix in self.caption_mixes]
         check_mixtures(self.mixtures, [one.name for one in self.subsets], [source.name for source in self.sources])
         check_training(self.training, self.subset_names, [*captions, *mixed])
+        return self
+
+    @model_validator(mode="after")
+    def _reference_sets_are_there(self) -> Self:
+        check_reference_sets(self.reference_sets, self.evaluation.task_urls)
         return self
 
     @model_validator(mode="after")
@@ -348,6 +367,17 @@ class Settings(Strict):
     def captions(self) -> CaptionSources:
         """The caption sources, as stages are told of them."""
         return CaptionSources(captioners=tuple(self.captioner_names), shared=tuple(sorted(self.judged_by_their_own)))
+
+    @property
+    def references(self) -> ReferenceSets:
+        """The reference sets as sources."""
+        urls = self.evaluation.task_urls
+        return ReferenceSets(
+            sources=tuple(
+                TaskSource(name=one.name, url=urls[one.name]) if isinstance(one, EvaluationTask) else one
+                for one in self.reference_sets
+            )
+        )
 
     @property
     def ingest(self) -> IngestSettings:

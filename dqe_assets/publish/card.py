@@ -86,6 +86,21 @@ def composition(query: Query, selection: Selection) -> list[dict[str, Any]]:
     ).to_pylist()
 
 
+def contamination(query: Query, selection: Selection) -> list[dict[str, Any]]:
+    """How many of the published samples are in each reference set, by the picture and by a text alone."""
+    published = published_sql(selection.condition, selection.caption)
+    return query(
+        f"""
+        SELECT r.reference_set, r.pictures, r.texts, count(f.uid) AS samples, count(f.uid) FILTER (f.by_text) AS by_text
+        FROM reference_sets r LEFT JOIN (
+            SELECT reference_set, uid, bool_and(kind IN ('caption', 'image_text')) AS by_text
+            FROM contamination WHERE uid IN (SELECT uid FROM ({published})) GROUP BY ALL
+        ) f USING (reference_set)
+        GROUP BY ALL ORDER BY ALL
+        """  # noqa: S608
+    ).to_pylist()
+
+
 def render(about: Mapping[str, Any], **more: Any) -> str:
     """The card, as Markdown with the front matter that Hugging Face reads.
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 CARD = "README.md"
 LOADER = "load_vectors.py"
 
-_VERSION = "2"
+_VERSION = "3"
 """Raised whenever the same selection comes to give other files than before."""
 
 _PACKAGES = ("duckdb", "pillow", "pyarrow")
@@ -226,6 +226,7 @@ def _card_files(query: Query, selection: Selection, request: Request, about: dic
             about,
             figures=card.figures(query, selection),
             composition=card.composition(query, selection),
+            contamination=card.contamination(query, selection),
             credits=_credits(about["sources"]),
             paths=_PATHS[request.format][1],
             opened=opening(about, "."),

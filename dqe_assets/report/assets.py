@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from dqe_assets.caption import views as caption
 from dqe_assets.compression import views as compression
+from dqe_assets.contamination import views as contamination
 from dqe_assets.core.relations import signature_of
 from dqe_assets.core.signals import signals_of
 from dqe_assets.core.stage import Stage, stage
@@ -45,6 +46,7 @@ LEFT_OUT = (
     judging_views.RELATIONS,
     refining_views.RELATIONS,
     compression.RELATIONS,
+    contamination.RELATIONS,
     training.RELATIONS,
     evaluation.RELATIONS,
     signals.RELATIONS,
@@ -72,8 +74,9 @@ def warehouse_of(stages: Sequence[Stage], captioners: Sequence[CaptionerInfo], s
     relations = relations_of(stages)
     read = {name for one in relations for name in (*(read.asset for read in one.reads), *one.by_manifest)}
     by_shard = [one for one in stages if one.partitioned]
+    begins = tuple(name for name in read if name.endswith("/"))
     of_runs = [one for one in stages if one.of_runs and one.name in read]
-    over_all = [one for one in stages if not one.partition_set and one.name in read]
+    over_all = [one for one in stages if not one.partition_set and (one.name in read or one.name.startswith(begins))]
 
     def inputs(work: Work) -> WarehouseInputs:
         manifests = {one.name: _facts(work, one.name) for one in over_all if one.schema is None}
@@ -203,7 +206,10 @@ def sample_gallery_of(stages: Sequence[Stage]) -> Stage:
 
             def images(uids: list[str]) -> dict[str, bytes]:
                 shown.extend(uids)
-                return stored_images(work.store, connection, uids)
+                found = stored_images(work.store, connection, uids)
+                for give in (give for one in relations for give in one.pictures):
+                    found |= give(work.store, uids)
+                return found
 
             page = render_gallery(GalleryInputs(connection, images), relations)
         replace_file(gallery_path(), lambda target: target.write(page.encode()))

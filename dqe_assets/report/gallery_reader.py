@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from dqe_assets.core.relations import Group, Relations
+    from dqe_assets.core.relations import Member, Relations
 
 CAPTION_CHARACTERS = 2000
 """A caption is cut here."""
@@ -299,24 +299,32 @@ class GalleryReader:
         found = []
         for section in in_order(section for one in relations for section in one.gallery_groups):
             groups = tuple(
-                _Group(group.heading, self._members(group)) for group in section.read(self._connection, self._limit)
+                _Group(group.heading, self._members(group.members))
+                for group in section.read(self._connection, self._limit)
             )
             if groups:
                 found.append(GroupSection(section.anchor, section.title, section.description, groups))
         return found
 
-    def _members(self, group: Group) -> tuple[_Member, ...]:
+    def _members(self, members: Sequence[Member]) -> tuple[_Member, ...]:
         rows = {
             row["uid"]: row
             for row in self._rows(
                 "SELECT uid, image_name, caption FROM samples WHERE uid IN (SELECT unnest(?))",
-                [[uid for uid, _ in group.members]],
+                [[one.picture for one in members]],
             )
         }
-        tags = group.tags or tuple("kept" if kept else "left out" for _, kept in group.members)
+        # A picture that is no sample's may have no caption, and lacks none.
+        own = ((one, rows.get(one.picture, {"image_name": one.name, "caption": one.caption or ""})) for one in members)
         return tuple(
-            _Member(uid, _clean(rows[uid]["image_name"]) or "", _clean(rows[uid]["caption"]), kept, tag)
-            for (uid, kept), tag in zip(group.members, tags, strict=True)
+            _Member(
+                one.picture,
+                _clean(row["image_name"]) or "",
+                "" if row["caption"] == "" and one.name else _clean(row["caption"]),
+                one.is_marked,
+                one.tag,
+            )
+            for one, row in own
         )
 
     def failures(self) -> list[dict[str, Any]]:

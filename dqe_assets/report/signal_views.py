@@ -11,6 +11,7 @@ from dqe_assets.core.relations import (
     GalleryGroups,
     GalleryPlots,
     Group,
+    Member,
     Read,
     Relations,
     ReportSection,
@@ -155,8 +156,7 @@ def _from_least_to_most(connection: duckdb.DuckDBPyConnection, limit: int) -> It
         ).fetchall()
         yield Group(
             f"{name}: {count:,} values, half of them below {median:.3g}",
-            tuple((uid, False) for uid, _ in members),
-            tuple(f"{value:.3g}" for _, value in members),
+            tuple(Member(uid, False, f"{value:.3g}") for uid, value in members),
         )
 
 

@@ -183,6 +183,7 @@ def _samples_of(signals: Mapping[str, Signal]) -> Table:
             "best_similarity": ("FLOAT", "its similarity [-1 to 1]"),
             "is_duplicate": ("BOOLEAN", _IS_DUPLICATE),
             "cluster": ("VARCHAR", "duplicate cluster (kind any); null if it is alone"),
+            "contaminated": ("BOOLEAN", "whether it is in a reference set; null where there is no such set"),
         }
         | of_signals,
         sql_file(__file__, "samples", signals=selected, joins=joins),

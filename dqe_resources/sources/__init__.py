@@ -16,19 +16,19 @@ from dqe_resources.sources.urls import UrlsSource
 from dqe_resources.sources.webdataset import WebdatasetSource
 from dqe_resources.sources.world import WorldSource
 
-__all__ = ["AnySource", "Source", "SourceError"]
+__all__ = ["SOURCES", "AnySource", "Source", "SourceError"]
 
-AnySource = Annotated[
-    SerializeAsAny[Source],
-    one_of(
-        SampleSource,
-        FolderSource,
-        ParquetSource,
-        UrlsSource,
-        SbuSource,
-        HfSource,
-        WebdatasetSource,
-        DatacompSource,
-        WorldSource,
-    ),
-]
+SOURCES: tuple[type[Source], ...] = (
+    SampleSource,
+    FolderSource,
+    ParquetSource,
+    UrlsSource,
+    SbuSource,
+    HfSource,
+    WebdatasetSource,
+    DatacompSource,
+    WorldSource,
+)
+"""Every kind of source."""
+
+AnySource = Annotated[SerializeAsAny[Source], one_of(*SOURCES)]

@@ -7,6 +7,7 @@ from dqe_assets.filtering.filters.basic import BasicFilter
 from dqe_assets.filtering.filters.caption_quality import CaptionQuality
 from dqe_assets.filtering.filters.clip_score import ClipScore
 from dqe_assets.filtering.filters.cluster_share import KmeansEmbeddings, Random, ScoreTop, Tldr
+from dqe_assets.filtering.filters.contaminated import Contaminated
 from dqe_assets.filtering.filters.cover import Cover
 from dqe_assets.filtering.filters.deduplicated import Deduplicated
 from dqe_assets.filtering.filters.image_based import ImageBased
@@ -34,6 +35,7 @@ FILTERS: dict[str, type[Filter]] = {
         ImageBased,
         Tmars,
         Deduplicated,
+        Contaminated,
         CaptionQuality,
         Tldr,
         KmeansEmbeddings,

@@ -9,7 +9,8 @@ SELECT r.uid, r.source, r.shard, r.row, r.image_name, r.url, r.caption, r.format
     r.source_metadata,
     f.sharpness, f.brightness, f.contrast, f.colourfulness, f.top_label, f.label_probabilities[1],
     original.similarity, best.caption_source, best.similarity,
-    coalesce(NOT clustered.is_representative, false), clustered.cluster$signals
+    coalesce(NOT clustered.is_representative, false), clustered.cluster,
+    CASE WHEN EXISTS (FROM reference_sets) THEN r.uid IN (SELECT uid FROM contamination) END$signals
 FROM samples_with_host r
 LEFT JOIN stored_image_features f USING (uid)
 LEFT JOIN original USING (uid)

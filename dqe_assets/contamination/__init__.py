@@ -1,0 +1,1 @@
+"""Whether samples are also in the sets that models are evaluated on."""
