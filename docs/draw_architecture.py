@@ -46,6 +46,7 @@ MEANINGS = {
     "search": "the collection, a map",
     "compression": "a share of alike images",
     "signals": "values that users bring",
+    "contamination": "what is in evaluation sets",
     "score": "how well captions fit",
     "dedup": "copies",
     "caption": "what models say",

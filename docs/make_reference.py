@@ -81,6 +81,7 @@ def everything_on() -> Settings:
         "refining": {"captioner": "server"},
         "compression": {},
         "mixtures": [{"name": "blend", "parts": [{"subset": "best"}]}],
+        "reference_sets": [{"kind": "sample", "name": "held_out"}],
         "caption_mixes": [{"name": "mixed", "captioner": "server"}],
         "training": {"runs": [{"subsets": ["all"], "scale": "small"}]},
         "evaluation": {"models": [model]},
@@ -368,7 +369,7 @@ def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def assets(settings: Settings) -> dict[str, Stage]:
-    """The stages by asset; one stands for all captioners, one for all subsets."""
+    """The stages by asset; one stands for all captioners, one for all subsets, and so on."""
     from dqe_assets.orchestration.graph import stages
 
     found: dict[str, Stage] = {}

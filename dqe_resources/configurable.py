@@ -109,16 +109,19 @@ class Configurable(Strict):
         return {"kind": self.kind, **self.model_dump(mode="json", exclude=set(self.without_effect))}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class _OneOf:
-    """Several kinds of component, one of which the key ``kind`` chooses."""
+    """Several kinds of component, one of which the key ``kind`` chooses; a name alone is one of the kind ``named``."""
 
     by_kind: dict[str, type[Configurable]]
+    named: str | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         kinds = {kind: handler.generate_schema(cls) for kind, cls in self.by_kind.items()}
+        described: core_schema.CoreSchema = core_schema.tagged_union_schema(kinds, "kind")
+        written = core_schema.union_schema([described, core_schema.str_schema()]) if self.named else described
         return core_schema.no_info_before_validator_function(
-            self.choose, handler(source), json_schema_input_schema=core_schema.tagged_union_schema(kinds, "kind")
+            self.choose, handler(source), json_schema_input_schema=written
         )
 
     def __get_pydantic_json_schema__(
@@ -126,11 +129,12 @@ class _OneOf:
     ) -> JsonSchemaValue:
         """One of the kinds, each with its key ``kind``, which is no field."""
         found = handler(schema)
-        for (kind, cls), choice in zip(self.by_kind.items(), found["oneOf"], strict=True):
+        described = found["anyOf"][0] if self.named else found
+        for (kind, cls), choice in zip(self.by_kind.items(), described["oneOf"], strict=True):
             settings = handler.resolve_ref_schema(choice)
             if "kind" not in settings["properties"]:
-                described = {"const": kind, "description": _docstring(cls).short_description}
-                settings["properties"] = {"kind": described, **settings["properties"]}
+                chosen = {"const": kind, "description": _docstring(cls).short_description}
+                settings["properties"] = {"kind": chosen, **settings["properties"]}
                 settings["required"] = ["kind", *settings.get("required", ())]
         return found
 
@@ -138,6 +142,8 @@ class _OneOf:
         """The component that a mapping of settings describes; a component is taken as it is."""
         if isinstance(value, Configurable):
             return value
+        if isinstance(value, str) and self.named:
+            value = {"kind": self.named, "name": value}
         allowed = ", ".join(sorted(self.by_kind))
         if not isinstance(value, dict) or "kind" not in value:
             raise PydanticCustomError("kind", "needs the key 'kind', one of: {allowed}", {"allowed": allowed})
@@ -150,12 +156,16 @@ class _OneOf:
         return self.by_kind[kind].model_validate(settings)
 
 
-def one_of(*kinds: type[Configurable]) -> _OneOf:
+def one_of(*kinds: type[Configurable], named: type[Configurable] | None = None) -> _OneOf:
     """Validates a setting that holds one of several kinds of component, chosen by its key ``kind``.
 
     For use as ``Annotated[SerializeAsAny[Scorer], one_of(LabelSpace, OpenClip)]``.
+
+    Args:
+        kinds: the kinds.
+        named: the one of them that a text alone is, which is then its name.
     """
-    return _OneOf({cls.kind: cls for cls in kinds})
+    return _OneOf({cls.kind: cls for cls in kinds}, named.kind if named else None)
 
 
 def matching(pattern: str, words: str, *, max_length: int | None = None) -> Any:

@@ -127,7 +127,7 @@ def _contamination_of(sets: Sequence[str], text: Sequence[str]) -> Stage:
         return CheckResult(foreign == 0, f"{table.num_rows:,} rows, {foreign:,} of no sample", {"foreign": foreign})
 
     @stage(
-        kinds={"parquet", "faiss"},
+        kinds={"parquet", "numpy"},
         relations=RELATIONS,
         code_version="1",
         schema=CONTAMINATION,
@@ -189,7 +189,7 @@ def _planted_copies_of(sets: Sequence[str]) -> Stage:
     """The asset ``planted_copies``."""
 
     @stage(
-        kinds={"parquet", "faiss"},
+        kinds={"parquet", "numpy"},
         code_version="1",
         schema=PLANTED_COPIES,
         resources={"rules": "contamination"},

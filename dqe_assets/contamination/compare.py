@@ -13,11 +13,14 @@ from dqe_assets.contamination.variants import WHOLE
 from dqe_assets.core.arrow import to_matrix
 from dqe_assets.dedup.codebook import code_threshold, codes
 from dqe_assets.dedup.semantic import cosines, has_direction
+from dqe_resources.parallel import ordered_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
+
+    from dqe_assets.dedup.settings import PairRules
 
     Vectors = Callable[[NDArray[np.int64]], NDArray[np.floating]]
     """Gives the features of some rows, int64 [k] ascending: floats [k, d]."""
@@ -28,7 +31,9 @@ COLUMNS = ["reference_row", "variant", "sha256", "pixel_digest", "perceptual_has
 HASH_BITS = 64
 
 _CANDIDATES = 4
-_QUERIES = 1 << 12
+_AT_ONCE = 1 << 10
+# So many XORs (0.5 MB) stay in a core's cache.
+_BLOCK = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,40 +85,36 @@ class Looked:
 
 @dataclass
 class Nearest:
-    """The nearest picture of a reference set, for each sample.
+    """The nearest picture of a reference set that is near enough, for each sample.
 
     Attributes:
         position: where it stands in ``reference_features``, int64 [n]; -1 for none.
-        measure: how far it is, or how alike, [n].
+        measure: how alike it is, 0 to 1, float64 [n].
     """
 
     position: NDArray[np.int64]
-    measure: NDArray[np.floating | np.integer]
+    measure: NDArray[np.float64]
 
 
 @dataclass
 class Comparison:
     """Finds the nearest pictures of a reference set, which comes a part at a time.
 
-    Memory holds the codes of the samples, a part of the set, and a few candidates for each sample.
+    Memory holds the codes of the samples, a part of the set, and a few candidates for some thousand samples.
 
     Args:
         samples: n samples.
         vectors: gives the features of samples by row.
         references: gives those of the set by their position.
-        min_contrast: standard deviation of the luminance, 0 to 1, below which a picture's hash says nothing.
-        min_cosine: cosine from which a semantic pair is looked for.
+        rules: which pairs are near enough.
         dimension: numbers of the features.
-        ignored: a row of the set for each sample, whose pictures do not count, int64 [n].
     """
 
     samples: Looked
     vectors: Vectors
     references: Vectors
-    min_contrast: float
-    min_cosine: float
+    rules: PairRules
     dimension: int
-    ignored: NDArray[np.int64] | None = None
     exact: Nearest = field(init=False)
     perceptual: Nearest = field(init=False)
     semantic: Nearest = field(init=False)
@@ -121,104 +122,84 @@ class Comparison:
 
     def __post_init__(self) -> None:
         n = len(self.samples)
-        self.exact = Nearest(np.full(n, -1, np.int64), np.ones(n, np.float32))
-        self.perceptual = Nearest(np.full(n, -1, np.int64), np.full(n, HASH_BITS + 1, np.int64))
-        self.semantic = Nearest(np.full(n, -1, np.int64), np.full(n, -2.0))
+        self.exact = Nearest(np.full(n, -1, np.int64), np.ones(n))
+        self.perceptual = Nearest(np.full(n, -1, np.int64), np.zeros(n))
+        self.semantic = Nearest(np.full(n, -1, np.int64), np.zeros(n))
 
-    def add(self, part: pa.Table | pa.RecordBatch) -> None:
-        """Compare with the next rows of the set: ``COLUMNS`` of ``reference_features``."""
-        rows = part["reference_row"].to_numpy(zero_copy_only=False).astype(np.int64)
-        self._add_digests(part)
-        self._add_hashes(part, rows)
-        self._add_codes(part, rows)
-        self._seen += part.num_rows
+    def with_all(self, parts: Iterable[pa.Table | pa.RecordBatch]) -> Comparison:
+        """The same, once compared with all rows of the set: ``COLUMNS`` of ``reference_features``, in parts."""
+        for part in parts:
+            self._add_digests(part)
+            self._add_hashes(part)
+            self._add_codes(part)
+            self._seen += part.num_rows
+        return self
 
     def _add_digests(self, part: pa.Table | pa.RecordBatch) -> None:
         whole = np.flatnonzero(pc.equal(part["variant"], WHOLE).to_numpy(zero_copy_only=False))
         for name, digests in self.samples.digests.items():
             there = _whole_column(part[name]).take(pa.array(whole))
+            rows = whole[_valid(there)]
             found = pc.index_in(digests, value_set=there.drop_null(), skip_nulls=True)
-            places = (
-                np.flatnonzero(_valid(there))[found.fill_null(0).to_numpy()] if there.null_count < len(there) else ()
-            )
             is_new = _valid(found) & (self.exact.position < 0)
-            if is_new.any():
-                self.exact.position[is_new] = self._seen + whole[places[is_new]]
+            self.exact.position[is_new] = self._seen + rows[found.filter(pa.array(is_new)).to_numpy()]
 
-    def _add_hashes(self, part: pa.Table | pa.RecordBatch, rows: NDArray[np.int64]) -> None:
-        import faiss
-
-        looked_up = np.flatnonzero(self.samples.is_hashed)
-        there = np.flatnonzero(_is_hashed(part, self.min_contrast))
-        if not len(looked_up) or not len(there):
-            return
-        both = [_hashes(part[name])[there] for name in ("perceptual_hash", "mirrored_hash")]
-        index = faiss.IndexBinaryFlat(HASH_BITS)
-        index.add(_as_bytes(np.concatenate(both)))
-        many = min(self._candidates, index.ntotal)
-        for some in np.split(looked_up, range(_QUERIES, len(looked_up), _QUERIES)):
-            distance, found = index.search(_as_bytes(self.samples.hashes[some]), many)
-            at = there[found % len(there)]
-            distance = np.where(self._counts(rows[at], some), distance, HASH_BITS + 1)
-            best = distance.argmin(axis=1)[:, None]
-            self._keep(self.perceptual, some, np.take_along_axis(distance, best, 1)[:, 0], at, best, np.less)
-
-    def _add_codes(self, part: pa.Table | pa.RecordBatch, rows: NDArray[np.int64]) -> None:
-        import faiss
-
+    def _add_codes(self, part: pa.Table | pa.RecordBatch) -> None:
         there, made = to_matrix(part["code"])
-        if not len(self.samples.coded) or not len(there):
-            return
-        index = faiss.IndexFlatIP(made.shape[1])
-        index.add(made)
-        many = min(self._candidates, index.ntotal)
-        least = code_threshold(self.min_cosine, self.dimension)
-        for start in range(0, len(self.samples.coded), _QUERIES):
-            some = self.samples.coded[start : start + _QUERIES]
-            alike, found = index.search(self.samples.codes[start : start + _QUERIES].astype(np.float32), many)
-            at = there[found]
-            likely = (alike >= least) & self._counts(rows[at], some)
-            if not likely.any():
-                continue
-            place, rank = np.nonzero(likely)
-            cosine = np.full(alike.shape, -2.0)
-            cosine[place, rank] = self._cosines(some[place], self._seen + at[place, rank])
-            best = cosine.argmax(axis=1)[:, None]
-            self._keep(self.semantic, some, np.take_along_axis(cosine, best, 1)[:, 0], at, best, np.greater)
+        least = code_threshold(self.rules.min_cosine, self.dimension)
+        for start in range(0, len(self.samples.coded) if len(there) else 0, _AT_ONCE):
+            alike = self.samples.codes[start : start + _AT_ONCE].astype(np.float32) @ made.T
+            likely = np.flatnonzero(alike.max(axis=1) >= least)
+            if len(likely):
+                samples, alike = self.samples.coded[start : start + _AT_ONCE][likely], alike[likely]
+                many = min(_CANDIDATES, alike.shape[1])
+                nearest = np.argpartition(-alike, many - 1, axis=1)[:, :many]
+                rank, place = np.nonzero(np.take_along_axis(alike, nearest, axis=1) >= least)
+                self._add_cosines(samples[rank], self._seen + there[nearest[rank, place]])
 
-    @property
-    def _candidates(self) -> int:
-        """How many of the nearest are looked at: of those that do not count, all variants may be nearest."""
-        return _CANDIDATES if self.ignored is None else 4 * _CANDIDATES
-
-    def _counts(self, rows: NDArray[np.int64], samples: NDArray[np.int64]) -> NDArray[np.bool_]:
-        if self.ignored is None:
-            return np.ones(rows.shape, np.bool_)
-        return rows != self.ignored[samples][:, None]
-
-    def _cosines(self, samples: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _add_cosines(self, samples: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
+        """Of these pairs, those that are alike enough and more than what was found before."""
         own, of_own = np.unique(samples, return_inverse=True)
         others, of_others = np.unique(positions, return_inverse=True)
         both = np.concatenate([self.vectors(own), self.references(others)])
-        return cosines(both, np.stack([of_own, of_others + len(own)], axis=1))
+        cosine = cosines(both, np.stack([of_own, of_others + len(own)], axis=1))
+        # The most alike first, and of equal ones the first of the set.
+        for pair in np.lexsort((positions, -cosine))[: np.count_nonzero(cosine >= self.rules.min_cosine)].tolist():
+            sample = samples[pair]
+            if cosine[pair] > self.semantic.measure[sample]:
+                self.semantic.measure[sample], self.semantic.position[sample] = cosine[pair], positions[pair]
 
-    def _keep(
-        self,
-        nearest: Nearest,
-        samples: NDArray[np.int64],
-        measure: NDArray[np.floating | np.integer],
-        at: NDArray[np.int64],
-        best: NDArray[np.int64],
-        is_better: np.ufunc,
-    ) -> None:
-        better = is_better(measure, nearest.measure[samples])
-        chosen = samples[better]
-        nearest.measure[chosen] = measure[better]
-        nearest.position[chosen] = self._seen + np.take_along_axis(at, best, 1)[better, 0]
+    def _add_hashes(self, part: pa.Table | pa.RecordBatch) -> None:
+        there = np.flatnonzero(_is_hashed(part, self.rules.min_contrast))
+        others = np.concatenate([_hashes(part[name])[there] for name in ("perceptual_hash", "mirrored_hash")])
+        looked_up = np.flatnonzero(self.samples.is_hashed)
+        if not len(others) or not len(looked_up):
+            return
+        place, distance = nearest_hashes(self.samples.hashes[looked_up], others)
+        measure = 1 - distance / HASH_BITS
+        better = (distance <= self.rules.max_distance) & (measure > self.perceptual.measure[looked_up])
+        self.perceptual.measure[looked_up[better]] = measure[better]
+        self.perceptual.position[looked_up[better]] = self._seen + there[place[better] % len(there)]
 
 
-def _as_bytes(hashes: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(hashes).view(np.uint8).reshape(-1, HASH_BITS // 8)
+def nearest_hashes(
+    hashes: NDArray[np.uint64], others: NDArray[np.uint64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each hash the nearest other one, the first of several, and the bits in which they differ: int64 [n] each."""
+
+    def of_some(some: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        place, distance = np.zeros(len(some), np.int64), np.full(len(some), HASH_BITS + 1)
+        for start in range(0, len(others), _BLOCK):
+            bits = np.bitwise_count(some[:, None] ^ others[None, start : start + _BLOCK])
+            least = bits.min(axis=1)
+            nearer = np.flatnonzero(least < distance)
+            if len(nearer):
+                distance[nearer] = least[nearer]
+                place[nearer] = start + bits[nearer].argmin(axis=1)
+        return place, distance
+
+    found = list(ordered_map(of_some, np.split(hashes, range(_BLOCK, len(hashes), _BLOCK))))
+    return np.concatenate([place for place, _ in found]), np.concatenate([distance for _, distance in found])
 
 
 def _whole_column(column: pa.Array | pa.ChunkedArray) -> pa.Array:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.contamination.compare import COLUMNS, HASH_BITS, Comparison, Looked
+from dqe_assets.contamination.compare import COLUMNS, Comparison, Looked
 from dqe_assets.contamination.tables import CONTAMINATION, KINDS
 from dqe_assets.contamination.texts import Texts, best_matches
 from dqe_assets.core.arrow import to_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -72,28 +72,21 @@ def contaminated(samples: Samples, reference: Reference, rules: ContaminationRul
 
     Of each sample and kind, only the row of the set that is most like it. A set is read once, a part at a time.
     """
-    looked = Comparison(
-        samples.looked, samples.vectors, reference.vectors, rules.min_contrast, rules.min_cosine, samples.dimension
-    )
-    found = {kind: _BestTexts(len(texts)) for kind, (texts, _) in samples.texts.items()}
-    before = 0
-    for part in reference.parts():
-        looked.add(part)
-        texts, owners = _texts_of(part)
-        for kind, best in found.items():
-            best.add(samples.texts[kind][0], texts, owners + before, rules)
-        before += part.num_rows
-    alike = {
-        "exact": (looked.exact, np.isfinite(looked.exact.measure), looked.exact.measure),
-        "perceptual": (
-            looked.perceptual,
-            looked.perceptual.measure <= rules.max_distance,
-            1 - looked.perceptual.measure / HASH_BITS,
-        ),
-        "semantic": (looked.semantic, looked.semantic.measure >= rules.min_cosine, looked.semantic.measure),
-    }
-    rows = [_rows(kind, nearest, enough, measure) for kind, (nearest, enough, measure) in alike.items()]
-    rows += [best.rows(kind, samples.texts[kind][1]) for kind, best in found.items()]
+    texts = {kind: _BestTexts(len(one)) for kind, (one, _) in samples.texts.items()}
+
+    def parts() -> Iterator[pa.RecordBatch]:
+        before = 0
+        for part in reference.parts():
+            wanted, owners = _texts_of(part)
+            for kind, best in texts.items():
+                best.add(samples.texts[kind][0], wanted, owners + before, rules)
+            before += part.num_rows
+            yield part
+
+    found = Comparison(samples.looked, samples.vectors, reference.vectors, rules, samples.dimension).with_all(parts())
+    ways = {"exact": found.exact, "perceptual": found.perceptual, "semantic": found.semantic}
+    rows = [_rows(kind, nearest) for kind, nearest in ways.items()]
+    rows += [best.rows(kind, samples.texts[kind][1]) for kind, best in texts.items()]
     return _table(samples.uids, reference, pa.concat_tables(rows))
 
 
@@ -108,13 +101,13 @@ _FOUND = pa.schema(
 )
 
 
-def _rows(kind: str, nearest: Nearest, enough: NDArray[np.bool_], measure: NDArray[Any]) -> pa.Table:
-    samples = np.flatnonzero(enough & (nearest.position >= 0))
+def _rows(kind: str, nearest: Nearest) -> pa.Table:
+    samples = np.flatnonzero(nearest.position >= 0)
     columns = {
         "sample": samples,
         "kind": pa.repeat(kind, len(samples)),
         "position": nearest.position[samples],
-        "similarity": measure[samples].astype(np.float32),
+        "similarity": nearest.measure[samples].astype(np.float32),
         "reference_text": pa.nulls(len(samples), pa.string()),
     }
     return pa.table(columns, _FOUND)

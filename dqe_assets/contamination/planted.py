@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 from PIL import ImageOps
 
-from dqe_assets.contamination.compare import HASH_BITS, Comparison, Looked
+from dqe_assets.contamination.compare import HASH_BITS
 from dqe_assets.contamination.tables import PLANTED_COPIES
 from dqe_assets.core.arrow import to_matrix
 from dqe_assets.core.figures import jpeg
+from dqe_assets.dedup.codebook import codes
 from dqe_assets.dedup.semantic import cosines
 from dqe_assets.features.extract import image_features
 from dqe_resources import images
@@ -85,33 +86,22 @@ def planted_copies(
     ]
     files = pa.array([{"bytes": copy, "path": ""} for _, _, copy in made], rows["image"].type)
     features = image_features(pa.table({"uid": [str(place) for place in range(len(made))], "image": files}), model)
-    features = features.append_column("sha256", pa.nulls(len(made), pa.string()))
     vectors = to_matrix(features["embedding"])[1]
     owners = np.array([row["reference_row"] for row, _, _ in made], np.int64)
-    others = Comparison(
-        Looked.of([features], rules.min_contrast),
-        lambda some: vectors[some],
-        reference.vectors,
-        rules.min_contrast,
-        # Every cosine counts, however low: the threshold is what is looked for.
-        min_cosine=-1.0,
-        dimension=vectors.shape[1],
-        ignored=owners,
-    )
-    own = _Own(owners)
+    hashes = features["perceptual_hash"].to_numpy()
+    own, others = (_NearestOf(owners, hashes, vectors, own=which) for which in (True, False))
     for part in reference.parts():
-        others.add(part)
         own.add(part)
-    distance, cosine = own.nearest(features["perceptual_hash"].to_numpy(), vectors, reference)
+        others.add(part)
     columns: dict[str, Any] = {
         "reference_set": [reference.name] * len(made),
         "reference_row": pa.array(owners, pa.int32()),
         "reference": [row["reference"] for row, _, _ in made],
         "copy": [name for _, name, _ in made],
-        "distance": _or_null(distance, distance <= HASH_BITS, pa.int16()),
-        "cosine": pa.array(cosine, pa.float32()),
-        "other_distance": _or_null(others.perceptual.measure, others.perceptual.position >= 0, pa.int16()),
-        "other_cosine": _or_null(others.semantic.measure, others.semantic.position >= 0, pa.float32()),
+        "distance": own.distances(),
+        "cosine": own.cosines(reference),
+        "other_distance": others.distances(),
+        "other_cosine": others.cosines(reference),
     }
     table = pa.table(columns)
     for name, prefix in (("is_found", ""), ("is_mistaken", "other_")):
@@ -120,41 +110,44 @@ def planted_copies(
     return table.cast(PLANTED_COPIES)
 
 
-def _or_null(values: NDArray[Any], there: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
-    return pa.array(values, mask=~there).cast(kind)
+class _NearestOf:
+    """How near some copies are to their own pictures, or to all others, whether that is near enough or not."""
 
-
-class _Own:
-    """The rows of a set that are of each copy's own picture."""
-
-    def __init__(self, owners: NDArray[np.int64]) -> None:
-        self._owners = owners
-        self._positions, self._rows = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        self._hashes = [np.empty((0, 2), np.uint64)]
+    def __init__(
+        self, owners: NDArray[np.int64], hashes: NDArray[np.uint64], vectors: NDArray[np.floating], *, own: bool
+    ) -> None:
+        self._owners, self._hashes, self._vectors, self._own = owners, hashes, vectors, own
+        self._codes = codes(vectors).astype(np.float32)
+        self._distance, self._alike = np.full(len(owners), HASH_BITS + 1), np.full(len(owners), -np.inf)
+        self._position = np.full(len(owners), -1, np.int64)
         self._seen = 0
 
     def add(self, part: pa.RecordBatch) -> None:
-        rows = part["reference_row"].to_numpy(zero_copy_only=False).astype(np.int64)
-        mine = np.flatnonzero(np.isin(rows, self._owners) & part["perceptual_hash"].is_valid().to_numpy(False))
-        self._positions.append(mine + self._seen)
-        self._rows.append(rows[mine])
-        both = [part[name].fill_null(0).to_numpy(zero_copy_only=False) for name in ("perceptual_hash", "mirrored_hash")]
-        self._hashes.append(np.stack(both, axis=1)[mine])
+        """Compare with the next rows of the set."""
+        there, made = to_matrix(part["code"])
+        if len(there):
+            rows = part["reference_row"].to_numpy()[there]
+            counts = (self._owners[:, None] == rows[None, :]) == self._own
+            for name in ("perceptual_hash", "mirrored_hash"):
+                bits = np.bitwise_count(self._hashes[:, None] ^ part[name].take(pa.array(there)).to_numpy()[None, :])
+                self._distance = np.minimum(self._distance, np.where(counts, bits, HASH_BITS + 1).min(axis=1))
+            alike = np.where(counts, self._codes @ made.T, -np.inf)
+            nearest = alike.argmax(axis=1)
+            more = alike.max(axis=1) > self._alike
+            self._alike[more] = alike.max(axis=1)[more]
+            self._position[more] = self._seen + there[nearest[more]]
         self._seen += part.num_rows
 
-    def nearest(
-        self, hashes: NDArray[np.uint64], vectors: NDArray[np.floating], reference: Reference
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Fewest bits and highest cosine between each copy and its own picture: int64 [n], float64 [n]."""
-        rows, own_hashes = np.concatenate(self._rows), np.concatenate(self._hashes)
-        own = reference.vectors(np.concatenate(self._positions))
-        copy, variant = np.nonzero(self._owners[:, None] == rows[None, :])
-        distance, cosine = np.full(len(hashes), HASH_BITS + 1), np.full(len(hashes), -1.0)
-        bits = np.bitwise_count(hashes[copy, None] ^ own_hashes[variant]).min(axis=1)
-        np.minimum.at(distance, copy, bits)
-        pairs = np.stack([copy, variant + len(vectors)], axis=1)
-        np.maximum.at(cosine, copy, cosines(np.concatenate([vectors, own]), pairs))
-        return distance, cosine
+    def distances(self) -> pa.Array:
+        """Bits, of the hashes; null where there is none to compare with."""
+        return pa.array(self._distance, mask=self._distance > HASH_BITS).cast(pa.int16())
+
+    def cosines(self, reference: Reference) -> pa.Array:
+        """Cosines of the features, of the nearest by their codes; null likewise."""
+        positions, which = np.unique(self._position.clip(min=0), return_inverse=True)
+        both = np.concatenate([self._vectors, reference.vectors(positions)])
+        cosine = cosines(both, np.stack([np.arange(len(which)), which + len(which)], axis=1))
+        return pa.array(cosine, pa.float32(), mask=self._position < 0)
 
 
 def figures(copies: pa.Table, rules: ContaminationRules) -> list[dict[str, Any]]:

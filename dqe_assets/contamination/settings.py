@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from dqe_assets.dedup.settings import PairRules
@@ -26,13 +26,9 @@ class EvaluationTask(Configurable):
     name: Annotated[str, Field(min_length=1)]
 
 
-def _as_task(value: Any) -> Any:
-    return {"kind": EvaluationTask.kind, "name": value} if isinstance(value, str) else value
-
-
-_Described = Annotated[SerializeAsAny[Source] | EvaluationTask, one_of(*SOURCES, EvaluationTask)]
-
-AnyReferenceSet = Annotated[_Described, BeforeValidator(_as_task, json_schema_input_type=_Described | str)]
+AnyReferenceSet = Annotated[
+    SerializeAsAny[Source] | EvaluationTask, one_of(*SOURCES, EvaluationTask, named=EvaluationTask)
+]
 """A set that nothing may be trained on: a source, or a task of ``evaluation``, whose name alone will do."""
 
 

@@ -34,8 +34,8 @@ def test_the_gallery_marks_what_a_quarter_keeps() -> None:
     assert [group.heading for group in groups] == ["50 images, 12 kept", "30 images, 7 kept", "19 images, 5 kept"]
     is_kept = dict(zip(uids.to_pylist(), kept.tolist(), strict=True))
     for group in groups:
-        assert [mark for _, mark in group.members] == [True, True, False, False, False, False]
-        assert all(is_kept[uid] == mark for uid, mark in group.members)
+        assert [one.is_marked for one in group.members] == [True, True, False, False, False, False]
+        assert all(is_kept[one.picture] == one.is_marked for one in group.members)
 
 
 def test_scores_are_drawn_beside_those_of_all() -> None:

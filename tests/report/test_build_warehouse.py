@@ -48,6 +48,7 @@ TABLES = {
     "text_quality", "image_text", "sample_scores",
     "code_clusters",
     "signals", "signal_tables",
+    "contamination", "reference_sets", "planted_copies",
     "training_checkpoints", "training_log",
     "evaluation", "evaluation_classes", "leaderboard", "training_curves", "concept_accuracies",
 }  # fmt: skip
@@ -74,7 +75,7 @@ VIEWS = {
     "best_filters", "caption_flags", "concept_tail", "recaptioned_concepts", "repeated_captions", "topics",
     "refining_rounds",
     "text_quality_by_source", "caption_patterns", "suspects",
-    "code_cluster_sizes", "training_runs",
+    "code_cluster_sizes", "training_runs", "contamination_kinds", "planted_copies_found",
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from dqe_assets.core.relations import (
     GalleryPlots,
     GallerySection,
     Group,
+    Member,
     Read,
     Relations,
     ReportSection,
@@ -51,7 +52,8 @@ def shared_moods(connection: duckdb.DuckDBPyConnection, limit: int) -> Iterator[
     """The samples of each mood, of which the first is kept."""
     query = "SELECT mood, list(uid ORDER BY uid) FROM moods GROUP BY mood ORDER BY mood LIMIT ?"
     for mood, uids in connection.execute(query, [limit]).fetchall():
-        yield Group(f"all {mood}", tuple((uid, uid == uids[0]) for uid in uids))
+        samples = (Member(uid, uid == uids[0], "kept" if uid == uids[0] else "left out") for uid in uids)
+        yield Group(f"all {mood}", (*samples, Member(f"face/{mood}", False, "face", f"{mood}.png", "how it <feels>")))
 
 
 STAGE = Relations(
@@ -125,7 +127,9 @@ def test_the_report_shows_it_before_the_shards(connection: duckdb.DuckDBPyConnec
 
 
 def test_the_gallery_shows_it(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
-    inputs = GalleryInputs(connection, lambda uids: {uid: store.images[uid] for uid in uids})
+    photo = next(iter(store.images.values()))
+    faces = {"face/merry": photo, "face/sad": photo}
+    inputs = GalleryInputs(connection, lambda names: {name: (store.images | faces)[name] for name in names})
     page = render_gallery(inputs, (STAGE, *RELATIONS))
     assert "Moods, drawn" in page
     anchors = re.findall(r'<section id="(\w+)"', page)
@@ -133,9 +137,11 @@ def test_the_gallery_shows_it(connection: duckdb.DuckDBPyConnection, store: Stor
     groups = page[page.index('<section id="shared">') :]
     groups = groups[: groups.index("</section>")]
     assert re.findall(r"<h3>(.*)</h3>", groups) == ["all merry", "all sad"]
-    assert re.findall(r'<span class="tag">(.*?)</span>', groups) == ["kept", "left out", "kept"]
+    assert re.findall(r'<span class="tag">(.*?)</span>', groups) == ["kept", "left out", "face", "kept", "face"]
+    assert "<bdi>how it &lt;feels&gt;</bdi>" in groups
+    assert re.findall(r"<bdi>(\w+.png)</bdi>", groups) == ["merry.png", "sad.png"]
     uids = [uid for (uid,) in connection.sql("SELECT uid FROM moods ORDER BY mood, uid").fetchall()]
-    assert groups.count("data:image/") == sum(uid in store.images for uid in uids)
+    assert groups.count("data:image/") == sum(uid in store.images for uid in uids) + len(faces)
 
 
 def test_a_glance_tells_it(store: Store, tmp_path: Path) -> None:
