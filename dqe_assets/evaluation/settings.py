@@ -166,12 +166,6 @@ class Evaluation(Strict):
         return [one.name for one in self._datacomp if not one.task.is_there]
 
     @property
-    def task_urls(self) -> dict[str, str]:
-        """Where each task of the list and of DataComp's is, by its key; whether it is there or not."""
-        own = {one.key: _located(one.path) for one in self.tasks}
-        return own | {one.key: one.task.url for one in self._datacomp}
-
-    @property
     def _datacomp(self) -> list[PlannedTask]:
         if self.datacomp is None:
             return []

@@ -295,7 +295,7 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _reference_sets_are_there(self) -> Self:
-        check_reference_sets(self.reference_sets, self.evaluation.task_urls)
+        check_reference_sets(self.reference_sets, self.evaluation.task_keys)
         return self
 
     @model_validator(mode="after")
@@ -371,10 +371,11 @@ class Settings(Strict):
     @property
     def references(self) -> ReferenceSets:
         """The reference sets as sources."""
-        urls = self.evaluation.task_urls
         return ReferenceSets(
             sources=tuple(
-                TaskSource(name=one.name, url=urls[one.name]) if isinstance(one, EvaluationTask) else one
+                TaskSource(name=one.name, url=self.evaluation.task(one.name).url)
+                if isinstance(one, EvaluationTask)
+                else one
                 for one in self.reference_sets
             )
         )
