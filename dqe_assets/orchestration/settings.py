@@ -58,7 +58,7 @@ from dqe_resources.models.image_model import ImageModel
 from dqe_resources.models.text_detector import TextDetector
 from dqe_resources.scorers import AnySampleScorer, AnyScorer
 from dqe_resources.scorers.label_space import LabelSpace
-from dqe_resources.sources import AnySource
+from dqe_resources.sources import AnySource, Source
 from dqe_resources.store import Store
 from dqe_resources.vectors import AnyVectors
 from dqe_resources.vectors.embedded import EmbeddedQdrant
@@ -371,14 +371,12 @@ class Settings(Strict):
     @property
     def references(self) -> ReferenceSets:
         """The reference sets as sources."""
-        return ReferenceSets(
-            sources=tuple(
-                TaskSource(name=one.name, url=self.evaluation.task(one.name).url)
-                if isinstance(one, EvaluationTask)
-                else one
-                for one in self.reference_sets
-            )
-        )
+        return ReferenceSets(sources=tuple(map(self._as_source, self.reference_sets)))
+
+    def _as_source(self, reference: Source | EvaluationTask) -> Source:
+        if isinstance(reference, EvaluationTask):
+            return TaskSource(name=reference.name, url=self.evaluation.task(reference.name).url)
+        return reference
 
     @property
     def ingest(self) -> IngestSettings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -15,13 +16,13 @@ from tests.docs.test_pages import PAGES, by_name, commands
 YAML = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def expressions(text: str) -> dict[str, list[str]]:
+def expressions(text):
     """The filters that a page names, and all expressions of its settings and commands."""
     blocks = [yaml.safe_load(block) or {} for block in YAML.findall(text)]
     filters = {name: one for block in blocks for name, one in (block.get("filters") or {}).items()}
     found = [*filters.values(), *(one["expression"] for block in blocks for one in block.get("subsets") or ())]
     for words in (shlex.split(line, comments=True) for line in commands(text)):
-        found += [after for word, after in zip(words, words[1:], strict=False) if word == "--expr"]
+        found += [after for word, after in pairwise(words) if word == "--expr"]
     return {"filters": filters, "found": found}
 
 
