@@ -15,7 +15,7 @@ import yaml
 
 from dqe_assets.concepts.tables import RARE_CONCEPT_RETRIEVAL
 from dqe_assets.concepts.tail import rarest
-from dqe_assets.core.schema import IMAGE, ORIGINAL
+from dqe_assets.core.schema import ORIGINAL
 from dqe_assets.evaluation.tables import CLASS_COUNTS
 from dqe_assets.filtering.subset import contains, parse_uids, read_subset
 from dqe_assets.improve.tables import BEST_CAPTIONS
@@ -80,7 +80,7 @@ def rarest_of(study: Study, seed: int) -> list[tuple[str, int]]:
 
 
 def write_added(study: Study, seed: int) -> None:
-    """Write the folder of the base with samples that were found in the second pool: their captions say which.
+    """Write the folder of the base with samples whose caption was found in the second pool: a table says which.
 
     Raises:
         StorageError: the base or the second pool is not made.
@@ -94,7 +94,7 @@ def write_added(study: Study, seed: int) -> None:
     retrieved = Store(str(study.second_folder(seed) / "store")).read(
         "rare_concept_retrieval", None, RARE_CONCEPT_RETRIEVAL, ["item", "uid"]
     )
-    rare = sorted(set(retrieved.filter(pc.equal(retrieved["item"], IMAGE))["uid"].to_pylist()))
+    rare = sorted(set(retrieved.filter(pc.equal(retrieved["item"], ORIGINAL))["uid"].to_pylist()))
     drawn = np.random.default_rng(seed).permutation(sorted(second))[: len(rare)].tolist()
     for name, uids in ((BASE_AND_RARE, rare), (BASE_AND_ANY, drawn)):
         added = {uid: text for uid in uids if (text := second[uid])}

@@ -181,8 +181,8 @@ FINDINGS = (
         "taken.",
         "Nguyen et al. 2023 (arXiv 2307.10350) mix raw with synthetic captions: at DataComp's medium scale, ImageNet "
         "accuracy rises by 2 points, and the mean over 38 tasks by 4, beyond the best filter of raw captions.",
-        "The captioner is a small CLIP that takes the nearest of 8,000 captions of other images; it was trained on "
-        "other pairs than the scorer. It knows all things alike, which no captioner of the web does.",
+        "The captioner is a small CLIP that takes the nearest of the captions of other images; it was trained on other "
+        "pairs than the scorer. It knows all things alike, which no captioner of the web does.",
         (
             _ALL,
             Arm("true", "the whole pool, each image with its true caption", captions=TRUE),

@@ -268,16 +268,13 @@ class MeasuredLaw:
     @property
     def error_of_law(self) -> Spread:
         """How far its predictions of mixtures are off, on average; where it says nothing, as far as the mean is."""
-        said = {seed for points in self.predicted.values() for one in points.values() for seed in one.by_seed}
         return Spread(
             {
                 seed: _mean(
-                    abs(one.by_seed[seed] - self.loss[name][seen].by_seed[seed])
-                    for name, points in self.predicted.items()
-                    for seen, one in points.items()
-                    if seed in one.by_seed
+                    abs(self.predicted[name][seen].by_seed[seed] - self.loss[name][seen].by_seed[seed])
+                    for name, seen in self._predicted_in(seed)
                 )
-                if seed in said
+                if self._predicted_in(seed)
                 else of_mean
                 for seed, of_mean in self.error_of_mean.by_seed.items()
             }
@@ -285,19 +282,25 @@ class MeasuredLaw:
 
     @property
     def error_of_mean(self) -> Spread:
-        """How far the mean of its parts' losses is off a mixture's, on average over mixtures of the first pools."""
-        found = []
-        for name, pools in self.law.mixtures.items():
-            if name != ALL:
-                for seen, measured in self.loss[name].items():
-                    parts = [self.loss[pool][seen].by_seed for pool in pools]
-                    found.append(
-                        {
-                            seed: abs(value - _mean(part[seed] for part in parts))
-                            for seed, value in measured.by_seed.items()
-                        }
+        """How far the mean of its parts' losses is off a mixture's, where the law predicts one, or of all."""
+        every = [(name, seen) for name in self.law.mixtures if name != ALL for seen in self.loss[name]]
+        return Spread(
+            {
+                seed: _mean(
+                    abs(
+                        _mean(self.loss[pool][seen].by_seed[seed] for pool in self.law.mixtures[name])
+                        - self.loss[name][seen].by_seed[seed]
                     )
-        return Spread({seed: _mean(one[seed] for one in found) for seed in found[0]})
+                    for name, seen in self._predicted_in(seed) or every
+                )
+                for seed in self.loss[ALL][self.budgets[0]].by_seed
+            }
+        )
+
+    def _predicted_in(self, seed: int) -> list[tuple[str, int]]:
+        """The mixtures and the points that are predicted in a seed."""
+        points = ((name, seen, one) for name, some in self.predicted.items() for seen, one in some.items())
+        return [(name, seen) for name, seen, one in points if seed in one.by_seed]
 
     def recommended(self, seen: int) -> Spread:
         """The loss of what is recommended for this compute; of all, where nothing is."""
