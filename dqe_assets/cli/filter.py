@@ -55,12 +55,18 @@ def filter_pool(
         from dqe_assets.filtering.store_pool import STORE
         from dqe_assets.filtering.subset import manifest_path, write_subset
         from dqe_resources.locks import file_alone
+        from dqe_resources.progress import listen
 
         settings = _settings_if_any()
         parsed_expression = parsed(expression, settings.filters if settings else {})
         _require_free(out, parsed_expression.text, pools, force=force)
         opened = open_pools(pools, _store_pool(settings, parsed_expression) if STORE in pools else None, Path.cwd())
-        with file_alone(out), counting("rows") as progress:
+        with (
+            file_alone(out),
+            counting("rows") as progress,
+            # A score over the whole pool goes over its rows first.
+            listen(lambda step: progress(step.done, step.total)),
+        ):
             made = make_subset(parsed_expression, opened, progress)
             write_subset(out, made.uids, made.manifest)
         if as_json:

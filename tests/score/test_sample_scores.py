@@ -21,7 +21,7 @@ from dqe_assets.orchestration.settings import Settings
 from dqe_assets.score.sample_score_assets import embedding_assets
 from dqe_assets.score.sample_scores import NO_CAPTION, NO_IMAGE
 from dqe_resources.scorers.linear_head import HeadError
-from tests.stages import handed, table_of
+from tests.stages import checked, handed, stage_named, table_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -183,6 +183,26 @@ def test_a_head_of_another_model_or_file_is_refused(photos: Path, tiny_clip: Pat
     path.write_bytes(b"torn")
     with pytest.raises(HeadError, match=r"cannot be read as \.safetensors"):
         make(settings_of(photos, tiny(tiny_clip, "small"), head), "scores/beauty")
+
+
+def test_checks_of_scores_can_fail(photos: Path) -> None:
+    settings = settings_of(photos, {"kind": "prompt_axis", "name": "good", "axis": "quality"})
+    make(settings, "scores/good")
+    stage, found = stage_named(settings, "scores/good"), scores(settings, "good")
+    work = stage.work(settings.opened_store, "noise-00000", ["noise-00000"])
+    nothing = pa.nulls(ROWS, pa.float32())
+    unsaid = found.set_column(1, "score", nothing)
+    said = unsaid.set_column(2, "reason", pa.array(["away"] * ROWS))
+    infinite = found.set_column(1, "score", pa.array([np.inf] * ROWS, pa.float32()))
+    for check, damaged in (
+        ("keys_unique", pa.concat_tables([found, found])),
+        ("rows_complete", found.slice(1)),
+        ("score_finite", infinite),
+        ("scored", unsaid),
+        ("has_scores", said),
+    ):
+        assert checked(settings, stage, check, work, found).passed
+        assert not checked(settings, stage, check, work, damaged).passed, check
 
 
 def test_imported_scores_are_joined_by_their_key(photos: Path, tmp_path: Path) -> None:
