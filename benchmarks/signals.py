@@ -6,7 +6,7 @@
   scorer. The seeds are those of the random batches.
 - **Made worlds**, one for each seed: right captions against others of each kind. Two small CLIPs are trained for each,
   on other worlds: ``clean`` on true captions, which is in the place of a DFN, and ``noisy`` on captions as they were
-  found. The targets of normsim are the images of the study's task.
+  found. The targets of normsim are pictures of each thing alone.
 
 The published weights of M-FLYT are taken as they are, and the equal ones have been chosen by nobody: nothing here was
 tuned. A sample without a score counts as the lowest.
@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,9 +30,6 @@ from dqe_assets.filtering.store_pool import StorePool
 from dqe_assets.ingest.planted import auc
 from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.settings import Settings
-from dqe_assets.study import worker
-from dqe_assets.study.files import write_seed
-from dqe_assets.study.plan import CONCEPTS, SCORER, TASK, Size, Study
 from dqe_resources.sources.sample_images import NEAR_COPIES
 from dqe_resources.sources.world import WorldSource
 
@@ -43,9 +38,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WHOLE = ("original", "exact_copy", *sorted(NEAR_COPIES))
-NOISY = "noisy"
-NOISY_SEED = 3_000_000
-"""Added to the seed: the world of the noisy model is another one."""
+CONCEPTS = 149
+"""All that can be drawn: so models of other worlds know the same things."""
+CLEAN_SEED, NOISY_SEED, TARGETS_SEED = 1_000_000, 2_000_000, 3_000_000
+"""Added to the seed: neither a pair that a model was trained on nor a target is of the pool."""
+TARGETS_EACH = 4
+SCALE = {
+    "model": {
+        "embed_dim": 64,
+        "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 32},
+        "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1},
+    },
+    "batch_size": 256,
+    "learning_rate": 3e-3,
+    "warmup": 20,
+    "weight_decay": 0.1,
+    "checkpoints": 1,
+}
+"""The trainings of ``dqe study``."""
 
 OF_SAMPLE = {
     "similarity": "similarity",
@@ -76,11 +86,12 @@ def make(settings: Settings, wanted: Sequence[str]) -> StorePool:
     for stage in reversed(stages):
         if stage.name in due:
             due.update((*stage.inputs, *stage.unpartitioned_inputs))
+    runs = settings.training.keys
     for stage in stages:
         if stage.name in due:
             arguments = stage.arguments(graph.resources(settings))
-            for shard in shards if stage.partitioned else [None]:
-                stage.make(stage.work(settings.opened_store, shard, shards), arguments)
+            for key in shards if stage.partitioned else runs if stage.of_runs else [None]:
+                stage.make(stage.work(settings.opened_store, key, shards, runs=runs), arguments)
     return StorePool(settings.opened_store, tuple(shards), signals=graph.signals(settings))
 
 
@@ -137,51 +148,65 @@ def of_sample(seed: int) -> list[dict[str, Any]]:
     return figures("sample", seed, scores_of(pool, OF_SAMPLE, seed), captions, np.isin(images, WHOLE))
 
 
-def train(folder: Path) -> None:
-    """Train the scorer that the dqe.yaml of a folder describes."""
-    environment = {"DQE_DATA": str(folder), "DAGSTER_HOME": str(folder / "dagster_home"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "dqe_assets.study.worker", str(os.getpid()), worker.SCORER]
-    subprocess.run(command, env={**os.environ, **environment}, check=True)  # noqa: S603 - ourselves
+def train(folder: Path, name: str, source: WorldSource, samples_seen: int, *, true: bool) -> dict[str, Any]:
+    """Train a small CLIP on a world, in a data folder of its own; returns it as a scorer.
+
+    Args:
+        folder: the data folder of what it is for.
+        name: of its own folder there.
+        source: the world.
+        samples_seen: repetitions counted.
+        true: whether it is trained on true captions, or on those that were found.
+    """
+    own = folder / name
+    own.mkdir()
+    (own / "cache").symlink_to((folder / "cache").resolve())
+    settings: dict[str, Any] = {
+        "sources": [{"kind": source.kind, **source.model_dump(mode="json", exclude_unset=True)}],
+        "image_text": None,
+        "training": {
+            "scales": {"small": {**SCALE, "samples_seen": samples_seen}},
+            "runs": [{"subsets": ["all"], "scale": "small", "captions": "true" if true else ORIGINAL, "label": name}],
+        },
+    }
+    os.environ["DQE_DATA"] = str(own)
+    if true:
+        scenes = map(source.world.scene, range(source.rows_made))
+        rows = (f"{scene.number:08d}.png\t{source.world.true_caption(scene)}\n" for scene in scenes)
+        (own / "true.tsv").write_text("image_name\tcaption\n" + "".join(rows), encoding="utf-8")
+        settings["captioners"] = [{"kind": "table", "name": "true", "path": "true.tsv", "key": "image_name"}]
+    parsed = Settings.model_validate(settings)
+    make(parsed, ["training_run"])
+    (run,) = parsed.training.keys
+    os.environ["DQE_DATA"] = str(folder)
+    made = f"{name}/training/{run}"
+    weights = f"{made}/checkpoints/epoch_1.pt"
+    return {"kind": "open_clip", "architecture": f"{made}/{run}.json", "weights": weights, "batch_size": 256}
 
 
-def write_noisy(study: Study, seed: int) -> None:
-    """The folder of the scorer that is trained on captions as they were found."""
-    import yaml
-
-    rows = study.size.scorer_rows
-    source = WorldSource(rows_made=rows, seed=NOISY_SEED + seed, concepts=CONCEPTS, shard_size=rows)
-    settings = study.scorer_settings(seed)
-    settings["sources"] = [{"kind": source.kind, **source.model_dump(mode="json", exclude_unset=True)}]
-    settings["captioners"] = []
-    settings["training"]["runs"][0]["captions"] = ORIGINAL
-    folder = study.seed_folder(seed) / NOISY
-    folder.mkdir(exist_ok=True)
-    (folder / "cache").symlink_to(study.folder / "cache")
-    (folder / "dqe.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-
-
-def of_world(folder: Path, seed: int, size: Size) -> list[dict[str, Any]]:
+def of_world(folder: Path, seed: int, rows: int, samples_seen: int) -> list[dict[str, Any]]:
     """The figures of the world of a seed."""
-    study = Study(folder, size, (seed,), ())
-    write_seed(study, seed)
-    write_noisy(study, seed)
-    run = f"{SCORER}-{SCORER}-{seed}"
-    for model in (SCORER, NOISY):
-        train(study.seed_folder(seed) / model)
-    os.environ["DQE_DATA"] = str(study.seed_folder(seed))
 
-    def clip(of: str) -> dict[str, Any]:
-        made = f"{of}/training/{run}"
-        weights = f"{made}/checkpoints/epoch_1.pt"
-        return {"kind": "open_clip", "architecture": f"{made}/{run}.json", "weights": weights, "batch_size": 256}
+    def world(apart: int, **more: Any) -> WorldSource:
+        return WorldSource(name="web", rows_made=rows, seed=apart + seed, concepts=CONCEPTS, shard_size=rows, **more)
 
+    folder = folder / str(seed)
+    folder.mkdir()
+    (folder / "cache").symlink_to((folder.parent / "cache").resolve())
+    clean = train(folder, "clean", world(CLEAN_SEED, zipf=0.0, near_copies=0.0), samples_seen, true=True)
+    noisy = train(folder, "noisy", world(NOISY_SEED), samples_seen, true=False)
+    targets, other = folder / "targets_of_task", world(TARGETS_SEED).world
+    targets.mkdir()
+    for concept in range(CONCEPTS):
+        for number in range(TARGETS_EACH):
+            other.image(other.single(concept, number)).save(targets / f"{concept}-{number}.png")
+    source = world(0)
     settings = Settings.model_validate(
         {
-            "sources": [{"kind": "world", **study.web(seed).model_dump(mode="json", exclude_unset=True)}],
-            "scorer": clip(SCORER),
-            "scorers": [{**clip(NOISY), "name": NOISY}, {"kind": "label_space", "name": "label_space"}],
-            "targets": [{"name": "task", "task": TASK}],
-            "evaluation": {"tasks": [{"path": f"tasks/{TASK}"}]},
+            "sources": [{"kind": source.kind, **source.model_dump(mode="json", exclude_unset=True)}],
+            "scorer": clean,
+            "scorers": [{**noisy, "name": "noisy"}, {"kind": "label_space", "name": "label_space"}],
+            "targets": [{"name": "task", "images": targets.name}],
         }
     )
     wanted = ["joint_embeddings", "caption_scores", "scores/noisy", "scores/label_space", "targets/task"]
@@ -207,13 +232,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=4_000)
     parser.add_argument("--samples-seen", type=int, default=81_920)
     options = parser.parse_args()
-    size = Size(options.rows, 0, options.rows, options.samples_seen, 256, 4)
     rows: list[dict[str, Any]] = []
     with data_folder() as folder:
         for seed in options.seeds:
             rows += of_sample(seed)
         for seed in options.seeds:
-            rows += of_world(folder, seed, size)
+            rows += of_world(folder, seed, options.rows, options.samples_seen)
     publish("signals", list(rows[0]), rows, "Signals of each seed", show=False)
     for pool in ("sample", "world"):
         found = means(rows, pool)
