@@ -26,7 +26,7 @@ def publish(
     where: Annotated[
         str, typer.Option(help='SQL condition over the table samples of the warehouse: "NOT is_duplicate" ...')
     ] = "true",
-    caption: Annotated[str, typer.Option(help="best, original, or a captioner's name.")] = BEST,
+    caption: Annotated[str, typer.Option(help="best, original, or the name of a captioner or a mix.")] = BEST,
     file_format: Annotated[Format, typer.Option("--format", help="Format of the dataset.")] = "hf",
     shard_size: Annotated[int, typer.Option(min=1, help="Samples in each file.")] = SAMPLES_PER_SHARD,
     *,

@@ -15,6 +15,7 @@ from dqe_assets.core.work import Check, CheckResult, Work, stored_input, with_fa
 from dqe_assets.filtering import metadata
 from dqe_assets.filtering.caption_mix import fitting, mixed_captions
 from dqe_assets.filtering.filters.top_fraction import top_threshold
+from dqe_assets.filtering.mix_views import RELATIONS
 from dqe_assets.filtering.store_pool import StorePool
 from dqe_assets.filtering.tables import CAPTION_THRESHOLDS, MIXED_CAPTIONS
 
@@ -93,6 +94,7 @@ def _mixed_captions_of(mix: CaptionMix) -> Stage:
         kinds={"parquet", "numpy"},
         code_version="1",
         schema=MIXED_CAPTIONS,
+        relations=RELATIONS,
         inputs=["raw_samples", written, "caption_scores"],
         unpartitioned_inputs=[THRESHOLDS],
         # A shard more that leaves the threshold as it is changes no other shard.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from dqe_assets.core.schema import IMAGE, SYNTHETIC_CAPTIONS_PREFIX
+from dqe_assets.filtering.mix_assets import MIXED_PREFIX
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration.published import note_published
 from dqe_assets.publish import card
@@ -75,7 +76,7 @@ class Request:
 
     Attributes:
         condition: SQL over the warehouse's table ``samples``.
-        caption: ``best``, ``original`` or a captioner's name.
+        caption: ``best``, ``original``, or the name of a captioner or a mix.
         format: of the files.
         shard_size: samples in each file but the last.
         vectors: whether the named vectors are published too.
@@ -182,6 +183,7 @@ def _lineage(settings: Settings, selection: Selection) -> list[dict[str, Any]]:
     shards = [chosen.shard for chosen in selection.shards]
     synthetic = [SYNTHETIC_CAPTIONS_PREFIX + name for name in settings.captioner_names]
     per_shard = ["raw_samples", "image_features", *synthetic, "joint_embeddings", "caption_scores", "best_captions"]
+    per_shard += [f"{MIXED_PREFIX}{mix.name}" for mix in settings.caption_mixes if mix.name == selection.caption]
     over_all = ["duplicate_clusters", *(["filter_masks"] if selection.filters else [])]
     places: dict[str, list[Any]] = dict.fromkeys(per_shard, shards) | {asset: [None] for asset in over_all}
     lineage = []

@@ -74,6 +74,17 @@ _BEST = """
 """
 
 
+_OTHERS = """
+    SELECT uid, caption, caption_source, similarity, tokens FROM captions WHERE caption_source = {name}
+    UNION ALL
+    SELECT m.uid, m.caption, m.caption_source, m.similarity, c.tokens
+    FROM mixed_captions m LEFT JOIN captions c USING (uid, caption_source) WHERE m.mix = {name}
+"""
+_NAMED = """
+    SELECT caption_source AS name FROM captions UNION SELECT mix FROM mixed_captions ORDER BY ALL
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """A term of the condition.
@@ -150,13 +161,13 @@ def select(query: Query, condition: str, caption: str) -> Selection:
     Args:
         query: runs one SELECT on the warehouse.
         condition: SQL over the table ``samples``; it may ask other tables in subqueries.
-        caption: ``best``, ``original`` or a captioner's name.
+        caption: ``best``, ``original``, or the name of a captioner or a mix.
 
     Raises:
         PublishError: the condition is wrong or can give another value each time, there is no such caption, or no
             sample is left: says what each term keeps by itself.
     """
-    sources = query("SELECT DISTINCT caption_source FROM captions ORDER BY ALL")["caption_source"].to_pylist()
+    sources = query(_NAMED)["name"].to_pylist()
     if caption not in {BEST, *sources}:
         raise RequestError(f"--caption {caption}: there are no such captions; there are: {', '.join((BEST, *sources))}")
     tree = _checked(query, condition)
@@ -190,13 +201,13 @@ def published_sql(condition: str, caption: str, *more: str) -> str:
 
     Args:
         condition: one SQL condition over ``samples``.
-        caption: ``best``, ``original`` or a captioner's name.
+        caption: ``best``, ``original``, or the name of a captioner or a mix.
         more: further columns of ``samples``, quoted.
     """
     columns = ", ".join(
         ["s.uid", *(f"s.{name}" for name in more), *(f'{sql} AS "{c.name}"' for sql, c in _FACTS.items())]
     )
-    captions = _BEST if caption == BEST else f"SELECT * FROM captions WHERE caption_source = {literal(caption)}"  # noqa: S608
+    captions = _BEST if caption == BEST else _OTHERS.format(name=literal(caption))
     return f"""
         SELECT {columns}
         FROM (SELECT * FROM samples WHERE status = 'ok' AND ({condition}\n)) s JOIN ({captions}) c USING (uid)

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from dqe_assets.cli.app import app
 from dqe_assets.filtering.caption_mix import mixed_captions
 from dqe_assets.orchestration.settings import SettingsError, load_settings
 from dqe_assets.training.data import open_data
@@ -66,13 +69,16 @@ def configured(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     shutil.copytree(finished, data, symlinks=True)
     for name, value in environment(data).items():
         monkeypatch.setenv(name, value)
-    configure(data, [{"name": "mixed", "captioner": "labels", "fraction": 0.3}])
+    configure(data, [MIX])
     return data
 
 
-def configure(data: Path, mixes: list[dict[str, object]]) -> None:
+MIX: dict[str, object] = {"name": "mixed", "captioner": "labels", "fraction": 0.3}
+TRAINED: list[dict[str, object]] = [{"subsets": ["all"], "scale": "debug", "captions": "mixed"}]
+
+
+def configure(data: Path, mixes: list[dict[str, object]], runs: list[dict[str, object]] = TRAINED) -> None:
     path = data / "dqe.yaml"
-    runs = [{"subsets": ["all"], "scale": "debug", "captions": "mixed"}]
     settings = {**yaml.safe_load(path.read_text()), "caption_mixes": mixes, "training": {"runs": runs}}
     path.write_text(yaml.safe_dump(settings))
 
@@ -99,6 +105,23 @@ def test_a_mix_of_the_sample_is_what_is_trained_on(configured: Path) -> None:
     assert all(captions[name.partition("-")[0]] == text for name, text in texts.items())
     manifest = json.loads((data.folder / "manifest.json").read_text())
     assert manifest["subset"]["captions"] == ["mixed"]
+
+    # The warehouse waits for what is trained.
+    configure(configured, [MIX], runs=[])
+    settings = load_settings()
+    assert not make(settings, "filter_masks", "warehouse").failures
+    with settings.warehouse.connect() as connection:
+        table = connection.sql("FROM mixed_captions WHERE mix = 'mixed' AND caption IS NOT NULL")
+        counted = dict(table.aggregate("caption_source, count(*)").fetchall())
+    assert counted == {"original": mix["original"], "labels": mix["synthetic"]}
+    published = CliRunner().invoke(app, ["publish", str(configured / "out"), "--caption", "mixed"])
+    assert published.exit_code == 0, published.output
+    (file,) = (configured / "out" / "data").glob("*.parquet")
+    written = pq.read_table(file, columns=["uid", "caption", "caption_source"]).to_pylist()
+    assert {row["uid"]: row["caption"] for row in written} == {uid: text for uid, text in captions.items() if text}
+    assert sum(row["caption_source"] == "original" for row in written) == mix["original"]
+    lineage = json.loads((configured / "out" / "manifest.json").read_text())["lineage"]["assets"]
+    assert "mixed_captions/mixed" in [one["asset"] for one in lineage]
 
     stage = stage_named(settings, "caption_thresholds")
     table = table_of(settings, "caption_thresholds")

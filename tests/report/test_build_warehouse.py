@@ -45,7 +45,7 @@ TABLES = {
     "best_captions",
     "caption_judgements", "judged_sources", "judged_places", "judge_agreement",
     "refined_captions",
-    "text_quality", "image_text", "sample_scores",
+    "text_quality", "image_text", "sample_scores", "mixed_captions",
     "code_clusters",
     "signals", "signal_tables",
     "contamination", "reference_sets", "planted_copies",
