@@ -72,8 +72,22 @@ class Expression:
         """Canonical text: names spelt out as filters, default parameters and needless brackets left out."""
         if self.leaf is not None:
             return self.leaf.text
-        inner = [f"({one.text})" if self._takes_in_brackets(one) else one.text for one in self.operands]
+        operands = self._shortened if self.operator == "&" else self.operands
+        inner = [f"({one.text})" if self._takes_in_brackets(one) else one.text for one in operands]
         return f"~{inner[0]}" if self.operator == "~" else f" {self.operator} ".join(inner)
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The text of each of ``terms``, as it stands in the whole."""
+        return tuple(one.text for one in self._shortened)
+
+    @property
+    def _shortened(self) -> tuple[Expression, ...]:
+        """The terms, without what they choose among where that goes without saying."""
+        if self.operator != "&":
+            return self.terms
+        short = tuple(map(_opened, self.operands))
+        return short if closed(Expression("&", short)) == self else self.operands
 
     def _takes_in_brackets(self, operand: Expression) -> bool:
         is_joined = operand.operator == "&" or isinstance(operand.leaf, Comparison)
@@ -185,6 +199,15 @@ def closed(expression: Expression, beside: tuple[Expression, ...] = ()) -> Expre
         done = [other for other in found if other is not None] if one.is_open else plain
         found[place] = closed(one, (*beside, *done)) if one.has_open else one
     return Expression("&", tuple(one for one in found if one is not None))
+
+
+def _opened(expression: Expression) -> Expression:
+    """A rule, or the reverse of one, that no longer says of what it chooses; anything else as it is."""
+    if expression.operator == "~":
+        return Expression("~", tuple(map(_opened, expression.operands)))
+    if isinstance(expression.leaf, Among):
+        return Expression(leaf=expression.leaf.model_copy(update={"of": None}))
+    return expression
 
 
 def _together(expressions: Sequence[Expression]) -> Expression:

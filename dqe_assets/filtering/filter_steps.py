@@ -57,12 +57,13 @@ def filter_steps(
         {
             "filter": one["filter"],
             "step": number,
-            "condition": term.text,
+            "condition": condition,
             "keeps": bool(term.mask(masks)[0]),
             "measured": ", ".join(_measured(term, fitted, sample)),
         }
         for one in facts["filters"]
-        for number, term in enumerate(parse(one["expression"]).terms, 1)
+        for whole_filter in [parse(one["expression"])]
+        for number, (term, condition) in enumerate(zip(whole_filter.terms, whole_filter.conditions, strict=True), 1)
     ]
     return pa.Table.from_pylist(rows)
 

@@ -118,8 +118,8 @@ class Tally:
                     "filter": name,
                     "expression": expression.text,
                     "steps": [
-                        {"condition": term.text, "kept": int(kept)}
-                        for term, kept in zip(expression.terms, self._steps[name], strict=True)
+                        {"condition": condition, "kept": int(kept)}
+                        for condition, kept in zip(expression.conditions, self._steps[name], strict=True)
                     ],
                     "kept": int(self._steps[name][-1]),
                 }

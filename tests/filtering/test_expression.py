@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dqe_assets.filtering.expression import NAMED, ExpressionError, parse
 from dqe_assets.filtering.filters import FILTERS
+from dqe_assets.filtering.filters.among import Among
 from dqe_assets.filtering.filters.clip_score import ClipScore
 from dqe_assets.filtering.filters.sql import Sql
 from dqe_assets.filtering.settings import DEFAULT_FILTERS
@@ -152,28 +153,43 @@ FEW = {**NAMED, **DEFAULT_FILTERS, "sharp": "sql('sharpness > 9')"}
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("text", "written", "of"),
     [
-        ("unique", "unique()"),
-        ("best & unique", "B & unique(of=B)"),
-        ("unique & best", "unique(of=B) & B"),
-        ("best & ~unique", "B & ~unique(of=B)"),
-        ("best & (unique | laion2b)", "B & (unique(of=B) | laion2b())"),
-        ("best & unique | laion2b & unique", "B & unique(of=B) | laion2b() & unique(of=laion2b())"),
-        ("(best | laion2b) & unique", "(B | laion2b()) & unique(of=B | laion2b())"),
-        ("best & unique(keep=similarity)", "B & unique(of=B, keep=similarity)"),
-        ("unique(of=best) & laion2b", "unique(of=B) & laion2b()"),
-        ("unique(best & laion2b, sharpness)", "unique(of=B & laion2b(), keep=sharpness)"),
-        ("unique(of=best & unique)", "unique(of=B & unique(of=B))"),
-        ("laion2b & unique & balanced(9)", "L & unique(of=L) & balanced(t=9, of=L & unique(of=L))"),
-        ("laion2b & (balanced(9) | best) & unique", "L & (X) & unique(of=L & (X))"),
+        ("unique", "unique()", [None]),
+        ("best & unique", "B & unique()", ["B"]),
+        ("unique & best", "unique() & B", ["B"]),
+        ("best & ~unique", "B & ~unique()", ["B"]),
+        ("best & unique(of=best)", "B & unique()", ["B"]),
+        ("best & (unique | laion2b)", "B & (unique(of=B) | laion2b())", ["B"]),
+        ("best & unique | laion2b & unique", "B & unique() | laion2b() & unique()", ["B", "laion2b()"]),
+        ("(best | laion2b) & unique", "(B | laion2b()) & unique()", ["B | laion2b()"]),
+        ("best & unique(keep=similarity)", "B & unique(keep=similarity)", ["B"]),
+        ("unique(of=best) & laion2b", "unique(of=B) & laion2b()", ["B"]),
+        ("unique(best & laion2b, sharpness)", "unique(of=B & laion2b(), keep=sharpness)", ["B & laion2b()"]),
+        ("unique(of=best & unique)", "unique(of=B & unique())", ["B & unique()"]),
+        ("L & unique & balanced(9)", "L & unique() & balanced(t=9)", ["L", "L & unique()"]),
+        ("L & (balanced(9) | best) & unique", "L & (balanced(t=9, of=L) | B) & unique()", ["L", "L & (X | B)"]),
     ],
 )
-def test_rules_that_choose_among_samples_do_so_among_what_they_are_joined_to(text: str, expected: str) -> None:
-    full = expected.replace("L", "laion2b()").replace("X", "balanced(t=9, of=laion2b()) | B")
-    full = full.replace("B", "basic_filter() & caption_quality(fraction=0.3)")
-    assert parse(text, FEW).text == full
-    assert parse(full).text == full, "it can be read again"
+def test_rules_that_choose_among_samples_do_so_among_what_they_are_joined_to(
+    text: str, written: str, of: list[str | None]
+) -> None:
+    def full(short: str) -> str:
+        spelt = short.replace("X", "balanced(t=9, of=L)").replace("L", "laion2b()")
+        return spelt.replace("B", "basic_filter() & caption_quality(fraction=0.3)")
+
+    found = parse(text.replace("L", "laion2b"), FEW)
+    assert found.text == full(written)
+    assert parse(found.text) == found, "it can be read again"
+    rules = [leaf for leaf in found.leaves if isinstance(leaf, Among)]
+    assert [rule.of.text if rule.of else None for rule in rules] == [one and full(one) for one in of]
+
+
+def test_the_conditions_of_a_whole_are_its_terms_as_they_stand_in_it() -> None:
+    found = parse("laion2b & (balanced(9) | unique) & cover(0.5)")
+    assert found.conditions == ("laion2b()", "balanced(t=9, of=laion2b()) | unique(of=laion2b())", "cover(0.5)")
+    assert len(found.terms) == 3
+    assert parse("laion2b | unique").conditions == ("laion2b() | unique()",)
 
 
 def test_a_wrong_expression_inside_a_rule_is_named() -> None:
