@@ -324,17 +324,21 @@ def _check_targets(expression: Expression, targets: Mapping[str, str | None]) ->
             raise ExpressionError(f"normsim: the targets {name} are embeddings of {of}, and the images' are of {read}")
 
 
+def is_taken(name: str, filters: Container[str]) -> bool:
+    """Whether a name is that of a column of samples, of a built-in filter, or of one of these."""
+    # To SQL, Width is width.
+    return name in filters or name in NAMED or name in FILTERS or name.lower() in {one.lower() for one in COLUMNS}
+
+
 def _check_names(signals: Iterable[str], filters: Container[str]) -> None:
     """Refuse a signal that is called as a filter or a column of samples: nobody could tell which is meant."""
-    # To SQL, Width is width.
-    columns = {name.lower() for name in COLUMNS}
     for name in signals:
-        is_filter = name in filters
-        if is_filter or name.lower() in columns:
+        if is_taken(name, filters):
+            is_filter = name in filters or name in NAMED or name in FILTERS
             raise PydanticCustomError(
                 "signal",
-                "signals and scorers: '{name}' is already the name of a {what}; give the signal another name, or leave "
-                "it out: {columns}",
+                "signals, scorers and metadata_types: '{name}' is already the name of a {what}; give the signal "
+                "another name, or leave it out: {columns}",
                 {
                     "name": name,
                     "what": "filter" if is_filter else "column of samples",

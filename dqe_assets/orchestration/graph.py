@@ -45,7 +45,7 @@ from dqe_assets.score.assets import (
 from dqe_assets.score.sample_score_assets import SCORER_PREFIX, columns_of, embedding_assets, scores_of
 from dqe_assets.search.assets import caption_collection_of
 from dqe_assets.search.map_assets import collection_map
-from dqe_assets.signals.assets import signal_keys_of, signals_of_table
+from dqe_assets.signals.assets import signal_keys_of, signals_of_table, source_metadata_of
 from dqe_assets.training.assets import training_run_of
 from dqe_assets.training.data_assets import DataPlan, training_data_of
 from dqe_assets.training.settings import BEST
@@ -81,7 +81,9 @@ def stages(settings: Settings) -> list[Stage]:
         and settings.refining
         and captioner.name == settings.refining.captioner
     ]
+    said = settings.metadata_signals
     of_users = [
+        *([source_metadata_of(said)] if said.types else []),
         *map(signals_of_table, settings.signals),
         *([signal_keys_of(settings.signals)] if settings.signals else []),
     ]

@@ -36,6 +36,7 @@ from dqe_assets.filtering.settings import (
     check_mixes,
     check_mixtures,
     check_selection,
+    is_taken,
 )
 from dqe_assets.improve.best_settings import BestRule
 from dqe_assets.improve.judging_settings import Judging
@@ -48,6 +49,7 @@ from dqe_assets.score.scorer_settings import check_scorers
 from dqe_assets.score.tables import SAMPLE_SCORES
 from dqe_assets.search.topics import MapSettings
 from dqe_assets.signals.settings import SignalTable, check_signals
+from dqe_assets.signals.source_metadata import SOURCE_METADATA, metadata_signals
 from dqe_assets.training.settings import BEST, Training, check_training
 from dqe_resources.cache import data_directory
 from dqe_resources.captioners import AnyCaptioner
@@ -71,6 +73,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     import pyarrow as pa
+
+    from dqe_assets.signals.source_metadata import MetadataSignals
+    from dqe_resources.sources.metadata_types import MetadataType
 
 from dqe_assets.caption.settings import CaptionSources
 from dqe_assets.ingest.settings import ImageLimits, IngestSettings
@@ -276,7 +281,7 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _selection_is_sound(self) -> Self:
-        check_signals(self.signals, [one.name for one in self.scorers])
+        check_signals(self.signals, [one.name for one in self.scorers], list(self.metadata_signals.types))
         check_selection(
             self.filters,
             self.subsets,
@@ -328,7 +333,20 @@ class Settings(Strict):
     def signal_types(self) -> dict[str, pa.DataType]:
         """The type of each signal, by its name."""
         scores = {one.name: SAMPLE_SCORES.field("score").type for one in self.scorers}
+        scores |= self.metadata_signals.arrow_types
         return scores | {name: kind for table in self.signals for name, (_, kind) in table.signals.items()}
+
+    @cached_property
+    def metadata_signals(self) -> MetadataSignals:
+        """What the sources say of their rows that is signals."""
+        return metadata_signals(self.sources, lambda name: is_taken(name, self.filters), self._stored_metadata_types)
+
+    def _stored_metadata_types(self) -> Mapping[str, MetadataType]:
+        """The types of the sources' metadata as the store has them; none if it has not."""
+        for shard in sorted(self.opened_store.partitions(SOURCE_METADATA))[-1:]:
+            stored = self.opened_store.get(SOURCE_METADATA, shard)
+            return stored.stamp.facts["types"] if stored else {}
+        return {}
 
     @property
     def judged_by_their_own(self) -> frozenset[str]:

@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 
 from dqe_assets.core.checks import complete, unique
 from dqe_assets.core.stage import Stage, stage
-from dqe_assets.core.work import Check, CheckResult, Work, with_facts
+from dqe_assets.core.work import Check, CheckResult, Work, facts_of, with_facts
 from dqe_assets.signals import metadata
 from dqe_assets.signals.sorted_table import key_digests, keys_at, sorted_table
+from dqe_assets.signals.source_metadata import SOURCE_METADATA, source_metadata_schema, typed_metadata
 from dqe_assets.signals.tables import SIGNAL_KEYS, signals_schema
 from dqe_assets.signals.views import RELATIONS
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dqe_assets.signals.settings import SignalTable
+    from dqe_assets.signals.source_metadata import MetadataSignals
 
 PREFIX = "signals/"
 _EXAMPLES = 5
@@ -63,6 +65,42 @@ def signals_of_table(table: SignalTable) -> Stage:
         return with_facts(made, facts)
 
     return signals
+
+
+def source_metadata_of(signals: MetadataSignals) -> Stage:
+    """The asset ``signals/source_metadata``."""
+
+    @stage(
+        name=SOURCE_METADATA,
+        kinds={"parquet"},
+        code_version="1",
+        schema=source_metadata_schema(signals.types),
+        inputs=["raw_samples"],
+        checks=[
+            unique("uid"),
+            complete(),
+            Check("values_typed", "Every value is of its column's type.", _values_typed, blocking=False),
+        ],
+        metadata=metadata.source_metadata,
+        signals={name: name for name in signals.types},
+    )
+    def source_metadata(work: Work) -> pa.Table:
+        """What the sources say of their rows, in columns: those that metadata_columns and metadata_types name.
+
+        A value that is not of its column's type is null here, and counted.
+        """
+        return typed_metadata(work.read("raw_samples", ["uid", "source_metadata"]), signals)
+
+    return source_metadata
+
+
+def _values_typed(_: Work, table: pa.Table) -> CheckResult:
+    facts = facts_of(table)
+    said = [
+        f"{name}: {count:,} values are no {facts['types'][name]}, first {facts['first'][name]}"
+        for name, count in facts["wrong"].items()
+    ]
+    return CheckResult(not said, "; ".join(said) or "every value is of its column's type", facts["wrong"])
 
 
 def signal_keys_of(tables: Sequence[SignalTable]) -> Stage:

@@ -24,6 +24,11 @@ TABLE_ROW = "table_row"
 """Column of the asset of a table: the row of the table that a sample's values are from."""
 
 
+def is_name(name: str) -> bool:
+    """Whether expressions can call a column so."""
+    return _NAME.fullmatch(name) is not None and not keyword.iskeyword(name)
+
+
 class SignalTable(KeyedTable):
     """Values of samples in a Parquet, CSV, TSV or JSON Lines file, by uid, url, image name or sha256.
 
@@ -86,7 +91,7 @@ class SignalTable(KeyedTable):
                 {"path": str(self.path), "key": self.key_name},
             )
         for name, (column, _) in self.signals.items():
-            if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name.lower() == TABLE_ROW:
+            if not is_name(name) or name.lower() == TABLE_ROW:
                 raise PydanticCustomError(
                     "signal",
                     "{path}: '{name}' is no name for a signal (a letter or _, then letters, digits and _, at most 64, "
@@ -104,22 +109,31 @@ def _as_text(signals: dict[str, tuple[str, pa.DataType]]) -> dict[str, list[str]
     return {name: [column, str(kind)] for name, (column, kind) in signals.items()}
 
 
-def check_signals(tables: Sequence[SignalTable], scorers: Sequence[str]) -> None:
+def check_signals(tables: Sequence[SignalTable], scorers: Sequence[str], metadata: Sequence[str]) -> None:
     """Refuse two tables of one name, and two signals of one name, to SQL too.
 
     Args:
         tables: the tables.
         scorers: names of the scorers, whose scores are signals too.
+        metadata: the signals that sources say of their rows.
 
     Raises:
         PydanticCustomError: says which.
     """
-    names = [table.name.lower() for table in tables]
+    names = ["source_metadata", *(table.name.lower() for table in tables)]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise PydanticCustomError(
-            "repeated", "signals: two tables have the name '{name}'; rename one", {"name": repeated[0]}
+            "repeated",
+            "signals: two assets would be called signals/{name}; rename the table",
+            {"name": repeated[0]},
         )
-    owners = {name.lower(): f"the scorer {name}" for name in scorers}
+    owners = {name.lower(): "the sources' metadata" for name in metadata}
+    for name in scorers:
+        if name.lower() in owners:
+            raise PydanticCustomError(
+                "repeated", "scorers: '{name}' is a column of the sources' metadata; rename the scorer", {"name": name}
+            )
+    owners |= {name.lower(): f"the scorer {name}" for name in scorers}
     for table in tables:
         for name, (column, _) in table.signals.items():
             owner = f"the table {table.name}"

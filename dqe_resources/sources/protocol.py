@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr
 from dqe_resources.configurable import Configurable, matching
 from dqe_resources.errors import DataQualityError
 from dqe_resources.sources.left_out import LeftOut
+from dqe_resources.sources.metadata_types import MetadataType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,12 +70,16 @@ class Source(Configurable):
         shard_size: Rows in a shard.
         min_success_rate: Share of a shard's rows that must have an image. Below it, the check of raw_samples fails.
         license: Licence of the samples. It is published with them and changes nothing made of them.
+        metadata_types: Values of ``source_metadata`` that are columns of samples, by name, each number, text or
+            boolean. Columns that ``metadata_columns`` names are too, with the types that their first rows have.
     """
 
     name: Name
     shard_size: ShardSize = 10_000
     min_success_rate: Annotated[float, Field(ge=0, le=1)] = 0.5
     license: Annotated[str | None, Field(exclude=True)] = None
+    # It changes nothing of the samples: they are not fetched again for it.
+    metadata_types: Annotated[dict[str, MetadataType], Field(exclude=True)] = Field(default_factory=dict)
 
     _remembers: bool = PrivateAttr(default=False)
     _listed: dict[str, Shard] | None = PrivateAttr(None)
@@ -99,6 +104,14 @@ class Source(Configurable):
     def caption_places(self) -> str:
         """Where it looks for captions, for people."""
         return "what the source gives as captions"
+
+    def typed_metadata(self) -> dict[str, MetadataType]:
+        """The values of ``source_metadata`` that are columns of samples, with their types.
+
+        Raises:
+            SourceError: the source's own files are needed for that, and cannot be read.
+        """
+        return dict(self.metadata_types)
 
     def key(self, index: int) -> str:
         """Partition key of a shard."""

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from dqe_resources.sources.listing import ConvertedList, Listing, converted_list
+from dqe_resources.sources.metadata_types import types_of_columns, types_of_rows
 from dqe_resources.sources.parts import ParquetPart, Part, check_columns, file_state, may_be_text, may_be_texts
 from dqe_resources.sources.protocol import Shard, SourceError
 from dqe_resources.sources.text_lists import TEXT_SUFFIXES, Columns, text_rows
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from dqe_resources.sources.metadata_types import MetadataType
     from dqe_resources.sources.rows import SourceRow
 
 SUFFIXES = (".parquet", *TEXT_SUFFIXES)
@@ -34,7 +36,7 @@ class UrlsSource(LocalSource):
         url_column: Column of the image's URL.
         caption_column: Column of the caption; of a list of texts the first is the caption.
         key_column: Column that names a row for good; by default a row is named by its URL and caption.
-        metadata_columns: Further columns to keep, as ``source_metadata``.
+        metadata_columns: Further columns to keep, as ``source_metadata``, and as columns of samples.
         column_names: Names of the columns, for CSV and TSV files whose first line is already a row (Conceptual
             Captions).
         quoted: Whether fields can stand in double quotes. By default they can in CSV and cannot in TSV.
@@ -62,8 +64,26 @@ class UrlsSource(LocalSource):
         """The column of captions."""
         return f"the column {self.caption_column} (caption_column)"
 
+    def typed_metadata(self) -> dict[str, MetadataType]:
+        """As ``Source.typed_metadata``; types that are not given are told by the first file."""
+        untold = [name for name in self.metadata_columns if name not in self.metadata_types]
+        files = find_files(self.path, SUFFIXES, allow_outside=self.allow_outside).files if untold else []
+        found: dict[str, MetadataType] = {}
+        if files and files[0][0].name.lower().endswith(".parquet"):
+            part = ParquetPart.of(*files[0])
+            check_columns(part, dict.fromkeys(untold))
+            found = types_of_columns(part.schema, untold)
+        elif files:
+            rows = text_rows(files[0][0], self._columns, quoted=self.quoted, header=self.column_names)
+            found = types_of_rows((row.metadata for row in rows if not row.fault), untold)
+        return {**found, **self.metadata_types}
+
+    @property
+    def _columns(self) -> Columns:
+        return Columns(self.url_column, self.caption_column, self.key_column, self.metadata_columns)
+
     def _listing(self) -> Listing:
-        columns = Columns(self.url_column, self.caption_column, self.key_column, self.metadata_columns)
+        columns = self._columns
         parts: list[Part] = []
         found = find_files(self.path, SUFFIXES, allow_outside=self.allow_outside)
         for path, name in found.files:

@@ -101,7 +101,7 @@ def test_names_that_mean_something_else_are_refused(file: Path, tmp_path: Path) 
     assert "'p nsfw' is no name for a signal" in refused(table(columns={"p nsfw": "nsfw"}))
     assert "column 'vector' cannot be a signal: it is list" in refused(table(columns=["vector"]))
     assert "has no column 'gone'; it has: uid, url, nsfw" in refused(table(columns=["gone"]))
-    assert "two tables have the name 'safety'" in refused(table(columns=["nsfw"]), table(columns=["lang"]))
+    assert "two assets would be called signals/safety" in refused(table(columns=["nsfw"]), table(columns=["lang"]))
     other = {**table(columns={"NSFW": "safe"}), "name": "other"}
     message = refused(table(columns=["nsfw"]), other)
     assert "'NSFW' is a signal of the table safety and of the table other" in message
