@@ -117,7 +117,7 @@ class KeyedTable(Strict):
             )
         try:
             found = list(column_types(self.path))
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeError) as error:
             raise PydanticCustomError("table", "{error}", {"error": self._unreadable(error)}) from error
         for column in self._types:
             if column not in found:

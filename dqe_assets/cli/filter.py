@@ -136,7 +136,7 @@ def _store_pool(settings: Settings | None, expression: Expression) -> StorePool 
 
     if settings is None:
         return None
-    check_comparisons(expression, settings.signal_types)
+    check_comparisons(expression, settings.signal_types, settings.metadata_signals.left_out)
     return finished_pool(settings, expression)
 
 

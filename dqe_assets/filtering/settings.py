@@ -191,6 +191,7 @@ def check_selection(
     filters: Mapping[str, str],
     subsets: Sequence[Subset],
     signals: Mapping[str, pa.DataType],
+    apart: Mapping[str, str],
     targets: Mapping[str, str | None],
     *,
     text_is_masked: bool,
@@ -203,6 +204,7 @@ def check_selection(
         filters: of the store's samples, by name.
         subsets: the subsets.
         signals: type of each signal.
+        apart: what is in ``source_metadata`` and no signal, and why.
         targets: whose embeddings each target's are: a scorer's, or the store's own.
         text_is_masked: whether the store's images are scored with their text masked.
         has_codes: whether they are described by codes.
@@ -235,7 +237,7 @@ def check_selection(
         try:
             expression = parsed(text, filters)
             if where not in elsewhere:
-                check_comparisons(expression, signals)
+                check_comparisons(expression, signals, apart)
             _check_targets(expression, targets)
         except ExpressionError as error:
             raise PydanticCustomError(
@@ -287,12 +289,13 @@ def check_mixes(mixes: Sequence[CaptionMix], captioners: Collection[str], taken:
             )
 
 
-def check_comparisons(expression: Expression, signals: Mapping[str, pa.DataType]) -> None:
+def check_comparisons(expression: Expression, signals: Mapping[str, pa.DataType], apart: Mapping[str, str]) -> None:
     """Refuse to compare what the store's samples have not, and a text with a number.
 
     Args:
         expression: the expression.
         signals: type of each signal.
+        apart: what is in ``source_metadata`` and no signal, and why.
 
     Raises:
         ExpressionError: says which column, and what there is.
@@ -301,6 +304,11 @@ def check_comparisons(expression: Expression, signals: Mapping[str, pa.DataType]
     for leaf in expression.leaves:
         if isinstance(leaf, Comparison):
             for name in leaf.columns:
+                if name in apart:
+                    raise ExpressionError(
+                        f"{leaf.text}: {name} is in source_metadata alone, as {apart[name]}; compare it with "
+                        f"sql(\"source_metadata->>'{name}' = 'a text'\")"
+                    )
                 if name not in types:
                     close = difflib.get_close_matches(name, types, n=1)
                     meant = f"did you mean {close[0]}? " if close else ""

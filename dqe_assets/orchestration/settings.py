@@ -286,6 +286,7 @@ class Settings(Strict):
             self.filters,
             self.subsets,
             self.signal_types,
+            self.metadata_signals.left_out,
             {one.name: one.scorer for one in self.targets},
             text_is_masked=self.image_text is not None,
             has_codes=self.compression is not None,

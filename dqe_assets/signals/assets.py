@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from dqe_assets.core.checks import complete, unique
 from dqe_assets.core.stage import Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Work, facts_of, with_facts
+from dqe_assets.ingest.fetch.reasons import TAKEN_DOWN
 from dqe_assets.signals import metadata
 from dqe_assets.signals.sorted_table import key_digests, keys_at, sorted_table
 from dqe_assets.signals.source_metadata import SOURCE_METADATA, source_metadata_schema, typed_metadata
@@ -47,9 +48,11 @@ def signals_of_table(table: SignalTable) -> Stage:
 
         The table is read and sorted once, for all shards. A sample that has no row in it has no value.
         """
-        samples = work.read("raw_samples", list(dict.fromkeys(["uid", table.key])))
+        samples = work.read("raw_samples", list(dict.fromkeys(["uid", table.key, "reason"])))
         sorted_rows = sorted_table(table)
         digests, has_key = key_digests(samples[table.key], table.key)
+        # Nothing is kept of what is taken down, whoever says it.
+        has_key &= np.asarray(pc.not_equal(samples["reason"], TAKEN_DOWN))
         places = np.where(has_key, sorted_rows.find(digests), -1)
         is_found = places >= 0
         found = sorted_rows.table.take(pa.array(places, pa.int64(), mask=~is_found)).drop_columns(["digest"])

@@ -121,9 +121,7 @@ def typed_batches(
             yield pa.RecordBatch.from_pydict({"key": keys, "table_row": rows, **arrays})
             first += batch.num_rows
     except pa.ArrowInvalid as error:
-        if path.suffix.lower() == ".parquet" or is_text_file:
-            raise
-        raise _first_wrong(path, dict(columns.values())) or error from error
+        raise first_wrong(path, dict(columns.values())) or error from error
 
 
 def _values(path: Path, column: pa.Array, name: str, kind: pa.DataType, first: int) -> pa.Array:
@@ -149,21 +147,40 @@ def _values(path: Path, column: pa.Array, name: str, kind: pa.DataType, first: i
     return values
 
 
-def _first_wrong(path: Path, kinds: Mapping[str, pa.DataType]) -> SignalsError | None:
-    """The first value of JSON Lines that is not of its column's type."""
-    allowed = {NUMBER: (int, float), TRUTH_VALUE: (bool,), TEXT: (str,)}
+def first_wrong(path: Path, kinds: Mapping[str, pa.DataType]) -> SignalsError | None:
+    """The first value of JSON Lines that is not of its column's type; None of other files.
+
+    Args:
+        path: the file.
+        kinds: type of each column; none for that of the values before it.
+    """
+    if path.suffix.lower() in {".parquet", *_TEXT_FILES}:
+        return None
+    known = dict(kinds)
     with path.open(encoding="utf-8", errors="replace") as lines:
         for row, line in enumerate((line for line in lines if line.strip()), 1):
             try:
                 record = json.loads(line)
             except ValueError as error:
                 return SignalsError(f"{path}, row {row:,}: no JSON ({one_line(error)}); correct it")
-            for name, kind in kinds.items():
-                value = record.get(name) if isinstance(record, dict) else None
-                is_number = kind == NUMBER and not isinstance(value, bool)
-                if value is not None and not (isinstance(value, allowed[kind]) and (is_number or kind != NUMBER)):
-                    return _wrong(path, row, name, value, kind)
+            if not isinstance(record, dict):
+                return SignalsError(f"{path}, row {row:,}: no JSON object; correct it")
+            for name in record if not kinds else record.keys() & kinds.keys():
+                kind = _type_of_json(record[name])
+                if kind is not None and known.setdefault(name, kind) != kind:
+                    return _wrong(path, row, name, record[name], known[name])
     return None
+
+
+def _type_of_json(value: object) -> pa.DataType | None:
+    """The type of a signal that a value is one of; None of no value."""
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return TRUTH_VALUE
+    if isinstance(value, int | float):
+        return NUMBER
+    return TEXT if isinstance(value, str) else pa.null()
 
 
 def _wrong(path: Path, row: int, name: str, value: object, kind: pa.DataType) -> SignalsError:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from dqe_assets.signals.columns import signal_types
+from dqe_assets.signals.columns import first_wrong, signal_types
 from dqe_resources.configurable import ComponentName
 from dqe_resources.keyed_table import KeyedTable
 
@@ -75,7 +75,8 @@ class SignalTable(KeyedTable):
     def _has_signals(self) -> Self:
         try:
             refused = self._found[1]
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeError, KeyError) as error:
+            # Of two columns of one name, Arrow raises KeyError.
             raise PydanticCustomError("table", "{error}", {"error": self._unreadable(error)}) from error
         for column in self.value_columns:
             if column in refused:
@@ -99,6 +100,11 @@ class SignalTable(KeyedTable):
                     {"path": str(self.path), "name": name, "columns": f"columns: {{my_name: '{column}'}}"},
                 )
         return self
+
+    def _unreadable(self, error: Exception) -> str:
+        """Arrow counts the rows of JSON Lines from the beginning of a block."""
+        wrong = first_wrong(self.path, {}) if isinstance(error, pa.ArrowInvalid) else None
+        return str(wrong) if wrong else super()._unreadable(error)
 
     def signature(self) -> dict[str, Any]:
         """What decides the values: how the file is read, and its state."""

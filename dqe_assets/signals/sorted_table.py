@@ -129,7 +129,7 @@ def _write(settings: SignalTable, path: Path) -> None:
                 rows += batch.num_rows
                 progress.report(progress.Step(f"signals of {settings.name}", None, rows, 0))
                 yield batch
-        except (SignalsError, pa.ArrowException, OSError) as error:
+        except (SignalsError, pa.ArrowException, OSError, UnicodeError, KeyError) as error:
             # DuckDB would tell of it in words of its own.
             failures.append(error)
             raise

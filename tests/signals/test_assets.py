@@ -108,6 +108,17 @@ def test_each_sample_has_its_row_whatever_its_shard(store: Store, tmp_path: Path
     assert results["samples_found"].passed
 
 
+def test_nothing_is_said_of_what_is_taken_down(store: Store, tmp_path: Path) -> None:
+    raw = store.read("raw_samples", SHARDS[0], RAW_SAMPLES)
+    reasons = pa.array(["ok", "taken_down", "ok"])
+    raw = raw.set_column(raw.schema.get_field_index("reason"), RAW_SAMPLES.field("reason"), reasons)
+    store.write_table("raw_samples", SHARDS[0], raw, RAW_SAMPLES, Stamp("2", "1", 3))
+    path = tmp_path / "votes.csv"
+    path.write_text("uid,vote\n" + "".join(f"{uid(row)},{row}\n" for row in range(3)))
+    table, _, _ = made(store, [signals_of_table(SignalTable(name="votes", path=path))], "signals/votes", SHARDS[0])
+    assert table["vote"].to_pylist() == [0.0, None, 2.0]
+
+
 def test_a_wrong_key_is_warned_of(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "votes.jsonl"
     path.write_text('{"image_name": "x.jpg", "vote": 1}\n')

@@ -113,3 +113,24 @@ def test_names_that_mean_something_else_are_refused(file: Path, tmp_path: Path) 
         {"name": "k", "path": str(tmp_path / "keys.csv")}
     )
     assert "has no column 'sha256'" in refused(table(key="sha256"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("t.csv", b"uid,score,score\na,1,2\n", "cannot be read as .csv ('Field \"score\" exists 2 times in schema')"),
+        ("t.csv", b"uid,sc\xe9\na,1\n", "cannot be read as .csv ('utf-8' codec"),
+        ("t.csv", b"uid,score\na,1,3\n", "Expected 2 columns, got 3"),
+        ("t.csv", b"", "Empty CSV file"),
+        ("t.csv", b"uid;score\na;1\n", "has no column 'uid'; it has: uid;score"),
+        ("t.jsonl", b'{"uid":"a","s":1}\n{"uid":"b","s":"x"}\n', "row 2: column s is 'x', and a number by the rows"),
+        ("t.jsonl", b'{"uid":"a","s":1}\n{"uid":"b"\n', "row 2: no JSON"),
+        ("t.jsonl", b'[{"uid":"a","s":1}]\n', "row 1: no JSON object"),
+        ("t.txt", b"uid,s\na,1\n", "expected a file ending in .parquet, .csv"),
+    ],
+)
+def test_what_cannot_be_read_is_told_when_the_settings_are(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert said in refused({"name": "t", "path": str(tmp_path / name)})

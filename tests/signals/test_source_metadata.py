@@ -57,6 +57,11 @@ def test_metadata_columns_are_typed_by_the_first_rows(file: Path) -> None:
         "sizes x": "it is no name",
     }
     assert set(graph.signals(settings)) == {"punsafe", "lang", "ok", "gone"}
+    with pytest.raises(
+        ValidationError, match="WIDTH is in source_metadata alone, as samples or filters have that name"
+    ):
+        Settings.model_validate({"sources": [web(file)], "filters": {"wide": "WIDTH > 3"}})
+    Settings.model_validate({"sources": [web(file)], "filters": {"wide": "sql(\"source_metadata->>'WIDTH' > '3'\")"}})
 
 
 def test_types_of_parquet_and_those_that_are_given(tmp_path: Path) -> None:

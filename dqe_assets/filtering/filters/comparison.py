@@ -120,7 +120,9 @@ class Comparison(Filter):
         kind = kinds[self.column]
         (with_kind,) = self._value_kinds if self.other is None else (kinds[self.other],)
         if kind != with_kind:
-            advice = "; text stands in quotes" if kind == "text" else ""
+            advice = (
+                "; text stands in quotes, and a value that is no number makes a column text" if kind == "text" else ""
+            )
             raise ValueError(
                 f"{self.text}: {self.column} is a {kind}, and what it is compared with a {with_kind}{advice}"
             )
