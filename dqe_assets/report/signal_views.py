@@ -82,13 +82,15 @@ def relations_of(signals: Mapping[str, Signal], read: Container[str]) -> Relatio
         gallery_plots=(GalleryPlots(_spreads, order=45),),
         explanations=tuple(
             Explanation(
-                f"Signals of {asset}",
+                f"Signals of {asset.rpartition('/')[2]}",
                 (asset,),
                 f"SELECT {_quoted(one.name for one in found)} FROM samples WHERE uid = ?",  # noqa: S608
                 order=35,
                 upright=True,
             )
             for asset, found in of_assets.items()
+            # Who reads all assets of a prefix tells of them.
+            if f"{asset.partition('/')[0]}/" not in read
         ),
     )
 
