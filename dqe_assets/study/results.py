@@ -12,6 +12,7 @@ from dqe_assets.evaluation.tables import CONCEPT_ACCURACIES, EVALUATION, TRAININ
 from dqe_assets.scaling.tables import FILTER_RECOMMENDATION, MEASURED_MIXTURES, POOL_UTILITIES
 from dqe_assets.study.files import rarest_of
 from dqe_assets.study.plan import LOSS, TASK, StudyError, run_key
+from dqe_assets.study.worker import is_described
 from dqe_assets.training.settings import ALL
 from dqe_resources.store import Store
 
@@ -530,49 +531,52 @@ def _added(
 
 
 def _law(study: Study, law: Law) -> MeasuredLaw:
-    sizes: dict[str, list[float]] = {}
-    loss: dict[str, dict[int, dict[int, float]]] = {arm.name: {} for arm in law.arms}
-    predicted: dict[str, dict[int, dict[int, float]]] = {name: {} for name in law.mixtures}
-    falling: dict[str, list[int]] = {arm.name: [] for arm in (*law.pools, law.rest)}
-    kept: dict[int, dict[int, int]] = {seen: dict.fromkeys(study.seeds, 0) for seen in study.size.budgets}
-    for seed in study.seeds:
-        store = _store(study, seed)
-        curves = store.read("training_curves", None, TRAINING_CURVES, ["pool", "pool_size", *_POINT])
-        for row in _of_loss(curves):
-            if row["pool"] in loss:
-                loss[row["pool"]].setdefault(row["samples_seen"], {})[seed] = row["error"]
-                sizes.setdefault(row["pool"], []).append(row["pool_size"])
-        for row in _of_loss(store.read("pool_utilities", None, POOL_UTILITIES, ["pool", "metric", "falls"])):
-            if row["falls"]:
-                falling[row["pool"]].append(seed)
-        mixtures = store.read(
-            "measured_mixtures", None, MEASURED_MIXTURES, ["mixture", "metric", "samples_seen", "predicted"]
-        )
-        for row in _of_loss(mixtures):
-            if row["predicted"] is not None:
-                predicted[row["mixture"]].setdefault(row["samples_seen"], {})[seed] = row["predicted"]
-        advice = store.read(
-            "filter_recommendation", None, FILTER_RECOMMENDATION, ["metric", "samples_seen", "keep", "is_best"]
-        )
-        for row in _of_loss(advice):
-            if row["is_best"]:
-                kept[row["samples_seen"]][seed] = row["keep"]
+    stores = {seed: _store(study, seed) for seed in study.seeds}
+    described = {seed: store for seed, store in stores.items() if is_described(store)}
+    names = {arm.name for arm in law.arms}
+    curves = [
+        (seed, row)
+        for seed, row in _rows(stores, "training_curves", TRAINING_CURVES, "pool pool_size samples_seen error")
+        if row["pool"] in names
+    ]
+    mixtures = _rows(described, "measured_mixtures", MEASURED_MIXTURES, "mixture samples_seen predicted")
+    utilities = _rows(described, "pool_utilities", POOL_UTILITIES, "pool falls")
+    advice = _rows(described, "filter_recommendation", FILTER_RECOMMENDATION, "samples_seen keep is_best")
+    best = {(row["samples_seen"], seed): row["keep"] for seed, row in advice if row["is_best"]}
     return MeasuredLaw(
         law,
         study.size.budgets,
-        {name: _mean(some) for name, some in sizes.items()},
-        {name: {seen: Spread(one) for seen, one in sorted(points.items())} for name, points in loss.items()},
-        {name: {seen: Spread(one) for seen, one in sorted(points.items())} for name, points in predicted.items()},
-        {name: tuple(seeds) for name, seeds in falling.items()},
-        kept,
+        {name: _mean(row["pool_size"] for _, row in curves if row["pool"] == name) for name in names},
+        _points((row["pool"], row["samples_seen"], seed, row["error"]) for seed, row in curves),
+        _points(
+            (row["mixture"], row["samples_seen"], seed, row["predicted"])
+            for seed, row in mixtures
+            if row["predicted"] is not None
+        ),
+        {
+            arm.name: tuple(seed for seed, row in utilities if row["pool"] == arm.name and row["falls"])
+            for arm in (*law.pools, law.rest)
+        },
+        {seen: {seed: best.get((seen, seed), 0) for seed in study.seeds} for seen in study.size.budgets},
     )
 
 
-_POINT = ("samples_seen", "metric", "error")
+def _rows(stores: Mapping[int, Store], asset: str, schema: pa.Schema, columns: str) -> list[tuple[int, dict[str, Any]]]:
+    """What an asset of each seed holds of the loss that is followed."""
+    return [
+        (seed, row)
+        for seed, store in stores.items()
+        for row in store.read(asset, None, schema, [*columns.split(), "metric"]).to_pylist()
+        if row["metric"] == LOSS
+    ]
 
 
-def _of_loss(table: pa.Table) -> list[dict[str, Any]]:
-    return [row for row in table.to_pylist() if row["metric"] == LOSS]
+def _points(rows: Iterable[tuple[str, int, int, float]]) -> dict[str, dict[int, Spread]]:
+    """By name and samples seen, in order: a number of each seed."""
+    found: dict[str, dict[int, dict[int, float]]] = {}
+    for name, seen, seed, value in sorted(rows):
+        found.setdefault(name, {}).setdefault(seen, {})[seed] = value
+    return {name: {seen: Spread(by_seed) for seen, by_seed in some.items()} for name, some in found.items()}
 
 
 def _by_frequency(study: Study, arm: Arm) -> ByFrequency:

@@ -110,10 +110,12 @@ def planted(folder: Path, seeds: tuple[int, ...], gain: float, findings: str = "
     return study
 
 
-def write(store: Store, asset: str, partition: str | None, schema: pa.Schema, rows: list[dict[str, object]]) -> None:
-    """Store a table as its asset does."""
+def write(
+    store: Store, asset: str, partition: str | None, schema: pa.Schema, rows: list[dict[str, object]], *failed: str
+) -> None:
+    """Store a table as its asset does, with the checks that it failed."""
     table = pa.Table.from_pylist(rows, schema)
-    store.write_table(asset, partition, table, schema, Stamp("made up", "1", len(rows)))
+    store.write_table(asset, partition, table, schema, Stamp("made up", "1", len(rows), failed_checks=failed))
 
 
 def test_results_are_those_of_the_tables_of_each_seed(tmp_path: Path) -> None:
@@ -147,7 +149,9 @@ def test_what_is_added_lifts_the_rarest_by_what_the_fit_predicts(tmp_path: Path)
     assert frequency.document()["addition"]["predicted_lift"]["mean"] == pytest.approx(0.2, abs=0.01)
 
 
-def followed(folder: Path, losses: dict[str, tuple[float, float]], predicted: dict[str, float | None]) -> Study:
+def followed(
+    folder: Path, losses: dict[str, tuple[float, float]], predicted: dict[str, float | None], *failed: str
+) -> Study:
     """A study of finding 4 that was made: the loss of each part at little and at much compute, for seeds 0 and 1."""
     study = Study(folder, Size.of(15, 3), (0, 1), chosen("4"))
     little, much = study.size.budgets
@@ -168,7 +172,7 @@ def followed(folder: Path, losses: dict[str, tuple[float, float]], predicted: di
         measured = {"measured_samples_seen": [1.0], "measured_error": [1.0]}
         pools = [{**of_loss, **fitted, **seen, **measured, "pool": pool.name} for pool in (*law.pools, law.rest)]
         pools[-1]["falls"] = False
-        write(store, "pool_utilities", None, POOL_UTILITIES, pools)
+        write(store, "pool_utilities", None, POOL_UTILITIES, pools, *failed)
         mixtures = [
             {**of_loss, "mixture": name, "pools": [], "samples_seen": much, "error": losses[name][1], "predicted": told}
             for name, told in predicted.items()
@@ -216,10 +220,15 @@ def test_the_best_share_moves_and_the_law_is_compared_with_the_mean_of_the_parts
     assert document["curves"][4]["predicted"][str(law.budgets[1])]["mean"] == pytest.approx(0.66)
 
 
-def test_a_law_that_says_nothing_is_no_better_than_the_mean(tmp_path: Path) -> None:
-    (found,) = results_of(followed(tmp_path, LOSSES, dict.fromkeys(("top_25", "top_38", "top_50", "all"))))
+@pytest.mark.parametrize(("told", "failed"), [(None, ()), (0.64, ("fits_well",))])
+def test_a_law_that_says_nothing_or_does_not_fit_is_no_better_than_the_mean(tmp_path: Path, told, failed) -> None:
+    study = followed(tmp_path, LOSSES, dict.fromkeys(("top_25", "top_38", "top_50", "all"), told), *failed)
+    (found,) = results_of(study)
     assert found.differences[2].spread.by_seed == {0: 0, 1: 0}
     assert found.verdict == "not reproduced here"
+    assert found.law is not None
+    assert found.law.falling["eighth_1"] == (() if failed else (0, 1))
+    assert found.law.advised[0].spread.mean == pytest.approx(0 if failed else 0.15), "nothing is recommended: all"
 
 
 def test_a_study_too_small_to_fit_says_so(tmp_path: Path) -> None:
