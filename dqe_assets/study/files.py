@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import tarfile
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -13,13 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from dqe_assets.concepts.tables import RARE_CONCEPT_RETRIEVAL
+from dqe_assets.concepts.tables import CONCEPT_HITS
 from dqe_assets.concepts.tail import rarest
 from dqe_assets.core.schema import ORIGINAL
 from dqe_assets.evaluation.tables import CLASS_COUNTS
 from dqe_assets.filtering.subset import contains, parse_uids, read_subset
-from dqe_assets.improve.tables import BEST_CAPTIONS
 from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.score.tables import CAPTION_SCORES
 from dqe_assets.study.findings import BASE_AND_ANY, BASE_AND_RARE
 from dqe_assets.study.plan import ADDED, CONCEPTS, PAIRS, RAREST, TASK, TASK_SEED, TRUTH
 from dqe_resources.sources.world_scenes import DRAWN, World, names
@@ -80,7 +82,7 @@ def rarest_of(study: Study, seed: int) -> list[tuple[str, int]]:
 
 
 def write_added(study: Study, seed: int) -> None:
-    """Write the folder of the base with samples whose caption was found in the second pool: a table says which.
+    """Write the folder of the base with samples of the second pool: a table of captions says which.
 
     Raises:
         StorageError: the base or the second pool is not made.
@@ -90,16 +92,31 @@ def write_added(study: Study, seed: int) -> None:
     subset = read_subset(study.seed_folder(seed) / "subsets" / f"{study.base.subset}.npy")
     is_kept = contains(subset, parse_uids(pa.array(first, pa.string())))
     base = {uid: text for (uid, text), kept in zip(first.items(), is_kept, strict=True) if kept and text}
-    second = dict(_captions(study.second_folder(seed), "best_captions", BEST_CAPTIONS, study.second(seed)))
-    retrieved = Store(str(study.second_folder(seed) / "store")).read(
-        "rare_concept_retrieval", None, RARE_CONCEPT_RETRIEVAL, ["item", "uid"]
-    )
-    rare = sorted(set(retrieved.filter(pc.equal(retrieved["item"], ORIGINAL))["uid"].to_pylist()))
+    second = dict(_captions(study.second_folder(seed), "raw_samples", RAW_SAMPLES, study.second(seed)))
+    rare = _named(study, seed)
     drawn = np.random.default_rng(seed).permutation(sorted(second))[: len(rare)].tolist()
     for name, uids in ((BASE_AND_RARE, rare), (BASE_AND_ANY, drawn)):
         added = {uid: text for uid in uids if (text := second[uid])}
         _write(folder / f"{name}.csv", _table(("uid", "caption"), sorted({**base, **added}.items())))
     _write(folder / "dqe.yaml", _as_yaml(study.added_settings(seed, names()[:CONCEPTS])))
+
+
+def _named(study: Study, seed: int) -> list[str]:
+    """Uids of the second pool whose captions name one of the rarest concepts: of each concept, those that fit best."""
+    store, found = Store(str(study.second_folder(seed) / "store")), list[tuple[str, float, str]]()
+    for shard in study.second(seed).shards():
+        key = study.second(seed).key(shard.index)
+        hits = store.read("concept_hits", key, CONCEPT_HITS, ["uid", "item", "concepts"]).to_pylist()
+        scores = store.read("caption_scores", key, CAPTION_SCORES, ["uid", "caption_source", "similarity"]).to_pylist()
+        fit = {row["uid"]: row["similarity"] for row in scores if row["caption_source"] == ORIGINAL}
+        found += [
+            (concept, -fit[row["uid"]], row["uid"])
+            for row in hits
+            if row["item"] == ORIGINAL
+            for concept in row["concepts"] or ()
+        ]
+    best = (islice(some, study.size.added) for _, some in groupby(sorted(found), key=itemgetter(0)))
+    return sorted({uid for some in best for _, _, uid in some})
 
 
 def _captions(folder: Path, asset: str, schema: pa.Schema, source: WorldSource) -> Iterator[tuple[str, str | None]]:

@@ -274,7 +274,7 @@ FINDINGS = (
         "retrieval.",
         "149 concepts whose frequency follows Zipf's law by a rank that the seed draws, so that no thing is always the "
         "frequent one. Counted are captions that name a concept, whatever the image shows. The second pool has all "
-        "things alike often; what is added from it has the better of its own and of a synthetic caption.",
+        "things alike often; added are pictures whose captions name the rarest, of each thing those that fit best.",
         (
             _top(30),
             Arm(

@@ -118,7 +118,7 @@ class Size:
             scorer_samples_seen=seen(81_920),
             curve_samples_seen=seen(30_720, POINTS),
             second_rows=scaled(3_000, 100),
-            added=scaled(20, 1),
+            added=scaled(10, 1),
             batch_size=batch,
             images=scaled(20, 1),
             pairs=scaled(1_024, 100),
@@ -169,8 +169,8 @@ class Study:
 
     @property
     def has_captioner(self) -> bool:
-        """Whether a captioner is trained: for arms, or for samples that are added."""
-        return self.addition is not None or bool(_SYNTHETIC & {arm.captions for arm in self.arms})
+        """Whether a captioner is trained."""
+        return bool(_SYNTHETIC & {arm.captions for arm in self.arms})
 
     def seed_folder(self, seed: int) -> Path:
         """The data folder of a seed."""
@@ -294,11 +294,10 @@ class Study:
             seed: which.
             rarest: the names of these concepts.
         """
-        captioners = [_retrieval(SYNTHETIC, CAPTIONER, seed, above="..")]
         return {
-            **_pool(self.second(seed), captioners, seed, above=".."),
+            **_pool(self.second(seed), [], seed, above=".."),
             "subsets": [],
-            "concepts": _concepts(rarest, seed) | {"rarest": len(rarest), "candidates": self.size.added},
+            "concepts": _concepts(rarest, seed),
         }
 
     def added_settings(self, seed: int, names: Collection[str]) -> dict[str, Any]:
@@ -377,10 +376,9 @@ def _contrastive(taught: str, seed: int, above: str = ".") -> dict[str, Any]:
     return {"architecture": f"{made}/{run}.json", "weights": f"{made}/checkpoints/epoch_1.pt", "batch_size": 256}
 
 
-def _retrieval(name: str, taught: str, seed: int, above: str = ".") -> dict[str, Any]:
+def _retrieval(name: str, taught: str, seed: int) -> dict[str, Any]:
     """A captioner that takes the nearest caption of those that its model was trained with."""
-    captions = f"{above}/{taught}/{TRUTH}"
-    return {"kind": "retrieval", "name": name, **_contrastive(taught, seed, above), "captions": captions}
+    return {"kind": "retrieval", "name": name, **_contrastive(taught, seed), "captions": f"{taught}/{TRUTH}"}
 
 
 def _concepts(names: Collection[str], seed: int) -> dict[str, Any]:

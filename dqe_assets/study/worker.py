@@ -31,14 +31,14 @@ MADE, FAILED = "made", "failed"
 
 TEACH, PREPARE, TRAIN, EVALUATE, RETRIEVE, ADD = "teach", "prepare", "train", "evaluate", "retrieve", "add"
 """What can be done: training runs and all that they need; all up to the training data; some training runs; all that
-follows; what is found of rare concepts; and everything, training runs included."""
+follows; which concepts a pool shows, and how well captions fit; and everything, training runs included."""
 
 RESULTS = ("leaderboard", "concept_accuracies")
 SCALING = ("measured_mixtures", "filter_recommendation")
 """What a study wants of the platform, with all that these are made of: always, and where curves are trained for it."""
 
 _TRAINING = "training_run"
-_WANTED = {TEACH: (_TRAINING,), RETRIEVE: ("rare_concept_retrieval", "best_captions")}
+_WANTED = {TEACH: (_TRAINING,), RETRIEVE: ("concept_hits", "caption_scores")}
 
 _SIGNAL_WHEN_PARENT_ENDS = 1
 
