@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dqe_assets.core.figures import PLOTTED, histograms
 from dqe_assets.core.relations import (
     Explanation,
@@ -168,5 +170,5 @@ def _spreads(connection: duckdb.DuckDBPyConnection, limit: int) -> Iterable[Draw
         values = connection.execute(
             f"SELECT {_quoted(names)} FROM samples WHERE status = 'ok' ORDER BY uid LIMIT {PLOTTED}"  # noqa: S608
         ).fetchnumpy()
-        series = {name: values[name].astype(float).filled(float("nan")) for name in names}
+        series = {name: np.ma.filled(values[name].astype(float), np.nan) for name in names}
         yield "how the signals are spread", partial(histograms, series)

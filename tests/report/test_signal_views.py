@@ -6,10 +6,12 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dqe_assets.core.figures import LIGHT
 from dqe_assets.core.schema import UID, Column, table_schema
 from dqe_assets.core.signals import signals_of
 from dqe_assets.core.stage import stage
@@ -20,6 +22,7 @@ from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.report.explain import glance
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
 from dqe_assets.report.quality import quality_report
+from dqe_assets.report.signal_views import _spreads
 from dqe_resources.warehouse import Warehouse
 from tests.report.make_store import make_store
 
@@ -145,6 +148,17 @@ def test_the_gallery_shows_them_from_least_to_most_and_on_each_sample(warehouse:
     assert "<dt>Lang</dt><dd><bdi>&lt;i&gt;en&lt;/i&gt;</bdi></dd>" in page
     assert "<dt>licensed</dt><dd><bdi>yes</bdi></dd>" in page
     assert "how the signals are spread" in page
+
+
+def test_a_signal_that_every_sample_has_is_drawn_too() -> None:
+    with duckdb.connect() as connection:
+        connection.execute(
+            "CREATE TABLE samples AS SELECT n::VARCHAR AS uid, 'ok' AS status, n::FLOAT AS n FROM range(9) r(n)"
+        )
+        connection.execute("""CREATE TABLE signals AS SELECT 'n' AS signal, 9 AS "values", 4.0 AS median""")
+        ((title, draw),) = _spreads(connection, 5)
+    assert title == "how the signals are spread"
+    assert draw(LIGHT).startswith(b"\x89PNG")
 
 
 def test_two_stages_cannot_have_one_name_for_a_signal() -> None:
