@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
+from dqe_assets.core.signals import signals_of
 from dqe_assets.core.stage import connected
+from dqe_assets.filtering.build_subset import make_subset
+from dqe_assets.filtering.expression import parse
+from dqe_assets.filtering.pool import PoolError
+from dqe_assets.filtering.store_pool import StorePool
 from dqe_assets.ingest.assets import raw_samples
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.signals.assets import signal_keys_of, signals_of_table
@@ -140,3 +145,25 @@ def test_a_table_that_changed_makes_its_signals_again(store: Store, tmp_path: Pa
     stage = signals_of_table(SignalTable(name="votes", path=path))
     table, _, _ = made(store, [stage], "signals/votes", SHARDS[0])
     assert table["vote"].to_pylist() == [None, 22.0, None]
+
+
+def test_filters_read_them_from_the_store_by_their_names(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text("uid,clip_l14_similarity_score,lang\n" + "".join(f"{uid(row)},{row / 10},en\n" for row in range(5)))
+    stage = signals_of_table(SignalTable(name="scores", path=path))
+    for shard in SHARDS:
+        made(store, [stage], "signals/scores", shard)
+    pool = StorePool(store, SHARDS, signals=signals_of([stage]))
+
+    def kept(expression: str) -> set[str]:
+        return {f"{high:016x}{low:016x}" for high, low in make_subset(parse(expression), [pool]).uids.tolist()}
+
+    assert kept("clip_l14_similarity_score < 0.2") == {uid(0), uid(1)}
+    assert kept("lang == 'en' & ~clip_l14_similarity_score < 0.2 & image_name != '10.jpg'") == {uid(2), uid(4)}
+    assert kept("lang != 'en' | lang not in ['de']") == {uid(row) for row in range(5)}
+    # The sixth has no score: it counts for the fraction, and is not kept.
+    assert kept("clip_score(l14, fraction=0.3)") == {uid(3), uid(4)}
+    with pytest.raises(PoolError, match=r"the store has no column nsfw .*there are: .*clip_l14_similarity_score"):
+        kept("nsfw < 1")
+    files = [file.path for file in pool.parts[0].files(["lang"])]
+    assert files == ["raw_samples/web-00000", "signals/scores/web-00000"]
