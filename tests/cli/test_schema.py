@@ -156,5 +156,11 @@ def test_a_kind_is_one_of_a_list_of_which_an_editor_knows_each_by_its_constant()
     choices = [
         SCHEMA["$defs"][one["$ref"].rpartition("/")[2]] for one in SCHEMA["properties"]["captioners"]["items"]["oneOf"]
     ]
-    assert [one["properties"]["kind"]["const"] for one in choices] == ["labels", "lmdeploy", "openai", "table"]
+    assert [one["properties"]["kind"]["const"] for one in choices] == [
+        "labels",
+        "lmdeploy",
+        "openai",
+        "retrieval",
+        "table",
+    ]
     assert all(one["required"].count("kind") == 1 for one in choices)
