@@ -261,8 +261,9 @@ FINDINGS = (
         "Goyal et al. 2024 (arXiv 2404.07177): how much of DataComp's medium pool is best to keep depends on the "
         "compute, and the curves of mixtures are predicted from those of their parts.",
         "What is measured is the loss of clean pairs that were held out, over that of a guess: at this scale accuracy "
-        "comes late and in jumps. Pools are eighths of some thousand pictures by the score; the law is fitted to each "
-        "seed by itself, where one model's noise is large.",
+        "comes late and in jumps. Models start from one that has seen some thousand web-like pairs. Pools are eighths "
+        "of some thousand pictures by the score; the law is fitted to each seed by itself, where one model's noise is "
+        "large.",
         law=_LAW,
     ),
     Finding(

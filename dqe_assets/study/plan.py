@@ -32,7 +32,7 @@ SCORER, CAPTIONER, SECOND, ADDED = "scorer", "captioner", "second", "added"
 """Data folders in that of a seed: two of models that are trained on other pairs, that of the second pool, and that of a
 part of the pool to which samples of the second are added. Of the first two also the names of the scales."""
 
-SCALE, CURVE = "study", "curve"
+SCALE, CURVE, WARM = "study", "curve", "warm"
 TASK, PAIRS = "objects", "pairs"
 WEB, BASE = "web", "base"
 TRUTH = "truth.csv"
@@ -78,7 +78,8 @@ class Size:
         samples_seen: by each model, repetitions counted.
         scorer_rows: pairs that the scorer is trained on, and as many others that the captioner is.
         scorer_samples_seen: by each of these two.
-        curve_samples_seen: by each model whose loss is followed.
+        warm_samples_seen: of the scorer's pairs, as found, by the model that those whose loss is followed start from.
+        curve_samples_seen: by each of these, after that.
         second_rows: of the second pool.
         added: samples of each of the rarest concepts that are added from it.
         batch_size: of all trainings.
@@ -90,6 +91,7 @@ class Size:
     samples_seen: int
     scorer_rows: int
     scorer_samples_seen: int
+    warm_samples_seen: int
     curve_samples_seen: int
     second_rows: int
     added: int
@@ -116,6 +118,7 @@ class Size:
             samples_seen=seen(40_960),
             scorer_rows=scaled(8_000, 200),
             scorer_samples_seen=seen(81_920),
+            warm_samples_seen=seen(7_680),
             curve_samples_seen=seen(30_720, POINTS),
             second_rows=scaled(3_000, 100),
             added=scaled(10, 1),
@@ -210,8 +213,12 @@ class Study:
         return _even(SECOND, SECOND_SEED + seed, self.size.second_rows)
 
     def scorer_settings(self, seed: int) -> dict[str, Any]:
-        """The dqe.yaml of a scorer: pairs with their true captions, and one training."""
-        return self._taught(SCORER, self.pairs(seed), seed)
+        """The dqe.yaml of a scorer: a training on true captions of pairs, and a start for others on those as found."""
+        settings = self._taught(SCORER, self.pairs(seed), seed)
+        if self.law:
+            settings["training"]["scales"][WARM] = self._constant(2 * self.size.warm_samples_seen, 2)
+            settings["training"]["runs"].append({"subsets": ["all"], "scale": WARM, "seeds": [seed], "label": WARM})
+        return settings
 
     def captioner_settings(self, seed: int) -> dict[str, Any]:
         """The dqe.yaml of a captioner: as a scorer's, with other pairs."""
@@ -252,13 +259,11 @@ class Study:
         subsets = arms
         if self.law:
             subsets = list({arm.subset: arm for arm in (*arms, *self.law.arms)}.values())
-            each = self.size.curve_samples_seen // POINTS
-            scales[CURVE] = self._scale(self.size.curve_samples_seen) | {
-                "schedule": "constant_cooldown",
-                "checkpoints": POINTS,
-                "warmup": min(10, each // self.size.batch_size),
-            }
+            scales[CURVE] = self._constant(self.size.curve_samples_seen, POINTS)
+            # The first of two checkpoints: the second is at the end of a falling learning rate.
+            start = f"{SCORER}/training/{WARM}-{WARM}-{seed}/checkpoints/epoch_1.pt"
             runs.append({"subsets": [arm.subset for arm in self.law.arms], "scale": CURVE, "seeds": [seed]})
+            runs[-1]["start"] = start
             more["scaling"] = {
                 "measurements": "trained",
                 "metrics": [LOSS],
@@ -330,6 +335,15 @@ class Study:
                 ],
             },
             "evaluation": {"tasks": [{"path": f"../tasks/{TASK}"}], "batch_size": 256},
+        }
+
+    def _constant(self, samples_seen: int, checkpoints: int) -> dict[str, Any]:
+        """A scale whose learning rate falls only after the last checkpoint but one."""
+        steps = samples_seen // checkpoints // self.size.batch_size
+        return self._scale(samples_seen) | {
+            "schedule": "constant_cooldown",
+            "checkpoints": checkpoints,
+            "warmup": min(10, steps),
         }
 
     def _scale(self, samples_seen: int) -> dict[str, Any]:
