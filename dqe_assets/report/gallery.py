@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from dqe_assets.core.figures import DARK, LIGHT, data_uri, jpeg, thumbnail
 from dqe_assets.core.schema import ORIGINAL
 from dqe_assets.report.gallery_reader import GalleryReader, SampleSection
+from dqe_resources.errors import one_line
+from dqe_resources.warehouse import WarehouseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -48,7 +50,22 @@ def render_gallery(inputs: GalleryInputs, relations: Sequence[Relations]) -> str
     Args:
         inputs: what the page is made from.
         relations: what the stages contribute.
+
+    Raises:
+        WarehouseError: the warehouse lacks a table or column that the page shows.
     """
+    import duckdb
+
+    try:
+        return _rendered(inputs, relations)
+    except (duckdb.CatalogException, duckdb.BinderException) as error:
+        raise WarehouseError(
+            f"the warehouse was made by another version, or for other settings ({one_line(error)}); "
+            "run: dqe materialize warehouse"
+        ) from error
+
+
+def _rendered(inputs: GalleryInputs, relations: Sequence[Relations]) -> str:
     reader = GalleryReader(inputs.connection, inputs.per_section)
     groups = reader.groups()
     grouped = reader.group_sections(relations)

@@ -11,7 +11,7 @@ import pytest
 
 from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
-from dqe_resources.warehouse import Warehouse
+from dqe_resources.warehouse import Warehouse, WarehouseError
 from tests.report.make_store import RELATIONS, make_store
 
 if TYPE_CHECKING:
@@ -50,6 +50,16 @@ def _render(store: Store, folder: Path, per_section: int = 12) -> tuple[str, lis
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A small store whose captions are full of markup, all of them shown on the page."""
     return make_store(tmp_path_factory.mktemp("store"), shards=1, rows=12, captions=ATTACKS)
+
+
+def test_a_warehouse_that_lacks_what_is_shown_is_to_be_made_again() -> None:
+    import duckdb
+
+    with (
+        duckdb.connect() as connection,
+        pytest.raises(WarehouseError, match=r"made by another version, .*run: dqe materialize warehouse"),
+    ):
+        render_gallery(GalleryInputs(connection, lambda _: {}), RELATIONS)
 
 
 @pytest.fixture(scope="module")
