@@ -58,17 +58,23 @@ SLOW = (
 """Tests that start servers, kill processes, load models or materialise assets, by the beginning of their path."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what is named above, and what waits for the sample to go through every stage."""
+LONG = ("benchmarks/test_corpus", "end_to_end/test_automation", "end_to_end/test_kills.", "end_to_end/test_ui.")
+"""Tests that take minutes each, by the beginning of their path: they run with ``--long``."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option for tests that take minutes."""
+    parser.addoption("--long", action="store_true", help="also run the tests that take minutes each")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark as slow what is named above, and what waits for the sample to go through every stage; leave out the long."""
     for item in items:
         path = item.path.relative_to(Path(__file__).parent).as_posix()
+        if path.startswith(LONG) and not config.getoption("long", default=False):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: make test ARGS=--long"))
         if path.startswith(SLOW) or "finished" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
-
-
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than there are cores: there is always a test that waits for a server, a daemon or a kill."""
-    return len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,7 @@ def test_the_report_and_the_explanation_of_a_sample_tell_of_them(warehouse: Ware
     with warehouse.connect() as connection:
         section = next(one for one in quality_report(connection, RELATIONS) if one.title == "Repeated captions")
     assert section.table["captions"].to_pylist() == [4, 2]
-    told = partial(explanation, warehouse, RELATIONS, store=opened.opened_store, subsets=())
+    told = partial(explanation, warehouse, RELATIONS, store=opened.opened_store, subsets=(), signals={})
     sections = {one.title: one.table for one in told("photos/0003.jpg")}
     assert sections["Repeated captions"]["captions"].to_pylist() == [2, 2]
     assert "Repeated captions" not in {one.title for one in told("photos/0001.jpg")}

