@@ -58,7 +58,10 @@ SLOW = (
 """Tests that start servers, kill processes, load models or materialise assets, by the beginning of their path."""
 
 
-LONG = ("benchmarks/test_corpus", "end_to_end/test_automation", "end_to_end/test_kills.", "end_to_end/test_ui.")
+LONG = (
+    "benchmarks/test_corpus",
+    *("end_to_end/test_automation", "end_to_end/test_kills", "end_to_end/test_training_loop", "end_to_end/test_ui."),
+)
 """Tests that take minutes each, by the beginning of their path: they run with ``--long``."""
 
 
