@@ -47,7 +47,7 @@ captioners: [{{kind: labels, name: labels}}]
 """
 
 # The backfill daemon looks every 30 s; a backfill needs three or four of its looks.
-BACKFILL_SECONDS = 240
+BACKFILL_SECONDS = 600
 FINISHED = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
 
 
