@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dqe_assets.core.figures import LIGHT, Theme, add_legend, new_grid, placeholder, set_title, text_style, to_png
+from dqe_assets.core.figures import LIGHT, Theme, add_legend, mark_threshold, new_grid, placeholder, set_title, to_png
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,17 +55,8 @@ def planted_copies(copies: pa.Table, rules: ContaminationRules, theme: Theme = L
         for place, kind in enumerate(kinds):
             colour = theme.sources[place % len(theme.sources)]
             axes.stairs(_share(own[of_kind == kind], edges), edges, color=colour, linewidth=1.6, label=kind)
-        axes.axvline(threshold, color=theme.ink, linewidth=1.2, linestyle="--")
-        axes.annotate(
-            f"  found {rule}",
-            (threshold, 1.0),
-            xycoords=("data", "axes fraction"),
-            ha=align,
-            va="top",
-            **text_style(theme),
-        )
+        mark_threshold(axes, theme, threshold, f"  found {rule}", align)
         axes.set_xlabel(label)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         set_title(axes, title, theme)
     left.set_ylabel("share of the copies")
     add_legend(left, theme, columns=2)

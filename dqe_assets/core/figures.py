@@ -215,6 +215,21 @@ def text_style(theme: Theme, *, muted: bool = False) -> dict[str, Any]:
     return {"color": theme.muted if muted else theme.ink, "fontsize": 8.5}
 
 
+def mark_threshold(axes: Axes, theme: Theme, threshold: float, text: str, align: str) -> None:
+    """Draw a rule's threshold across a histogram of shares, with what the rule does at its top.
+
+    Args:
+        axes: the histogram.
+        theme: colours.
+        threshold: where on the x axis.
+        text: what the rule does.
+        align: on which side of the text the line is, ``left`` or ``right``.
+    """
+    axes.axvline(threshold, color=theme.ink, linewidth=1.2, linestyle="--")
+    axes.annotate(text, (threshold, 1.0), xycoords=("data", "axes fraction"), ha=align, va="top", **text_style(theme))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+
+
 def plain(name: str) -> str:
     """A name as matplotlib shows it as it stands: it reads formulas between dollars, and hides what begins with _."""
     escaped = name.replace("$", r"\$")

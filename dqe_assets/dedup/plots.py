@@ -10,6 +10,7 @@ from dqe_assets.core.figures import (
     LIGHT,
     Theme,
     add_legend,
+    mark_threshold,
     new_figure,
     new_grid,
     placeholder,
@@ -95,17 +96,8 @@ def duplicate_thresholds(pairs: pa.Table, min_cosine: float, max_distance: int, 
             counts, _ = np.histogram(values[chosen], edges)
             share = counts / max(1, int(chosen.sum()))
             axes.stairs(share, edges, fill=True, color=colour, alpha=0.55, label=f"{name}: {int(chosen.sum()):,} pairs")
-        axes.axvline(threshold, color=theme.ink, linewidth=1.2, linestyle="--")
-        axes.annotate(
-            f"  duplicates {rule}",
-            (threshold, 1.0),
-            xycoords=("data", "axes fraction"),
-            ha=align,
-            va="top",
-            **text_style(theme),
-        )
+        mark_threshold(axes, theme, threshold, f"  duplicates {rule}", align)
         axes.set_xlabel(label)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         set_title(axes, title, theme)
     left.set_ylabel("share of the pairs")
     add_legend(left, theme, columns=1)

@@ -347,15 +347,28 @@ def _stats(folder: Path, number: int) -> dict[str, Any] | None:
 def read_record(path: Path) -> dict[str, Any] | None:
     """The JSON object of a file; None if there is none."""
     try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return parse_record(path.read_bytes())
+    except OSError:
+        return None
+
+
+def parse_record(data: bytes) -> dict[str, Any] | None:
+    """The JSON object in the bytes of a file; None if they hold none."""
+    try:
+        record = json.loads(data)
+    except ValueError:
         return None
     return record if isinstance(record, dict) else None
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write a JSON object atomically."""
-    replace_file(path, lambda target: target.write(json.dumps(record, indent=1, ensure_ascii=False).encode()))
+    replace_file(path, lambda target: target.write(record_bytes(record)))
+
+
+def record_bytes(record: dict[str, Any]) -> bytes:
+    """A JSON object as the bytes of a file, for a person to read too."""
+    return json.dumps(record, indent=1, ensure_ascii=False).encode()
 
 
 def _name(number: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 import tempfile
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqe_assets.publish.places.protocol import File, Written, url_alone
+from dqe_assets.training.reshard import parse_record, record_bytes
 from dqe_resources.errors import UsageError, one_line
 from dqe_resources.store import StorageError
 
@@ -76,10 +76,9 @@ class Bucket:
         """As ``Place.record``."""
         with self._asking():
             try:
-                record = json.loads(self.filesystem.cat_file(self._path(name)))
-            except (FileNotFoundError, ValueError):
+                return parse_record(self.filesystem.cat_file(self._path(name)))
+            except FileNotFoundError:
                 return None
-        return record if isinstance(record, dict) else None
 
     def sizes(self) -> dict[str, int]:
         """As ``Place.sizes``."""
@@ -102,7 +101,7 @@ class Bucket:
 
     def keep(self, name: str, record: dict[str, Any]) -> None:
         """As ``Place.keep``."""
-        self.write(File(name, 0, lambda target: target.write(as_json(record))))
+        self.write(File(name, 0, lambda target: target.write(record_bytes(record))))
 
     def finish(self, name: str, record: dict[str, Any], unfinished: str) -> None:
         """As ``Place.finish``."""
@@ -132,11 +131,6 @@ class Bucket:
                 f"{self.url}: {type(error).__name__}: {one_line(error)}; what is finished is kept: once that is mended "
                 "(network, credentials, rights to write), run the same command again"
             ) from error
-
-
-def as_json(record: dict[str, Any]) -> bytes:
-    """The bytes of a JSON object, as a person can read them."""
-    return json.dumps(record, indent=1, ensure_ascii=False).encode()
 
 
 def write_locally(file: File, path: Path) -> Written:

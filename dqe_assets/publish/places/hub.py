@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tempfile
@@ -11,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqe_assets.publish.places.bucket import as_json, write_locally
+from dqe_assets.publish.places.bucket import write_locally
 from dqe_assets.publish.places.protocol import url_alone
+from dqe_assets.training.reshard import parse_record, record_bytes
 from dqe_resources.errors import UsageError, one_line
 from dqe_resources.store import StorageError
 
@@ -117,10 +117,9 @@ class Hub:
         with self._asking(), tempfile.TemporaryDirectory() as folder:
             try:
                 path = self._api.hf_hub_download(**self._at, filename=name, local_dir=folder)
-                record = json.loads(Path(path).read_bytes())
-            except (EntryNotFoundError, ValueError):
+                return parse_record(Path(path).read_bytes())
+            except EntryNotFoundError:
                 return None
-        return record if isinstance(record, dict) else None
 
     def sizes(self) -> dict[str, int]:
         """As ``Place.sizes``, without what the hub itself puts there."""
@@ -178,7 +177,7 @@ class Hub:
     def _json(name: str, record: dict[str, Any]) -> CommitOperationAdd:
         from huggingface_hub import CommitOperationAdd
 
-        return CommitOperationAdd(name, as_json(record))
+        return CommitOperationAdd(name, record_bytes(record))
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
