@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,6 +30,14 @@ def publish(
     caption: Annotated[str, typer.Option(help="best, original, or the name of a captioner or a mix.")] = BEST,
     file_format: Annotated[Format, typer.Option("--format", help="Format of the dataset.")] = "hf",
     shard_size: Annotated[int, typer.Option(min=1, help="Samples in each file.")] = SAMPLES_PER_SHARD,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SOURCE=NUMBER",
+            help="How often a caption source is to be drawn, relative to the others that are named; may be repeated. "
+            "By default all are alike.",
+        ),
+    ] = None,
     *,
     vectors: Annotated[bool, typer.Option("--vectors", help="Also write the vectors, for another Qdrant.")] = False,
     public: Annotated[
@@ -45,7 +54,11 @@ def publish(
         _require_current(settings)
         with counting("samples") as progress:
             manifest = write(
-                settings, target, Request(where, caption, file_format, shard_size, vectors), progress, is_public=public
+                settings,
+                target,
+                Request(where, caption, file_format, shard_size, vectors, _weights(weight or [])),
+                progress,
+                is_public=public,
             )
         _print_manifest(manifest)
         data = sum(file["samples"] > 0 and not file["name"].startswith("vectors/") for file in manifest["files"])
@@ -59,6 +72,22 @@ def publish(
             say_next(opened)
         else:
             say("Next: {}", opened)
+
+
+def _weights(given: list[str]) -> tuple[tuple[str, float], ...]:
+    """Caption sources with their weights, as they are typed."""
+    from dqe_resources.errors import UsageError
+
+    weights: dict[str, float] = {}
+    for one in given:
+        name, sign, number = one.rpartition("=")
+        try:
+            weights[name] = float(number)
+        except ValueError:
+            sign = ""
+        if not sign or not name or not 0 < weights[name] < math.inf:
+            raise UsageError(f"--weight {one}: expected a caption source and a number above 0, such as original=0.3")
+    return tuple(sorted(weights.items()))
 
 
 def _require_current(settings: Settings) -> None:

@@ -30,3 +30,9 @@ def draw_keys(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.u
         low: their last 64 bits [n].
     """
     return mixed(low ^ mixed(high))
+
+
+def unit_interval(hashed: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Hashes as numbers from 0 to below 1: float64, of the same shape."""
+    # 53 bits, as a double has.
+    return (hashed >> np.uint64(11)).astype(np.float64) * 2.0**-53

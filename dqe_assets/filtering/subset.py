@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from dqe_assets.core.hashing import mixed
+from dqe_assets.core.hashing import mixed, unit_interval
 from dqe_resources.errors import DataQualityError
 from dqe_resources.store import replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -106,9 +106,7 @@ def uniform_draws(uids: NDArray[np.void], seed: int, salt: int = 0) -> NDArray[n
         salt: likewise: rules that are joined must not draw the same numbers.
     """
     start = mixed(np.array([seed], np.uint64)) ^ np.uint64(salt)
-    hashed = mixed(uids["f1"] ^ mixed(uids["f0"] ^ start))
-    # 53 bits, as a double has.
-    return (hashed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return unit_interval(mixed(uids["f1"] ^ mixed(uids["f0"] ^ start)))
 
 
 def order_of(uids: NDArray[np.void]) -> NDArray[np.int64]:
@@ -204,8 +202,23 @@ def read_subset(path: Path) -> NDArray[np.void]:
     Raises:
         SubsetError: it is not such a file, or not sorted.
     """
+    return _checked(path, lambda: np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def fetch_subset(url: str) -> NDArray[np.void]:
+    """The uids of a subset at an fsspec URL, in memory: as ``read_subset``, which has what it raises."""
+    import fsspec
+
+    def load() -> NDArray[np.void]:
+        with fsspec.open(url, "rb") as file:
+            return np.load(file, allow_pickle=False)
+
+    return _checked(url, load)
+
+
+def _checked(path: Path | str, load: Callable[[], NDArray[np.void]]) -> NDArray[np.void]:
     try:
-        uids = np.load(path, mmap_mode="r", allow_pickle=False)
+        uids = load()
     except (OSError, ValueError, EOFError) as error:
         raise SubsetError(f"{path}: cannot be read as a subset ({error}); make it with: dqe filter") from error
     if uids.dtype != UID_TYPE or uids.ndim != 1:

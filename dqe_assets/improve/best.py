@@ -94,7 +94,7 @@ def best_captions(
     uids, pictured = raw["uid"], has_image(raw)
     written = {ORIGINAL: raw.append_column("flags", pa.nulls(len(uids), _FLAGS)), **synthetic}
     if refined is not None:
-        written[REFINED] = _final(refined, uids)
+        written[REFINED] = final_refined(refined, uids)
     candidates = {}
     for name in rule.chosen_from(list(written)):
         own = written[name]
@@ -193,7 +193,7 @@ def _head_start(sources: Sequence[str | None], criterion: str, rule: BestRule) -
     return rule.min_gain * np.array(is_ahead, np.float64)
 
 
-def _final(refined: pa.Table, uids: pa.ChunkedArray) -> pa.Table:
+def final_refined(refined: pa.Table, uids: pa.ChunkedArray) -> pa.Table:
     """The refined caption of each sample: the one accepted in the last round; null if there is none."""
     accepted = refined.filter(refined["accepted"]).sort_by([("round", "descending"), (SIMILARITY, "descending")])
     # index_in finds the first.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dqe_assets.core.relations import meaning
 from dqe_assets.filtering.plots import funnels
+from dqe_assets.publish.captions import CAPTIONS
 from dqe_assets.publish.pictures import BINS, before_and_after
 from dqe_assets.publish.selection import FACTS, published_sql
 
@@ -115,7 +116,11 @@ def render(about: Mapping[str, Any], **more: Any) -> str:
     )
     environment.filters |= {"plain": _plain, "indented": _indented, "setting": _setting}
     return environment.get_template("card.md.j2").render(
-        **about, **more, licence=_licence(about["sources"]), size=_size(about["samples"]), columns=_columns(FACTS)
+        **about,
+        **more,
+        licence=_licence(about["sources"]),
+        size=_size(about["samples"]),
+        columns=_columns(FACTS.append(CAPTIONS.field())),
     )
 
 

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dqe_assets.core.schema import IMAGE, SYNTHETIC_CAPTIONS_PREFIX
+from dqe_assets.core.schema import IMAGE, REFINED, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.filtering.mix_assets import MIXED_PREFIX
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration.published import note_published
 from dqe_assets.publish import card
+from dqe_assets.publish.captions import CaptionReader
 from dqe_assets.publish.formats import Shards
 from dqe_assets.publish.output import write_files
 from dqe_assets.publish.places import place_of
 from dqe_assets.publish.places.protocol import File
-from dqe_assets.publish.selection import select
+from dqe_assets.publish.selection import RequestError, select
 from dqe_resources.fingerprint import fingerprint
 from dqe_resources.models.packages import package_version
 from dqe_resources.printable import command
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 CARD = "README.md"
 LOADER = "load_vectors.py"
 
-_VERSION = "3"
+_VERSION = "4"
 """Raised whenever the same selection comes to give other files than before."""
 
 _PACKAGES = ("duckdb", "pillow", "pyarrow")
@@ -80,6 +81,7 @@ class Request:
         format: of the files.
         shard_size: samples in each file but the last.
         vectors: whether the named vectors are published too.
+        weights: caption sources, and how often each is to be drawn, relative to the others; none for all alike.
     """
 
     condition: str
@@ -87,6 +89,7 @@ class Request:
     format: Format
     shard_size: int
     vectors: bool = False
+    weights: tuple[tuple[str, float], ...] = ()
 
 
 def publish(
@@ -120,7 +123,9 @@ def publish(
         selection = select(query, request.condition, request.caption)
         taken_down = query("SELECT count(*) AS n FROM samples WHERE reason = 'taken_down'")["n"][0].as_py()
         about = _about(settings, selection, request) | ({"taken_down": taken_down} if taken_down else {})
-        shards = Shards(settings.opened_store, query, selection)
+        shards = Shards(
+            settings.opened_store, query, selection, CaptionReader(settings.opened_store, about["caption_weights"])
+        )
         note_published(place.name, _uids(settings, selection))
         files = [*_shard_files(shards, request, about["vectors"]), *_card_files(query, selection, request, about)]
         return write_files(place, about, files, track)
@@ -145,6 +150,7 @@ def _about(settings: Settings, selection: Selection, request: Request) -> dict[s
         "format": request.format,
         "condition": request.condition,
         "caption": request.caption,
+        "caption_weights": _weights(settings, request.weights),
         "samples": selection.total,
         "samples_per_shard": request.shard_size,
         "vectors": names if request.vectors else None,
@@ -176,6 +182,14 @@ def _about(settings: Settings, selection: Selection, request: Request) -> dict[s
         },
         "versions": {"publish": _VERSION, **{name: package_version(name) for name in _PACKAGES}},
     }
+
+
+def _weights(settings: Settings, given: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """The weight of every caption source: of those that are not given, where some are, 0."""
+    sources = [*settings.caption_sources, *([REFINED] if settings.refining else [])]
+    if unknown := [name for name, _ in given if name not in sources]:
+        raise RequestError(f"--weight {unknown[0]}: there is no such caption source; there are: {', '.join(sources)}")
+    return dict.fromkeys(sources, 0.0 if given else 1.0) | dict(given)
 
 
 def _lineage(settings: Settings, selection: Selection) -> list[dict[str, Any]]:

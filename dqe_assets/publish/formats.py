@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from dqe_assets.core.schema import IMAGE_TYPE
 from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.publish.captions import CAPTIONS, weighted
 from dqe_assets.publish.selection import FACTS, PublishError, Selection, facts_of
 from dqe_assets.score.tables import JOINT_EMBEDDINGS
 from dqe_assets.training.reshard import write_tar
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import BinaryIO
 
+    from dqe_assets.publish.captions import CaptionReader
     from dqe_assets.publish.selection import Query
     from dqe_resources.store import Store
 
@@ -31,7 +33,7 @@ _GROUP_BYTES = 16 << 20
 _GROUP_ROWS = 1000
 
 _SHA256 = pa.field("sha256", pa.string())
-_IMAGES = pa.schema([pa.field("image", IMAGE_TYPE), *FACTS, _SHA256])
+_IMAGES = pa.schema([pa.field("image", IMAGE_TYPE), *FACTS, CAPTIONS.field(), _SHA256])
 
 _DATACOMP = {
     "uid": "uid",
@@ -55,22 +57,24 @@ class Shards:
         store: the store, for images and vectors.
         query: runs one SELECT on the warehouse, for everything else.
         selection: the samples.
+        captions: reads all captions of a sample.
     """
 
     store: Store
     query: Query
     selection: Selection
+    captions: CaptionReader
 
     def write_images(self, target: BinaryIO, start: int, stop: int) -> None:
         """The samples from one position to another as Parquet that opens as a Hugging Face dataset."""
         schema = _IMAGES.with_metadata({"huggingface": json.dumps(_features(_IMAGES))})
         with pq.ParquetWriter(target, schema, compression="zstd", write_page_checksum=True) as writer:
-            for group in _groups(self._samples(start, stop)):
+            for group in _groups(self.samples(start, stop)):
                 writer.write_table(pa.Table.from_pylist(group, schema))
 
     def write_tar(self, target: BinaryIO, start: int, stop: int) -> None:
         """The samples from one position to another as a WebDataset tar."""
-        write_tar(target, ((picture.uid, _files(picture, facts)) for picture, facts in self._samples(start, stop)))
+        write_tar(target, ((picture.uid, _files(picture, facts)) for picture, facts in self.samples(start, stop)))
 
     def write_metadata(self, target: BinaryIO, start: int, stop: int) -> None:
         """The samples from one position to another as metadata with DataComp's columns; ``sha256`` as found."""
@@ -102,15 +106,17 @@ class Shards:
         for shard, rows in self.selection.pieces(start, stop):
             yield shard, facts_of(self.query, self.selection, shard, rows), pa.array(rows)
 
-    def _samples(self, start: int, stop: int) -> Iterator[tuple[Picture, dict[str, Any]]]:
-        """The image of each sample, and all that is known of it."""
-        for shard, facts, _ in self._pages(start, stop):
+    def samples(self, start: int, stop: int) -> Iterator[tuple[Picture, dict[str, Any]]]:
+        """The image of each sample from one position to another, and all that is known of it."""
+        for shard, facts, rows in self._pages(start, stop):
             pictures = StoreShard(self.store, shard).pictures(frozenset(facts["uid"].to_pylist()))
-            for known in facts.to_pylist():
+            captions = self.captions.of_shard(shard, rows.to_pylist())
+            for known, all_captions in zip(facts.to_pylist(), captions, strict=True):
                 picture = next(pictures, None)
                 if picture is None or picture.uid != known["uid"]:
                     raise _changed(shard)
-                yield picture, {**known, "sha256": picture.sha256}
+                said = weighted(all_captions, known["caption_source"])
+                yield picture, {**known, CAPTIONS.name: said, "sha256": picture.sha256}
 
 
 def _files(picture: Picture, facts: dict[str, Any]) -> Sample:
@@ -140,12 +146,17 @@ def _groups(samples: Iterator[tuple[Picture, dict[str, Any]]]) -> Iterator[list[
 
 def _features(schema: pa.Schema) -> dict[str, Any]:
     """The schema as ``datasets`` keeps it in the metadata of its files."""
-    types = {pa.float32(): "float32", pa.int32(): "int32", pa.bool_(): "bool", pa.string(): "string"}
-    features = {
-        field.name: {"_type": "Image"} if field.type == IMAGE_TYPE else {"dtype": types[field.type], "_type": "Value"}
-        for field in schema
-    }
-    return {"info": {"features": features}}
+    return {"info": {"features": {field.name: _feature(field.type) for field in schema}}}
+
+
+def _feature(kind: pa.DataType) -> dict[str, Any]:
+    if kind == IMAGE_TYPE:
+        return {"_type": "Image"}
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
+    if pa.types.is_struct(kind):
+        return {field.name: _feature(field.type) for field in kind}
+    return {"dtype": {pa.float32(): "float32", pa.int32(): "int32"}.get(kind, str(kind)), "_type": "Value"}
 
 
 def _require_same(shard: str, facts: pa.Table, uids: pa.ChunkedArray) -> None:

@@ -83,7 +83,7 @@ class Plan:
 
     def leaving_out(self, names: list[str]) -> Plan:
         """The same plan without some uids; those that are not of it change nothing."""
-        at = _Index(self.uids).positions(names)
+        at = UidIndex(self.uids).positions(names)
         kept = np.ones(len(self.uids), bool)
         kept[at[at >= 0]] = False
         return replace(self, uids=self.uids[kept], copies=self.copies[kept], part_of=self.part_of[kept])
@@ -144,8 +144,8 @@ def plan_shards(
     """
     if not len(subset):
         raise ReshardError("the subset is empty: there is nothing to write")
-    uids, copies = _unique(subset)
-    index = _Index(uids)
+    uids, copies = counted_uids(subset)
+    index = UidIndex(uids)
     part_of = np.full(len(uids), -1, np.int32)
     digests, again = [], 0
     for number, part in enumerate(parts):
@@ -272,7 +272,7 @@ def write_tar(target: BinaryIO | _Digest, entries: Iterable[tuple[str, Sample]])
     return stats
 
 
-class _Index:
+class UidIndex:
     """Where uids are among sorted ones."""
 
     def __init__(self, uids: np.ndarray) -> None:
@@ -293,7 +293,7 @@ class _Index:
             at += before
 
 
-def _unique(subset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def counted_uids(subset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The uids of a sorted subset without repeats, and how often each is there."""
     first = np.ones(len(subset), bool)
     first[1:] = subset[1:] != subset[:-1]

@@ -35,8 +35,10 @@ _UID = re.compile("[0-9a-f]{32}")
 
 _ROWS_AT_ONCE = 256
 
-_PICTURE_COLUMNS = ["uid", "image", "format"]
-_STORE_COLUMNS = [*_PICTURE_COLUMNS, "source", "shard", "image_name", "url", "caption", "width", "height"]
+PICTURE_COLUMNS = ["uid", "image", "format"]
+"""The columns of ``raw_samples`` that ``picture_of`` takes."""
+
+_STORE_COLUMNS = [*PICTURE_COLUMNS, "source", "shard", "image_name", "url", "caption", "width", "height"]
 
 
 class SamplesError(DataQualityError):
@@ -117,7 +119,7 @@ class StoreShard:
 
     def pictures(self, wanted: Container[str]) -> Iterator[Picture]:
         """The images alone of those that are wanted."""
-        return map(_picture, self._records(wanted, _PICTURE_COLUMNS))
+        return map(picture_of, self._records(wanted, PICTURE_COLUMNS))
 
     def _records(self, wanted: Container[str], columns: list[str]) -> Iterator[dict[str, Any]]:
         table = self._uids_and_statuses()
@@ -131,7 +133,8 @@ class StoreShard:
         return self.store.read("raw_samples", self.name, RAW_SAMPLES, ["uid", "status"])
 
 
-def _picture(record: dict[str, Any]) -> Picture:
+def picture_of(record: dict[str, Any]) -> Picture:
+    """The image of a row of ``raw_samples`` as it is copied, given by its ``PICTURE_COLUMNS``."""
     jpeg = _encoded_anew(record)
     if isinstance(jpeg, bytes):
         return Picture(record["uid"], "jpg", jpeg, encoded=True)
@@ -152,7 +155,7 @@ def _encoded_anew(record: dict[str, Any]) -> bytes | None:
 
 
 def _stored_sample(record: dict[str, Any]) -> Sample:
-    picture = _picture(record)
+    picture = picture_of(record)
     facts = {
         "uid": record["uid"],
         "caption": record["caption"],

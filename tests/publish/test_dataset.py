@@ -85,6 +85,10 @@ def test_datasets_and_webdataset_give_the_same_samples(
         assert sample["txt"].decode() == row["caption"]
         assert json.loads(sample["json"]) == {name: value for name, value in row.items() if name != "image"}
         assert row["sha256"] == hashlib.sha256(data).hexdigest()
+        assert sum(one["weight"] for one in row["captions"]) == pytest.approx(1)
+        of_source = {one["source"]: one for one in row["captions"]}
+        chosen = of_source[row["caption_source"]]
+        assert (chosen["text"], chosen["similarity"]) == (row["caption"], row["similarity"])
         assert picture.size == (row["width"], row["height"])
         with Image.open(io.BytesIO(data)) as image:
             assert image.getexif().get(0x0112, 1) == 1
@@ -98,6 +102,16 @@ def test_the_schema_in_the_file_is_that_which_datasets_writes(opened: Settings, 
     features = datasets.Features.from_arrow_schema(schema)
     assert schema.metadata[b"huggingface"] == features.arrow_schema.metadata[b"huggingface"]
     assert (schema.names, schema.types) == (features.arrow_schema.names, features.arrow_schema.types)
+
+
+def test_a_source_is_drawn_as_often_as_its_weight_says(opened: Settings, tmp_path: Path) -> None:
+    request = Request(WELL_ALIGNED, "original", "hf", 1000, weights=(("labels", 2.0),))
+    assert publish(opened, tmp_path / "out", request)["caption_weights"] == {"original": 0.0, "labels": 2.0}
+    (file,) = (tmp_path / "out" / "data").iterdir()
+    for captions in pq.read_table(file)["captions"].to_pylist():
+        assert {one["source"]: one["weight"] for one in captions} == {"original": 0.0, "labels": 1.0}
+    with pytest.raises(PublishError, match="--weight nobody: there is no such caption source; there are: original, la"):
+        publish(opened, tmp_path / "other", Request("true", "best", "hf", 1000, weights=(("nobody", 1.0),)))
 
 
 def test_the_manifest_and_the_card_say_what_was_done(opened: Settings, tmp_path: Path) -> None:
