@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from dqe_assets.caption.prompts import Prompt
-    from dqe_resources.captioners.protocol import Captioner
+    from dqe_resources.captioners.protocol import Captioner, VisionModel
 
     Track = Callable[[Iterable[Any], int], Iterator[Any]]
 
@@ -111,9 +111,9 @@ def collect(
         raise error.with_progress(kept, total, "captions") from error
 
 
-def prepared(data: bytes, captioner: VisionCaptioner) -> bytes | Caption:
-    """An image as the captioner gets it; if it cannot be read, the answer that says so."""
-    image = guarded(partial(prepare_image, longest_side=captioner.image_longest_side))(data)
+def prepared(data: bytes, model: VisionModel) -> bytes | Caption:
+    """An image as the model gets it; if it cannot be read, the answer that says so."""
+    image = guarded(partial(prepare_image, longest_side=model.image_longest_side))(data)
     return Caption(None, "error", str(image)) if isinstance(image, ImageError) else image
 
 

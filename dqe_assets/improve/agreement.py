@@ -70,6 +70,24 @@ def cohen_kappa(first: ArrayLike, second: ArrayLike) -> float:
     return (float(np.trace(table)) / a.size - by_chance) / (1 - by_chance)
 
 
+def rank_correlation(first: ArrayLike, second: ArrayLike) -> float | None:
+    """How far two scores put things into the same order (Spearman 1904): 1 the same, 0 none, -1 the opposite.
+
+    Args:
+        first: [n], finite.
+        second: [n], finite; of the same things.
+
+    Returns:
+        The correlation; None for fewer than three things, or if a score is the same for all.
+    """
+    from scipy.stats import rankdata
+
+    a, b = (rankdata(np.asarray(values, np.float64)) for values in (first, second))
+    if len(a) < 3 or not a.std() or not b.std():
+        return None
+    return float(np.corrcoef(a, b)[0, 1])
+
+
 def means(judged: pa.Table, by: str) -> pa.Table:
     """The means of the marks for each value of a column, with 95 % intervals.
 

@@ -1,4 +1,4 @@
-"""The best caption of each sample, by a rule: similarity, judgement, flags and length."""
+"""The best caption of each sample, by a rule: similarity, judgement, truth, flags and length."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from dqe_assets.improve.best_settings import BestRule
 
-SIMILARITY, JUDGEMENT = "similarity", "judgement"
+SIMILARITY, JUDGEMENT, VQA = "similarity", "judgement", "vqa"
 
 NO_IMAGE, NO_CAPTION = "no image", "no caption"
 ONLY, ONLY_SOUND = "only caption", "only caption that is not set aside"
-HIGHEST = {SIMILARITY: "highest similarity", JUDGEMENT: "highest judgement"}
+HIGHEST = {SIMILARITY: "highest similarity", JUDGEMENT: "highest judgement", VQA: "highest vqa"}
 KEPT = "original kept: no other gains enough"
 FIRST = "first of equals"
 ALL_SET_ASIDE = "; all are set aside"
@@ -37,7 +37,7 @@ class _Candidates:
     Attributes:
         texts: strings; null if there is none, or no image.
         flags: lists of what is wrong with each, as found in one way and in another.
-        measured: similarity and judgement, float64; NaN if there is none.
+        measured: similarity, judgement and vqa, float64; NaN if there is none.
         shared: whether their similarities prove nothing.
     """
 
@@ -84,7 +84,7 @@ def best_captions(
     Args:
         raw: uid, status and caption of ``raw_samples``, n rows.
         synthetic: caption and flags of each captioner, in the same order.
-        scores: uid, caption_source and similarity of ``caption_scores``.
+        scores: uid, caption_source and similarity of ``caption_scores``, and vqa if it was measured.
         rule: what is best.
         shared: caption sources whose similarities prove nothing.
         quality: uid, caption_source and patterns of ``text_quality``, if there is any.
@@ -101,10 +101,11 @@ def best_captions(
         is_there = pc.and_(pictured, pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(own["caption"]), ""), False))
         similarity = own[SIMILARITY] if name == REFINED else _of(name, scores, SIMILARITY, uids, pa.float32())
         judgement = _of(name, judgements, "overall", uids, pa.float32())
+        vqa = _of(name, scores if VQA in scores.column_names else None, VQA, uids, pa.float32())
         candidates[name] = _Candidates(
             pc.if_else(is_there, own["caption"], None).combine_chunks(),
             (own["flags"], _of(name, quality, "patterns", uids, _FLAGS)),
-            {SIMILARITY: _floats(similarity), JUDGEMENT: _floats(judgement)},
+            {SIMILARITY: _floats(similarity), JUDGEMENT: _floats(judgement), VQA: _floats(vqa)},
             name in shared,
         )
     chosen = _chosen(candidates, rule, pictured.to_numpy())
@@ -119,7 +120,8 @@ def best_captions(
 def below_runner_up(best: pa.Table, rule: BestRule) -> int:
     """How many rows of ``BEST_CAPTIONS`` have a caption that is worse than the next one by the deciding measure."""
     count = 0
-    for criterion, reasons in ((SIMILARITY, (HIGHEST[SIMILARITY], KEPT)), (JUDGEMENT, (HIGHEST[JUDGEMENT],))):
+    for criterion, highest in HIGHEST.items():
+        reasons = (highest, KEPT) if criterion == SIMILARITY else (highest,)
         decided = best.filter(
             pa.array([reason.startswith(reasons) for reason in best["reason"].to_pylist()], pa.bool_())
         )

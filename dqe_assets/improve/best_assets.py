@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from dqe_assets.core.checks import complete, finite, unique
 from dqe_assets.core.schema import SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.stage import Stage, stage
@@ -14,8 +16,6 @@ from dqe_assets.improve.tables import BEST_CAPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import pyarrow as pa
 
     from dqe_assets.improve.best_settings import BestRule
 
@@ -35,12 +35,13 @@ def _never_worse(_: Work, table: pa.Table, rule: BestRule) -> CheckResult:
     )
 
 
-def best_captions_of(synthetic: Sequence[Stage], signals: Sequence[str]) -> Stage:
+def best_captions_of(synthetic: Sequence[Stage], signals: Sequence[str], truth: Sequence[Stage]) -> Stage:
     """The asset ``best_captions``, chosen among the originals and the captions of these stages.
 
     Args:
         synthetic: the captioners' stages.
         signals: which of ``text_quality``, ``caption_judgements`` and ``refined_captions`` there are.
+        truth: the stages of ``vqa_scores``.
     """
 
     @stage(
@@ -49,14 +50,14 @@ def best_captions_of(synthetic: Sequence[Stage], signals: Sequence[str]) -> Stag
         code_version="1",
         schema=BEST_CAPTIONS,
         resources={"rule": "best", "shared": "captions.shared"},
-        inputs=["raw_samples", *(captions.name for captions in synthetic), "caption_scores", *signals],
+        inputs=["raw_samples", *(one.name for one in (*synthetic, *truth)), "caption_scores", *signals],
         checks=[
             unique("uid"),
             complete(),
             finite("similarity", -1, 1),
             Check("never_worse", "No caption is worse than the next best, by what is said to decide.", _never_worse),
         ],
-        metadata=metadata.best_captions,
+        metadata=metadata.best_captions_of([one.name for one in truth]),
     )
     def best_captions(work: Work, rule: BestRule, shared: Sequence[str]) -> pa.Table:
         """One caption for each sample, by the rule ``best`` of data/dqe.yaml, with the reason and the next best.
@@ -69,10 +70,22 @@ def best_captions_of(synthetic: Sequence[Stage], signals: Sequence[str]) -> Stag
                 captions.name.removeprefix(SYNTHETIC_CAPTIONS_PREFIX): work.read(captions.name, ["caption", "flags"])
                 for captions in synthetic
             },
-            work.read("caption_scores", ["uid", "caption_source", "similarity"]),
+            _scores(work, [one.name for one in truth]),
             rule,
             shared=frozenset(shared),
             **{_SIGNALS[name][0]: work.read(name, _SIGNALS[name][1]) for name in signals},
         )
 
     return best_captions
+
+
+def _scores(work: Work, truth: Sequence[str]) -> pa.Table:
+    """uid, caption_source and similarity of all captions; and vqa, if these are the assets of ``vqa_scores``."""
+    keys = ["uid", "caption_source"]
+    scores = work.read("caption_scores", [*keys, best.SIMILARITY])
+    said = []
+    for asset in truth:
+        found = work.read(asset, ["uid", "score"])
+        source = pa.repeat(asset.rpartition("/")[2], len(found))
+        said.append(found.rename_columns(["uid", best.VQA]).append_column("caption_source", source))
+    return scores.join(pa.concat_tables(said), keys) if said else scores

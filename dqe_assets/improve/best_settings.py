@@ -31,7 +31,8 @@ class BestRule(Strict):
     sample.
 
     Attributes:
-        by: What captions are ranked by: their similarity to the image, or their judgement (the judge's mean mark).
+        by: What captions are ranked by: their similarity to the image, their judgement (the judge's mean mark), or vqa
+            (their truth, by the scorer of kind vqa).
         avoid: Flags (docs/caption.md) and patterns (docs/score.md) of captions to set aside. By default all flags
             that are faults, and the patterns of what is no description.
         min_words: Captions of fewer words are set aside. Words are what ``split()`` gives.
@@ -43,7 +44,7 @@ class BestRule(Strict):
             similarities prove nothing, so by default they are set aside.
     """
 
-    by: Annotated[tuple[Literal["similarity", "judgement"], ...], Field(min_length=1)] = ("similarity",)
+    by: Annotated[tuple[Literal["similarity", "judgement", "vqa"], ...], Field(min_length=1)] = ("similarity",)
     avoid: tuple[str, ...] = _NO_DESCRIPTION
     min_words: Annotated[int, Field(ge=0)] = 0
     max_words: Annotated[int, Field(ge=1)] | None = None

@@ -22,12 +22,14 @@ _TYPES = {
     "similarity": "FLOAT",
     "original_similarity": "FLOAT",
     "judgement": "FLOAT",
+    "vqa": "FLOAT",
     "independent": "BOOLEAN",
     "reason": "VARCHAR",
     "runner_up_source": "VARCHAR",
     "runner_up_caption": "VARCHAR",
     "runner_up_similarity": "FLOAT",
     "runner_up_judgement": "FLOAT",
+    "runner_up_vqa": "FLOAT",
     "set_aside": "VARCHAR[]",
 }
 

@@ -21,18 +21,42 @@ from dqe_assets.core.metadata import (
     with_interval,
 )
 from dqe_assets.improve import best_plots, judging_plots
-from dqe_assets.improve.agreement import AGREEMENT_COLUMNS, MEASURES, agreement, means
+from dqe_assets.improve.agreement import AGREEMENT_COLUMNS, MEASURES, agreement, means, rank_correlation
 from dqe_assets.improve.refining_plots import similarity_before_and_after
 from dqe_assets.improve.refining_views import rounds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from dqe_assets.core.work import Work
     from dqe_resources.captioners.judge import Judge
 
 
-def best_captions(_: Work, table: pa.Table) -> Metadata:
+def best_captions_of(truth: Sequence[str]) -> Callable[[Work, pa.Table], Metadata]:
+    """Makes the metadata of best captions, with how far similarity and these assets of ``vqa_scores`` agree."""
+
+    def best_captions(work: Work, table: pa.Table) -> Metadata:
+        return {**_best_captions(table), **_agreement_of_scorers(work, truth)}
+
+    return best_captions
+
+
+def _agreement_of_scorers(work: Work, truth: Sequence[str]) -> Metadata:
+    """Spearman's correlation of similarity and truth over the captions of each source; nothing without truth."""
+    if not truth:
+        return {}
+    scores = work.read("caption_scores", ["uid", "caption_source", "similarity"])
+    rows = []
+    for asset in truth:
+        source = asset.rpartition("/")[2]
+        of_source = scores.filter(pc.equal(scores["caption_source"], source))
+        both = work.read(asset, ["uid", "score"]).join(of_source, "uid", join_type="inner")
+        both = both.filter(pc.and_(pc.is_valid(both["score"]), pc.is_valid(both["similarity"])))
+        rows.append([source, len(both), rank_correlation(both["similarity"], both["score"])])
+    return {"agreement_of_scorers": markdown_table(["caption source", "captions", "rank correlation"], rows)}
+
+
+def _best_captions(table: pa.Table) -> Metadata:
     """Which sources the best captions are from and why, and how well they fit, next to the originals."""
     before, after = (
         table[name].cast(pa.float64()).fill_null(np.nan).to_numpy() for name in ("original_similarity", "similarity")

@@ -43,6 +43,8 @@ from dqe_assets.score.assets import (
     text_quality_of,
 )
 from dqe_assets.score.sample_score_assets import SCORER_PREFIX, columns_of, embedding_assets, scores_of
+from dqe_assets.score.scorer_settings import asking_scorer
+from dqe_assets.score.vqa_assets import vqa_scores_of
 from dqe_assets.search.assets import caption_collection_of
 from dqe_assets.search.map_assets import collection_map
 from dqe_assets.signals.assets import signal_keys_of, signals_of_table, source_metadata_of
@@ -88,8 +90,10 @@ def stages(settings: Settings) -> list[Stage]:
         *([signal_keys_of(settings.signals)] if settings.signals else []),
     ]
     scored = scores_of(settings.scorers, settings.scorer)
+    asked = asking_scorer(settings.scorers)
+    true = vqa_scores_of(sources, asked) if asked else []
     embeddings = embedding_assets(settings.scorers, settings.scorer)
-    signals = signals_of([*scored, *of_users]) | columns_of(settings.scorers, settings.scorer)
+    signals = signals_of([*scored, *true, *of_users]) | columns_of(settings.scorers, settings.scorer)
     by_shard = [stage.name for stage in (*masked, *contaminated) if stage.partitioned]
     plans = data_plans(settings)
     of_runs = (
@@ -113,11 +117,12 @@ def stages(settings: Settings) -> list[Stage]:
         caption_preference_of(captions, settings.scorer, settings.preference_imports, settings.sharing_backbones),
         text_quality_of(sources),
         *scored,
+        *true,
         *text,
         *masked,
         *judged,
         *refined,
-        best_captions_of(synthetic, ["text_quality", *(stage.name for stage in (*judged, *refined))]),
+        best_captions_of(synthetic, ["text_quality", *(stage.name for stage in (*judged, *refined))], true),
         caption_collection_of(synthetic),
         duplicate_pairs,
         duplicate_clusters_of(settings.duplicates),

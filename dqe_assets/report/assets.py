@@ -24,7 +24,7 @@ from dqe_assets.report import metadata, signal_views, tables
 from dqe_assets.report.build_warehouse import CaptionerInfo, WarehouseInputs, build_warehouse, reads_of
 from dqe_assets.report.gallery import GalleryInputs, render_gallery
 from dqe_assets.report.tables import MATERIALISATIONS
-from dqe_assets.score import sample_score_views
+from dqe_assets.score import sample_score_views, vqa_views
 from dqe_assets.signals import views as signals
 from dqe_assets.training import views as training
 from dqe_resources.cache import data_directory
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 LEFT_OUT = (
     caption.RELATIONS,
     sample_score_views.RELATIONS,
+    vqa_views.RELATIONS,
     mix_views.RELATIONS,
     judging_views.RELATIONS,
     refining_views.RELATIONS,

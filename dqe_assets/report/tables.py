@@ -25,7 +25,7 @@ from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.ingest.views import FETCHED
 from dqe_assets.report.signal_views import sample_columns
-from dqe_assets.score.tables import CAPTION_SCORES
+from dqe_assets.score.tables import CAPTION_SCORES, VQA_SCORES
 from dqe_assets.score.views import long_captions_in_words
 
 if TYPE_CHECKING:
@@ -71,13 +71,15 @@ _TABLES = (
             similarity_sentences_max="FLOAT",
         )
         | {
+            "vqa": ("FLOAT", meaning(VQA_SCORES, "score")),
             "finish_reason": ("VARCHAR", "how generation ended: stop, length, error or no_image; null for an original"),
             "error": ("VARCHAR", "the error, if finish_reason is error"),
         },
         """
         SELECT c.uid, c.caption_source, c.caption, s.similarity, s.tokens, s.truncated, s.similarity_truncated,
-            s.similarity_sentences_mean, s.similarity_sentences_max, c.finish_reason, c.error
+            s.similarity_sentences_mean, s.similarity_sentences_max, v.score, c.finish_reason, c.error
         FROM all_captions c LEFT JOIN all_scores s USING (uid, caption_source)
+        LEFT JOIN stored_vqa_scores v USING (uid, caption_source)
         ORDER BY c.place, c.uid, c.caption_source
         """,
     ),
@@ -289,7 +291,7 @@ _VIEWS = (
         """
         SELECT caption_source, count(caption) AS captions, avg(similarity) AS mean_similarity,
             quantile_cont(similarity, 0.1) AS p10_similarity, median(similarity) AS median_similarity,
-            quantile_cont(similarity, 0.9) AS p90_similarity, avg(tokens) AS mean_tokens,
+            quantile_cont(similarity, 0.9) AS p90_similarity, avg(vqa) AS mean_vqa, avg(tokens) AS mean_tokens,
             avg(truncated::INTEGER) AS truncated_share
         FROM captions GROUP BY caption_source ORDER BY caption_source <> 'original', caption_source
         """,
@@ -299,6 +301,7 @@ _VIEWS = (
             "p10_similarity": "a tenth of the captions lies below [-1 to 1]",
             "median_similarity": "half of the captions lies below [-1 to 1]",
             "p90_similarity": "nine tenths of the captions lie below [-1 to 1]",
+            "mean_vqa": "mean truth of the captions by the scorer of kind vqa; null without one [0 to 1]",
             "mean_tokens": "mean length of the captions [tokens]",
             "truncated_share": "share of the captions that the scorer could not read whole [0 to 1]",
         },
@@ -358,7 +361,8 @@ _RELATIONS = Relations(
             "Captions",
             _captions_in_words,
             """
-            SELECT q.caption_source AS source, q.captions, q.mean_similarity AS similarity, c.mean_gain AS gain,
+            SELECT q.caption_source AS source, q.captions, q.mean_similarity AS similarity, q.mean_vqa AS vqa,
+                c.mean_gain AS gain,
                 c.share_better_than_original AS better, q.mean_tokens AS tokens, q.truncated_share AS cut,
                 CASE WHEN c.independent THEN 'yes' WHEN NOT c.independent THEN 'no' END AS independent
             FROM caption_quality q LEFT JOIN captioners c ON c.name = q.caption_source
@@ -419,7 +423,7 @@ _RELATIONS = Relations(
             "Captions",
             ("raw_samples", SYNTHETIC_CAPTIONS_PREFIX, "joint_embeddings", "caption_scores"),
             """
-            SELECT caption_source, similarity, tokens, truncated, caption FROM captions WHERE uid = ?
+            SELECT caption_source, similarity, vqa, tokens, truncated, caption FROM captions WHERE uid = ?
             ORDER BY caption_source <> 'original', caption_source
             """,
             order=30,

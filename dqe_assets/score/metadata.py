@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dqe_assets.caption.accounting import busy_seconds
 from dqe_assets.core.figures import contact_sheet, histograms
 from dqe_assets.core.metadata import (
     PREVIEW_ROWS,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from dqe_resources.models.text_detector import TextDetector
     from dqe_resources.scorers.named import SampleScorer
     from dqe_resources.scorers.protocol import Scorer
+    from dqe_resources.scorers.vqa import VqaScorer
 
 _AT_AN_END = 6
 """Images shown of those with the highest scores, and of those with the lowest."""
@@ -262,3 +264,30 @@ def _planted_text(work: Work) -> Metadata:
 
 def _rounded(score: float | None) -> str:
     return "" if score is None else f"{score:.3f}"
+
+
+def vqa_scores(work: Work, table: pa.Table, scorer: VqaScorer) -> Metadata:
+    """The scores, how far the model answered as it was asked to, what it took, and what has no score."""
+    values = valid_values(table["score"])
+    busy = busy_seconds(table["finished_at"], table["seconds"])
+    stored = work.store.get(work.asset, work.partition)
+    reasons = value_counts(table["finish_reason"])
+    metadata: Metadata = {
+        "scorer": scorer.model,
+        "scored": values.size,
+        "mean": round(float(values.mean()), 4) if values.size else None,
+        "mean_answered": pc.mean(table["answered"]).as_py(),
+        "not_asked_for_the_cap": stored.stamp.facts.get("not_asked") if stored else None,
+        "prompt_tokens": pc.sum(table["prompt_tokens"]).as_py() or 0,
+        "completion_tokens": pc.sum(table["completion_tokens"]).as_py() or 0,
+        "seconds_per_caption": round(busy / values.size, 4) if busy and values.size else None,
+        "cost": pc.sum(table["cost"]).as_py(),
+        "finish_reasons": markdown_table(["finish reason", "captions"], [*reasons.items()]),
+        "errors": markdown_table(
+            ["error", "captions"], [*value_counts(table["error"].drop_null()).items()][:PREVIEW_ROWS]
+        ),
+    }
+    if values.size:
+        metadata["distribution"] = picture(histograms({scorer.name: values}), "how true the captions are")
+        metadata |= _ends(work, table)
+    return metadata

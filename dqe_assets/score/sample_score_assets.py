@@ -22,6 +22,7 @@ from dqe_assets.score.tables import JOINT_EMBEDDINGS, SAMPLE_SCORES
 from dqe_resources.scorers.named import ModelScorer, OfEmbedding
 from dqe_resources.scorers.open_clip import OpenClipScorer
 from dqe_resources.scorers.presets import PRESETS
+from dqe_resources.scorers.vqa import VqaScorer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,6 +110,8 @@ def scores_of(scorers: Sequence[SampleScorer], main: Scorer) -> list[Stage]:
             scores = _fit_of(one, assets[one.name])
         elif isinstance(one, OfEmbedding):
             scores = _of_embedding(one, assets[one.name])
+        elif isinstance(one, VqaScorer):
+            continue  # It scores the captions of all sources, in assets of its own.
         else:
             scores = _imported(one)
         about = (inspect.getdoc(type(one)) or "").partition(_SETTINGS)[0].replace("``", "`")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic_core import PydanticCustomError
 
 from dqe_resources.scorers.named import ModelScorer, OfEmbedding
+from dqe_resources.scorers.vqa import VqaScorer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,11 +16,19 @@ if TYPE_CHECKING:
 
 
 def check_scorers(scorers: Sequence[SampleScorer]) -> None:
-    """Refuse a scorer that reads the embeddings of one that is not there.
+    """Refuse a scorer that reads the embeddings of one that is not there, and a second one of kind vqa.
 
     Raises:
         PydanticCustomError: says which, and what there is.
     """
+    asking = [one.name for one in scorers if isinstance(one, VqaScorer)]
+    if len(asking) > 1:
+        raise PydanticCustomError(
+            "vqa",
+            "scorers: {names} are of kind vqa, and there can be one: its scores are the column vqa of captions; "
+            "remove the others",
+            {"names": ", ".join(asking)},
+        )
     models = [one.name for one in scorers if isinstance(one, ModelScorer)]
     for one in scorers:
         if isinstance(one, OfEmbedding) and one.model is not None and one.model not in models:
@@ -29,3 +38,8 @@ def check_scorers(scorers: Sequence[SampleScorer]) -> None:
                 "this list; there are: {there}",
                 {"name": one.name, "model": one.model, "there": ", ".join(models) or "none"},
             )
+
+
+def asking_scorer(scorers: Sequence[SampleScorer]) -> VqaScorer | None:
+    """The scorer of kind vqa, if there is one."""
+    return next((one for one in scorers if isinstance(one, VqaScorer)), None)

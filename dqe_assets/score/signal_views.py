@@ -86,6 +86,7 @@ SIGNALS_ALONE = 3
 REASONS = {
     "low_similarity": ("score", f"fits worse than {1 - LOWEST:.0%} of the source's captions"),
     "fits_by_its_text": ("score", f"only without its text the image is among the {LOWEST:.0%} that fit worst"),
+    "low_vqa": ("score", f"less true than {1 - LOWEST:.0%} of the source's captions, by the scorer of kind vqa"),
     "short": ("wording", f"fewer than {FEWEST_WORDS} words"),
     "repetition": ("wording", f"{REPETITIVE:.0%} of its words or more repeat what it said"),
     **{name: ("wording", pattern.meaning) for name, pattern in PATTERNS.items()},
@@ -107,6 +108,7 @@ _SIGNALS = tuple(dict.fromkeys(signal for signal, _ in REASONS.values()))
 _SAID = {
     "low_similarity": f"rank <= {LOWEST}",
     "fits_by_its_text": f"rank > {LOWEST} AND masked_rank <= {LOWEST} AND masked_similarity < similarity",
+    "low_vqa": f"vqa_rank <= {LOWEST}",
     "short": f"words < {FEWEST_WORDS} AND coalesce(language, '') NOT IN {NO_SPACES}",
     "repetition": f"repetition >= {REPETITIVE}",
     "not_english": _OTHER_LANGUAGE,

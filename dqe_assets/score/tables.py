@@ -147,3 +147,39 @@ SAMPLE_SCORES = table_schema(
         Column("reason", pa.string(), "why there is no score; null where there is one"),
     ]
 )
+
+
+VQA_SCORES = table_schema(
+    [
+        UID,
+        Column(
+            "score",
+            pa.float32(),
+            "how surely a vision-language model finds that the image shows what the caption says: the probability of "
+            "Yes, or the expected grade as a share of the highest; null where it gave no answer",
+            "0 to 1",
+        ),
+        Column("answered", pa.float32(), "probability that its first token is an answer at all", "0 to 1"),
+        Column(
+            "finish_reason",
+            pa.string(),
+            "stop or length (answered), unparsable (the first token is no answer), error, no_image, no_caption, or "
+            "not_asked (the cap was reached)",
+            nullable=False,
+        ),
+        Column("error", pa.string(), "what was wrong, if finish_reason is unparsable or error"),
+        Column("model", pa.string(), "model that was asked", nullable=False),
+        Column("revision", pa.string(), "revision of the model, where the settings say which"),
+        Column(
+            "prompt_tokens",
+            pa.int64(),
+            "tokens of question and image in all attempts, the most that they can be where the server does not count",
+            "tokens",
+        ),
+        Column("completion_tokens", pa.int64(), "tokens of the answers in all attempts", "tokens"),
+        Column("seconds", pa.float64(), "from asking to the last answer", "seconds"),
+        Column("attempts", pa.int32(), "how often the model was asked"),
+        Column("cost", pa.float64(), "price of the tokens; null without prices"),
+        Column("finished_at", pa.timestamp("us", tz="UTC"), "when the last answer was there"),
+    ]
+)

@@ -98,6 +98,14 @@ class ChatClient:
             self._replicas.answered(replica, begun)
             return replace(caption, seconds=time.monotonic() - begun)
 
+    def read(self, data: bytes) -> Caption:
+        """What an answer says.
+
+        Raises:
+            NoAnswerError: nothing that can be used.
+        """
+        return parse_answer(data)
+
     def _ask_in_thread(self) -> None:
         """Ask about all samples; the last of the results is None, or the error that ended it."""
         outcome: BaseException | None = None
@@ -298,7 +306,7 @@ class ChatClient:
                         await refusal(response),
                         retry_after_seconds(response.headers.get("Retry-After")),
                     )
-                return parse_answer(await read_body(response))
+                return self.read(await read_body(response))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NoAnswerError(described(error), "unavailable") from error
         except TimeoutError as error:

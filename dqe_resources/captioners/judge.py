@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, create_model
 
 from dqe_resources.captioners.budget import Budget, Cap, Tokens
+from dqe_resources.captioners.capped_client import CappedClient
 from dqe_resources.captioners.chat import ChatModel
 from dqe_resources.captioners.chat_answer import NoAnswerError
-from dqe_resources.captioners.chat_client import ChatClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -103,7 +103,7 @@ class Judge(ChatModel):
         Raises:
             CaptionerError: as ``Captioner.caption``.
         """
-        return _JudgeClient(self, samples, Budget(cap, self.worst, spent)).judgements()
+        return _JudgeClient(self, samples, Budget(cap, self.worst, spent)).capped_answers()
 
     def request(self, sample: Sample) -> dict[str, Any]:
         """The request for one sample, with the schema of the answer."""
@@ -140,54 +140,32 @@ def _form(labels: tuple[str, ...]) -> type[_Answer]:
     return create_model("Judgements", __base__=_Answer, **fields)
 
 
-class _JudgeClient(ChatClient):
-    """A client whose answers must be judgements, and whose requests a budget must allow."""
+class _JudgeClient(CappedClient):
+    """A client whose answers must be judgements."""
 
     def __init__(self, judge: Judge, samples: Iterator[Sample], budget: Budget) -> None:
-        super().__init__(judge, self._noted(samples))
-        self._budget = budget
+        super().__init__(judge, self._noted(samples), budget)
         self._labels: list[Sequence[str]] = []
-        self._used: dict[int, Tokens] = {}
         self._unusable: dict[int, NoAnswerError] = {}
-
-    def judgements(self) -> Iterator[tuple[int, Caption]]:
-        """As ``Judge.judge``."""
-        for index, caption in self.answers():
-            if (used := self._used.pop(index, None)) is not None:
-                yield index, replace(caption, prompt_tokens=used.prompt, completion_tokens=used.completion)
 
     def _noted(self, samples: Iterator[Sample]) -> Iterator[Sample]:
         for sample in samples:
-            if self._budget.is_exhausted:
-                return
             self._labels.append(sample.values["labels"])
             yield sample
 
     async def attempt(self, session: aiohttp.ClientSession, index: int, body: bytes) -> Caption:
         """Ask once, when the budget allows it, and see whether the answer can be used."""
         before = self._unusable.get(index)
-        reserved = await self._budget.reserve()
-        if reserved is None:
-            raise replace(before, kind="not_sent") if before else NoAnswerError("the cap is reached", "not_sent")
-        used = reserved
         try:
             caption = await super().attempt(session, index, body if before is None else _again(body, before.message))
-            used = Tokens(
-                reserved.prompt if caption.prompt_tokens is None else caption.prompt_tokens,
-                reserved.completion if caption.completion_tokens is None else caption.completion_tokens,
-            )
         except NoAnswerError as failure:
-            # Whoever ran out of patience does not know what the server has done.
-            # One that only thought aloud has used what it could.
-            used = reserved if failure.kind == "transient" or failure.removed else Tokens()
+            if failure.kind == "not_sent" and before:
+                raise replace(before, kind="not_sent") from failure
             if failure.kind in {"fatal", "rejected"} and "response_format" in failure.message:
                 failure.message += (
                     "; for a server that takes none, set judging.judge.json_schema: false in data/dqe.yaml"
                 )
             raise
-        finally:
-            self._budget.settle(reserved, used)
-            self._used[index] = self._used.get(index, Tokens()) + used
         text = caption.text or ""
         try:
             parse(text, self._labels[index])

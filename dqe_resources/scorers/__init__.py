@@ -12,11 +12,13 @@ from dqe_resources.scorers.named import NamedLabelSpace, NamedOpenClip, SampleSc
 from dqe_resources.scorers.open_clip import OpenClipScorer
 from dqe_resources.scorers.prompt_axis import PromptAxis
 from dqe_resources.scorers.protocol import Scorer
+from dqe_resources.scorers.vqa import VqaScorer
 
 AnyScorer = Annotated[SerializeAsAny[Scorer], one_of(LabelSpace, OpenClipScorer)]
 """The type of a setting that holds a scorer of any kind."""
 
 AnySampleScorer = Annotated[
-    SerializeAsAny[SampleScorer], one_of(NamedOpenClip, NamedLabelSpace, PromptAxis, LinearHead, ImportedScore)
+    SerializeAsAny[SampleScorer],
+    one_of(NamedOpenClip, NamedLabelSpace, PromptAxis, LinearHead, ImportedScore, VqaScorer),
 ]
-"""The type of a setting that holds a scorer that gives each sample a number."""
+"""The type of a setting that holds a scorer beside the main one: of each sample, or of each caption."""

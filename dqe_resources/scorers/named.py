@@ -19,7 +19,7 @@ class SampleScorer(Configurable):
     """Gives each sample a number to choose by.
 
     Attributes:
-        name: Name of the asset ``scores/<name>`` and of the column that filters read.
+        name: Name of the column that filters read, and of the asset ``scores/<name>``.
     """
 
     without_effect: ClassVar[frozenset[str]] = frozenset({"name"})

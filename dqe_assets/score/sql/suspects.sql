@@ -15,6 +15,9 @@ WITH repeated AS (
         CASE WHEN c.caption_source = 'original' AND i.masked_similarity IS NOT NULL THEN percent_rank() OVER (
             PARTITION BY s.source, c.caption_source ORDER BY i.masked_similarity NULLS LAST
         ) END AS masked_rank,
+        CASE WHEN c.vqa IS NOT NULL THEN percent_rank() OVER (
+            PARTITION BY s.source, c.caption_source ORDER BY c.vqa NULLS LAST
+        ) END AS vqa_rank,
         CASE WHEN s.sharpness IS NOT NULL THEN percent_rank() OVER (
             PARTITION BY s.source, c.caption_source ORDER BY s.sharpness NULLS LAST
         ) END AS blur_rank
