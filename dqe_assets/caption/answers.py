@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from dqe_assets.caption.flags import caption_flags
 from dqe_assets.caption.normalise import straightforward_captions
 from dqe_assets.caption.prepare import prepare_image
-from dqe_resources.captioners.protocol import Caption, CaptionerError, Sample, VisionCaptioner
+from dqe_assets.caption.prompts import as_prompt
+from dqe_resources.captioners.protocol import Caption, CaptionerError, PromptedCaptioner, Sample
 from dqe_resources.images import ImageError, guarded
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def collect(
     """Ask, take the answers as they come, and keep rows of them while others are under way.
 
     Args:
-        captioner: who is asked; of one that sees the image a kill loses no more than ``checkpoint_every`` answers.
+        captioner: who is asked; of a model with a prompt a kill loses no more than ``checkpoint_every`` answers.
         questions: as ``answers`` takes them.
         add: makes rows of answers; returns those worth keeping.
         keep: is given those rows.
@@ -87,7 +88,7 @@ def collect(
         RuntimeError: as ``answers``.
     """
     # Half of what may be lost: less than the other half is finished while this half is being written.
-    every = max(captioner.checkpoint_every // 2, 1) if isinstance(captioner, VisionCaptioner) else None
+    every = max(captioner.checkpoint_every // 2, 1) if isinstance(captioner, PromptedCaptioner) else None
     waiting: list[Finished[T]] = []
     kept = known
 
@@ -123,6 +124,8 @@ def record(
     """The columns that every table of answers has, without those made from the text; and what was taken out of it."""
     # Whoever wrote it, a caption without a word is none.
     is_blank = caption.finish_reason != "error" and not (caption.text or "").strip()
+    if caption.asked is not None:
+        prompt = as_prompt(caption.asked) if caption.asked else None
     return {
         "text": _storable(caption.text),
         "finish_reason": "error" if is_blank else caption.finish_reason,

@@ -17,7 +17,7 @@ from dqe_assets.core.checks import complete, covered, unique
 from dqe_assets.core.pictured import pictured
 from dqe_assets.core.schema import SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.stage import CAPTIONER_PREFIX, Stage, stage
-from dqe_resources.captioners.protocol import VisionCaptioner
+from dqe_resources.captioners.protocol import PromptedCaptioner
 from dqe_resources.store import StorageError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def captions_of(captioner: Captioner, captioners: Sequence[Captioner]) -> Stage:
             work.batches(captioner.asset, captioner.columns, ROWS_AT_ONCE),
             captioner,
             prompt=prompt_of(captioner),
-            known=known_rows(work, SYNTHETIC_CAPTIONS) if isinstance(captioner, VisionCaptioner) else None,
+            known=known_rows(work, SYNTHETIC_CAPTIONS) if isinstance(captioner, PromptedCaptioner) else None,
             keep=work.checkpoint.append,
             track=work.track,
         )

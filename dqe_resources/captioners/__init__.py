@@ -10,10 +10,18 @@ from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import Captioner
 from dqe_resources.captioners.retrieval import RetrievalCaptioner
 from dqe_resources.captioners.table import TableCaptioner
+from dqe_resources.captioners.transformers import TransformersCaptioner
 from dqe_resources.configurable import SerializeAsAny, one_of
 
 AnyCaptioner = Annotated[
     SerializeAsAny[Captioner],
-    one_of(LabelsCaptioner, LmdeployCaptioner, OpenAICaptioner, RetrievalCaptioner, TableCaptioner),
+    one_of(
+        LabelsCaptioner,
+        LmdeployCaptioner,
+        OpenAICaptioner,
+        RetrievalCaptioner,
+        TableCaptioner,
+        TransformersCaptioner,
+    ),
 ]
 """The type of a setting that holds a captioner of any kind."""

@@ -62,6 +62,8 @@ class Caption:
         attempts: how often the model was asked; None if no model ran.
         model: the model that wrote it, where that is not the captioner's for every sample.
         removed: what was taken out of what the model wrote: see ``answer_text``.
+        asked: what the model was asked in place of the prompt, such as a task token; empty if it was given the image
+            alone; None if it was asked with the prompt.
     """
 
     text: str | None
@@ -73,6 +75,7 @@ class Caption:
     attempts: int | None = None
     model: str | None = None
     removed: tuple[str, ...] = ()
+    asked: str | None = None
 
 
 class Captioner(Configurable):
@@ -136,8 +139,8 @@ class Captioner(Configurable):
         """
 
 
-class VisionModel(Configurable):
-    """A vision-language model that is given an image and a prompt.
+class LanguageModel(Configurable):
+    """A model that is given a prompt and writes an answer.
 
     Attributes:
         model: Name or path of the model, as its server knows it.
@@ -147,8 +150,6 @@ class VisionModel(Configurable):
         seed: Seed of the sampling, where the temperature is above 0.
         repetition_ngram_size: Length of the runs of tokens that must not repeat endlessly; null for no such guard.
         repetition_ngram_threshold: How often such a run may come before the answer is ended.
-        image_longest_side: Longest side of the image that the model is given, in pixels. Larger images are made
-            smaller.
         concurrency: Answers under way at once, at most.
     """
 
@@ -161,12 +162,22 @@ class VisionModel(Configurable):
     seed: int | None = None
     repetition_ngram_size: Annotated[int, Field(ge=1)] | None = None
     repetition_ngram_threshold: Annotated[int, Field(ge=1)] | None = None
-    image_longest_side: Annotated[int, Field(ge=16, le=8192)] = 1024
     concurrency: Annotated[int, Field(ge=1, le=4096)] = 64
 
 
-class VisionCaptioner(VisionModel, Captioner):
-    """A captioner that sees the image: a vision-language model that is asked with a prompt.
+class VisionModel(LanguageModel):
+    """A vision-language model that is given an image and a prompt.
+
+    Attributes:
+        image_longest_side: Longest side of the image that the model is given, in pixels. Larger images are made
+            smaller.
+    """
+
+    image_longest_side: Annotated[int, Field(ge=16, le=8192)] = 1024
+
+
+class PromptedCaptioner(Captioner):
+    """A captioner that is a model asked with a prompt.
 
     Attributes:
         prompt: Name of the prompt: default, short, hint, refine, or your own file data/prompts/NAME.txt.
@@ -174,21 +185,23 @@ class VisionCaptioner(VisionModel, Captioner):
         price_per_gpu_hour: What a GPU costs for an hour, for the accounting.
     """
 
-    asset: ClassVar[str] = "raw_samples"
-    columns: ClassVar[tuple[str, ...]] = ("caption", "image")
-    without_effect: ClassVar[frozenset[str]] = (
-        VisionModel.without_effect
-        | Captioner.without_effect
-        | {
-            "prompt",  # by name; its text is, by hash
-            "checkpoint_every",
-            "price_per_gpu_hour",
-        }
-    )
+    without_effect: ClassVar[frozenset[str]] = Captioner.without_effect | {
+        "prompt",  # by name; its text is, by hash
+        "checkpoint_every",
+        "price_per_gpu_hour",
+    }
 
     prompt: str = "default"
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
     price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+
+
+class VisionCaptioner(VisionModel, PromptedCaptioner):
+    """A captioner that sees the image: a vision-language model that is asked with a prompt."""
+
+    asset: ClassVar[str] = "raw_samples"
+    columns: ClassVar[tuple[str, ...]] = ("caption", "image")
+    without_effect: ClassVar[frozenset[str]] = VisionModel.without_effect | PromptedCaptioner.without_effect
 
     @property
     def model_id(self) -> str:

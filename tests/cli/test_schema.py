@@ -162,5 +162,6 @@ def test_a_kind_is_one_of_a_list_of_which_an_editor_knows_each_by_its_constant()
         "openai",
         "retrieval",
         "table",
+        "transformers",
     ]
     assert all(one["required"].count("kind") == 1 for one in choices)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dqe_assets.caption.normalise import normalise_original
 from dqe_resources.cache import data_directory
-from dqe_resources.captioners.protocol import VisionCaptioner
+from dqe_resources.captioners.protocol import PromptedCaptioner
 from dqe_resources.errors import WholeRunError
 
 if TYPE_CHECKING:
@@ -120,17 +120,21 @@ def read_prompt(name: str, path: Path) -> Prompt:
     text = text.strip()
     if not text or len(text) > LONGEST_PROMPT:
         raise PromptError(f"{path}: has {len(text):,} characters; a prompt has 1 to {LONGEST_PROMPT:,}")
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return Prompt(f"{name} {version[1]}" if version else name, text, digest)
+    return as_prompt(text, f"{name} {version[1]}" if version else name)
+
+
+def as_prompt(text: str, name: str | None = None) -> Prompt:
+    """A text as a prompt, by default of itself as a name, such as a task token."""
+    return Prompt(text if name is None else name, text, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 def prompt_of(captioner: Captioner) -> Prompt | None:
-    """The prompt of a captioner that sees the image, None for any other.
+    """The prompt of a captioner that is asked with one, None for any other.
 
     Raises:
         PromptError: as ``load_prompt``.
     """
-    return load_prompt(captioner.prompt) if isinstance(captioner, VisionCaptioner) else None
+    return load_prompt(captioner.prompt) if isinstance(captioner, PromptedCaptioner) else None
 
 
 def prompt_files() -> dict[str, Path]:
