@@ -22,6 +22,7 @@ from dqe_assets.filtering.subset import contains, parse_uids
 from dqe_assets.improve.tables import BEST_CAPTIONS
 from dqe_assets.ingest.outcomes import host_of
 from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.rights.tables import PREFIX, RIGHTS
 from dqe_assets.score.tables import CAPTION_SCORES, JOINT_EMBEDDINGS, MASKED_SIMILARITY, TEXT_QUALITY
 from dqe_resources.store import UNPARTITIONED
 
@@ -51,6 +52,7 @@ TABLES = {
     "concept_hits": CONCEPT_HITS,
     "text_quality": TEXT_QUALITY,
     "contamination": CONTAMINATION,
+    "rights": RIGHTS,
 }
 """The per-shard tables that columns come from."""
 
@@ -327,6 +329,7 @@ _SOURCES: dict[str, _Source] = {
     "image_concepts": _concepts(IMAGE),
     "cluster": _cluster("cluster", "any"),
     "is_duplicate": _Source("duplicate_clusters", pa.bool_(), _is_duplicate),
+    **_plain("rights", "", **{f"{PREFIX}{name}": name for name in RIGHTS.names if name != "uid"}),
     "contaminated": _contaminated(*KINDS),
     **{f"contaminated_{kind}": _contaminated(kind) for kind in KINDS},
     **{f"is_representative_{kind}": _cluster("is_representative", kind) for kind in CLUSTER_KINDS},

@@ -34,8 +34,8 @@ class Resized:
 def resize(data: bytes, longest_side: int) -> Resized | None:
     """An image made so small that its longest side is ``longest_side`` pixels; None if it is so already.
 
-    The new image is upright, 8 bits deep, in sRGB, and holds nothing but pixels. Of an animation it is the first frame,
-    which is what the stages look at.
+    The new image is upright, 8 bits deep, in sRGB, and holds nothing but pixels, and what the file said of its rights.
+    Of an animation it is the first frame, which is what the stages look at.
 
     Raises:
         ImageError: the bytes give no image.
@@ -52,12 +52,14 @@ def resize(data: bytes, longest_side: int) -> Resized | None:
     small = large.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     if small.mode in {"RGBA", "LA"}:
         if small.getchannel("A").getextrema() != (255, 255):
-            return _encoded(small, "PNG")
+            return _encoded(small, data, "PNG")
         small = small.convert(small.mode.removesuffix("A"))
-    return _encoded(small, "JPEG", quality=JPEG_QUALITY)
+    return _encoded(small, data, "JPEG", quality=JPEG_QUALITY)
 
 
-def _encoded(image: Image.Image, kind: str, **options: Any) -> Resized:
+def _encoded(image: Image.Image, found: bytes, kind: str, **options: Any) -> Resized:
     file = io.BytesIO()
     image.save(file, kind, **options)
-    return Resized(file.getvalue(), kind.lower(), image.width, image.height)
+    rights = images.rights_of(found)
+    smaller = images.with_rights(file.getvalue(), rights) if rights else file.getvalue()
+    return Resized(smaller, kind.lower(), image.width, image.height)

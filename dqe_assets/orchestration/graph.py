@@ -33,6 +33,7 @@ from dqe_assets.improve.refining_assets import refined_captions_of
 from dqe_assets.ingest.assets import raw_samples
 from dqe_assets.report.assets import relations_of, sample_gallery_of, warehouse_of
 from dqe_assets.report.build_warehouse import CaptionerInfo
+from dqe_assets.rights.assets import rights
 from dqe_assets.scaling.assets import scaling_of
 from dqe_assets.score.assets import (
     caption_preference_of,
@@ -111,6 +112,7 @@ def stages(settings: Settings) -> list[Stage]:
     made = [
         raw_samples,
         image_features,
+        rights,
         *synthetic,
         joint_embeddings_of(sources, settings.scorer),
         caption_scores_of(sources),

@@ -25,6 +25,7 @@ from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.ingest.views import FETCHED
 from dqe_assets.report.signal_views import sample_columns
+from dqe_assets.rights.tables import PREFIX, RIGHTS
 from dqe_assets.score.tables import CAPTION_SCORES, VQA_SCORES
 from dqe_assets.score.views import long_captions_in_words
 
@@ -50,6 +51,11 @@ MATERIALISATIONS = table_schema(
 
 _UID = columns(RAW_SAMPLES, uid="VARCHAR")
 _PLACE = _UID | columns(RAW_SAMPLES, source="VARCHAR", shard="VARCHAR")
+_RIGHTS = {
+    f"{PREFIX}{name}": ("BOOLEAN" if name == "c2pa" else "VARCHAR", meaning(RIGHTS, name))
+    for name in RIGHTS.names
+    if name != "uid"
+}
 _IS_DUPLICATE = "whether another sample of its duplicate cluster (kind any) is the one to keep"
 
 _TABLES = (
@@ -185,6 +191,7 @@ def _samples_of(signals: Mapping[str, Signal]) -> Table:
             "best_similarity": ("FLOAT", "its similarity [-1 to 1]"),
             "is_duplicate": ("BOOLEAN", _IS_DUPLICATE),
             "cluster": ("VARCHAR", "duplicate cluster (kind any); null if it is alone"),
+            **_RIGHTS,
             "contaminated": ("BOOLEAN", "whether it is in a reference set; null where there is no such set"),
         }
         | of_signals,

@@ -203,7 +203,7 @@ def _open(data: bytes) -> OpenedImage:
     name = format_of(data)
     if name is None:
         raise ImageError("not_an_image", f"begins with {data[:16]!r}")
-    if name not in DECODED or not _has_decoder(name):
+    if name not in DECODED or not has_decoder(name):
         raise ImageError("unsupported_format", name)
     try:
         bare = _BARE.get(name, Bare)(data)
@@ -257,7 +257,7 @@ def _unidentified(name: str, data: bytes) -> tuple[str, str]:
 
 
 @cache
-def _has_decoder(name: str) -> bool:
+def has_decoder(name: str) -> bool:
     """Whether the decoder of a format is installed."""
     if name == AVIF:
         return bool(features.check("avif"))

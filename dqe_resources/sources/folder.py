@@ -106,7 +106,8 @@ class _Entry:
         row, image = self.row, self.row.image
         files = [image if isinstance(image, LocalFile) else None, self.captions]
         stats = [None if file is None else (readable(file.path.name), _stat(file.path)) for file in files]
-        return [row.key, row.caption, row.captions, row.url, row.fault, *stats]
+        said = [row.metadata] if row.metadata is not None else []
+        return [row.key, row.caption, row.captions, row.url, row.fault, *said, *stats]
 
     def read(self) -> SourceRow:
         if self.captions is None:
@@ -214,7 +215,7 @@ class _Contents:
     def _listing(self) -> Listing:
         """The rows of all metadata files."""
         source = self._source
-        columns = Columns(source.url_column, source.caption_column, _FILE_NAME, needs_url=False)
+        columns = Columns(source.url_column, source.caption_column, _FILE_NAME, source.rights_columns, needs_url=False)
         try:
             files = tuple((readable(name), *self._file(name).state()) for name in self._metadata)
         except FileError as error:

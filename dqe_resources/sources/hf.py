@@ -108,9 +108,11 @@ class HfSource(LocalSource):
     def _tables(self) -> ImageTables | Listing:
         parts = self.parts()
         if self.image_column is not None:
-            named = ImageColumns(self.image_column, self.caption_column, self.url_column, self.key_column)
+            named = ImageColumns(
+                self.image_column, self.caption_column, self.url_column, self.key_column, self.rights_columns
+            )
             return ImageTables(self.name, parts, named, self.inside(self.path) if self.path else None)
-        columns = Columns(self.url_column or "", self.caption_column, self.key_column)
+        columns = Columns(self.url_column or "", self.caption_column, self.key_column, self.rights_columns)
         for part in parts:
             check_columns(part, dict.fromkeys(columns.names))
             check_columns(part, dict.fromkeys([self.url_column or ""], may_be_text), "text")

@@ -27,6 +27,7 @@ from dqe_resources.sources.parts import (
     values_of,
 )
 from dqe_resources.sources.rows import SourceRow
+from dqe_resources.sources.text_lists import as_json
 from dqe_resources.sources.texts import captions_of, is_storable, readable
 
 if TYPE_CHECKING:
@@ -51,17 +52,20 @@ class ImageColumns:
         caption: the caption: a text, or a list of texts.
         url: the image's URL, or None.
         key: what names a row for good, or None.
+        metadata: what else is kept.
     """
 
     image: str
     caption: str
     url: str | None
     key: str | None
+    metadata: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
         """All of them."""
-        return [column for column in (self.image, self.caption, self.url, self.key) if column is not None]
+        named = (self.image, self.caption, self.url, self.key, *self.metadata)
+        return list(dict.fromkeys(column for column in named if column is not None))
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,9 @@ class ImageTables:
             fault = f"{part.location}, row {row:,}: a text in it is not UTF-8"
             return SourceRow(readable(name), None, None, fault=fault)
         local = LocalFile(part.folder / path, self.inside) if data is None and path and part.folder else None
-        return SourceRow(name, captions[0], data or local, url, captions=captions[1])
+        kept = {name: record[name] for name in self.columns.metadata}
+        metadata = as_json(kept) if kept else None
+        return SourceRow(name, captions[0], data or local, url, metadata=metadata, captions=captions[1])
 
     def _numbers(self, part: Part, first: int, count: int) -> list[int]:
         """The number of each row among those with its caption: equal rows have equal captions (or none)."""

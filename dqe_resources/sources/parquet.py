@@ -56,7 +56,7 @@ class ParquetSource(LocalSource):
         return ImageTables(
             self.name,
             parts,
-            ImageColumns(self.image_column, self.caption_column, self.url_column, self.key_column),
+            ImageColumns(self.image_column, self.caption_column, self.url_column, self.key_column, self.rights_columns),
             self.inside(found.folder),
             found.left_out,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, PrivateAttr
 
@@ -69,7 +69,9 @@ class Source(Configurable):
         name: Name of the source. It is the first part of each shard's name, such as holiday-00000.
         shard_size: Rows in a shard.
         min_success_rate: Share of a shard's rows that must have an image. Below it, the check of raw_samples fails.
-        license: Licence of the samples. It is published with them and changes nothing made of them.
+        license: Licence of the samples. It is published with them and changes nothing but the asset rights.
+        license_column: What of ``source_metadata`` is the licence of a row, where rows have licences of their own.
+        attribution_column: What of ``source_metadata`` says whom to name for a row.
         metadata_types: Values of ``source_metadata`` that are columns of samples, by name, each number, text or
             boolean. Columns that ``metadata_columns`` names are too, with the types that their first rows have.
     """
@@ -78,8 +80,20 @@ class Source(Configurable):
     shard_size: ShardSize = 10_000
     min_success_rate: Annotated[float, Field(ge=0, le=1)] = 0.5
     license: Annotated[str | None, Field(exclude=True)] = None
+    license_column: Annotated[str | None, Field(exclude=True)] = None
+    attribution_column: Annotated[str | None, Field(exclude=True)] = None
     # It changes nothing of the samples: they are not fetched again for it.
     metadata_types: Annotated[dict[str, MetadataType], Field(exclude=True)] = Field(default_factory=dict)
+
+    @property
+    def rights_columns(self) -> tuple[str, ...]:
+        """What of ``source_metadata`` is needed for the rights of rows."""
+        return tuple(dict.fromkeys(filter(None, (self.license_column, self.attribution_column))))
+
+    def signature(self) -> dict[str, Any]:
+        """As ``Configurable.signature``."""
+        found = super().signature()
+        return {**found, "rights_columns": self.rights_columns} if self.rights_columns else found
 
     _remembers: bool = PrivateAttr(default=False)
     _listed: dict[str, Shard] | None = PrivateAttr(None)

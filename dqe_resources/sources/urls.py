@@ -80,7 +80,8 @@ class UrlsSource(LocalSource):
 
     @property
     def _columns(self) -> Columns:
-        return Columns(self.url_column, self.caption_column, self.key_column, self.metadata_columns)
+        said = (*self.metadata_columns, *self.rights_columns)
+        return Columns(self.url_column, self.caption_column, self.key_column, tuple(dict.fromkeys(said)))
 
     def _listing(self) -> Listing:
         columns = self._columns

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tests.report.make_store import Store
 
 TABLES = {
+    "rights",
     "samples", "captions", "shards", "captioners", "caption_preference", "duplicates", "failures", "materialisations",
     "preference_intervals",
     "pool_utilities", "measured_mixtures", "filter_recommendation",
@@ -66,6 +67,7 @@ SECTIONS = [
     "Shards",
 ]
 VIEWS = {
+    "licences",
     "failures_by_host", "hosts",
     "best_originals", "best_reasons",
     "worst_captions", "most_improved", "well_aligned_unique", "failure_reasons", "duplicate_groups",

@@ -10,11 +10,14 @@ SELECT r.uid, r.source, r.shard, r.row, r.image_name, r.url, r.caption, r.format
     f.sharpness, f.brightness, f.contrast, f.colourfulness, f.top_label, f.label_probabilities[1],
     original.similarity, best.caption_source, best.similarity,
     coalesce(NOT clustered.is_representative, false), clustered.cluster,
+    rights.license, rights.attribution, rights.notice, rights.creator, rights.credit, rights.terms,
+    rights.web_statement, rights.data_mining, rights.source_type, rights.c2pa,
     CASE WHEN EXISTS (FROM reference_sets) THEN r.uid IN (SELECT uid FROM contamination) END$signals
 FROM samples_with_host r
 LEFT JOIN stored_image_features f USING (uid)
 LEFT JOIN original USING (uid)
 LEFT JOIN best_captions best USING (uid)
 LEFT JOIN clustered USING (uid)
+LEFT JOIN stored_rights rights USING (uid)
 $joins
 ORDER BY r.shard, r.row

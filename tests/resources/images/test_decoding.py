@@ -88,11 +88,11 @@ def test_a_format_whose_decoder_is_not_installed_is_named(name: str, kind: str, 
     assert images.decode(data).size == scene().size
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.setattr(decoding.features, "check", lambda feature: False)
-    decoding._has_decoder.cache_clear()
+    decoding.has_decoder.cache_clear()
     with pytest.raises(images.ImageError) as caught:
         images.inspect(data, **LIMITS)
     monkeypatch.undo()
-    decoding._has_decoder.cache_clear()
+    decoding.has_decoder.cache_clear()
     assert (caught.value.reason, caught.value.detail) == ("unsupported_format", name)
 
 
