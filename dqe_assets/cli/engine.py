@@ -36,7 +36,7 @@ def status(names: Names = None) -> None:
 
         from dqe_resources.captioners import served_process as engines
 
-        states = [engines.status(one) for one in _chosen(names)]
+        states = [engines.status(server) for one in _chosen(names) for server in one.servers]
         rows = [
             {
                 "engine": found.engine.name,
@@ -52,7 +52,8 @@ def status(names: Names = None) -> None:
         for gpu in engines.gpus():
             used = "memory unknown" if gpu.used is None else f"{gpu.used:,} of {gpu.total or 0:,} MiB used"
             say(f"GPU {gpu.index}, {{}}: {used}", gpu.name)
-        say_next("dqe materialize" if all(found.state == "up" for found in states) else "dqe engine up")
+        are_up = all(found.state in {"up", "away"} for found in states)
+        say_next("dqe materialize" if are_up else "dqe engine up")
 
 
 @engine.command()
@@ -62,7 +63,8 @@ def down(names: Names = None) -> None:
         from dqe_resources.captioners import served_process as engines
 
         for one in _chosen(names):
-            say("{}: {}", one.name, "stopped" if engines.down(one) else "was not running")
+            was_running = "runs elsewhere, and is not stopped" if one.urls else "was not running"
+            say("{}: {}", one.name, "stopped" if engines.all_down(one) else was_running)
         say_next("dqe engine up")
 
 
@@ -72,18 +74,20 @@ def _up(one: ServedEngine) -> None:
     started = time.monotonic()
     try:
         with console.status(Text(printable(f"{one.name}: starting {one.model}"))) as waiting:
-            new = engines.up(one, lambda line: waiting.update(Text(printable(f"{one.name}: {line[-100:]}"))))
+            new = engines.all_up(one, lambda line: waiting.update(Text(printable(f"{one.name}: {line[-100:]}"))))
     except engines.NotHealthyError as failure:
         for line in failure.log.splitlines():
             say("{}", line, to=errors, style="dim")
         raise
     how = f"up after {time.monotonic() - started:.1f} s" if new else "was up already"
-    say("[green]✓[/green] {}: {}; log: {}", one.name, how, engines.log_path(one))
+    for server in one.servers:
+        where = "runs elsewhere" if one.urls else f"{how}; log: {engines.log_path(server)}"
+        say("[green]✓[/green] {}: {}", server.name, where)
     say("Its captioner in data/dqe.yaml:", style="dim")
     for line in (
         "  - kind: openai",
         f"    name: {one.name}",
-        f"    url: {one.address}",
+        f"    urls: [{', '.join(one.addresses)}]" if len(one.addresses) > 1 else f"    url: {one.addresses[0]}",
         f"    model: {one.served_name}",
     ):
         say("{}", line)

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-def _server_url(url: str) -> str:
+def server_url(url: str) -> str:
+    """The address of a server without ``/v1``.
+
+    Raises:
+        ValueError: it is none.
+    """
     stripped = url.rstrip("/").removesuffix("/v1")
     if not stripped.startswith(("http://", "https://")):
         msg = "expected http://HOST:PORT or https://HOST:PORT"
@@ -61,8 +66,8 @@ class ChatModel(VisionModel):
         *("start_seconds", "give_up_after", "retries"),
     }
 
-    url: Annotated[str, AfterValidator(_server_url)] | None = None
-    urls: tuple[Annotated[str, AfterValidator(_server_url)], ...] = ()
+    url: Annotated[str, AfterValidator(server_url)] | None = None
+    urls: tuple[Annotated[str, AfterValidator(server_url)], ...] = ()
     api_key_env: str | None = None
     extra_body: dict[str, Any] = Field(default_factory=dict)
     thinking: bool | None = None

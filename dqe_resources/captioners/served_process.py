@@ -9,19 +9,22 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
+import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from dqe_resources.cache import data_directory
-from dqe_resources.captioners.served_engine import EngineError, ServedEngine
+from dqe_resources.captioners.served_engine import EngineError, RemoteServer, ServedEngine
 from dqe_resources.locks import HeldError, held
 from dqe_resources.processes import process, processes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 LOG_LINES = 30
@@ -31,7 +34,8 @@ _ASK_EVERY_SECONDS = 0.2
 _ANSWER_SECONDS = 10.0
 _STOP_SECONDS = 30.0
 
-State = Literal["up", "starting", "unhealthy", "down"]
+State = Literal["up", "starting", "unhealthy", "down", "away"]
+"""Of a server here; and ``away``, of one elsewhere that does not answer."""
 
 
 class NotHealthyError(EngineError):
@@ -83,6 +87,60 @@ class Status:
     models: tuple[str, ...] = ()
 
 
+def all_up(engine: ServedEngine, show: Callable[[str], None] = lambda _: None) -> bool:
+    """Start all servers of an engine side by side, and wait until each is healthy.
+
+    Args:
+        engine: the engine.
+        show: as for ``up``, each line with the name of its server before it where there are several.
+
+    Returns:
+        False if all were up already.
+
+    Raises:
+        EngineError: as for ``up``; or a server that is started elsewhere does not answer. Servers that are up stay up.
+    """
+    servers = engine.servers
+    if engine.urls:
+        _require_all_answer(engine)
+        return False
+    running = [name for name in _names(engine) if name not in {one.name for one in servers}]
+    if any(_running(engine.model_copy(update={"name": name})) for name in running):
+        raise EngineError(f"engine {engine.name}: runs with other settings; run: dqe engine down {engine.name}")
+    if len(servers) == 1:
+        return up(engine, show)
+    is_ending = threading.Event()
+
+    def start(one: ServedEngine) -> bool:
+        def shown(line: str) -> None:
+            if is_ending.is_set():
+                raise EngineError(f"engine {one.name}: its start was ended")
+            show(f"{one.name}: {line}")
+
+        return up(one, shown)
+
+    # What is refused is refused before anything is started.
+    for one in servers:
+        require_gpu(one)
+    with ThreadPoolExecutor(len(servers), thread_name_prefix="engines") as threads:
+        started = [threads.submit(start, one) for one in servers]
+        try:
+            wait(started)
+        except BaseException:
+            is_ending.set()
+            raise
+    new = [future.result() for future in started]
+    if engine.proxy:
+        _register(servers[0], servers[1:])
+    return any(new)
+
+
+def all_down(engine: ServedEngine) -> bool:
+    """Stop all servers of an engine, those of earlier settings too; returns False if none was running."""
+    stopped = [name for name in _names(engine) if down(engine.model_copy(update={"name": name}))]
+    return bool(stopped)
+
+
 def up(engine: ServedEngine, show: Callable[[str], None] = lambda _: None) -> bool:
     """Start an engine, or find it starting, and wait until it is healthy.
 
@@ -126,7 +184,9 @@ def down(engine: ServedEngine) -> bool:
 
 
 def status(engine: ServedEngine) -> Status:
-    """The status of an engine, as the engine itself reports it."""
+    """The status of an engine with one server, as the server itself reports it."""
+    if isinstance(engine, RemoteServer):
+        return Status(engine, "up" if _answers(engine) else "away", models=_models(engine))
     running = _running(engine)
     if running is None:
         return Status(engine, "down")
@@ -162,8 +222,9 @@ def require_gpu(engine: ServedEngine) -> None:
     there = {gpu.index: gpu for gpu in gpus()}
     usable = [gpu for index, gpu in there.items() if not engine.gpus or index in engine.gpus]
     missing = set(engine.gpus) - set(there)
-    if missing or len(usable) < engine.tp:
-        wanted = f"GPU {min(missing)}" if missing else f"{engine.tp} NVIDIA GPU{'s' if engine.tp > 1 else ''}"
+    needed = engine.gpus_needed
+    if needed and (missing or len(usable) < needed):
+        wanted = f"GPU {min(missing)}" if missing else f"{needed} NVIDIA GPU{'s' if needed > 1 else ''}"
         found = ", ".join(f"{gpu.index} ({gpu.name})" for gpu in there.values()) or "none that nvidia-smi shows"
         raise EngineError(
             f"engine {engine.name}: needs {wanted}; there: {found}. Start it on a machine that has one, and give its "
@@ -231,10 +292,51 @@ def _until_healthy(engine: ServedEngine, running: EngineProcess, show: Callable[
 
 def _is_healthy(engine: ServedEngine) -> bool:
     try:
-        with urllib.request.urlopen(f"{engine.address}/health", timeout=_ANSWER_SECONDS):  # noqa: S310
+        with urllib.request.urlopen(engine.address + engine.health, timeout=_ANSWER_SECONDS):  # noqa: S310
             return True
     except OSError:
         return False
+
+
+def _answers(server: RemoteServer) -> bool:
+    """Whether a server that is started elsewhere is there; one that wants a key is."""
+    try:
+        with urllib.request.urlopen(f"{server.address}/v1/models", timeout=_ANSWER_SECONDS):  # noqa: S310
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except OSError:
+        return False
+
+
+def _require_all_answer(engine: ServedEngine) -> None:
+    away = [one.engine.address for one in map(status, engine.servers) if one.state == "away"]
+    if away:
+        raise EngineError(f"engine {engine.name}: {', '.join(away)} does not answer; start it where it runs")
+
+
+def _register(proxy: ServedEngine, replicas: Sequence[ServedEngine]) -> None:
+    """Tell a proxy of the replicas that it does not know.
+
+    Raises:
+        EngineError: it does not take one.
+    """
+    try:
+        with urllib.request.urlopen(f"{proxy.address}/nodes/status", timeout=_ANSWER_SECONDS) as answer:  # noqa: S310
+            known = set(json.load(answer))
+        for one in replicas:
+            if one.address not in known:
+                request = urllib.request.Request(  # noqa: S310
+                    f"{proxy.address}/nodes/add",
+                    json.dumps({"url": one.address}).encode(),
+                    {"Content-Type": "application/json"},
+                )
+                with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as answer:  # noqa: S310
+                    said = answer.read().decode(errors="replace")
+                if "uccess" not in said:
+                    raise EngineError(f"engine {proxy.name}: does not take {one.address}: {said}")
+    except (OSError, ValueError, TypeError) as error:
+        raise EngineError(f"engine {proxy.name}: cannot be told of its replicas: {error}") from error
 
 
 def _models(engine: ServedEngine) -> tuple[str, ...]:
@@ -243,6 +345,16 @@ def _models(engine: ServedEngine) -> tuple[str, ...]:
             return tuple(str(model["id"]) for model in json.load(answer)["data"])
     except (OSError, ValueError, KeyError, TypeError):
         return ()
+
+
+def _names(engine: ServedEngine) -> list[str]:
+    """Names of an engine's servers that were started, by their files."""
+    folder = _path(engine, "").parent
+    return [
+        path.name.removesuffix(".json")
+        for path in sorted(folder.glob(f"{engine.name}*.json"))
+        if path.name.split(".")[0] == engine.name
+    ]
 
 
 def _path(engine: ServedEngine, suffix: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -26,11 +27,32 @@ from tests.conftest import dqe
 
 # Says a line, starts a process of its own in a group of its own, and is healthy after a while, as lmdeploy is.
 LMDEPLOY = """#!{python}
-import http.server, json, os, subprocess, sys, time
+import http.server, json, os, subprocess, sys, time, urllib.request
 arguments = sys.argv[1:]
+port = int(arguments[arguments.index("--server-port") + 1]) if "--server-port" in arguments else 0
+nodes = {{}}
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        models = [{{"id": one}} for found in nodes.values() for one in found["models"]]
+        self.say(nodes if self.path == "/nodes/status" else {{"data": models}})
+
+    def do_POST(self):
+        node = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with urllib.request.urlopen(node["url"] + "/v1/models") as answer:
+            nodes[node["url"]] = {{"models": [one["id"] for one in json.load(answer)["data"]]}}
+        self.say("Added successfully")
+
+    def say(self, what):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(what).encode())
+
+if arguments[:2] == ["serve", "proxy"]:
+    http.server.ThreadingHTTPServer(("127.0.0.1", port), Proxy).serve_forever()
 if arguments[:2] != ["serve", "api_server"]:
     sys.exit(f"unknown command: {{arguments}}")
-print("loading", arguments[2], "in process", os.getpid(), flush=True)
+print("loading", arguments[2], "in process", os.getpid(), "on GPU", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], process_group=0)
 if arguments[2] == "broken":
     sys.exit("RuntimeError: CUDA out of memory")
@@ -45,7 +67,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-port = int(arguments[arguments.index("--server-port") + 1])
 http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
 NVIDIA_SMI = """#!/bin/sh
@@ -72,6 +93,16 @@ def engine(programs: Path):
     one = an_engine()
     yield one
     engines.down(one)
+
+
+def ports(count: int) -> int:
+    """The first of so many free ports, one after the other."""
+    while True:
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            first = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            for place in range(1, count):
+                stack.enter_context(socket.create_server(("127.0.0.1", first + place)))
+            return first
 
 
 def an_engine(**settings) -> ServedEngine:
@@ -102,6 +133,90 @@ def test_up_status_down(engine):
     assert session_of(found.running.pid) == []
     assert engines.status(engine).state == "down"
     assert engines.down(engine) is False
+
+
+def test_replicas_are_servers_of_their_own_behind_a_proxy_that_knows_them_all(programs):
+    one = an_engine(replicas=2, proxy=True, port=ports(3))
+    try:
+        lines = set()
+        assert engines.all_up(one, lines.add) is True
+        assert any(line.startswith("vlm.2: loading tiny") for line in lines)
+        states = {found.engine.name: found for found in map(engines.status, one.servers)}
+        assert list(states) == ["vlm.proxy", "vlm.1", "vlm.2"]
+        assert {found.state for found in states.values()} == {"up"}
+        assert states["vlm.proxy"].models == ("tiny", "tiny")
+        assert one.addresses == (f"http://127.0.0.1:{one.port}",)
+        assert [engines.log_tail(server)[-1] for server in one.servers[1:]] == ["0", "1"]
+
+        os.killpg(states["vlm.2"].running.pid, signal.SIGKILL)
+        assert engines.all_up(one) is True
+        assert engines.status(one.servers[1]).running.pid == states["vlm.1"].running.pid
+        assert engines.all_up(one) is False
+        with pytest.raises(EngineError, match="runs with other settings; run: dqe engine down vlm"):
+            engines.all_up(one.model_copy(update={"replicas": 1, "proxy": False}))
+    finally:
+        assert engines.all_down(one.model_copy(update={"replicas": 1, "proxy": False})) is True
+        for pid in [pid for found in states.values() for pid in session_of(found.running.pid)]:
+            os.kill(pid, signal.SIGKILL)
+    assert {engines.status(server).state for server in one.servers} == {"down"}
+    assert engines.all_down(one) is False
+
+
+def test_one_replica_that_fails_is_named_and_the_others_stay_up(programs, monkeypatch):
+    one = an_engine(replicas=2, port=ports(2))
+    with socket.create_server(("127.0.0.1", one.port + 1)):
+        with pytest.raises(EngineError, match=rf"engine vlm\.2: port {one.port + 1} is taken"):
+            engines.all_up(one)
+        assert [engines.status(server).state for server in one.servers] == ["up", "down"]
+    assert engines.all_up(one) is True
+    assert engines.all_down(one) is True
+
+
+def test_replicas_have_gpus_of_their_own():
+    def groups(**settings):
+        return [server.gpus for server in an_engine(**settings).servers]
+
+    assert groups(replicas=2) == [(0,), (1,)]
+    assert groups(replicas=2, tp=2) == [(0, 1), (2, 3)]
+    assert groups(replicas=2, tp=2, gpus=[4, 5, 6, 7]) == [(4, 5), (6, 7)]
+    assert groups() == [()]
+    assert groups(gpus=[3], proxy=True) == [(3,), (3,)]
+    one = an_engine(replicas=3)
+    assert one.addresses == tuple(f"http://127.0.0.1:{one.port + place}" for place in range(3))
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"replicas": 2, "tp": 2, "gpus": [0, 1, 2]}, "2 replicas with 2 each need 4, and there are 3"),
+        ({"replicas": 2, "port": 65535}, "not enough ports"),
+        ({"proxy": True, "proxy_url": "http://a:1"}, "leave out proxy_url"),
+        ({"urls": ["http://a:1"], "replicas": 2}, "leave out replicas, proxy, gpus and port"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings, fault):
+    with pytest.raises(ValidationError, match=fault):
+        an_engine(**settings)
+
+
+def test_servers_elsewhere_are_watched_and_not_started(programs, engine, data):
+    engines.up(engine)
+    away = f"http://127.0.0.1:{ports(1)}"
+    remote = ServedEngine.model_validate({"name": "far", "model": "tiny", "urls": [engine.address, f"{away}/v1"]})
+    found = [engines.status(server) for server in remote.servers]
+    assert [(one.engine.name, one.state, one.models) for one in found] == [
+        ("far.1", "up", ("tiny",)),
+        ("far.2", "away", ()),
+    ]
+    with pytest.raises(EngineError, match=rf"engine far: {away} does not answer; start it where it runs"):
+        engines.all_up(remote)
+    with (data / "dqe.yaml").open("a") as configuration:
+        configuration.write(f"\nengines:\n  - {{name: far, model: tiny, urls: [{engine.address}]}}\n")
+    told = dqe(data, "engine", "up")
+    assert told.returncode == 0, told.stderr
+    assert "far.1: runs elsewhere" in told.stdout
+    assert "runs elsewhere, and is not stopped" in dqe(data, "engine", "down").stdout
+    assert engines.status(engine).state == "up"
 
 
 def test_a_failure_shows_what_it_said_and_leaves_nothing_running(programs):
