@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,13 +30,23 @@ def publish(
     ] = "true",
     caption: Annotated[str, typer.Option(help="best, original, or the name of a captioner or a mix.")] = BEST,
     file_format: Annotated[Format, typer.Option("--format", help="Format of the dataset.")] = "hf",
-    shard_size: Annotated[int, typer.Option(min=1, help="Samples in each file.")] = SAMPLES_PER_SHARD,
+    shard_size: Annotated[
+        int, typer.Option(min=1, help="Samples in each file, or images in each folder.")
+    ] = SAMPLES_PER_SHARD,
     weight: Annotated[
         list[str] | None,
         typer.Option(
             metavar="SOURCE=NUMBER",
             help="How often a caption source is to be drawn, relative to the others that are named; may be repeated. "
             "By default all are alike.",
+        ),
+    ] = None,
+    questions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With llava and sharegpt: the questions that captions answer, in the form of "
+            "dqe_assets/publish/questions.yaml; by default those.",
         ),
     ] = None,
     *,
@@ -56,7 +67,7 @@ def publish(
             manifest = write(
                 settings,
                 target,
-                Request(where, caption, file_format, shard_size, vectors, _weights(weight or [])),
+                Request(where, caption, file_format, shard_size, vectors, _weights(weight or []), questions),
                 progress,
                 is_public=public,
             )

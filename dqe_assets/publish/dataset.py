@@ -17,10 +17,12 @@ from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration.published import note_published
 from dqe_assets.publish import card
 from dqe_assets.publish.captions import CaptionReader
+from dqe_assets.publish.conversations import LLAVA, SHAREGPT, Conversations
 from dqe_assets.publish.formats import Shards
 from dqe_assets.publish.output import write_files
 from dqe_assets.publish.places import place_of
 from dqe_assets.publish.places.protocol import File
+from dqe_assets.publish.questions import load_questions
 from dqe_assets.publish.selection import RequestError, select
 from dqe_resources.fingerprint import fingerprint
 from dqe_resources.models.packages import package_version
@@ -46,6 +48,8 @@ _PATHS: dict[str, tuple[str, str]] = {
     "hf": ("data/train-{number:05d}-of-{shards:05d}.parquet", "data/train-*.parquet"),
     "webdataset": ("data/{number:08d}.tar", "data/*.tar"),
     "datacomp": ("metadata/{number:05d}-of-{shards:05d}.parquet", "metadata/*.parquet"),
+    "llava": (LLAVA, LLAVA),
+    "sharegpt": (SHAREGPT, SHAREGPT),
 }
 """Name of a shard's file, and of all of them, for each format."""
 
@@ -61,8 +65,8 @@ def opening(manifest: dict[str, Any], place: str) -> str:
         repository, _, revision = place.removeprefix("hf://datasets/").rstrip("/").partition("@")
         return f"datasets.load_dataset({_literal(repository)}{f', revision={_literal(revision)}' if revision else ''})"
     if "://" in place:
-        files = f"{place}/{_PATHS['hf'][1]}"
-        return f'datasets.load_dataset("parquet", data_files={_literal(files)})'
+        kind, files = "parquet" if manifest["format"] == "hf" else "json", f"{place}/{_PATHS[manifest['format']][1]}"
+        return f"datasets.load_dataset({_literal(kind)}, data_files={_literal(files)})"
     return f"datasets.load_dataset({_literal(place)})"
 
 
@@ -82,6 +86,7 @@ class Request:
         shard_size: samples in each file but the last.
         vectors: whether the named vectors are published too.
         weights: caption sources, and how often each is to be drawn, relative to the others; none for all alike.
+        questions: the file of the questions in conversations; None for the platform's own.
     """
 
     condition: str
@@ -90,6 +95,12 @@ class Request:
     shard_size: int
     vectors: bool = False
     weights: tuple[tuple[str, float], ...] = ()
+    questions: Path | None = None
+
+    @property
+    def is_of_conversations(self) -> bool:
+        """Whether captions are written as answers to questions."""
+        return self.format in {"llava", "sharegpt"}
 
 
 def publish(
@@ -154,6 +165,7 @@ def _about(settings: Settings, selection: Selection, request: Request) -> dict[s
         "samples": selection.total,
         "samples_per_shard": request.shard_size,
         "vectors": names if request.vectors else None,
+        **({"questions": load_questions(request.questions).described()} if request.is_of_conversations else {}),
         "selection": {
             "samples": selection.samples,
             "steps": [asdict(step) for step in selection.steps],
@@ -220,10 +232,16 @@ def _shard_files(shards: Shards, request: Request, vectors: dict[str, int] | Non
     total, size = shards.selection.total, request.shard_size
     count = -(-total // size)
     write = {"hf": shards.write_images, "webdataset": shards.write_tar, "datacomp": shards.write_metadata}
-    kinds: list[tuple[str, Callable[..., None]]] = [(_PATHS[request.format][0], write[request.format])]
+    kinds: list[tuple[str, Callable[..., None]]] = []
+    conversations: list[File] = []
+    if request.is_of_conversations:
+        questions = load_questions(request.questions)
+        conversations = Conversations(shards, questions, size, is_list=request.format == "llava").files()
+    else:
+        kinds.append((_PATHS[request.format][0], write[request.format]))
     if vectors is not None:
         kinds.append(("vectors/{number:05d}-of-{shards:05d}.parquet", partial(shards.write_vectors, vectors=vectors)))
-    return [
+    return conversations + [
         File(
             name.format(number=number, shards=count),
             min(size, total - number * size),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Format = Literal["hf", "webdataset", "datacomp"]
+Format = Literal["hf", "webdataset", "datacomp", "llava", "sharegpt"]
 
 BEST = "best"
 """The caption rule that takes each sample's best caption, as ``best_captions`` has it."""

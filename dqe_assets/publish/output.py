@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from dqe_assets.publish.places.protocol import File
 from dqe_assets.publish.selection import PublishError
 from dqe_assets.training.reshard import MANIFEST, UNFINISHED
 from dqe_resources.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import BinaryIO
 
-    from dqe_assets.publish.places.protocol import File, Place
+    from dqe_assets.publish.places.protocol import Place
+
+_BETWEEN_RECORDS = 500
+"""Files beside another one after which it is noted how far the work is: a place may send many at once then."""
 
 
 def write_files(
@@ -37,9 +43,15 @@ def write_files(
     identity = fingerprint(about)
     total, done = sum(file.samples for file in files), 0
     with place.alone():
-        there = _begin(place, identity)
+        there, sizes = _begin(place, identity, files)
         for file in files:
             if file.name not in there:
+                for number, (name, data) in enumerate(file.beside(), 1):
+                    if sizes.get(name) != len(data):
+                        place.write(File(name, 0, partial(_copy, data)))
+                    if number % _BETWEEN_RECORDS == 0:
+                        place.keep(UNFINISHED, _unfinished(identity, there))
+                    track(done + number, total)
                 there[file.name] = asdict(place.write(file))
                 place.keep(UNFINISHED, _unfinished(identity, there))
             done += file.samples
@@ -49,8 +61,8 @@ def write_files(
     return manifest
 
 
-def _begin(place: Place, identity: str) -> dict[str, dict[str, Any]]:
-    """Make the place ready; returns the files that are there already, by name."""
+def _begin(place: Place, identity: str, files: Sequence[File]) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
+    """Make the place ready; returns the files that are there already, by name, and the bytes of all that is there."""
     sizes = place.sizes()
     records = [place.record(name) for name in (MANIFEST, UNFINISHED) if name in sizes]
     ours = [record for record in records if record and record.get("fingerprint") == identity]
@@ -61,12 +73,19 @@ def _begin(place: Place, identity: str) -> dict[str, dict[str, Any]]:
                 "or before the data changed; name an empty folder"
             )
         place.keep(UNFINISHED, _unfinished(identity, {}))
-        return {}
+        return {}, sizes
     recorded = ours[0].get("files", [])
-    there = {file["name"]: file for file in recorded if sizes.get(file["name"]) == file["bytes"]}
+    torn = {file.name for file in files if not file.is_whole(sizes)}
+    there = {
+        file["name"]: file for file in recorded if sizes.get(file["name"]) == file["bytes"] and file["name"] not in torn
+    }
     if len(there) < len(recorded) and MANIFEST in sizes:
         place.reopen(MANIFEST, UNFINISHED, _unfinished(identity, there))
-    return there
+    return there, sizes
+
+
+def _copy(data: bytes, target: BinaryIO) -> None:
+    target.write(data)
 
 
 def _unfinished(identity: str, there: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dqe_resources.fingerprint import fingerprint
 from dqe_resources.locks import HeldError, file_alone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from typing import BinaryIO
 
@@ -24,11 +24,19 @@ class File:
         name: path in the place.
         samples: how many it holds.
         write: writes it: always the same bytes.
+        beside: gives name and content of files that are written before it, and that no record lists.
+        folder: of those files, of which there are as many as samples.
     """
 
     name: str
     samples: int
     write: Callable[[BinaryIO], Any]
+    beside: Callable[[], Iterable[tuple[str, bytes]]] = tuple
+    folder: str = ""
+
+    def is_whole(self, sizes: Mapping[str, int]) -> bool:
+        """Whether what is written before it is there, by the bytes of each file that is."""
+        return not self.folder or sum(name.startswith(f"{self.folder}/") for name in sizes) >= self.samples
 
 
 @dataclass(frozen=True, slots=True)
