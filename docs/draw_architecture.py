@@ -47,6 +47,7 @@ MEANINGS = {
     "compression": "a share of alike images",
     "signals": "values that users bring",
     "contamination": "what is in evaluation sets",
+    "grounding": "which words of captions images bear out",
     "score": "how well captions fit",
     "dedup": "copies",
     "caption": "what models say",

@@ -75,7 +75,11 @@ def everything_on() -> Settings:
     values["captioners"].append({"kind": "openai", "name": "server", **server})
     model = {"name": "b32", "architecture": "ViT-B-32-quickgelu", "weights": "openai"}
     on = {
-        "scorers": [{"kind": "open_clip", "name": "dfn", "preset": "dfn_public"}],
+        "scorers": [
+            {"kind": "open_clip", "name": "dfn", "preset": "dfn_public"},
+            {"kind": "vqa", "name": "truth", **server},
+        ],
+        "grounding": {},
         "targets": [{"name": "sample", "source": "sample"}],
         "judging": {"judge": server},
         "refining": {"captioner": "server"},

@@ -32,6 +32,9 @@ FLAGS = {
 }
 """Each flag with its meaning: faults, and what was taken out of a caption that can be good all the same."""
 
+UNGROUNDED = "ungrounded"
+"""What a caption is that names things of which too few are in its image: measured by grounding, not from its text."""
+
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»)\]*_]*$")
 _INNER_SENTENCE_END = re.compile(r"[^\W\d_]{2}[.!?][\"'”’)*]*\s+\S")

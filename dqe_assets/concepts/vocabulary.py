@@ -149,10 +149,20 @@ def extract_nouns(captions: Iterable[str | None], at_least: int = 1) -> list[str
         ConceptsError: spaCy or its English model is not installed.
     """
     counts: Counter[str] = Counter()
-    for document in _tagger().pipe(caption or "" for caption in captions):
-        nouns = (split_words(token.lemma_) for token in document if token.pos_ in _NOUNS)
-        counts.update({words[0] for words in nouns if len(words) == 1})
+    for nouns in nouns_of(captions):
+        counts.update(set(nouns))
     return sorted((noun for noun, count in counts.items() if count >= at_least), key=lambda noun: (-counts[noun], noun))
+
+
+def nouns_of(captions: Iterable[str | None]) -> Iterator[list[str]]:
+    """The lemmas of the nouns and names in each caption, in their order; null has none.
+
+    Raises:
+        ConceptsError: spaCy or its English model is not installed.
+    """
+    for document in _tagger().pipe(caption or "" for caption in captions):
+        words = (split_words(token.lemma_) for token in document if token.pos_ in _NOUNS)
+        yield [one[0] for one in words if len(one) == 1]
 
 
 def _tagger() -> Any:

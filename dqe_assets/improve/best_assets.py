@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from dqe_assets.caption.flags import UNGROUNDED
 from dqe_assets.core.checks import complete, finite, unique
 from dqe_assets.core.schema import SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.stage import Stage, stage
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
 
 _SIGNALS = {
-    "text_quality": ("quality", ["uid", "caption_source", "patterns"]),
     "caption_judgements": ("judgements", ["uid", "caption_source", "overall"]),
     "refined_captions": ("refined", ["uid", "round", "caption", "flags", "similarity", "accepted"]),
 }
@@ -40,7 +41,7 @@ def best_captions_of(synthetic: Sequence[Stage], signals: Sequence[str], truth: 
 
     Args:
         synthetic: the captioners' stages.
-        signals: which of ``text_quality``, ``caption_judgements`` and ``refined_captions`` there are.
+        signals: which of ``text_quality``, ``grounding``, ``caption_judgements`` and ``refined_captions`` there are.
         truth: the stages of ``vqa_scores``.
     """
 
@@ -73,10 +74,26 @@ def best_captions_of(synthetic: Sequence[Stage], signals: Sequence[str], truth: 
             _scores(work, [one.name for one in truth]),
             rule,
             shared=frozenset(shared),
-            **{_SIGNALS[name][0]: work.read(name, _SIGNALS[name][1]) for name in signals},
+            quality=_quality(work, signals),
+            **{_SIGNALS[name][0]: work.read(name, _SIGNALS[name][1]) for name in signals if name in _SIGNALS},
         )
 
     return best_captions
+
+
+def _quality(work: Work, signals: Sequence[str]) -> pa.Table:
+    """uid, caption_source and patterns of all captions; ``ungrounded`` is one of them where grounding says so."""
+    quality = work.read("text_quality", ["uid", "caption_source", "patterns"])
+    if "grounding" not in signals:
+        return quality
+    grounding = work.read("grounding", ["uid", "caption_source", "flagged"])
+    flagged = grounding.filter(pc.fill_null(grounding["flagged"], fill_value=False)).to_pylist()
+    ungrounded = {(row["uid"], row["caption_source"]) for row in flagged}
+    patterns = [
+        [*(row["patterns"] or ()), UNGROUNDED] if (row["uid"], row["caption_source"]) in ungrounded else row["patterns"]
+        for row in quality.to_pylist()
+    ]
+    return quality.set_column(2, "patterns", pa.array(patterns, pa.list_(pa.string())))
 
 
 def _scores(work: Work, truth: Sequence[str]) -> pa.Table:

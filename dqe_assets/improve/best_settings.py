@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from dqe_assets.caption.flags import FAULTS, FLAGS
+from dqe_assets.caption.flags import FAULTS, FLAGS, UNGROUNDED
 from dqe_assets.score.patterns import PATTERNS
 from dqe_resources.configurable import Strict
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-AVOIDABLE = (*FLAGS, *PATTERNS)
-"""What a caption can be set aside for: flags of generated captions, and patterns of any caption."""
+AVOIDABLE = (*FLAGS, *PATTERNS, UNGROUNDED)
+"""What a caption can be set aside for: flags of generated captions, patterns of any caption, and things not found."""
 
 _NO_DESCRIPTION = (*FAULTS, "file_name", "placeholder", "only_hashtags", "no_letters")
 
@@ -33,8 +33,8 @@ class BestRule(Strict):
     Attributes:
         by: What captions are ranked by: their similarity to the image, their judgement (the judge's mean mark), or vqa
             (their truth, by the scorer of kind vqa).
-        avoid: Flags (docs/caption.md) and patterns (docs/score.md) of captions to set aside. By default all flags
-            that are faults, and the patterns of what is no description.
+        avoid: Flags (docs/caption.md) and patterns (docs/score.md) of captions to set aside, and ``ungrounded``. By
+            default all flags that are faults, and the patterns of what is no description.
         min_words: Captions of fewer words are set aside. Words are what ``split()`` gives.
         max_words: Captions of more words are set aside.
         min_gain: How much higher the similarity of another caption must be than the original's to be preferred to it.

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.caption.flags import FLAGS
+from dqe_assets.caption.flags import FLAGS, UNGROUNDED
 from dqe_assets.core.arrow import scatter
 from dqe_assets.improve.refining_rules import (
     ALWAYS_ALLOWED_WORDS,
@@ -81,7 +81,8 @@ def refine(
 
     Args:
         samples: those with an image, n rows: ``uid``; ``caption``, ``flags`` and ``similarity`` of the caption that
-            there is; ``original_caption`` and ``original_similarity``; ``labels`` and ``image_text``, in words.
+            there is; ``ungrounded``, the things that it names without showing them, or null; ``original_caption`` and
+            ``original_similarity``; ``labels`` and ``image_text``, in words.
         rules: the settings.
         ask: asks.
         score: gives the similarity of captions with the images of samples, by their rows, int64 [m].
@@ -91,7 +92,10 @@ def refine(
     """
     rows = samples.to_pylist()
     uids = samples["uid"].combine_chunks()
-    present = [Present(row["caption"], tuple(row["flags"] or ()), row["similarity"]) for row in rows]
+    present = [
+        Present(row["caption"], tuple(row["flags"] or ()), row["similarity"], tuple(row["ungrounded"] or ()))
+        for row in rows
+    ]
     longest = [max(ALWAYS_ALLOWED_WORDS, rules.max_words_ratio * count_words(one.caption)) for one in present]
     active: Sequence[int] = range(len(rows))
     rounds = []
@@ -170,8 +174,12 @@ def _in_words(
         BELOW: f"{measured}; at least {_number(rules.below):.3f} is wanted.",
         BELOW_ORIGINAL: f"{measured}; the caption that it was found with has {_number(original_similarity):.3f}.",
         **{flag: f"{meaning}." for flag, meaning in FLAGS.items()},
+        UNGROUNDED: f"it names what the image does not seem to show: {', '.join(present.ungrounded)}.",
     }
-    return " ".join(sentence[0].upper() + sentence[1:] for reason in reasons if (sentence := said[reason])) or None
+    # What is known to be wrong is told whatever the reason for asking.
+    known = (UNGROUNDED,) if present.ungrounded else ()
+    told = (said[reason] for reason in dict.fromkeys((*reasons, *known)))
+    return " ".join(sentence[0].upper() + sentence[1:] for sentence in told if sentence) or None
 
 
 def _number(value: float | None) -> float:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.caption.assets import known_rows
-from dqe_assets.caption.flags import caption_flags
+from dqe_assets.caption.flags import UNGROUNDED, caption_flags
 from dqe_assets.caption.normalise import normalise_captions
 from dqe_assets.core.arrow import to_matrix
 from dqe_assets.core.checks import finite, unique
@@ -38,7 +38,7 @@ _LEAST_PROBABLE = 0.01
 
 
 def refined_captions_of(
-    rules: Refining, captioner: VisionCaptioner, text: Sequence[str], *, independent: bool
+    rules: Refining, captioner: VisionCaptioner, text: Sequence[str], grounded: Sequence[str], *, independent: bool
 ) -> Stage:
     """The asset ``refined_captions``.
 
@@ -46,6 +46,7 @@ def refined_captions_of(
         rules: the settings.
         captioner: the captioner that they name.
         text: the asset that says what images read, if there is one.
+        grounded: the asset that says what captions name and images do not show, if there is one.
         independent: whether the scorer shares no backbone with who is asked, nor with what the prompt tells.
     """
     refined = () if rules.source == ORIGINAL else (SYNTHETIC_CAPTIONS_PREFIX + rules.source,)
@@ -55,7 +56,7 @@ def refined_captions_of(
         kinds={"parquet", captioner.kind},
         code_version="1",
         schema=REFINED_CAPTIONS,
-        inputs=["raw_samples", *refined, "joint_embeddings", "caption_scores", *labels, *text],
+        inputs=["raw_samples", *refined, "joint_embeddings", "caption_scores", *labels, *text, *grounded],
         resources={"captioner": f"{CAPTIONER_PREFIX}{captioner.name}"},
         checks=[
             unique("uid", "round", "candidate"),
@@ -85,7 +86,7 @@ def refined_captions_of(
         with the answers that are missing.
         """
         rows, vectors = _image_vectors(work)
-        samples = _samples(work, rules, text).take(pa.array(rows))
+        samples = _samples(work, rules, text, grounded).take(pa.array(rows))
         asked = rules.asked(captioner)
         ask = CandidateAsker(
             asked,
@@ -112,7 +113,7 @@ def _image_vectors(work: Work) -> tuple[np.ndarray, np.ndarray]:
     return to_matrix(embeddings.filter(pc.equal(embeddings["item"], IMAGE))["embedding"])
 
 
-def _samples(work: Work, rules: Refining, text: Sequence[str]) -> pa.Table:
+def _samples(work: Work, rules: Refining, text: Sequence[str], grounded: Sequence[str]) -> pa.Table:
     """What ``refine`` reads, of every row of the shard."""
     raw = work.read("raw_samples", ["uid", "caption"])
     scores = work.read("caption_scores", ["caption_source", "similarity"])
@@ -126,17 +127,42 @@ def _samples(work: Work, rules: Refining, text: Sequence[str]) -> pa.Table:
     similarity, original_similarity = (
         scores.filter(pc.equal(scores["caption_source"], source))["similarity"] for source in (rules.source, ORIGINAL)
     )
+    ungrounded = _ungrounded(work, rules.source) if grounded else pa.nulls(raw.num_rows, pa.list_(pa.string()))
+    if grounded:
+        flags = pa.array(
+            [
+                [*(some or ()), UNGROUNDED] if words else some
+                for some, words in zip(flags.to_pylist(), ungrounded.to_pylist(), strict=True)
+            ],
+            pa.list_(pa.string()),
+        )
     return pa.table(
         {
             "uid": raw["uid"],
             "caption": caption,
             "flags": flags,
+            "ungrounded": ungrounded,
             "similarity": similarity,
             "original_caption": original,
             "original_similarity": original_similarity,
             "labels": _labels(work, rules.labels, raw.num_rows),
             "image_text": work.read("image_text", ["text"])["text"] if text else pa.nulls(raw.num_rows),
         }
+    )
+
+
+def _ungrounded(work: Work, source: str) -> pa.Array:
+    """What each caption of a source names and its image does not show, where it is flagged for that."""
+    table = work.read("grounding", ["caption_source", "ungrounded", "flagged"])
+    of_source = table.filter(pc.equal(table["caption_source"], source)).combine_chunks()
+    return pa.array(
+        [
+            words if flagged else None
+            for words, flagged in zip(
+                of_source["ungrounded"].to_pylist(), of_source["flagged"].to_pylist(), strict=True
+            )
+        ],
+        pa.list_(pa.string()),
     )
 
 

@@ -39,11 +39,19 @@ _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """The caption that a sample has now; similarity None if nothing could be scored."""
+    """The caption that a sample has now.
+
+    Attributes:
+        caption: the text; None if there is none.
+        flags: what is wrong with it.
+        similarity: how well it fits; None if nothing could be scored.
+        ungrounded: things that it names and that its image does not show, where it is flagged for that.
+    """
 
     caption: str | None
     flags: tuple[str, ...]
     similarity: float | None
+    ungrounded: tuple[str, ...] = ()
 
 
 def reasons_for(present: Present, original_similarity: float | None, rules: Refining) -> tuple[str, ...]:

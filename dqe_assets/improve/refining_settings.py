@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from dqe_assets.caption.flags import FAULTS, FLAGS
+from dqe_assets.caption.flags import FAULTS, FLAGS, UNGROUNDED
 from dqe_assets.caption.prompts import Prompt, PromptError, load_prompt
 from dqe_assets.core.schema import ORIGINAL
 from dqe_resources.captioners.protocol import VisionCaptioner
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 
 def _known_flag(flag: str) -> str:
-    if flag not in FLAGS:
-        raise ValueError(f"unknown flag; allowed: {', '.join(FLAGS)}")
+    allowed = (*FLAGS, UNGROUNDED)
+    if flag not in allowed:
+        raise ValueError(f"unknown flag; allowed: {', '.join(allowed)}")
     return flag
 
 
@@ -39,7 +40,8 @@ class Refining(Strict):
         max_tokens: Tokens after which a candidate is cut; by default the captioner's.
         below: Ask again where the similarity is lower than this.
         below_original: Ask again where the similarity is lower than that of the caption that the image came with.
-        flags: Ask again for captions with one of these flags; by default with any that is a fault.
+        flags: Ask again for captions with one of these flags, and for those that are ``ungrounded`` if it is among
+            them; by default with any that is a fault.
         candidates: Answers for each caption in a round.
         rounds: Rounds at most.
         min_gain: How much higher the similarity of an answer must be to be accepted. It must be higher in any case.

@@ -27,6 +27,7 @@ from dqe_assets.filtering.assets import filter_masks_of, subset_of
 from dqe_assets.filtering.mix_assets import MIXED_PREFIX, caption_mixes_of
 from dqe_assets.filtering.mixture_assets import mixture_of
 from dqe_assets.filtering.store_pool import STORE
+from dqe_assets.grounding.assets import grounding_of
 from dqe_assets.improve.best_assets import best_captions_of
 from dqe_assets.improve.judging_assets import caption_judgements_of
 from dqe_assets.improve.refining_assets import refined_captions_of
@@ -70,6 +71,7 @@ def stages(settings: Settings) -> list[Stage]:
     captions, sources = settings.captions, settings.caption_sources
     synthetic = [captions_of(captioner, settings.captioners) for captioner in settings.captioners]
     judged = [caption_judgements_of(captions, settings.judging)] if settings.judging else []
+    grounded = [grounding_of(sources)] if settings.grounding else []
     text = [image_text] if settings.image_text else []
     masked = [masked_similarity_of(settings.scorer)] if settings.image_text else []
     compressed = [codebook, image_codes, code_clusters] if settings.compression else []
@@ -77,7 +79,11 @@ def stages(settings: Settings) -> list[Stage]:
     contaminated = contamination_of([one.name for one in settings.reference_sets], [stage.name for stage in text])
     refined = [
         refined_captions_of(
-            settings.refining, captioner, [stage.name for stage in text], independent=REFINED not in captions.shared
+            settings.refining,
+            captioner,
+            [stage.name for stage in text],
+            [stage.name for stage in grounded],
+            independent=REFINED not in captions.shared,
         )
         for captioner in settings.captioners
         if isinstance(captioner, VisionCaptioner)
@@ -120,11 +126,13 @@ def stages(settings: Settings) -> list[Stage]:
         text_quality_of(sources),
         *scored,
         *true,
+        concepts.concept_hits_of(sources, synthetic, settings.concepts.tagger),
+        *grounded,
         *text,
         *masked,
         *judged,
         *refined,
-        best_captions_of(synthetic, ["text_quality", *(stage.name for stage in (*judged, *refined))], true),
+        best_captions_of(synthetic, ["text_quality", *(stage.name for stage in (*grounded, *judged, *refined))], true),
         caption_collection_of(synthetic),
         duplicate_pairs,
         duplicate_clusters_of(settings.duplicates),
@@ -133,7 +141,6 @@ def stages(settings: Settings) -> list[Stage]:
         *compressed,
         *of_users,
         *contaminated,
-        concepts.concept_hits_of(sources, synthetic, settings.concepts.tagger),
         concepts.concept_frequency,
         *(targets_of(one, settings.evaluation, embeddings, settings.images.max_bytes) for one in settings.targets),
         filter_masks_of(settings.filters, by_shard, over_all, signals),

@@ -38,6 +38,7 @@ from dqe_assets.filtering.settings import (
     check_selection,
     is_taken,
 )
+from dqe_assets.grounding.settings import Grounding
 from dqe_assets.improve.best_settings import BestRule
 from dqe_assets.improve.judging_settings import Judging
 from dqe_assets.improve.refining_settings import Refining, check_refining
@@ -154,6 +155,7 @@ class Settings(Strict):
             ``mixed_captions/<name>``).
         concepts: Which concepts are counted, and what is made of their frequencies.
         map: The map of the images.
+        grounding: Look for the things that captions name in their images (the asset grounding). Off by default.
         judging: A model that marks the captions of a few samples of each shard. Off by default.
         scaling: Measured training curves, and the compute to recommend data for.
         training: What is trained on the subsets.
@@ -193,6 +195,7 @@ class Settings(Strict):
     caption_mixes: list[CaptionMix] = Field(default_factory=list)
     concepts: ConceptSettings = Field(default_factory=ConceptSettings)
     map: MapSettings = MapSettings()
+    grounding: Grounding | None = None
     judging: Judging | None = None
     scaling: Scaling = Field(default_factory=Scaling)
     training: Training = Field(default_factory=Training)

@@ -18,6 +18,7 @@ from dqe_assets.core.stage import Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Manifest, Work
 from dqe_assets.evaluation import views as evaluation
 from dqe_assets.filtering import mix_views
+from dqe_assets.grounding import views as grounding
 from dqe_assets.improve import judging_views, refining_views
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.report import metadata, signal_views, tables
@@ -45,6 +46,7 @@ LEFT_OUT = (
     caption.RELATIONS,
     sample_score_views.RELATIONS,
     vqa_views.RELATIONS,
+    grounding.RELATIONS,
     mix_views.RELATIONS,
     judging_views.RELATIONS,
     refining_views.RELATIONS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dqe_assets.caption.flags import FAULTS
+from dqe_assets.caption.flags import FAULTS, UNGROUNDED
 from dqe_assets.core.relations import (
     Explanation,
     Problem,
@@ -92,6 +92,7 @@ REASONS = {
     **{name: ("wording", pattern.meaning) for name, pattern in PATTERNS.items()},
     **{flag: ("wording", meaning) for flag, meaning in FAULTS.items() if flag != "not_english"},
     "not_english": ("language", "more likely than not in another language than English"),
+    UNGROUNDED: ("grounding", "its image shows too few of the things that it names"),
     "same_as_others": ("repeated", f"{SEVERAL} pictures or more have it, in the same words"),
     "small": ("image", f"the image's shorter side is under {SMALL_SIDE} pixels"),
     "strip": ("image", f"the image is more than {EXTREME_ASPECT:g} times as long as wide, or as wide as long"),
@@ -112,6 +113,7 @@ _SAID = {
     "short": f"words < {FEWEST_WORDS} AND coalesce(language, '') NOT IN {NO_SPACES}",
     "repetition": f"repetition >= {REPETITIVE}",
     "not_english": _OTHER_LANGUAGE,
+    UNGROUNDED: "flagged",
     "same_as_others": f"repeated >= {SEVERAL}",
     "small": f"least(width, height) < {SMALL_SIDE}",
     "strip": f"greatest(width, height) > {EXTREME_ASPECT} * least(width, height)",

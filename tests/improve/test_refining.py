@@ -81,6 +81,7 @@ def samples(*similarities: float | None, original: float | None = None) -> pa.Ta
             "uid": [f"{index:032x}" for index in range(count)],
             "caption": pa.array(["It is a wall." if one is not None else None for one in similarities], pa.string()),
             "flags": pa.array([[]] * count, pa.list_(pa.string())),
+            "ungrounded": pa.nulls(count, pa.list_(pa.string())),
             "similarity": pa.array(similarities, pa.float32()),
             "original_caption": pa.array(["my dog"] * count),
             "original_similarity": pa.array([original] * count, pa.float32()),

@@ -7,7 +7,7 @@ WITH repeated AS (
     ) r USING (caption_source, cluster) WHERE d.kind = 'exact'
 ), pairs AS (
     SELECT c.uid, s.shard, s.image_name, c.caption_source, c.caption, c.similarity, s.width, s.height,
-        t.words, t.repetition, t.patterns, t.language, t.language_probability, g.flags, i.text_area, d.repeated,
+        t.words, t.repetition, t.patterns, t.language, t.language_probability, g.flags, n.flagged, i.text_area, d.repeated,
         CASE WHEN c.caption_source = 'original' THEN i.masked_similarity END AS masked_similarity,
         CASE WHEN c.similarity IS NOT NULL THEN percent_rank() OVER (
             PARTITION BY s.source, c.caption_source ORDER BY c.similarity NULLS LAST
@@ -26,6 +26,7 @@ WITH repeated AS (
     LEFT JOIN text_quality t USING (uid, caption_source)
     LEFT JOIN image_text i USING (uid)
     LEFT JOIN caption_generation g USING (uid, caption_source)
+    LEFT JOIN grounding n USING (uid, caption_source)
     LEFT JOIN repeated d USING (uid, caption_source)
     WHERE s.status = 'ok' AND c.caption IS NOT NULL
 ), judged AS (

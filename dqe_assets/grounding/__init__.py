@@ -1,0 +1,1 @@
+"""Which things a caption names that its image shows, and which it leaves out."""
