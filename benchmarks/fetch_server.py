@@ -23,6 +23,8 @@ from dqe_resources.sources.sample_images.photos import PHOTOS
 ADDRESS = "127.0.0.1"
 
 _JPEG = b"\xff\xd8"
+_RULES = {b"/robots.txt", b"/.well-known/tdmrep.json"}
+"""Where clients look for what they may fetch: there is nothing."""
 
 
 def photos() -> list[bytes]:
@@ -64,6 +66,9 @@ class Exchange(asyncio.Protocol):
             if path == b"/stats":
                 self._send([self._statistics.to_json()], close=True)
                 continue
+            if path in _RULES:
+                self._send([], close, b"404 Not Found")
+                continue
             self._statistics.requests += 1
             self._statistics.first = self._statistics.first or time.time()
             body = [self._bodies[zlib.crc32(path) % len(self._bodies)], path]
@@ -72,14 +77,14 @@ class Exchange(asyncio.Protocol):
             else:
                 self._send(body, close)
 
-    def _send(self, body: list[bytes], close: bool) -> None:
+    def _send(self, body: list[bytes], close: bool, status: bytes = b"200 OK") -> None:
         if self._transport.is_closing():
             return
         self._statistics.last = time.time()
         length = sum(map(len, body))
         connection = b"close" if close else b"keep-alive"
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\nConnection: %s\r\n\r\n"
-        self._transport.writelines([head % (length, connection), *body])
+        head = b"HTTP/1.1 %s\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\nConnection: %s\r\n\r\n"
+        self._transport.writelines([head % (status, length, connection), *body])
         if close:
             self._transport.close()
 

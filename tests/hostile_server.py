@@ -18,7 +18,7 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -397,6 +397,11 @@ async def opted_out(exchange: Exchange) -> None:
 
 
 @behaviour
+async def reserved(exchange: Exchange) -> None:
+    await exchange.answer("200 OK", exchange.photo, tdm_reservation="1")
+
+
+@behaviour
 async def others_opted_out(exchange: Exchange) -> None:
     await exchange.answer(
         "200 OK", exchange.photo, X_Robots_Tag="otherbot: noindex, unavailable_after: 25 Jun 2010 15:00:00 PST"
@@ -433,6 +438,7 @@ class HostileServer:
         most_at_once: requests that it had to answer at once.
         endless_bytes: how much of endless bodies could be sent.
         delay: seconds before ``good`` answers.
+        files: status, body and perhaps headers of further paths.
     """
 
     certificate: ssl.SSLContext | None = None
@@ -444,6 +450,7 @@ class HostileServer:
     endless_bytes: int = 0
     busy_since: float = 0.0
     most_at_once: int = 0
+    files: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     _at_once: int = 0
 
     def url(self, behaviour: str, item: object = 0) -> str:
@@ -491,7 +498,11 @@ class HostileServer:
                 self._at_once += 1
                 self.most_at_once = max(self.most_at_once, self._at_once)
                 try:
-                    await BEHAVIOURS[path.split("/")[1]](exchange)
+                    if path in self.files:
+                        line, content, *more = self.files[path]
+                        await exchange.answer(line, content, **dict(*more))
+                    else:
+                        await BEHAVIOURS[path.split("/")[1]](exchange)
                 finally:
                     self._at_once -= 1
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):

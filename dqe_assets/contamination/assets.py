@@ -75,7 +75,7 @@ def _reference_features_of(name: str) -> Stage:
     def state(_: Work, reference_sets: ReferenceSets, ingest: IngestSettings) -> Any:
         source = reference_sets.named(name)
         digests = [shard.digest for shard in source.shards()]
-        return [source.signature(), digests, ingest.images.model_dump()]
+        return [source.signature(), digests, ingest.images.model_dump(exclude={"disallowed_data_mining"})]
 
     @stage(
         name=f"{REFERENCE_PREFIX}{name}",

@@ -58,7 +58,8 @@ def read_set(work: Work, source: Source, ingest: IngestSettings) -> Iterator[pa.
             lambda index=shard.index: source.rows(index),  # type: ignore[misc]
             source=source.name,
             shard=source.key(shard.index),
-            limits=ingest.images,
+            # What no model is trained on may be compared with.
+            limits=ingest.images.model_copy(update={"disallowed_data_mining": ()}),
             fetch=lambda wanted, of=of_shard, rows=shard.rows: Fetches(of, ingest, wanted, rows),  # type: ignore[misc]
         ):
             yield from (batch.slice(start, _ROWS_AT_ONCE) for start in range(0, batch.num_rows, _ROWS_AT_ONCE))

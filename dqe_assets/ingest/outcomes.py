@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from dqe_assets.ingest.fetch.encodings import decompressed, is_encoded
-from dqe_assets.ingest.fetch.reasons import NOT_AN_IMAGE, OK, TAKEN_DOWN
+from dqe_assets.ingest.fetch.reasons import NOAI_METADATA, NOT_AN_IMAGE, OK, TAKEN_DOWN
 from dqe_assets.ingest.resize import resize
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_resources import images
@@ -103,6 +103,8 @@ def of_bytes(data: bytes, key: str, limits: ImageLimits) -> Outcome:
         smaller = None if limits.longest_side is None else resize(data, limits.longest_side)
     except images.ImageError as error:
         return outcome | failed(error.reason, error.detail)
+    if (said := refusal_of(data, limits)) is not None:
+        return outcome | failed(NOAI_METADATA, said)
     outcome |= {
         "image": {"bytes": data, "path": Path(key).name},
         "format": info.format,
@@ -125,6 +127,12 @@ def of_bytes(data: bytes, key: str, limits: ImageLimits) -> Outcome:
             "original_height": info.height,
         }
     return outcome
+
+
+def refusal_of(data: bytes, limits: ImageLimits) -> str | None:
+    """What an image file says against its use, if these limits heed it."""
+    said = images.data_mining(data) if limits.disallowed_data_mining else None
+    return f"plus:DataMining: {said}" if said in limits.disallowed_data_mining else None
 
 
 def host_of(url: str | None) -> str:

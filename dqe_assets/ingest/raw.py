@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.ingest.fetch.reasons import PLACEHOLDER, TAKEN_DOWN
-from dqe_assets.ingest.outcomes import LEDGER, OUTCOMES, failed, of_row
+from dqe_assets.ingest.fetch.reasons import NOAI_METADATA, PLACEHOLDER, TAKEN_DOWN
+from dqe_assets.ingest.outcomes import LEDGER, OUTCOMES, failed, of_row, refusal_of
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_resources.errors import DataQualityError
 from dqe_resources.parallel import ordered_map
@@ -101,7 +101,7 @@ def raw_samples(
     def from_kept(some: list[Numbered]) -> pa.RecordBatch:
         is_kept = np.array([is_fetched(row) for _, _, row in some])
         kept = fetches.read([(uid, row.url) for _, uid, row in some if is_fetched(row)])
-        found = _judged(kept, fetches.placeholders)
+        found = _heeded(_judged(kept, fetches.placeholders), limits)
         if is_kept.all():
             return batch(some, found)
         own = [outcome for _, outcome in with_own(one for one in some if not is_fetched(one[2]))]
@@ -171,6 +171,23 @@ def _judged(outcomes: pa.Table, placeholders: frozenset[str]) -> pa.Table:
     both = pa.concat_tables([outcomes, pa.Table.from_pylist(judged, OUTCOMES)])
     places = np.where(is_placeholder, len(outcomes) + np.cumsum(is_placeholder) - 1, np.arange(len(outcomes)))
     return both.take(pa.array(places))
+
+
+def _heeded(outcomes: pa.Table, limits: ImageLimits) -> pa.Table:
+    """The outcomes; what was kept from before and refuses its use now counts as refused."""
+    if not limits.disallowed_data_mining:
+        return outcomes
+    files = pc.struct_field(outcomes["image"], "bytes")
+    if not pc.any(pc.match_substring(files, "DataMining")).as_py():
+        return outcomes
+    rows = outcomes.to_pylist()
+    said = [row["image"] and refusal_of(row["image"]["bytes"], limits) for row in rows]
+    kept = ("uid", "url", "sha256", "bytes", *LEDGER)
+    judged = [
+        {name: row[name] for name in kept} | failed(NOAI_METADATA, why) if why else row
+        for row, why in zip(rows, said, strict=True)
+    ]
+    return pa.Table.from_pylist(judged, OUTCOMES)
 
 
 def _fetched_size(one: Numbered, fetches: Fetches) -> int:

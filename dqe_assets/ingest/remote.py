@@ -115,6 +115,8 @@ class Fetches:
         def watch(reasons: Counter[str]) -> None:
             meter.update(min(before + reasons.total(), shard_rows), _in_words(reasons))
 
+        if settings.fetching.contact is None:
+            self._work.log("fetching.contact is not set: the servers that are asked cannot tell whom to write to")
         taken_down = settings.matcher(self._work.store).of_url
         steps = fetch_rows(
             wanted, settings.fetching, settings.images, self._checkpoint, canary, watch, taken_down=taken_down

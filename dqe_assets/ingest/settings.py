@@ -17,17 +17,32 @@ if TYPE_CHECKING:
     from dqe_resources.store import Store
 
 
+PROHIBITED = (
+    "DMI-PROHIBITED",
+    "DMI-PROHIBITED-AIMLTRAINING",
+    "DMI-PROHIBITED-GENAIMLTRAINING",
+    "DMI-PROHIBITED-EXCEPTSEARCHENGINEINDEXING",
+    "DMI-PROHIBITED-SEECONSTRAINT",
+    "DMI-PROHIBITED-SEEEMBEDDEDRIGHTSEXPR",
+    "DMI-PROHIBITED-SEELINKEDRIGHTSEXPR",
+)
+"""PLUS's words for data mining that is prohibited, for all or for some uses: https://ns.useplus.org/LDF/."""
+
+
 class ImageLimits(Strict):
     """What is refused before it is decoded, and what is made smaller.
 
     Attributes:
         max_bytes: A file of more bytes is not read.
         max_pixels: An image of more pixels is not decoded.
+        disallowed_data_mining: What a file must not say of data mining in its XMP (PLUS, as IPTC recommends); an empty
+            list ignores it.
         longest_side: Longest side in pixels: a larger image is resized to it. By default all are kept as found.
     """
 
     max_bytes: Annotated[int, Field(ge=1)] = 50_000_000
     max_pixels: Annotated[int, Field(ge=1, le=178_000_000)] = 100_000_000
+    disallowed_data_mining: tuple[str, ...] = PROHIBITED
     longest_side: Annotated[int, Field(ge=16)] | None = None
 
 

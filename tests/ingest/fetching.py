@@ -30,6 +30,8 @@ QUICK = {
     "backoff_seconds": 0.05,
     "longest_wait_seconds": 1.0,
     "canary_rows": 0,
+    "robots_txt": False,
+    "tdm_reservation": False,
 }
 """Settings of ``fetching`` with which nothing takes long."""
 

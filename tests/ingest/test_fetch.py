@@ -38,6 +38,7 @@ EXPECTED = {
     "not_found": "http_404",
     "forbidden": "http_403",
     "gone": "http_410",
+    "reserved": "ok",
     "unavailable": "http_503",
     "come_tomorrow": "http_429",
     "nowhere": "http_302",

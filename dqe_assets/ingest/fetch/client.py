@@ -14,12 +14,14 @@ import aiohttp
 from dqe_assets.ingest.fetch.addresses import AddressRules
 from dqe_assets.ingest.fetch.optout import opted_out
 from dqe_assets.ingest.fetch.reasons import OK, PLACEHOLDER, TAKEN_DOWN, TIMEOUT, http_reason
+from dqe_assets.ingest.fetch.refusals import MAX_FILE_BYTES, MAX_REDIRECTS, Answer, Refusals, RefusedError
 from dqe_assets.ingest.fetch.resolver import RefusedAddressError, Resolver
 from dqe_resources.retry import retry_after_seconds
 from dqe_resources.web_url import WebUrl, separated
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
     from typing import Any, Self
 
@@ -100,7 +102,15 @@ class Client:
         self._rules = AddressRules(settings.allow)
         self._placeholders = settings.placeholders.places()
         self._directives = frozenset(directive.strip().lower() for directive in settings.disallowed_header_directives)
-        self._token = settings.user_agent_token.strip().lower() if settings.user_agent_token else None
+        self._token = settings.token
+        self._refusals = Refusals(
+            settings.known,
+            self._ask_for_file,
+            token=self._token,
+            robots=settings.robots_txt,
+            tdm=settings.tdm_reservation,
+            failed_seconds=settings.backoff_seconds,
+        )
         # Bodies that are read in part wait for nobody, but for one of these places once they are large: all the others
         # together then take a bounded part of memory, and those with a place can end.
         self._large = asyncio.Semaphore(_LARGE_BODIES)
@@ -111,6 +121,7 @@ class Client:
         self._stack.push_async_callback(resolver.close)
         self._session = await self._opened(resolver, self._guarded_socket)
         self._trusting_session = await self._opened(resolver, None)
+        self._stack.push_async_callback(self._refusals.close)
         return self
 
     async def __aexit__(
@@ -128,7 +139,7 @@ class Client:
                 socket_factory=socket_factory,
             ),
             timeout=aiohttp.ClientTimeout(connect=settings.connect_seconds, sock_read=settings.idle_seconds),
-            headers={"User-Agent": settings.user_agent, "Accept-Encoding": "identity"},
+            headers={"User-Agent": settings.sent_user_agent, "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
@@ -175,6 +186,7 @@ class Client:
             limit = started + self._settings.request_seconds - reply.seconds
             try:
                 async with asyncio.timeout_at(min(limit, deadline)):
+                    await self._check(url, reply)
                     target = await self._ask(url, reply)
             finally:
                 reply.seconds += clock() - started
@@ -183,15 +195,51 @@ class Client:
             url = target
         raise FetchError("too_many_redirects", f"more than {self._settings.max_redirects}; the next is {url}")
 
-    async def _ask(self, url: WebUrl, reply: Reply) -> WebUrl | None:
-        """Ask one host; returns where it redirects to, if it does."""
-        host = url.host
+    async def _check(self, url: WebUrl, reply: Reply) -> None:
+        """See whether the host wants the URL to be fetched."""
+        self._require_permitted(url.host)
+        before = reply.final_url
+        # If it does not answer that, it answers nothing.
+        reply.final_url, reply.was_asked, reply.had_answer = str(url), True, False
+        try:
+            await self._refusals.check(url)
+        except RefusedError as error:
+            reply.final_url, reply.had_answer = before, True
+            raise FetchError(error.reason, error.detail) from error
+
+    async def _ask_for_file(self, url: WebUrl) -> Answer:
+        """Ask for a file by which a host says what may be fetched; raises whatever keeps it from an answer."""
+        async with asyncio.timeout(self._settings.request_seconds):
+            for _ in range(MAX_REDIRECTS + 1):
+                async with self._requested(url) as response:
+                    location = response.headers.get("Location")
+                    if response.status in _REDIRECTS and location:
+                        await _drain(response)
+                        url = _redirected(url, location)
+                        continue
+                    if response.status not in _SUCCESSES:
+                        await _drain(response)
+                        return Answer(response.status, b"")
+                    return Answer(response.status, await _beginning(response, MAX_FILE_BYTES))
+        # Whoever has no end of redirects has no such file (RFC 9309, 2.3.1.2).
+        return Answer(404, b"")
+
+    def _require_permitted(self, host: str) -> None:
         is_address = ":" in host or host.replace(".", "").isdigit()
         if is_address and not self._rules.permits(host):
             raise RefusedAddressError(host)
+
+    def _requested(self, url: WebUrl) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """The answer to a request; raises RefusedAddressError."""
+        self._require_permitted(url.host)
+        session = self._trusting_session if self._rules.trusts(url.host) else self._session
+        return session.get(url.asked(), headers=url.headers, allow_redirects=False)
+
+    async def _ask(self, url: WebUrl, reply: Reply) -> WebUrl | None:
+        """Ask one host; returns where it redirects to, if it does."""
+        requested = self._requested(url)
         reply.final_url, reply.was_asked, reply.had_answer = str(url), True, False
-        session = self._trusting_session if self._rules.trusts(host) else self._session
-        async with session.get(url.asked(), headers=url.headers, allow_redirects=False) as response:
+        async with requested as response:
             reply.http_status, reply.had_answer = response.status, True
             location = response.headers.get("Location")
             if response.status in _REDIRECTS and location:
@@ -212,6 +260,8 @@ class Client:
         tags = response.headers.getall("X-Robots-Tag", [])
         if directive := opted_out(tags, token=self._token, directives=self._directives):
             raise FetchError("opted_out", f"X-Robots-Tag: {directive}")
+        if self._settings.tdm_reservation and response.headers.get("tdm-reservation", "").strip() == "1":
+            raise FetchError("tdm_reserved", "tdm-reservation: 1")
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         parts: list[bytes] = []
@@ -240,6 +290,14 @@ async def _drain(response: aiohttp.ClientResponse) -> None:
     """Read a short body that nobody wants: the connection can then be used again."""
     if (response.content_length or 0) <= _DRAINED_BYTES and response.content_length is not None:
         await response.read()
+
+
+async def _beginning(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """A body, or as much of it as is wanted."""
+    parts: list[bytes] = []
+    while sum(map(len, parts)) < most and (part := await response.content.readany()):
+        parts.append(part)
+    return b"".join(parts)[:most]
 
 
 def _reason_of(error: Exception) -> str:  # noqa: PLR0911

@@ -11,6 +11,7 @@ DEADLINE = "deadline"
 PLACEHOLDER = "placeholder"
 NOT_AN_IMAGE = "not_an_image"
 TAKEN_DOWN = "taken_down"
+NOAI_METADATA = "noai_metadata"
 
 _HTTP = re.compile(r"http_([1-9]\d\d)")
 _TRANSIENT_STATUS = frozenset({408, 425, 429})
@@ -47,6 +48,9 @@ REASONS = {
     "too_many_redirects": Reason(False, "more redirects than allowed, or a loop"),
     "content_encoding": Reason(False, "encoded for transport in a way that was not offered and is not known"),
     "opted_out": Reason(False, "X-Robots-Tag says that the image is not for this use"),
+    "robots_txt": Reason(False, "the host's robots.txt forbids it for this client"),
+    "robots_unreachable": Reason(True, "the host's robots.txt answers with an error of the server, which forbids all"),
+    "tdm_reserved": Reason(False, "the host reserves text and data mining (TDMRep), in a header or in its file"),
     PLACEHOLDER: Reason(False, "a stock picture that stands for an image that is gone"),
     # of the bytes
     "empty": Reason(False, "no bytes"),
@@ -54,6 +58,7 @@ REASONS = {
     NOT_AN_IMAGE: Reason(False, "bytes of something else"),
     "unsupported_format": Reason(False, "a format that is not decoded: the detail names it"),
     "bomb": Reason(False, "more pixels than images.max_pixels"),
+    NOAI_METADATA: Reason(False, "the image file prohibits data mining (PLUS, in its XMP)"),
     "truncated": Reason(False, "the image ends too early"),
     "damaged": Reason(False, "the image cannot be decoded, or its pixels are garbled"),
 }

@@ -6,16 +6,20 @@ import ipaddress
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PrivateAttr
 
 from dqe_assets.ingest.fetch.addresses import as_network
 from dqe_assets.ingest.fetch.placeholders import Placeholders
+from dqe_assets.ingest.fetch.refusals import Known
 from dqe_resources.configurable import Strict
 
 Refetch = Literal["transient", "failed", "all"]
 """What of a shard is fetched again when it is made again."""
 
 _ADDRESS_AND_PORT = re.compile(r"\[?([^\[\]]+)\]?:(\d{1,5})")
+
+CLIENT = "data-quality-engine"
+"""What this client is called where something is said of single clients."""
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -47,6 +51,13 @@ def _target(text: str) -> str:
     return text
 
 
+def _contact(text: str) -> str:
+    if not re.fullmatch(r"[!-'*-~]+", text):
+        msg = f"'{text}' is neither an e-mail address nor a URL: give one, such as crawling@example.org"
+        raise ValueError(msg)
+    return text
+
+
 class Fetching(Strict):
     """How images are fetched from the web.
 
@@ -67,7 +78,11 @@ class Fetching(Strict):
         checkpoint_rows: Requests that a kill loses at most.
         canary_rows: So many rows of a source are fetched first, and must reach its min_success_rate; 0 for none.
         user_agent: What this client calls itself.
-        user_agent_token: Its name in X-Robots-Tag headers that are for one client only.
+        contact: Who asks: an e-mail address, or the URL of a page that says so. It is part of the user agent.
+        user_agent_token: Its name in robots.txt, and in X-Robots-Tag headers that are for one client only.
+        robots_txt: Whether each host's robots.txt counts (RFC 9309).
+        tdm_reservation: Whether TDMRep's reservation of text and data mining counts: the header tdm-reservation, and
+            the file /.well-known/tdmrep.json of each host.
         disallowed_header_directives: Directives of X-Robots-Tag by which a server forbids the use; an empty list
             ignores them.
         placeholders: What else counts as a placeholder, in addition to the known ones.
@@ -90,8 +105,31 @@ class Fetching(Strict):
     checkpoint_rows: Annotated[int, Field(ge=1)] = 1000
     canary_rows: Annotated[int, Field(ge=0)] = 100
     user_agent: str = "Mozilla/5.0 (compatible; data-quality-engine/0.1)"
-    user_agent_token: str | None = None
+    contact: Annotated[str, AfterValidator(_contact)] | None = None
+    user_agent_token: str | None = CLIENT
+    robots_txt: bool = True
+    tdm_reservation: bool = True
     disallowed_header_directives: tuple[str, ...] = ("noai", "noimageai", "noindex", "noimageindex")
     placeholders: Placeholders = Placeholders()
     allow: list[Annotated[str, AfterValidator(_allowed)]] = Field(default_factory=list)
     connect_to: dict[str, Annotated[str, AfterValidator(_target)]] = Field(default_factory=dict)
+
+    _known: Known = PrivateAttr(default_factory=Known)
+
+    @property
+    def known(self) -> Known:
+        """What hosts have said, as long as these settings are loaded."""
+        return self._known
+
+    @property
+    def sent_user_agent(self) -> str:
+        """The user agent with the contact in it."""
+        if self.contact is None:
+            return self.user_agent
+        head, bracket, tail = self.user_agent.rpartition(")")
+        return f"{head}; +{self.contact}){tail}" if bracket else f"{self.user_agent} (+{self.contact})"
+
+    @property
+    def token(self) -> str:
+        """What this client is called where something is said of single clients, in lower case; * for no name."""
+        return (self.user_agent_token or "").strip().lower() or "*"
