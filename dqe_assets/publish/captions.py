@@ -33,7 +33,7 @@ CAPTIONS = Column(
     "captions",
     pa.list_(CAPTION_TYPE),
     "every caption of the sample: its text, its caption source, the probability with which it is to be drawn, and its "
-    "similarity, null where it was not scored; a source that has several captions of the image has several here",
+    "similarity, null where it was not scored; first the chosen one",
 )
 
 
@@ -148,9 +148,9 @@ class CaptionReader:
         ]
 
 
-def weighted(captions: list[Caption], source: str) -> list[Caption]:
-    """The same captions; where none has a weight, that of a source has all of it."""
-    if any(one["weight"] for one in captions):
-        return captions
-    of_source = sum(one["source"] == source for one in captions)
-    return [{**one, "weight": float(np.float32((one["source"] == source) / max(of_source, 1)))} for one in captions]
+def with_chosen(captions: list[Caption], text: str, source: str) -> list[Caption]:
+    """The same captions, the chosen one first; where none has a weight, those of its source have all of it."""
+    if not any(one["weight"] for one in captions):
+        share = float(np.float32(1 / max(sum(one["source"] == source for one in captions), 1)))
+        captions = [{**one, "weight": share if one["source"] == source else 0.0} for one in captions]
+    return sorted(captions, key=lambda one: (one["text"], one["source"]) != (text, source))

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from dqe_assets.core.schema import IMAGE_TYPE
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_assets.publish.captions import CAPTIONS, weighted
+from dqe_assets.publish.captions import CAPTIONS, with_chosen
 from dqe_assets.publish.selection import FACTS, PublishError, Selection, facts_of
 from dqe_assets.score.tables import JOINT_EMBEDDINGS
 from dqe_assets.training.reshard import write_tar
@@ -115,7 +115,7 @@ class Shards:
                 picture = next(pictures, None)
                 if picture is None or picture.uid != known["uid"]:
                     raise _changed(shard)
-                said = weighted(all_captions, known["caption_source"])
+                said = with_chosen(all_captions, known["caption"], known["caption_source"])
                 yield picture, {**known, CAPTIONS.name: said, "sha256": picture.sha256}
 
 

@@ -15,13 +15,13 @@ from pydantic import AfterValidator, model_validator
 from dqe_resources.cache import in_data_directory
 from dqe_resources.configurable import existing_path
 from dqe_resources.errors import one_line
-from dqe_resources.sources.image_tables import ImageColumns, ImageTables
+from dqe_resources.sources.image_tables import ImageColumns, ImageTables, ImageTableSource
 from dqe_resources.sources.listing import Listing
 from dqe_resources.sources.local_file import FileError, LocalFile
 from dqe_resources.sources.parts import ParquetPart, Part, check_columns, may_be_text, may_be_texts
 from dqe_resources.sources.protocol import Shard, SourceError
 from dqe_resources.sources.text_lists import Columns
-from dqe_resources.sources.walk import LocalSource, require_there
+from dqe_resources.sources.walk import require_there
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,7 +46,7 @@ def _local_folder(path: Path) -> Path:
     return existing_path(path)
 
 
-class HfSource(LocalSource):
+class HfSource(ImageTableSource):
     """A dataset with an Image column, or with a column of URLs.
 
     ``path`` is a folder that ``save_to_disk`` wrote, or a clone of a repository. ``repository`` is one on the hub, at a
@@ -90,6 +90,9 @@ class HfSource(LocalSource):
         if self.image_column is None and self.url_column is None:
             msg = "give image_column, url_column, or both"
             raise ValueError(msg)
+        if self.image_column is None and self.uid_column is not None:
+            msg = "uid_column needs image_column"
+            raise ValueError(msg)
         return self
 
     def shards(self, first: int = 0) -> Iterator[Shard]:
@@ -109,10 +112,15 @@ class HfSource(LocalSource):
         parts = self.parts()
         if self.image_column is not None:
             named = ImageColumns(
-                self.image_column, self.caption_column, self.url_column, self.key_column, self.rights_columns
+                self.image_column,
+                self.caption_column,
+                self.url_column,
+                self.key_column,
+                self.kept_columns,
+                self.uid_column,
             )
             return ImageTables(self.name, parts, named, self.inside(self.path) if self.path else None)
-        columns = Columns(self.url_column or "", self.caption_column, self.key_column, self.rights_columns)
+        columns = Columns(self.url_column or "", self.caption_column, self.key_column, self.kept_columns)
         for part in parts:
             check_columns(part, dict.fromkeys(columns.names))
             check_columns(part, dict.fromkeys([self.url_column or ""], may_be_text), "text")
@@ -120,7 +128,7 @@ class HfSource(LocalSource):
         return Listing(self.name, parts, columns)
 
     def parts(self) -> Sequence[Part]:
-        """The tables of the split.
+        """As ``ImageTableSource.parts``: those of the split.
 
         Raises:
             SourceError: they cannot be found, or are no Parquet files.

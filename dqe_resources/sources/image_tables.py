@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pyarrow as pa
+from pydantic import Field
 
 from dqe_resources.fingerprint import fingerprint
 from dqe_resources.sources.index import RowIndex, build_index, digest64
 from dqe_resources.sources.left_out import LeftOut
 from dqe_resources.sources.local_file import LocalFile
+from dqe_resources.sources.metadata_types import types_of_columns
 from dqe_resources.sources.parts import (
     Part,
     check_columns,
@@ -26,14 +29,16 @@ from dqe_resources.sources.parts import (
     shards_of,
     values_of,
 )
-from dqe_resources.sources.rows import SourceRow
+from dqe_resources.sources.rows import SourceRow, with_uid
 from dqe_resources.sources.text_lists import as_json
 from dqe_resources.sources.texts import captions_of, is_storable, readable
+from dqe_resources.sources.walk import LocalSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from dqe_resources.sources.metadata_types import MetadataType
     from dqe_resources.sources.protocol import Shard
 
 _BYTES = ("utf-8", "surrogateescape")
@@ -53,6 +58,7 @@ class ImageColumns:
         url: the image's URL, or None.
         key: what names a row for good, or None.
         metadata: what else is kept.
+        uid: the uid to keep, or None to make one of the row's name.
     """
 
     image: str
@@ -60,12 +66,54 @@ class ImageColumns:
     url: str | None
     key: str | None
     metadata: tuple[str, ...] = ()
+    uid: str | None = None
 
     @property
     def names(self) -> list[str]:
         """All of them."""
-        named = (self.image, self.caption, self.url, self.key, *self.metadata)
+        named = (self.image, self.caption, self.url, self.key, self.uid, *self.metadata)
         return list(dict.fromkeys(column for column in named if column is not None))
+
+
+class ImageTableSource(LocalSource):
+    """What sources that are tables with an image column have in common.
+
+    Attributes:
+        uid_column: Column of the uid to keep, 32 hex digits, such as that of a data set that ``dqe publish`` wrote; by
+            default a uid is made of the row's name.
+        metadata_columns: Further columns to keep, as ``source_metadata``, and as columns of samples.
+    """
+
+    # What they leave as it was changes no fingerprint.
+    uid_column: Annotated[str | None, Field(exclude=True)] = None
+    metadata_columns: Annotated[tuple[str, ...], Field(exclude=True)] = ()
+
+    def signature(self) -> dict[str, Any]:
+        """As ``Configurable.signature``."""
+        more = {"uid_column": self.uid_column, "metadata_columns": self.metadata_columns}
+        return {**super().signature(), **{name: value for name, value in more.items() if value}}
+
+    @property
+    def kept_columns(self) -> tuple[str, ...]:
+        """What else is kept of a row."""
+        return tuple(dict.fromkeys((*self.metadata_columns, *self.rights_columns)))
+
+    @abstractmethod
+    def parts(self) -> Sequence[Part]:
+        """The tables.
+
+        Raises:
+            SourceError: they cannot be found or read.
+        """
+
+    def typed_metadata(self) -> dict[str, MetadataType]:
+        """As ``Source.typed_metadata``; types that are not given are those of the first table."""
+        untold = [name for name in self.metadata_columns if name not in self.metadata_types]
+        found: dict[str, MetadataType] = {}
+        for part in self.parts()[:1] if untold else ():
+            check_columns(part, dict.fromkeys(untold))
+            found = types_of_columns(part.schema, untold)
+        return {**found, **self.metadata_types}
 
 
 @dataclass(frozen=True)
@@ -134,7 +182,10 @@ class ImageTables:
         local = LocalFile(part.folder / path, self.inside) if data is None and path and part.folder else None
         kept = {name: record[name] for name in self.columns.metadata}
         metadata = as_json(kept) if kept else None
-        return SourceRow(name, captions[0], data or local, url, metadata=metadata, captions=captions[1])
+        found = SourceRow(name, captions[0], data or local, url, metadata=metadata, captions=captions[1])
+        if self.columns.uid is None:
+            return found
+        return with_uid(found, record[self.columns.uid], f"{part.location}, row {row:,}: '{self.columns.uid}'")
 
     def _numbers(self, part: Part, first: int, count: int) -> list[int]:
         """The number of each row among those with its caption: equal rows have equal captions (or none)."""
@@ -167,7 +218,9 @@ def _key(value: Any) -> str | None:
 
 def _joined(said: Any) -> str:
     """A caption, or all of several."""
-    return "\0".join(map(str, said)) if isinstance(said, list) else said or ""
+    if not isinstance(said, list):
+        return said or ""
+    return "\0".join(str(one.get("text") if isinstance(one, dict) else one) for one in said)
 
 
 def is_image(kind: pa.DataType) -> bool:

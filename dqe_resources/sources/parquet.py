@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from dqe_resources.sources.image_tables import ImageColumns, ImageTables
+from dqe_resources.sources.image_tables import ImageColumns, ImageTables, ImageTableSource
 from dqe_resources.sources.parts import ParquetPart
-from dqe_resources.sources.walk import FilesPath, LocalSource, find_files
+from dqe_resources.sources.walk import Files, FilesPath, find_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from dqe_resources.sources.parts import Part
     from dqe_resources.sources.protocol import Shard
     from dqe_resources.sources.rows import SourceRow
 
 
-class ParquetSource(LocalSource):
+class ParquetSource(ImageTableSource):
     """A Parquet file, or a folder of them, with an image column and a caption column of any name.
 
     The image column holds the file's bytes, a Hugging Face Image (a struct of ``bytes`` and ``path``), or the path of
@@ -50,13 +51,25 @@ class ParquetSource(LocalSource):
         """The column of captions."""
         return f"the column {self.caption_column} (caption_column)"
 
+    def parts(self) -> Sequence[Part]:
+        """As ``ImageTableSource.parts``."""
+        return _parts(self._files())
+
     def _tables(self) -> ImageTables:
-        found = find_files(self.path, [".parquet"], allow_outside=self.allow_outside)
-        parts = [ParquetPart.of(path, name) for path, name in found.files]
-        return ImageTables(
-            self.name,
-            parts,
-            ImageColumns(self.image_column, self.caption_column, self.url_column, self.key_column, self.rights_columns),
-            self.inside(found.folder),
-            found.left_out,
+        found = self._files()
+        columns = ImageColumns(
+            self.image_column,
+            self.caption_column,
+            self.url_column,
+            self.key_column,
+            self.kept_columns,
+            self.uid_column,
         )
+        return ImageTables(self.name, _parts(found), columns, self.inside(found.folder), found.left_out)
+
+    def _files(self) -> Files:
+        return find_files(self.path, [".parquet"], allow_outside=self.allow_outside)
+
+
+def _parts(found: Files) -> list[ParquetPart]:
+    return [ParquetPart.of(path, name) for path, name in found.files]

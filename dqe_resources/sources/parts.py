@@ -283,8 +283,11 @@ def may_be_text(kind: pa.DataType) -> bool:
 
 
 def may_be_texts(kind: pa.DataType) -> bool:
-    """Whether a column holds text or lists of texts, perhaps as bytes."""
-    return may_be_text(_member_of(kind))
+    """Whether a column holds text or lists of texts, perhaps as bytes, or lists of structs with a ``text``."""
+    member = _member_of(kind)
+    if member != kind and pa.types.is_struct(member):
+        return any(child.name == "text" and may_be_text(child.type) for child in member)
+    return may_be_text(member)
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

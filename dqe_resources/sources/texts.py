@@ -51,9 +51,12 @@ def original_name(name: str) -> str:
 def captions_of(value: Any) -> tuple[str | None, list[str] | None] | None:
     """The first caption of a value, and all of them if they are several; None if it holds none that can be stored.
 
-    A text is a caption, and each text of a list; what is null is none.
+    A text is a caption, and each text of a list; what is null is none. In a list, an object stands for its ``text``, as
+    ``dqe publish`` writes captions.
     """
-    texts = [one for one in value if one is not None] if isinstance(value, list | tuple) else [value]
+    is_list = isinstance(value, list | tuple)
+    found: list[Any] = [one.get("text") if isinstance(one, dict) else one for one in value] if is_list else [value]
+    texts = [one for one in found if one is not None] if is_list else found
     if not all(map(is_storable, texts)):
         return None
     return (texts[0] if texts else None), (texts if len(texts) > 1 else None)

@@ -21,6 +21,7 @@ import yaml
 from PIL import Image
 
 from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.publish.captions import CaptionReader
 from dqe_assets.publish.card import pictures
 from dqe_assets.publish.dataset import Request, publish
 from dqe_assets.publish.formats import Shards
@@ -409,7 +410,8 @@ def test_samples_without_a_caption_of_the_rule_are_left_out_and_counted(opened: 
 def test_a_store_that_has_changed_since_is_not_published(opened: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     read: Callable[..., Any] = StoreShard.pictures
     with opened.warehouse.session() as query:
-        shards = Shards(opened.opened_store, query, select(query, "true", "best"))
+        captions = CaptionReader(opened.opened_store, {"original": 1.0})
+        shards = Shards(opened.opened_store, query, select(query, "true", "best"), captions)
         monkeypatch.setattr(StoreShard, "pictures", lambda self, wanted: list(read(self, wanted))[1:].__iter__())
         with pytest.raises(PublishError, match="sample-00000: has changed since the warehouse was built; run"):
             shards.write_images(io.BytesIO(), 0, 10)

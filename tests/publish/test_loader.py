@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from dqe_assets.cli.publish import _weights
 from dqe_assets.filtering.subset import SubsetError, write_subset
-from dqe_assets.publish.captions import CaptionReader, weighted
+from dqe_assets.publish.captions import CaptionReader, with_chosen
 from dqe_assets.publish.loader import LoaderError, StoreDataset, StoreFiles, webdataset_pipeline
 from dqe_resources.errors import UsageError
 from dqe_resources.store import Stamp, StorageError, Store
@@ -243,7 +243,9 @@ def test_where_no_caption_has_a_weight_the_chosen_one_has_all_of_it() -> None:
         {"text": text, "source": source, "weight": 0.0, "similarity": None}
         for text, source in (("a", "original"), ("b", "original"), ("c", "model"))
     ]
-    assert [one["weight"] for one in weighted(captions, "original")] == [0.5, 0.5, 0]
+    assert [one["weight"] for one in with_chosen(captions, "a", "original")] == [0.5, 0.5, 0]
+    first, *rest = with_chosen(captions, "c", "model")
+    assert (first["text"], first["weight"], [one["text"] for one in rest]) == ("c", 1, ["a", "b"])
 
 
 @pytest.mark.parametrize("given", ["original", "=1", "original=x", "original=0", "original=nan"])
