@@ -29,8 +29,16 @@ def caption_of(number: int) -> str:
     return f"This image showcases a stripe of {number} pixels."
 
 
+def _number_of(content: list[dict[str, Any]]) -> int:
+    image = next(part for part in content if part["type"] == "image_url")
+    data = base64.b64decode(image["image_url"]["url"].removeprefix("data:image/jpeg;base64,"))
+    return Image.open(io.BytesIO(data)).width - 1
+
+
 class CaptionServer:
     """Answers each request as ``answer`` says: a coroutine function from the image's number to a caption or a response.
+
+    A request without an image is known by its text.
 
     Attributes:
         asked: the numbers of the images asked about, in the order of the requests.
@@ -39,7 +47,7 @@ class CaptionServer:
         most: the most of them at once.
     """
 
-    def __init__(self, answer: Callable[[int], Awaitable[str | web.Response]] | None = None) -> None:
+    def __init__(self, answer: Callable[[Any], Awaitable[str | web.Response]] | None = None) -> None:
         self.answer = answer or self.at_once
         self.asked: list[int] = []
         self.requests: list[dict[str, Any]] = []
@@ -80,9 +88,8 @@ class CaptionServer:
 
     async def _chat(self, request: web.Request) -> web.Response:
         body = json.loads(await request.read())
-        image = next(part for part in body["messages"][0]["content"] if part["type"] == "image_url")
-        data = base64.b64decode(image["image_url"]["url"].removeprefix("data:image/jpeg;base64,"))
-        number = Image.open(io.BytesIO(data)).width - 1
+        content = body["messages"][0]["content"]
+        number = content if isinstance(content, str) else _number_of(content)
         self.asked.append(number)
         self.requests.append(body)
         self.under_way += 1
@@ -94,5 +101,8 @@ class CaptionServer:
         if isinstance(answer, web.Response):
             return answer
         choice = {"index": 0, "message": {"role": "assistant", "content": answer}, "finish_reason": "stop"}
-        usage = {"prompt_tokens": 300 + number, "completion_tokens": len(answer.split())}
+        usage = {
+            "prompt_tokens": len(number) if isinstance(number, str) else 300 + number,
+            "completion_tokens": len(answer.split()),
+        }
         return web.json_response({"choices": [choice], "usage": usage})

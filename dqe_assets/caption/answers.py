@@ -121,7 +121,7 @@ def prepared(data: bytes, model: VisionModel) -> bytes | Caption:
 def record(
     caption: Caption, finished_at: datetime | None, captioner: Captioner, prompt: Prompt | None
 ) -> dict[str, Any]:
-    """The columns that every table of answers has, without those made from the text; and what was taken out of it."""
+    """The columns that every table of answers has, without those made from the text; and what they are made from."""
     # Whoever wrote it, a caption without a word is none.
     is_blank = caption.finish_reason != "error" and not (caption.text or "").strip()
     if caption.asked is not None:
@@ -140,13 +140,14 @@ def record(
         "attempts": caption.attempts,
         "error": "the text is empty" if is_blank else _storable(caption.error),
         "removed": caption.removed,
+        "spoken": None if caption.text is None else _storable(captioner.spoken(caption.text)),
     }
 
 
 def answer_table(records: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     """Records as a table, with the straightforward caption and the flags of each: faults, and what was taken out."""
     rows = pa.Table.from_pylist(records, schema)
-    texts, reasons = rows["text"], rows["finish_reason"]
+    texts, reasons = pa.array([one["spoken"] for one in records], pa.string()), rows["finish_reason"].combine_chunks()
     captions = straightforward_captions(pc.if_else(pc.equal(reasons, "error"), pa.scalar(None, pa.string()), texts))
     faults = caption_flags(texts.to_pylist(), reasons.to_pylist())
     flags = [

@@ -13,15 +13,16 @@ from dqe_assets.caption import metadata
 from dqe_assets.caption.prompts import prompt_of
 from dqe_assets.caption.synthetic import synthetic_captions
 from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
+from dqe_assets.caption.texts import source_captions
 from dqe_assets.core.checks import complete, covered, unique
 from dqe_assets.core.pictured import pictured
-from dqe_assets.core.schema import SYNTHETIC_CAPTIONS_PREFIX
+from dqe_assets.core.schema import ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.stage import CAPTIONER_PREFIX, Stage, stage
 from dqe_resources.captioners.protocol import PromptedCaptioner
 from dqe_resources.store import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from dqe_assets.core.work import Work
     from dqe_resources.captioners.protocol import Captioner
@@ -34,6 +35,9 @@ _SETTINGS = "\n\nAttributes:"
 
 def captions_of(captioner: Captioner, captioners: Sequence[Captioner]) -> Stage:
     """The asset ``synthetic_captions/<name>`` of one of these captioners."""
+    others = [
+        f"{SYNTHETIC_CAPTIONS_PREFIX}{source}" for source in captioner.captions_read.values() if source != ORIGINAL
+    ]
 
     def prompt_hash(_: Work) -> str | None:
         prompt = prompt_of(captioner)
@@ -44,7 +48,7 @@ def captions_of(captioner: Captioner, captioners: Sequence[Captioner]) -> Stage:
         kinds={"parquet", captioner.kind},
         code_version="2",
         schema=SYNTHETIC_CAPTIONS,
-        inputs=dict.fromkeys(("raw_samples", captioner.asset)),
+        inputs=dict.fromkeys(("raw_samples", captioner.asset, *others)),
         resources={"captioner": f"{CAPTIONER_PREFIX}{captioner.name}"},
         checks=[
             unique("uid"),
@@ -64,7 +68,7 @@ def captions_of(captioner: Captioner, captioners: Sequence[Captioner]) -> Stage:
         return synthetic_captions(
             work.read("raw_samples", ["uid"])["uid"].combine_chunks(),
             pictured(work, captioner.asset).to_numpy(),
-            work.batches(captioner.asset, captioner.columns, ROWS_AT_ONCE),
+            _batches(work, captioner),
             captioner,
             prompt=prompt_of(captioner),
             known=known_rows(work, SYNTHETIC_CAPTIONS) if isinstance(captioner, PromptedCaptioner) else None,
@@ -74,6 +78,19 @@ def captions_of(captioner: Captioner, captioners: Sequence[Captioner]) -> Stage:
 
     about = (inspect.getdoc(type(captioner)) or "").partition(_SETTINGS)[0]
     return replace(synthetic, description=f"{synthetic.description}\n\n{about}".strip())
+
+
+def _batches(work: Work, captioner: Captioner) -> Iterator[pa.RecordBatch]:
+    """What a captioner reads of all samples: the columns of its asset, and the captions of other sources."""
+    others = {
+        name: source_captions(work, source, column=captioner.read_column)
+        for name, source in captioner.captions_read.items()
+    }
+    first = 0
+    for batch in work.batches(captioner.asset, captioner.columns, ROWS_AT_ONCE):
+        found = {name: texts.slice(first, batch.num_rows) for name, texts in others.items()}
+        yield pa.record_batch({**dict(zip(batch.schema.names, batch.columns, strict=True)), **found})
+        first += batch.num_rows
 
 
 def known_rows(work: Work, schema: pa.Schema) -> pa.Table:

@@ -82,8 +82,13 @@ def _questions(
 
     def question(item: tuple[int, dict[str, Any]]) -> tuple[int, Sample | Caption]:
         row, columns = item
-        if prompt is None or not isinstance(captioner, VisionCaptioner):
+        if prompt is None:
             return row, Sample(columns)
+        if not isinstance(captioner, VisionCaptioner):
+            captions = {name: columns[name] for name in captioner.captions_read}
+            if not any(captions.values()):
+                return row, Caption(None, "error", "there is no caption to make one of")
+            return row, Sample(columns, prompt=prompt.render(captions.pop("original_caption", None), **captions))
         image = prepared(columns.pop("image")["bytes"], captioner)
         return row, image if isinstance(image, Caption) else Sample(columns, image, prompt.render(columns["caption"]))
 

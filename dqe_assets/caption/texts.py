@@ -25,13 +25,20 @@ def shard_captions(work: Work, captions: CaptionSources) -> dict[str, pa.Array]:
     return {source: source_captions(work, source) for source in captions.names}
 
 
-def source_captions(work: Work, source: str, rows: Sequence[int] | None = None) -> pa.Array:
+def source_captions(work: Work, source: str, rows: Sequence[int] | None = None, column: str = "caption") -> pa.Array:
     """A shard's captions of one source: of all samples, or of those in some rows, ascending.
+
+    Args:
+        work: the work.
+        source: the caption source.
+        rows: of which samples.
+        column: of synthetic captions, the column to read.
 
     Raises:
         StorageError: as ``shard_captions``.
     """
     asset = "raw_samples" if source == ORIGINAL else SYNTHETIC_CAPTIONS_PREFIX + source
-    table = work.read(asset, ["caption"]) if rows is None else work.read_rows(asset, rows, ["caption"])
-    texts = table["caption"].combine_chunks()
+    column = "caption" if source == ORIGINAL else column
+    table = work.read(asset, [column]) if rows is None else work.read_rows(asset, rows, [column])
+    texts = table[column].combine_chunks()
     return normalise_captions(texts) if source == ORIGINAL else texts

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from dqe_assets.caption.flags import FAULTS, FLAGS, UNGROUNDED
 from dqe_assets.caption.prompts import Prompt, PromptError, load_prompt
 from dqe_assets.core.schema import ORIGINAL
+from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import VisionCaptioner
 from dqe_resources.configurable import Strict
 
@@ -99,10 +100,13 @@ class Refining(Strict):
 
     def asked(self, captioner: VisionCaptioner) -> VisionCaptioner:
         """The captioner as it is asked: with the prompt, temperature and length of these settings."""
-        changes = {"prompt": self.prompt, "temperature": self.temperature}
-        return captioner.model_copy(
-            update=changes | ({"max_tokens": self.max_tokens} if self.max_tokens is not None else {})
-        )
+        changes: dict[str, Any] = {"prompt": self.prompt, "temperature": self.temperature}
+        if self.max_tokens is not None:
+            changes["max_tokens"] = self.max_tokens
+        if isinstance(captioner, OpenAICaptioner):
+            # It is asked for one caption.
+            changes["fields"] = {}
+        return captioner.model_copy(update=changes)
 
 
 def check_refining(refining: Refining, captioners: Sequence[Captioner]) -> None:

@@ -11,7 +11,6 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from dqe_assets.caption.prompts import PromptError, prompt_of
 from dqe_assets.compression.settings import Compression
 from dqe_assets.concepts.settings import ConceptSettings
 from dqe_assets.contamination.settings import (
@@ -78,7 +77,7 @@ if TYPE_CHECKING:
     from dqe_assets.signals.source_metadata import MetadataSignals
     from dqe_resources.sources.metadata_types import MetadataType
 
-from dqe_assets.caption.settings import CaptionSources
+from dqe_assets.caption.settings import CaptionSources, check_captioners
 from dqe_assets.ingest.settings import ImageLimits, IngestSettings
 
 CONFIGURATION_FILE = "dqe.yaml"
@@ -205,6 +204,11 @@ class Settings(Strict):
     concurrency: Concurrency = Field(default_factory=Concurrency)
 
     @model_validator(mode="after")
+    def _captions_of_one_answer_are_sources(self) -> Self:
+        self.captioners[:] = [one for captioner in self.captioners for one in (captioner, *captioner.more_sources)]
+        return self
+
+    @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         for what, names in (
             ("sources", [source.name for source in self.sources]),
@@ -269,14 +273,8 @@ class Settings(Strict):
         return self
 
     @model_validator(mode="after")
-    def _prompts_exist(self) -> Self:
-        for captioner in self.captioners:
-            try:
-                prompt_of(captioner)
-            except PromptError as error:
-                raise PydanticCustomError(
-                    "prompt", "captioner {name}: {error}", {"name": captioner.name, "error": str(error)}
-                ) from error
+    def _captioners_have_what_they_read(self) -> Self:
+        check_captioners(self.captioners)
         return self
 
     @model_validator(mode="after")
@@ -372,7 +370,12 @@ class Settings(Strict):
 
     def sharing_backbones(self, backbones: frozenset[str]) -> frozenset[str]:
         """Names of captioners that have one of these image backbones."""
-        return frozenset(one.name for one in self.captioners if one.backbones & backbones)
+        shared: set[str] = set()
+        for one in self.captioners:
+            # What is made of captions knows of the image what they do.
+            if one.backbones & backbones or shared & set(one.captions_read.values()):
+                shared.add(one.name)
+        return frozenset(shared)
 
     @cached_property
     def opened_store(self) -> Store:

@@ -9,6 +9,7 @@ from dqe_resources.captioners.lmdeploy import LmdeployCaptioner
 from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import Captioner
 from dqe_resources.captioners.retrieval import RetrievalCaptioner
+from dqe_resources.captioners.rewrite import RewriteCaptioner
 from dqe_resources.captioners.table import TableCaptioner
 from dqe_resources.captioners.transformers import TransformersCaptioner
 from dqe_resources.configurable import SerializeAsAny, one_of
@@ -20,6 +21,7 @@ AnyCaptioner = Annotated[
         LmdeployCaptioner,
         OpenAICaptioner,
         RetrievalCaptioner,
+        RewriteCaptioner,
         TableCaptioner,
         TransformersCaptioner,
     ),

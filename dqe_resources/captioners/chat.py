@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, model_validator
 
-from dqe_resources.captioners.protocol import NoCaptionerError, Sample, VisionModel
+from dqe_resources.captioners.protocol import LanguageModel, NoCaptionerError, Sample, VisionModel
 
 if TYPE_CHECKING:
     from typing import Self
@@ -35,10 +35,10 @@ def server_url(url: str) -> str:
 Seconds = Annotated[float, Field(gt=0)]
 
 
-class ChatModel(VisionModel):
-    """A vision-language model behind a server, asked many times at once, its answers taken as they come.
+class ChatServer(LanguageModel):
+    """A model behind a server, asked many times at once, its answers taken as they come.
 
-    Images are sent as base64 with the request, never as addresses. How many requests are under way adapts to the
+    How many requests are under way adapts to the
     server, up to ``concurrency``. A request that fails in passing is sent again; while the server is away or has too
     much to do, everything waits for it; and where it gives no usable answer for ``give_up_after``, the run ends.
 
@@ -52,7 +52,6 @@ class ChatModel(VisionModel):
         thinking: Whether a model that can think aloud before it answers is to do so. With false the server is asked
             that it does not, by chat_template_kwargs: lmdeploy, vLLM, SGLang and llama.cpp know that field. By default
             nothing is said.
-        image_options: Further fields next to the image's URL, such as max_dynamic_patch for InternVL on lmdeploy.
         connect_seconds: Seconds that connecting may take.
         idle_seconds: Seconds that the server may be silent before or within an answer.
         total_seconds: Seconds that one answer may take in all.
@@ -61,7 +60,7 @@ class ChatModel(VisionModel):
         retries: How often a sample is asked about again after an answer that cannot be used.
     """
 
-    without_effect: ClassVar[frozenset[str]] = VisionModel.without_effect | {
+    without_effect: ClassVar[frozenset[str]] = LanguageModel.without_effect | {
         *("url", "urls", "api_key_env", "connect_seconds", "idle_seconds", "total_seconds"),
         *("start_seconds", "give_up_after", "retries"),
     }
@@ -71,7 +70,6 @@ class ChatModel(VisionModel):
     api_key_env: str | None = None
     extra_body: dict[str, Any] = Field(default_factory=dict)
     thinking: bool | None = None
-    image_options: dict[str, Any] = Field(default_factory=dict)
     connect_seconds: Seconds = 10
     idle_seconds: Seconds = 120
     total_seconds: Seconds = 300
@@ -125,7 +123,6 @@ class ChatModel(VisionModel):
 
     def request(self, sample: Sample) -> dict[str, Any]:
         """The request for one sample."""
-        image = base64.b64encode(sample.image).decode("ascii")
         optional = {
             "seed": self.seed if sample.seed is None else sample.seed,
             "repetition_ngram_size": self.repetition_ngram_size,
@@ -137,16 +134,36 @@ class ChatModel(VisionModel):
                 "enable_thinking": self.thinking,
                 **body.get("chat_template_kwargs", {}),
             }
-        content = [
-            {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{image}", **self.image_options}},
-            {"type": "text", "text": sample.prompt},
-        ]
         return {
             "model": self.model,
-            "messages": [{"role": "user", "content": content}],
+            "messages": [{"role": "user", "content": self.content(sample)}],
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,
             "stream": False,
             **{key: value for key, value in optional.items() if value is not None},
             **body,
         }
+
+    def content(self, sample: Sample) -> str | list[dict[str, Any]]:
+        """What the model is shown of one sample."""
+        return sample.prompt
+
+
+class ChatModel(ChatServer, VisionModel):
+    """A vision-language model behind a server. Images are sent as base64 with the request, never as addresses.
+
+    Attributes:
+        image_options: Further fields next to the image's URL, such as max_dynamic_patch for InternVL on lmdeploy.
+    """
+
+    without_effect: ClassVar[frozenset[str]] = ChatServer.without_effect | VisionModel.without_effect
+
+    image_options: dict[str, Any] = Field(default_factory=dict)
+
+    def content(self, sample: Sample) -> str | list[dict[str, Any]]:
+        """The image and the prompt."""
+        image = base64.b64encode(sample.image).decode("ascii")
+        return [
+            {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{image}", **self.image_options}},
+            {"type": "text", "text": sample.prompt},
+        ]

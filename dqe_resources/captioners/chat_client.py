@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from dqe_resources.captioners.chat import ChatModel
+    from dqe_resources.captioners.chat import ChatServer
 
 _MANY = 20
 """Failures in a row that no few images are the cause of."""
@@ -42,7 +42,7 @@ _LONGEST_WAIT_FOR_SERVER = 5.0
 class ChatClient:
     """All requests about some samples, on an event loop in a thread of its own."""
 
-    def __init__(self, model: ChatModel, samples: Iterator[Sample]) -> None:
+    def __init__(self, model: ChatServer, samples: Iterator[Sample]) -> None:
         # Results wait here if whoever takes them is slow: a kilobyte each, and no more of them than samples.
         self._results: queue.SimpleQueue[tuple[int, Caption] | BaseException | None] = queue.SimpleQueue()
         self._model = model

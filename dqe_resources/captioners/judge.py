@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -13,16 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSche
 from dqe_resources.captioners.budget import Budget, Cap, Tokens
 from dqe_resources.captioners.capped_client import CappedClient
 from dqe_resources.captioners.chat import ChatModel
-from dqe_resources.captioners.chat_answer import NoAnswerError
+from dqe_resources.captioners.json_client import JsonClient, UnparsableError, json_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import aiohttp
-
     from dqe_resources.captioners.protocol import Caption, Sample
 
-_FENCED = re.compile(r"```(?:json)?\s*(\{.*\})\s*```", re.DOTALL | re.IGNORECASE)
 _SHOWN = 200
 
 
@@ -50,10 +44,6 @@ class Judgement(_Answer):
 
 
 CRITERIA = tuple(Judgement.model_fields)
-
-
-class UnparsableError(ValueError):
-    """A judge's answer is not what it was asked for: says in a few words what is wrong, and quotes none of it."""
 
 
 class Judge(ChatModel):
@@ -120,10 +110,7 @@ def parse(text: str, labels: Sequence[str]) -> Mapping[str, Judgement]:
     Raises:
         UnparsableError: it holds no JSON, or a mark is missing or none of 1 to 5.
     """
-    fenced = _FENCED.search(text)
-    found = fenced[1] if fenced else text[text.find("{") : text.rfind("}") + 1]
-    if not found:
-        raise UnparsableError("there is no JSON object in it")
+    found = json_in(text)
     try:
         answer = _form(tuple(labels)).model_validate_json(found)
     except ValidationError as error:
@@ -140,52 +127,20 @@ def _form(labels: tuple[str, ...]) -> type[_Answer]:
     return create_model("Judgements", __base__=_Answer, **fields)
 
 
-class _JudgeClient(CappedClient):
-    """A client whose answers must be judgements."""
+class _JudgeClient(JsonClient, CappedClient):
+    """A client whose answers must be judgements, and whose requests a budget must allow."""
+
+    setting: ClassVar[str] = "judging.judge.json_schema"
 
     def __init__(self, judge: Judge, samples: Iterator[Sample], budget: Budget) -> None:
         super().__init__(judge, self._noted(samples), budget)
         self._labels: list[Sequence[str]] = []
-        self._unusable: dict[int, NoAnswerError] = {}
 
     def _noted(self, samples: Iterator[Sample]) -> Iterator[Sample]:
         for sample in samples:
             self._labels.append(sample.values["labels"])
             yield sample
 
-    async def attempt(self, session: aiohttp.ClientSession, index: int, body: bytes) -> Caption:
-        """Ask once, when the budget allows it, and see whether the answer can be used."""
-        before = self._unusable.get(index)
-        try:
-            caption = await super().attempt(session, index, body if before is None else _again(body, before.message))
-        except NoAnswerError as failure:
-            if failure.kind == "not_sent" and before:
-                raise replace(before, kind="not_sent") from failure
-            if failure.kind in {"fatal", "rejected"} and "response_format" in failure.message:
-                failure.message += (
-                    "; for a server that takes none, set judging.judge.json_schema: false in data/dqe.yaml"
-                )
-            raise
-        text = caption.text or ""
-        try:
-            parse(text, self._labels[index])
-        except UnparsableError as error:
-            cut = f", and it was cut at {self._model.max_tokens} tokens" if caption.finish_reason == "length" else ""
-            self._unusable[index] = NoAnswerError(
-                f"{error}{cut}",
-                "unusable",
-                text=text,
-                seconds=caption.seconds or 0.0,
-                reason="unparsable",
-                removed=caption.removed,
-            )
-            raise self._unusable[index] from error
-        return caption
-
-
-def _again(body: bytes, fault: str) -> bytes:
-    """The request once more, with what was wrong: where the temperature is 0, the same would be answered the same."""
-    request = json.loads(body)
-    words = f"An earlier answer could not be used: {fault}. Answer with the JSON that is asked for, and nothing else."
-    request["messages"][0]["content"].append({"type": "text", "text": words})
-    return json.dumps(request).encode()
+    def check(self, index: int, text: str) -> None:
+        """As ``JsonClient.check``."""
+        parse(text, self._labels[index])

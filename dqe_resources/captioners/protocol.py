@@ -92,6 +92,8 @@ class Captioner(Configurable):
     """The asset that it reads, which has one row for each sample: ``raw_samples``, ``image_features``."""
     columns: ClassVar[tuple[str, ...]]
     """The columns that it reads of it."""
+    read_column: ClassVar[str] = "caption"
+    """The column that it reads of other captions."""
     without_effect: ClassVar[frozenset[str]] = frozenset({"min_coverage", "image_backbones"})
 
     name: ComponentName
@@ -107,6 +109,20 @@ class Captioner(Configurable):
     def model_revision(self) -> str | None:
         """Revision of the model's weights, where someone said which."""
         return None
+
+    @property
+    def more_sources(self) -> tuple[Captioner, ...]:
+        """Caption sources that are made of what it writes, each a captioner that reads its texts."""
+        return ()
+
+    def spoken(self, text: str) -> str:
+        """The caption in a text that it has written, where that holds more."""
+        return text
+
+    @property
+    def captions_read(self) -> Mapping[str, str]:
+        """The caption sources that it reads, by the names under which a sample has their captions."""
+        return {}
 
     @property
     def backbones(self) -> frozenset[str]:

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def test_some_come_with_the_platform(data: Path) -> None:
-    assert sorted(prompt_files()) == ["default", "hint", "refine", "short"]
+    assert sorted(prompt_files()) == ["default", "fuse", "hint", "refine", "rewrite", "short", "shorten", "translate"]
     default = load_prompt("default")
     assert default.name == "default 1"
     assert default.hash == hashlib.sha256(default.text.encode()).hexdigest()[:16]
     assert default.text.startswith("Describe this image")
     assert '"This image showcases"' in default.text
     assert default.render("a caption that it does not ask for") == default.text
-    assert len({load_prompt(name).hash for name in prompt_files()}) == 4
+    assert len({load_prompt(name).hash for name in prompt_files()}) == len(prompt_files())
 
 
 def test_the_hint_quotes_the_caption_and_does_without_one(data: Path) -> None:
@@ -94,5 +94,8 @@ def test_own_prompts_are_files_of_the_data_folder(data: Path) -> None:
 def test_an_unknown_prompt_is_refused_when_settings_load(data: Path, name: str) -> None:
     captioner = {"kind": "openai", "name": "vlm", "url": "http://localhost:1", "model": "m", "prompt": name}
     (data / "dqe.yaml").write_text(yaml.safe_dump({"sources": [{"kind": "sample"}], "captioners": [captioner]}))
-    with pytest.raises(SettingsError, match=r"captioner vlm: no prompt '.*'; there are: default, hint, refine, short"):
+    with pytest.raises(
+        SettingsError,
+        match=r"captioner vlm: no prompt '.*'; there are: default, fuse, hint, refine, rewrite, short, s",
+    ):
         load_settings({})

@@ -161,6 +161,7 @@ def test_a_kind_is_one_of_a_list_of_which_an_editor_knows_each_by_its_constant()
         "lmdeploy",
         "openai",
         "retrieval",
+        "rewrite",
         "table",
         "transformers",
     ]

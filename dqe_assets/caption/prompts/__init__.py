@@ -35,7 +35,9 @@ _LONGEST = {
     "previous_caption": LONGEST_DESCRIPTION,
     "problem": LONGEST_DESCRIPTION,
 }
-_PLACEHOLDER = re.compile(rf"\{{({'|'.join(_LONGEST)})\}}")
+"""Characters that go into a prompt, by the names of what vision-language models are told."""
+
+_PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _VERSION = re.compile(r"version:[ \t]*(\S+)[ \t]*\n\s*")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
@@ -59,6 +61,11 @@ class Prompt:
     text: str
     hash: str
 
+    @property
+    def placeholders(self) -> frozenset[str]:
+        """What stands in braces in it."""
+        return frozenset(_PLACEHOLDER.findall(self.text))
+
     def render(self, original_caption: str | None, **others: str | None) -> str:
         """The prompt for one sample.
 
@@ -66,17 +73,22 @@ class Prompt:
 
         Args:
             original_caption: the caption that the sample came with.
-            others: what stands for other placeholders: previous_caption, problem, labels, image_text.
+            others: what stands for other placeholders: previous_caption, problem, labels, image_text; or captions by
+                the names that a rewriting captioner has for them.
         """
-        texts = {"original_caption": original_caption, **others}
-        quotations = {name: quoted(normalise_original(text or ""), _LONGEST[name]) for name, text in texts.items()}
+        texts = {**dict.fromkeys(_LONGEST), "original_caption": original_caption, **others}
+        quotations = {
+            name: quoted(normalise_original(text or ""), _LONGEST.get(name, LONGEST_DESCRIPTION))
+            for name, text in texts.items()
+        }
         paragraphs = (
             paragraph
             for paragraph in self.text.split("\n\n")
-            if all(quotations.get(name) for name in _PLACEHOLDER.findall(paragraph))
+            # Other words in braces are words like any other.
+            if all(quotations.get(name, name) for name in _PLACEHOLDER.findall(paragraph))
         )
         # In one pass: a placeholder within what is quoted is text like any other.
-        return _PLACEHOLDER.sub(lambda match: quotations[match[1]], "\n\n".join(paragraphs))
+        return _PLACEHOLDER.sub(lambda match: quotations.get(match[1], match[0]), "\n\n".join(paragraphs))
 
 
 def quoted(text: str, longest: int) -> str:
