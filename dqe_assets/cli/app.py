@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from dqe_assets.cli.captions import captions
 from dqe_assets.cli.compress import compress
 from dqe_assets.cli.concepts import concepts
 from dqe_assets.cli.engine import engine
@@ -76,5 +77,6 @@ app.command()(reshard)
 app.command()(compress)
 app.command()(publish)
 app.command()(study)
+app.add_typer(captions, name="captions")
 app.add_typer(engine, name="engine")
 app.command()(schema)

@@ -104,10 +104,27 @@ def _page(
     inputs: GalleryInputs, reader: GalleryReader, sections: Sequence[SampleSection], others: Sequence[str], **parts: Any
 ) -> str:
     """The page with the pictures of the samples in its sections, and of others."""
+    wanted = [sample.uid for section in sections for sample in section.samples if sample.status == "ok"]
+    photos = photos_of(inputs.images(list(dict.fromkeys([*wanted, *others]))))
+    return page(
+        "gallery.html.j2",
+        title=inputs.title,
+        notes=reader.notes(),
+        scorer=reader.scorer(),
+        levels=reader.levels,
+        shared=sorted(name for name, independent in reader.independent.items() if not independent),
+        sections=sections,
+        totals=reader.totals(),
+        colours=css_colours(reader.sources),
+        photos=photos,
+        **parts,
+    )
+
+
+def page(template: str, **values: Any) -> str:
+    """A page of one of the templates in this folder; what it shows is text, whatever it contains."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    wanted = [sample.uid for section in sections for sample in section.samples if sample.status == "ok"]
-    photos = _photos(inputs.images(list(dict.fromkeys([*wanted, *others]))))
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -116,21 +133,10 @@ def _page(
         lstrip_blocks=True,
     )
     environment.filters |= {"count": lambda n: f"{n:,}", "score": lambda s: f"{s:.2f}", "signed": lambda s: f"{s:+.2f}"}
-    return environment.get_template("gallery.html.j2").render(
-        title=inputs.title,
-        notes=reader.notes(),
-        scorer=reader.scorer(),
-        levels=reader.levels,
-        shared=sorted(name for name, independent in reader.independent.items() if not independent),
-        sections=sections,
-        totals=reader.totals(),
-        colours=_css_colours(reader.sources),
-        photos=photos,
-        **parts,
-    )
+    return environment.get_template(template).render(**values)
 
 
-def _photos(images: dict[str, bytes]) -> dict[str, tuple[str, int, int]]:
+def photos_of(images: dict[str, bytes]) -> dict[str, tuple[str, int, int]]:
     """A small copy of each image as a data URI, with its width and height."""
     photos = {}
     for uid, data in images.items():
@@ -140,6 +146,7 @@ def _photos(images: dict[str, bytes]) -> dict[str, tuple[str, int, int]]:
     return photos
 
 
-def _css_colours(sources: Iterable[str]) -> list[tuple[str, str, str]]:
+def css_colours(sources: Iterable[str]) -> list[tuple[str, str, str]]:
+    """The colours of caption sources in light and in dark, by name."""
     light, dark = (theme.colours(sources) for theme in (LIGHT, DARK))
     return [(name, light[name], dark[name]) for name in sorted({ORIGINAL, *sources})]

@@ -137,6 +137,8 @@ def commands(data: Path, out: Path) -> list[list[str]]:
         ["init", f"nothing{ATTACK}"],
         ["schema", "--out", str(out / "schema.json")],
         ["engine", "status", f"x{ATTACK}"],
+        ["captions", "compare", "--out", str(out / "captions.html")],
+        ["captions", "compare", f"x{ATTACK}", "--out", str(out / "none.html")],
     ]
 
 
@@ -158,7 +160,9 @@ def test_in_a_pipe_no_command_lets_data_through_but_the_csv_of_sql(in_a_pipe: li
     from dqe_assets.cli.app import app
 
     check(in_a_pipe, csv=True)
-    names = {one.name or one.callback.__name__ for one in app.registered_commands} | {"engine"}
+    names = {one.name or one.callback.__name__ for one in app.registered_commands} | {
+        one.name for one in app.registered_groups
+    }
     said = {words[0] for words, *_ in in_a_pipe}
     assert said == names - {"ui", "demo"}, "demo has no data of others, and ui is Dagster's"
     assert sum(code == 0 for _, code, *_ in in_a_pipe) >= 30
