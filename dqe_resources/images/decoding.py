@@ -174,7 +174,9 @@ def is_plain(data: bytes) -> bool:
     with opened(data) as found:
         is_common = found.image.mode in {"1", "L", "LA", "P", "RGB", "RGBA"}
         is_as_stored = found.bare.orientation == UPRIGHT and found.bare.gamma is None and found.bare.is_sound
-        return is_common and is_as_stored and _opens(data, str(found.image.format))
+        # Of a JPEG or PNG of which nothing was left out, and so no EXIF, Pillow has opened the file itself already.
+        is_opened = found.format in {"jpeg", "png"} and found.bare.data == data
+        return is_common and is_as_stored and (is_opened or _opens(data, str(found.image.format)))
 
 
 @contextmanager
