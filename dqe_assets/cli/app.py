@@ -13,6 +13,7 @@ from dqe_assets.cli.engine import engine
 from dqe_assets.cli.filter import filter_pool, reshard
 from dqe_assets.cli.init import init
 from dqe_assets.cli.materialize import demo, materialize, sync
+from dqe_assets.cli.plan import plan
 from dqe_assets.cli.publish import publish
 from dqe_assets.cli.recommend import recommend
 from dqe_assets.cli.report import explain, gallery, get, report, sql
@@ -58,6 +59,7 @@ for _command in (
     demo,
     init,
     sync,
+    plan,
     materialize,
     status,
     ui,

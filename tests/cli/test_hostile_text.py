@@ -108,6 +108,7 @@ def commands(data: Path, out: Path) -> list[list[str]]:
         ["materialize", "--shard", f"x{ATTACK}"],
         ["sync"],
         ["status"],
+        ["plan", "--source", f"x{ATTACK}"],
         ["report"],
         ["report", "--json"],
         *(["sql", f"SELECT {query}"] for query in (*queries, f'1 AS "{ATTACK}"')),
