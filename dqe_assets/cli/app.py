@@ -23,6 +23,7 @@ from dqe_assets.cli.status import status
 from dqe_assets.cli.study import study
 from dqe_assets.cli.takedown import takedown
 from dqe_assets.cli.ui import ui
+from dqe_assets.cli.verify import verify
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 something failed, or is not there yet; 2 the command line or dqe.yaml is wrong; "
@@ -78,6 +79,7 @@ app.command("filter")(filter_pool)
 app.command()(reshard)
 app.command()(compress)
 app.command()(publish)
+app.command()(verify)
 app.command()(study)
 app.add_typer(captions, name="captions")
 app.add_typer(engine, name="engine")

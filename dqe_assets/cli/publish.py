@@ -51,6 +51,9 @@ def publish(
     ] = None,
     *,
     vectors: Annotated[bool, typer.Option("--vectors", help="Also write the vectors, for another Qdrant.")] = False,
+    sign_key: Annotated[
+        Path | None, typer.Option(help="PEM file of the Ed25519 key that signs manifest.json; dqe verify checks it.")
+    ] = None,
     public: Annotated[
         bool, typer.Option("--public", help="A dataset that is new on the hub is public; else it is private.")
     ] = False,
@@ -70,6 +73,7 @@ def publish(
                 Request(where, caption, file_format, shard_size, vectors, _weights(weight or []), questions),
                 progress,
                 is_public=public,
+                key=sign_key,
             )
         _print_manifest(manifest)
         data = sum(file["samples"] > 0 and not file["name"].startswith("vectors/") for file in manifest["files"])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from dqe_assets.core.relations import meaning
+from dqe_assets.core.relations import literal, meaning
 from dqe_assets.filtering.plots import funnels
+from dqe_assets.ingest.fetch.reasons import OPT_OUTS, TAKEN_DOWN
 from dqe_assets.publish.captions import CAPTIONS
 from dqe_assets.publish.pictures import BINS, before_and_after
 from dqe_assets.publish.selection import FACTS, published_sql
@@ -22,6 +23,10 @@ SIMILARITY_PICTURE = "similarity.png"
 FUNNEL_PICTURE = "selection.png"
 
 UNKNOWN = "unknown"
+
+REFUSALS = (TAKEN_DOWN, *OPT_OUTS)
+_LICENCES = 20
+"""The most licences that a card names."""
 
 _BEFORE = """
     SELECT s.original_similarity AS similarity, s.width, s.height, s.is_duplicate, c.tokens
@@ -85,6 +90,39 @@ def composition(query: Query, selection: Selection) -> list[dict[str, Any]]:
         GROUP BY caption_source ORDER BY samples DESC, caption_source
         """  # noqa: S608
     ).to_pylist()
+
+
+def counts(query: Query, selection: Selection) -> dict[str, Any]:
+    """How many rows were left out for whom, and what is known of the rights of what is published; nothing of none."""
+    refused = {
+        row["reason"]: row["n"]
+        for row in query(
+            f"SELECT reason, count(*) AS n FROM samples WHERE reason IN ({', '.join(map(literal, REFUSALS))}) "  # noqa: S608
+            "GROUP BY reason ORDER BY reason"
+        ).to_pylist()
+    }
+    published = published_sql(selection.condition, selection.caption)
+    rights = query(
+        f"""
+        SELECT count(license) AS licence, count(attribution) AS attribution, count(notice) AS notice,
+            count(creator) AS creator, count(*) FILTER (data_mining = 'DMI-ALLOWED') AS mining_allowed,
+            count(*) FILTER (starts_with(data_mining, 'DMI-PROHIBITED')) AS mining_prohibited,
+            count(*) FILTER (source_type LIKE '%lgorithmicMedia') AS made_by_algorithm, count(*) FILTER (c2pa) AS c2pa
+        FROM rights WHERE uid IN (SELECT uid FROM ({published}))
+        """  # noqa: S608
+    ).to_pylist()[0]
+    licences = query(
+        f"""
+        SELECT license, count(*) AS samples FROM rights WHERE uid IN (SELECT uid FROM ({published}))
+            AND license IS NOT NULL GROUP BY license ORDER BY samples DESC, license LIMIT {_LICENCES}
+        """  # noqa: S608
+    ).to_pylist()
+    taken_down = refused.pop(TAKEN_DOWN, 0)
+    return {
+        "opt_outs": refused,
+        "rights": {**rights, "licences": licences},
+        **({"taken_down": taken_down} if taken_down else {}),
+    }
 
 
 def contamination(query: Query, selection: Selection) -> list[dict[str, Any]]:

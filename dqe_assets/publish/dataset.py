@@ -22,8 +22,10 @@ from dqe_assets.publish.formats import Shards
 from dqe_assets.publish.output import write_files
 from dqe_assets.publish.places import place_of
 from dqe_assets.publish.places.protocol import File
+from dqe_assets.publish.private import Private
 from dqe_assets.publish.questions import load_questions
-from dqe_assets.publish.selection import RequestError, select
+from dqe_assets.publish.selection import RequestError, made_by, select
+from dqe_assets.publish.signing import signer
 from dqe_resources.fingerprint import fingerprint
 from dqe_resources.models.packages import package_version
 from dqe_resources.printable import command
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 CARD = "README.md"
 LOADER = "load_vectors.py"
 
-_VERSION = "4"
+_VERSION = "5"
 """Raised whenever the same selection comes to give other files than before."""
 
 _PACKAGES = ("duckdb", "pillow", "pyarrow")
@@ -110,6 +112,7 @@ def publish(
     track: Callable[[int, int], None] = lambda _, __: None,
     *,
     is_public: bool = False,
+    key: Path | None = None,
 ) -> dict[str, Any]:
     """Write a publication; a killed run goes on where it stopped. Returns the manifest.
 
@@ -121,25 +124,31 @@ def publish(
         request: what to publish.
         track: is told how many samples of how many have been written.
         is_public: whether a data set that is new on the hub is public.
+        key: a PEM file with the Ed25519 key that signs the manifest; None for no signature.
 
     Raises:
-        UsageError: the target is a URL that cannot be written to.
+        UsageError: the target is a URL that cannot be written to, or the key is none.
         PublishError: the condition is wrong, nothing is chosen, the place holds something else, or a shard of the
             store has changed since the warehouse was built.
         WarehouseError: there is no warehouse.
         StorageError: the store cannot be read, or the place cannot be written.
     """
+    sign = signer(key) if key else None
     place = place_of(target, is_public=is_public)
     with settings.warehouse.session() as query:
         selection = select(query, request.condition, request.caption)
-        taken_down = query("SELECT count(*) AS n FROM samples WHERE reason = 'taken_down'")["n"][0].as_py()
-        about = _about(settings, selection, request) | ({"taken_down": taken_down} if taken_down else {})
+        private = Private.of(settings)
+        about = private.record(_about(settings, selection, request, private)) | card.counts(query, selection)
         shards = Shards(
-            settings.opened_store, query, selection, CaptionReader(settings.opened_store, about["caption_weights"])
+            settings.opened_store,
+            query,
+            selection,
+            CaptionReader(settings.opened_store, about["caption_weights"]),
+            private,
         )
         note_published(place.name, _uids(settings, selection))
         files = [*_shard_files(shards, request, about["vectors"]), *_card_files(query, selection, request, about)]
-        return write_files(place, about, files, track)
+        return write_files(place, about, files, track, sign)
 
 
 def _uids(settings: Settings, selection: Selection) -> pa.ChunkedArray:
@@ -151,7 +160,7 @@ def _uids(settings: Settings, selection: Selection) -> pa.ChunkedArray:
     return pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
 
 
-def _about(settings: Settings, selection: Selection, request: Request) -> dict[str, Any]:
+def _about(settings: Settings, selection: Selection, request: Request, private: Private) -> dict[str, Any]:
     """Everything that decides the files' content."""
     names = dict.fromkeys((IMAGE, *settings.caption_sources), settings.scorer.dimension)
     of_source: Counter[str] = Counter()
@@ -188,8 +197,10 @@ def _about(settings: Settings, selection: Selection, request: Request) -> dict[s
         ],
         "lineage": {
             "assets": _lineage(settings, selection),
-            "scorer": settings.scorer.model,
-            "captioners": {captioner.name: captioner.model_id for captioner in settings.captioners},
+            "scorer": private.name(settings.scorer.model),
+            "captioners": {one.name: private.name(one.model_id) for one in settings.captioners},
+            "licences": {one.name: one.license or card.UNKNOWN for one in settings.captioners},
+            "columns": made_by(request.caption),
             "best": settings.best.model_dump(mode="json"),
         },
         "versions": {"publish": _VERSION, **{name: package_version(name) for name in _PACKAGES}},

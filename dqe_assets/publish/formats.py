@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from dqe_assets.core.schema import IMAGE_TYPE
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.publish.captions import CAPTIONS, with_chosen
+from dqe_assets.publish.private import Private
 from dqe_assets.publish.selection import FACTS, PublishError, Selection, facts_of
 from dqe_assets.score.tables import JOINT_EMBEDDINGS
 from dqe_assets.training.reshard import write_tar
@@ -58,12 +59,14 @@ class Shards:
         query: runs one SELECT on the warehouse, for everything else.
         selection: the samples.
         captions: reads all captions of a sample.
+        private: takes out of the facts what is nobody's business.
     """
 
     store: Store
     query: Query
     selection: Selection
     captions: CaptionReader
+    private: Private = field(default_factory=Private)
 
     def write_images(self, target: BinaryIO, start: int, stop: int) -> None:
         """The samples from one position to another as Parquet that opens as a Hugging Face dataset."""
@@ -104,7 +107,7 @@ class Shards:
 
     def _pages(self, start: int, stop: int) -> Iterator[tuple[str, pa.Table, pa.Array]]:
         for shard, rows in self.selection.pieces(start, stop):
-            yield shard, facts_of(self.query, self.selection, shard, rows), pa.array(rows)
+            yield shard, self.private.facts(facts_of(self.query, self.selection, shard, rows)), pa.array(rows)
 
     def samples(self, start: int, stop: int) -> Iterator[tuple[Picture, dict[str, Any]]]:
         """The image of each sample from one position to another, and all that is known of it."""

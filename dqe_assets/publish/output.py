@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dqe_assets.publish.places.protocol import File
 from dqe_assets.publish.selection import PublishError
-from dqe_assets.training.reshard import MANIFEST, UNFINISHED
+from dqe_assets.publish.signing import SIGNATURE
+from dqe_assets.training.reshard import MANIFEST, UNFINISHED, record_bytes
 from dqe_resources.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def write_files(
     about: Mapping[str, Any],
     files: Sequence[File],
     track: Callable[[int, int], None] = lambda _, __: None,
+    sign: Callable[[bytes], dict[str, str]] | None = None,
 ) -> dict[str, Any]:
     """Write the files that are not there yet, and then the manifest, which is returned.
 
@@ -34,6 +36,7 @@ def write_files(
         about: everything that decides what is written, as JSON: what the manifest says of it.
         files: what to write, in order.
         track: is told how many samples of how many have been written.
+        sign: gives the signature of the manifest's bytes; None for none.
 
     Raises:
         PublishError: the place holds something else.
@@ -57,6 +60,9 @@ def write_files(
             done += file.samples
             track(done, total)
         manifest = {**about, "fingerprint": identity, "files": [there[file.name] for file in files]}
+        if sign is not None:
+            signature = record_bytes(sign(record_bytes(manifest)))
+            place.write(File(SIGNATURE, 0, partial(_copy, signature)))
         place.finish(MANIFEST, manifest, UNFINISHED)
     return manifest
 

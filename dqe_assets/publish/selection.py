@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from dqe_assets.core.relations import literal, meaning
-from dqe_assets.core.schema import UID, Column, table_schema
+from dqe_assets.core.schema import ORIGINAL, UID, Column, table_schema
 from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.filtering.filters.sql import nodes, syntax
 from dqe_assets.improve.tables import BEST_CAPTIONS
@@ -65,6 +65,16 @@ _FACTS: dict[str, Column] = {
     "s.cluster": Column("cluster", pa.string(), "duplicate cluster; null if it is alone"),
 }
 """What is published of a sample apart from its image, by the SQL that gives it."""
+
+_MADE_BY = {
+    "s.original_similarity": "caption_scores",
+    "s.best_source": "best_captions",
+    "s.best_similarity": "best_captions",
+    "s.top_label_probability": "image_features",
+    "s.is_duplicate": "duplicate_clusters",
+    "s.cluster": "duplicate_clusters",
+}
+"""The asset that makes a column, where that is not told by its name."""
 
 FACTS = table_schema([UID, *_FACTS.values()])
 
@@ -213,6 +223,18 @@ def published_sql(condition: str, caption: str, *more: str) -> str:
         FROM (SELECT * FROM samples WHERE status = 'ok' AND ({condition}\n)) s JOIN ({captions}) c USING (uid)
         WHERE regexp_matches(c.caption, '\\S')
     """  # noqa: S608
+
+
+def made_by(caption: str) -> dict[str, str]:
+    """The asset that makes each column of ``FACTS``, with captions of a rule."""
+    captions = {BEST: "best_captions", ORIGINAL: "raw_samples"}.get(caption, f"captions of {caption}")
+    made = {"uid": "raw_samples", "captions": "raw_samples, and what makes each caption source"}
+    for sql, column in _FACTS.items():
+        name = sql.partition(".")[2]
+        own = "image_features" if name in IMAGE_FEATURES.names else "raw_samples"
+        scored = "caption_scores" if name in CAPTION_SCORES.names and name != "caption_source" else captions
+        made[column.name] = scored if sql.startswith("c.") else _MADE_BY.get(sql, own)
+    return made
 
 
 def facts_of(query: Query, selection: Selection, shard: str, rows: np.ndarray) -> pa.Table:

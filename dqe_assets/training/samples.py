@@ -100,9 +100,10 @@ class SamplePart(Protocol):
 class StoreShard:
     """The samples of a shard of our own store that have an image.
 
-    A JPEG, PNG or WebP is copied byte for byte if it is upright and has 8 bits of grey or RGB, since training can read
-    it; it keeps its profile. Any other image is encoded again as an upright JPEG in sRGB: readers of WebDataset know
-    nothing of EXIF orientations and of inks.
+    A JPEG, PNG or WebP is copied, no pixel encoded again, if it is upright and has 8 bits of grey or RGB, since
+    training can read it; it keeps its profile and what it says of its rights, and nothing else beside its pixels. Any
+    other image is encoded again as an upright JPEG in sRGB: readers of WebDataset know nothing of EXIF orientations and
+    of inks.
     """
 
     store: Store
@@ -135,6 +136,9 @@ class StoreShard:
 
 def picture_of(record: dict[str, Any]) -> Picture:
     """The image of a row of ``raw_samples`` as it is copied, given by its ``PICTURE_COLUMNS``."""
+    copied = _copied(record)
+    if isinstance(copied, bytes):
+        return Picture(record["uid"], _COPIED[record["format"]], copied, encoded=False)
     jpeg = _encoded_anew(record)
     if isinstance(jpeg, bytes):
         return Picture(record["uid"], "jpg", jpeg, encoded=True)
@@ -144,14 +148,25 @@ def picture_of(record: dict[str, Any]) -> Picture:
 
 
 @images.guarded
-def _encoded_anew(record: dict[str, Any]) -> bytes | None:
-    """The image as an upright JPEG in sRGB; None if training reads it so as it is."""
+def _copied(record: dict[str, Any]) -> bytes | None:
+    """The image's file without what it says beside pixels, colours and rights; None if training needs another."""
     data = record["image"]["bytes"]
-    if record["format"] in _COPIED and images.is_plain(data):
+    if record["format"] not in _COPIED or not images.is_plain(data):
         return None
+    try:
+        return images.cleaned(data)
+    except images.NotCleanError:
+        return None
+
+
+@images.guarded
+def _encoded_anew(record: dict[str, Any]) -> bytes:
+    """The image as an upright JPEG in sRGB, which says nothing but its rights."""
+    data = record["image"]["bytes"]
     out = io.BytesIO()
     images.decode(data).save(out, "JPEG", quality=_JPEG_QUALITY)
-    return out.getvalue()
+    rights = images.rights_of(data)
+    return images.with_rights(out.getvalue(), rights) if rights else out.getvalue()
 
 
 def _stored_sample(record: dict[str, Any]) -> Sample:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
 
 from dqe_resources.captioners.protocol import Caption, Captioner, Sample
 
@@ -54,6 +56,7 @@ class LabelsCaptioner(Captioner):
     kind: ClassVar[str] = "labels"
     asset: ClassVar[str] = "image_features"
     columns: ClassVar[tuple[str, ...]] = ("label_ids", "label_probabilities", *_MEASURES)
+    license: Annotated[str | None, Field(exclude=True)] = "apache-2.0"
 
     @property
     def model_id(self) -> str:

@@ -86,6 +86,7 @@ class Captioner(Configurable):
         min_coverage: Share of the samples with an image that must have a caption. Below it, the asset's check fails.
         image_backbones: Image backbones inside the model, such as ViT-B-32. A scorer that shares one cannot judge its
             captions.
+        license: Licence of the model. It is published with its captions and changes nothing made with it.
     """
 
     asset: ClassVar[str]
@@ -99,6 +100,7 @@ class Captioner(Configurable):
     name: ComponentName
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.98
     image_backbones: tuple[str, ...] = ()
+    license: Annotated[str | None, Field(exclude=True)] = None
 
     @property
     @abstractmethod

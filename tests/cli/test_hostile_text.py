@@ -137,6 +137,7 @@ def commands(data: Path, out: Path) -> list[list[str]]:
         ["init", str(data / f"photos {IN_NAMES}")],
         ["init", f"nothing{ATTACK}"],
         ["schema", "--out", str(out / "schema.json")],
+        ["verify", f"x{ATTACK}"],
         ["engine", "status", f"x{ATTACK}"],
         ["captions", "compare", "--out", str(out / "captions.html")],
         ["captions", "compare", f"x{ATTACK}", "--out", str(out / "none.html")],

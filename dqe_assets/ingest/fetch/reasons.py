@@ -13,6 +13,9 @@ NOT_AN_IMAGE = "not_an_image"
 TAKEN_DOWN = "taken_down"
 NOAI_METADATA = "noai_metadata"
 
+OPT_OUTS = ("opted_out", "robots_txt", "robots_unreachable", "tdm_reserved", NOAI_METADATA)
+"""By which an owner says that an image is not to be used so."""
+
 _HTTP = re.compile(r"http_([1-9]\d\d)")
 _TRANSIENT_STATUS = frozenset({408, 425, 429})
 
