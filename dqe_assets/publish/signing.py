@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from dqe_assets.publish.selection import PublishError
 from dqe_assets.training.reshard import MANIFEST, parse_record
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import fsspec
-
-T = TypeVar("T")
 
 SIGNATURE = "manifest.sig.json"
 """The signature of ``manifest.json``, beside it."""
@@ -120,7 +118,7 @@ def _require_cryptography() -> None:
         raise UsageError("signatures need the package cryptography: pip install '.[sign]'") from error
 
 
-def _key(path: Path, load: Callable[[bytes], object], kind: type[T], which: str) -> T:
+def _key(path: Path, load: Callable[[bytes], object], kind: Any, which: str) -> Any:
     try:
         key = load(path.read_bytes())
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 
@@ -10,6 +11,7 @@ from dqe_resources.images.rights import ImageRights, rights_of, xmp_packet
 
 _XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
 _EOI, _SOS = 0xD9, 0xDA
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xD8)})
 _APPLICATIONS = frozenset({*range(0xE0, 0xF0), 0xFE})
 # What decides about colours: all else that an application wrote goes.
@@ -36,7 +38,10 @@ def cleaned(data: bytes) -> bytes:
     Raises:
         NotCleanError: it is of another format, or not built as its format has it.
     """
-    return with_rights(data, rights_of(data))
+    bare = with_rights(data, ImageRights())
+    # Most files have nothing to lose, and so no rights to keep.
+    rights = ImageRights() if bare == data else rights_of(data)
+    return with_rights(data, rights) if rights else bare
 
 
 def with_rights(data: bytes, rights: ImageRights) -> bytes:
@@ -88,13 +93,10 @@ def _jpeg(data: bytes, packet: bytes) -> bytes:
 
 def _end_of_scan(data: bytes, place: int) -> int:
     """Where the next marker stands that is no part of the scan."""
-    while True:
-        place = data.find(b"\xff", place)
-        if place < 0 or place + 1 >= len(data):
-            raise NotCleanError("JPEG: it has no end")
-        if data[place + 1] not in _ALONE and data[place + 1] != 0xFF:
-            return place
-        place += 1 if data[place + 1] == 0xFF else 2
+    found = _MARKER.search(data, place)
+    if found is None:
+        raise NotCleanError("JPEG: it has no end")
+    return found.start()
 
 
 def _png(data: bytes, packet: bytes) -> bytes:
