@@ -73,6 +73,7 @@ class CaptionServer:
     async def _serve(self) -> None:
         app = web.Application(client_max_size=1 << 26)
         app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/health", self._models)
         app.router.add_post("/v1/chat/completions", self._chat)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()

@@ -60,6 +60,7 @@ SLOW = (
 
 LONG = (
     "benchmarks/test_corpus",
+    *("caption/test_lmdeploy_proxy", "caption/test_replica_servers"),
     *("end_to_end/test_automation", "end_to_end/test_kills", "end_to_end/test_training_loop", "end_to_end/test_ui."),
 )
 """Tests that take minutes each, by the beginning of their path: they run with ``--long``."""

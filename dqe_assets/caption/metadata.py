@@ -10,9 +10,11 @@ import pyarrow.compute as pc
 
 from dqe_assets.caption.accounting import account
 from dqe_assets.caption.flags import FLAGS
+from dqe_assets.caption.kept import can_find_names, names_kept
 from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
+from dqe_assets.caption.texts import source_captions
 from dqe_assets.core.metadata import PREVIEW_ROWS, Metadata, markdown_table, preview, value_counts
-from dqe_assets.core.schema import SYNTHETIC_CAPTIONS_PREFIX
+from dqe_assets.core.schema import ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_resources.store import StorageError
 
 if TYPE_CHECKING:
@@ -21,12 +23,16 @@ if TYPE_CHECKING:
     from dqe_assets.core.work import Work
     from dqe_resources.captioners.protocol import Captioner
 
+_NAMED_IN = 2_000
+"""Samples of a shard in which names are looked for: to find them takes a second or two for a thousand."""
+
 
 def synthetic_captions_of(captioners: Sequence[Captioner]) -> Callable[[Work, pa.Table, Captioner], Metadata]:
     """Makes the metadata of captions, which compares them with the stored ones of these captioners."""
 
     def synthetic_captions(work: Work, table: pa.Table, captioner: Captioner) -> Metadata:
-        return {**_one(table, captioner), "captioners": markdown_table(*_captioners_compared(work, captioners))}
+        kept = _kept(work, table) if ORIGINAL in captioner.captions_read.values() else {}
+        return {**_one(table, captioner), **kept, "captioners": markdown_table(*_captioners_compared(work, captioners))}
 
     return synthetic_captions
 
@@ -53,6 +59,19 @@ def _one(table: pa.Table, captioner: Captioner) -> Metadata:
             ["error", "samples"], list(value_counts(table["error"].drop_null()).items())[:PREVIEW_ROWS]
         ),
         "preview": preview(table.filter(pc.is_valid(table["caption"])), ["caption", "finish_reason", "flags"]),
+    }
+
+
+def _kept(work: Work, table: pa.Table) -> Metadata:
+    """The share of the originals' names that captions made of them keep, and those most often lost."""
+    if not can_find_names():
+        return {"names_kept": "not measured: names are found by spaCy: pip install '.[nouns]'"}
+    captions = table["caption"].slice(0, _NAMED_IN).to_pylist()
+    found = names_kept(source_captions(work, ORIGINAL).slice(0, _NAMED_IN).to_pylist(), captions)
+    return {
+        "names_in_originals": found.names,
+        "names_kept": found.share and round(found.share, 4),
+        "names_lost": markdown_table(["name", "captions without it"], list(found.lost.items())[:PREVIEW_ROWS]),
     }
 
 

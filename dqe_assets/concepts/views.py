@@ -219,6 +219,25 @@ _VIEWS = (
             "gain": "samples less original_samples",
         },
     ),
+    View(
+        "kept_concepts",
+        "What captions keep: how many of the concepts that the original caption shows, each other caption shows too",
+        """
+        SELECT h.item AS caption_source, count(*) AS samples, sum(len(o.concepts))::BIGINT AS original_concepts,
+            sum(len(list_intersect(o.concepts, h.concepts)))::BIGINT AS kept,
+            sum(len(list_intersect(o.concepts, h.concepts))) / sum(len(o.concepts)) AS share
+        FROM concept_hits h JOIN concept_hits o ON o.uid = h.uid AND o.item = 'original'
+        WHERE h.item NOT IN ('original', 'image') AND h.concepts IS NOT NULL AND len(o.concepts) > 0
+        GROUP BY h.item ORDER BY share DESC, h.item
+        """,
+        {
+            "caption_source": "a captioner's name",
+            "samples": "samples with both captions, whose original shows a concept",
+            "original_concepts": "concepts that their originals show, each counted for each sample",
+            "kept": "those that the caption shows too",
+            "share": "kept / original_concepts [0 to 1]",
+        },
+    ),
 )
 
 _TAIL = """

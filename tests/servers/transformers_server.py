@@ -62,6 +62,11 @@ class TransformersServer:
     def is_up(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self, *, wait: bool = True) -> None:
         """Start the process, and wait until it answers."""
         self._cache.mkdir(exist_ok=True)
