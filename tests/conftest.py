@@ -31,6 +31,7 @@ SBU = ROOT.parent / "shared" / "data" / "sbu"
 
 SLOW = (
     *("benchmarks/", "end_to_end/", "search/", "publish/"),
+    *("caption/test_fields", "caption/test_rewriting"),
     *("caption/test_lmdeploy_backfill", "caption/test_misbehaving", "caption/test_synthetic", "caption/test_transf"),
     *(
         "cli/test_filter",
