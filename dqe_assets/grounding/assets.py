@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -65,9 +66,7 @@ def grounding_of(caption_sources: Sequence[str]) -> Stage:
         concepts = {
             item: hits.filter(pc.equal(hits["item"], item))["concepts"].to_pylist() for item in (IMAGE, *captions.names)
         }
-        vocabulary = Vocabulary.of(
-            lists.counting().concepts.names, lambda texts: scorer.embed_texts(list(texts)).vectors
-        )
+        vocabulary = _vocabulary(scorer, lists.counting().concepts.names)
         seen, parts = Images(vectors, rows, concepts[IMAGE]), []
         for source, texts in work.track(shard_captions(work, captions).items(), len(captions.names)):
             found = things(texts.to_pylist(), nouns=rules.nouns)
@@ -78,6 +77,12 @@ def grounding_of(caption_sources: Sequence[str]) -> Stage:
         return pa.concat_tables(parts)
 
     return grounding
+
+
+@lru_cache(maxsize=2)
+def _vocabulary(scorer: Scorer, concepts: tuple[str, ...]) -> Vocabulary:
+    """The concepts in the scorer's space, embedded once for all shards of a run, as are the words of their captions."""
+    return Vocabulary.of(concepts, lambda texts: scorer.embed_texts(list(texts)).vectors)
 
 
 def _metadata(_: Work, table: pa.Table, captions: CaptionSources) -> Metadata:
