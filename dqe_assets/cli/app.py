@@ -21,6 +21,7 @@ from dqe_assets.cli.schema import schema
 from dqe_assets.cli.search import search
 from dqe_assets.cli.status import status
 from dqe_assets.cli.study import study
+from dqe_assets.cli.summary import summary
 from dqe_assets.cli.takedown import takedown
 from dqe_assets.cli.ui import ui
 from dqe_assets.cli.verify import verify
@@ -80,6 +81,7 @@ app.command()(reshard)
 app.command()(compress)
 app.command()(publish)
 app.command()(verify)
+app.command()(summary)
 app.command()(study)
 app.add_typer(captions, name="captions")
 app.add_typer(engine, name="engine")

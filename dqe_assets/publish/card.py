@@ -147,19 +147,25 @@ def render(about: Mapping[str, Any], **more: Any) -> str:
         about: what the manifest says.
         more: the figures, the composition, the credits, and which files hold what.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(  # noqa: S701 - Markdown: what is from outside is made harmless by the filters below
-        loader=PackageLoader("dqe_assets.publish", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"plain": _plain, "indented": _indented, "setting": _setting}
-    return environment.get_template("card.md.j2").render(
+    return rendered(
+        "card.md.j2",
         **about,
         **more,
         licence=_licence(about["sources"]),
         size=_size(about["samples"]),
         columns=_columns(FACTS.append(CAPTIONS.field())),
     )
+
+
+def rendered(name: str, **values: Any) -> str:
+    """A page in Markdown, of a template beside this module."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(  # noqa: S701 - Markdown: what is from outside is made harmless by the filters below
+        loader=PackageLoader("dqe_assets.publish", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"plain": _plain, "indented": _indented, "setting": _setting}
+    return environment.get_template(name).render(**values)
 
 
 def _columns(schema: pa.Schema) -> list[tuple[str, str]]:

@@ -75,7 +75,7 @@ class Private:
 
     def url(self, url: str) -> str | None:
         """A URL without credentials and signatures; None if it leads into a network that is not open to all."""
-        return None if self._is_inside(host_of(url)) else _SECRET.sub("", without_credentials(url)).rstrip("?&")
+        return None if self.is_inside(host_of(url)) else _SECRET.sub("", without_credentials(url)).rstrip("?&")
 
     def facts(self, facts: pa.Table) -> pa.Table:
         """What is published of samples: ``FACTS``, or some of its columns."""
@@ -86,7 +86,8 @@ class Private:
             facts = facts.set_column(place, facts.schema.field(column), pa.array(values, pa.string()))
         return facts
 
-    def _is_inside(self, host: str) -> bool:
+    def is_inside(self, host: str) -> bool:
+        """Whether a host, in lower case, is one that others cannot reach."""
         if not host:
             return False
         if ":" in host or host.replace(".", "").isdigit():

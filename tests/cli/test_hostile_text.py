@@ -138,6 +138,8 @@ def commands(data: Path, out: Path) -> list[list[str]]:
         ["init", f"nothing{ATTACK}"],
         ["schema", "--out", str(out / "schema.json")],
         ["verify", f"x{ATTACK}"],
+        ["summary", "--out", str(out / "summary.md")],
+        ["summary", "--json", "--where", f"x = '{ATTACK}"],
         ["engine", "status", f"x{ATTACK}"],
         ["captions", "compare", "--out", str(out / "captions.html")],
         ["captions", "compare", f"x{ATTACK}", "--out", str(out / "none.html")],

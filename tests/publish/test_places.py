@@ -141,7 +141,16 @@ def test_a_revision_is_a_branch_and_a_new_dataset_public_if_asked(on_hub: HubSta
 
 
 @pytest.mark.parametrize(
-    "failure", [("/commit/", 429), ("/commit/", 503), ("/lfs/", 0), ("/lfs/", 403), ("/preupload/", 401)]
+    "failure",
+    [
+        ("/commit/", 429),
+        ("/commit/", 500),
+        ("/commit/", 503),
+        ("/commit/", 0),
+        ("/lfs/", 0),
+        ("/lfs/", 403),
+        ("/preupload/", 401),
+    ],
 )
 def test_a_hub_that_refuses_is_named_and_the_same_command_goes_on(
     on_hub: HubState, monkeypatch: pytest.MonkeyPatch, failure: tuple[str, int]
@@ -215,3 +224,28 @@ def test_a_bucket_that_denies_or_is_away_is_one_clear_line(
     assert "s3://denied/set: " in away.stderr
     assert "run the same command again" in " ".join(away.stderr.split())
     assert "Traceback" not in away.stderr
+
+
+@pytest.mark.parametrize("error", [PermissionError("denied"), ConnectionResetError("cut off")])
+@pytest.mark.parametrize("at", range(8))
+def test_wherever_a_bucket_fails_nothing_counts_as_finished_and_the_same_command_goes_on(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, at: int, error: Exception
+) -> None:
+    memory = fsspec.filesystem("memory")
+    put, sent = memory.put_file, []
+
+    def failing(local: str, remote: str, **more: Any) -> None:
+        sent.append(remote)
+        if len(sent) == at + 1:
+            raise error
+        put(local, remote, **more)
+
+    monkeypatch.setattr(memory, "put_file", failing)
+    made: list[str] = []
+    with pytest.raises(StorageError, match=r"memory://bucket/published: .*run the same command again"):
+        write_files(place_of(bucket), ABOUT, files(made))
+    assert "manifest.json" not in place_of(bucket).sizes()
+    manifest = write_files(place_of(bucket), ABOUT, files(made))
+    assert place_of(bucket).record("manifest.json") == manifest
+    assert sorted(place_of(bucket).sizes()) == sorted([*NAMES, "manifest.json"])
+    assert all(made.count(name) <= 2 for name in NAMES)

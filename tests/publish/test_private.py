@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, get_args
 
 import pyarrow as pa
@@ -76,6 +77,7 @@ def made(data: Path) -> Settings:
         row["url"], row["image_name"] = URLS[number % len(URLS)], f"{HOME}/photos/{number}.jpg"
         row["detail"] = row["detail"] and f"{HOME}: {row['detail']}"
         if row["image"]:
+            row["attempts"], row["fetched_at"] = 1, datetime(2026, 1 + number % 3, 2, tzinfo=UTC)
             row["image"], row["format"] = planted(number, row["image"]), ("jpeg", "png", "webp", "tiff")[number % 4]
     pq.write_table(pa.Table.from_pylist(rows, RAW_SAMPLES), path)
     # As the store writes it.
