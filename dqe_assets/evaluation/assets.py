@@ -53,7 +53,10 @@ def _state(_: Work, evaluation: Evaluation) -> Any:
     """What decides the results: the tasks, and which checkpoints are evaluated."""
     return [
         evaluation.checkpoints,
-        [[one.key, one.name, one.metric, repr(one.grouping), one.task.state] for one in evaluation.planned],
+        [
+            [one.key, one.name, one.metric, repr(one.grouping), one.task.state, *([one.scales] if one.scales else [])]
+            for one in evaluation.planned
+        ],
     ]
 
 
@@ -116,7 +119,9 @@ def evaluation(work: Work, evaluation: Evaluation) -> pa.Table:
         )
         for row in chosen
     ]
-    table = _evaluated(work, models, evaluation)
+    scale = checkpoints[0]["scale"]
+    tasks = [one for one in evaluation.planned if one.scales is None or scale in one.scales]
+    table = _evaluated(work, models, tasks, evaluation.batch_size)
     folder = in_data_directory(chosen[-1]["path"]).parents[1]
     results = datacomp_results(table.filter(table["is_final"]))
     replace_file(folder / RESULTS_FILE, lambda target: target.write(results.encode()))
@@ -136,13 +141,17 @@ def evaluation(work: Work, evaluation: Evaluation) -> pa.Table:
 def model_evaluation(work: Work, evaluation: Evaluation) -> pa.Table:
     """What models of open_clip that were not trained here do on every task."""
     models = [({"run": one.name, "is_final": True}, one) for one in evaluation.models]
-    return with_facts(_evaluated(work, models, evaluation), {"missing": evaluation.missing})
+    return with_facts(
+        _evaluated(work, models, evaluation.planned, evaluation.batch_size), {"missing": evaluation.missing}
+    )
 
 
 def _evaluated(
-    work: Work, models: Sequence[tuple[Mapping[str, Any], OpenClipSettings]], evaluation: Evaluation
+    work: Work,
+    models: Sequence[tuple[Mapping[str, Any], OpenClipSettings]],
+    tasks: Sequence[PlannedTask],
+    batch_size: int,
 ) -> pa.Table:
-    tasks = evaluation.planned if models else []
     known = work.checkpoint.rows(EVALUATION)
     done = {
         (row["run"], row["checkpoint"], row["task"]) for row in known.select(["run", "checkpoint", "task"]).to_pylist()
@@ -152,9 +161,7 @@ def _evaluated(
     for place, (about, model) in enumerate(models):
         for number, planned in enumerate(tasks):
             if (about["run"], about.get("checkpoint"), planned.key) not in done:
-                result = evaluate(
-                    model.load(), planned.task, batch_size=evaluation.batch_size, grouping=planned.grouping
-                )
+                result = evaluate(model.load(), planned.task, batch_size=batch_size, grouping=planned.grouping)
                 tables.append(_rows(about, planned, result))
                 work.checkpoint.append(tables[-1])
                 for key, reason in result.left_out:

@@ -33,6 +33,8 @@ class EvaluatedTask(Strict):
         group_by: The value of each image's .npy that images are grouped by, counted from 0, for ``acc_wg`` and
             ``acc_top5_wg``.
         ignored_groups: Groups that do not count.
+        scales: Names of the scales whose runs are evaluated on it; by default all. Models that were not trained here
+            always are.
     """
 
     path: str
@@ -40,6 +42,7 @@ class EvaluatedTask(Strict):
     metric: str | None = None
     group_by: Annotated[int, Field(ge=0)] | None = None
     ignored_groups: tuple[int, ...] = ()
+    scales: tuple[str, ...] | None = None
 
     @property
     def key(self) -> str:
@@ -67,6 +70,7 @@ class PlannedTask:
         task: where it is.
         metric: its main metric; None for that of its kind.
         grouping: of its images, if it has one.
+        scales: names of the scales whose runs are evaluated on it; None for all.
     """
 
     key: str
@@ -74,6 +78,7 @@ class PlannedTask:
     task: Task
     metric: str | None
     grouping: Grouping | None
+    scales: tuple[str, ...] | None = None
 
     @property
     def main_metric(self) -> str:
@@ -143,6 +148,7 @@ class Evaluation(Strict):
                 Task(_located(one.path)),
                 one.metric,
                 None if one.group_by is None else Grouping(one.group_by, one.ignored_groups),
+                one.scales,
             )
             for one in self.tasks
         ]

@@ -20,7 +20,7 @@ from dqe_assets.filtering.filters.pool_scores import TARGETS_PREFIX
 from dqe_assets.filtering.masks import FilterSet, Tally
 from dqe_assets.filtering.pool import batch_rows
 from dqe_assets.filtering.settings import open_pools, parsed, pool_state
-from dqe_assets.filtering.store_pool import CORPUS_INPUTS, INPUTS, STORE, StorePool, StoreShard, inputs_of
+from dqe_assets.filtering.store_pool import STORE, StorePool, StoreShard, inputs_of
 from dqe_assets.filtering.subset import (
     UID_TYPE,
     SubsetError,
@@ -37,7 +37,7 @@ from dqe_resources.parallel import ordered_map
 from dqe_resources.store import Stamp, StorageError, is_as_written
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from dqe_assets.core.signals import Signal
@@ -133,6 +133,12 @@ def _targets(expressions: Iterable[Expression]) -> list[str]:
     return list(dict.fromkeys(f"{TARGETS_PREFIX}{name}" for one in expressions for name, _ in one.targets))
 
 
+def _is_compared(expression: str, named: Mapping[str, str]) -> bool:
+    """Whether all that an expression asks is asked by the filters too, so that their masks say what it keeps."""
+    asked = {leaf.text for text in named.values() for leaf in parsed(text, named).leaves}
+    return asked.issuperset(leaf.text for leaf in parsed(expression, named).leaves)
+
+
 def _masks_are_there(work: Work, stamp: Stamp) -> bool:
     try:
         stored = [work.store.get(MASKS, shard) for shard in stamp.facts["shards"]]
@@ -141,15 +147,11 @@ def _masks_are_there(work: Work, stamp: Stamp) -> bool:
     return all(one is not None and one.stamp.fingerprint == stamp.fingerprint for one in stored)
 
 
-def filter_masks_of(
-    named: Mapping[str, str], by_shard: Sequence[str], over_all: Sequence[str], signals: Mapping[str, Signal]
-) -> Stage:
-    """The asset ``filter_masks``.
+def filter_masks_of(named: Mapping[str, str], signals: Mapping[str, Signal]) -> Stage:
+    """The asset ``filter_masks``, which reads what its filters do.
 
     Args:
         named: the filters, by name.
-        by_shard: per-shard assets that filters may read in addition to those that always exist.
-        over_all: assets over all shards that they may read too.
         signals: the signals, by name: it reads the assets of those that the filters compare.
     """
     inputs, corpus_inputs = _inputs(named.values(), named, signals)
@@ -158,8 +160,8 @@ def filter_masks_of(
         kinds={"parquet", "numpy"},
         relations=RELATIONS,
         code_version=_MASKS_VERSION,
-        inputs=dict.fromkeys([*INPUTS, *by_shard, *inputs]),
-        unpartitioned_inputs=dict.fromkeys([*CORPUS_INPUTS, *over_all, *corpus_inputs]),
+        inputs=dict.fromkeys(["raw_samples", *inputs]),
+        unpartitioned_inputs=corpus_inputs,
         partitioned=False,
         checks=[
             Check(
@@ -207,14 +209,14 @@ def filter_masks_of(
     return filter_masks
 
 
-def subset_of(
-    subset: Subset,
-    named: Mapping[str, str],
-    by_shard: Sequence[str],
-    over_all: Sequence[str],
-    signals: Mapping[str, Signal],
-) -> Stage:
-    """The asset ``subsets/<name>``, of filters that read what ``filter_masks_of`` says."""
+def subset_of(subset: Subset, named: Mapping[str, str], signals: Mapping[str, Signal]) -> Stage:
+    """The asset ``subsets/<name>``: of the store it reads what its expression does, and how captions fit.
+
+    Args:
+        subset: its name, expression and pools.
+        named: the filters that it may name.
+        signals: the signals, by name.
+    """
     path = subset_path(subset.name)
     folders = [name for name in subset.pools if name != STORE]
     of_store = len(folders) < len(subset.pools)
@@ -228,8 +230,8 @@ def subset_of(
         name=f"subsets/{subset.name}",
         kinds={"numpy"},
         code_version="1",
-        inputs=dict.fromkeys([*INPUTS, *by_shard, *inputs]) if of_store else (),
-        unpartitioned_inputs=dict.fromkeys([*CORPUS_INPUTS, *over_all, *corpus_inputs, MASKS])
+        inputs=dict.fromkeys(["raw_samples", "caption_scores", *inputs]) if of_store else (),
+        unpartitioned_inputs=[*corpus_inputs, *([MASKS] if _is_compared(subset.expression, named) else [])]
         if of_store
         else _targets([parsed(subset.expression, named)]),
         partitioned=False,

@@ -37,9 +37,7 @@ if TYPE_CHECKING:
 STORE = "store"
 """How our own store is called where pools are named."""
 
-INPUTS = ("raw_samples", "image_features", "joint_embeddings", "caption_scores", "best_captions")
-CORPUS_INPUTS = ("duplicate_clusters",)
-_CORPUS_ASSETS = (*CORPUS_INPUTS, "concept_frequency")
+_CORPUS_ASSETS = ("duplicate_clusters", "concept_frequency")
 
 TABLES = {
     "raw_samples": RAW_SAMPLES,

@@ -75,7 +75,6 @@ def stages(settings: Settings) -> list[Stage]:
     text = [image_text] if settings.image_text else []
     masked = [masked_similarity_of(settings.scorer)] if settings.image_text else []
     compressed = [codebook, image_codes, code_clusters] if settings.compression else []
-    over_all = [code_clusters.name] if settings.compression else []
     contaminated = contamination_of([one.name for one in settings.reference_sets], [stage.name for stage in text])
     refined = [
         refined_captions_of(
@@ -101,7 +100,6 @@ def stages(settings: Settings) -> list[Stage]:
     true = vqa_scores_of(sources, asked) if asked else []
     embeddings = embedding_assets(settings.scorers, settings.scorer)
     signals = signals_of([*scored, *true, *of_users]) | columns_of(settings.scorers, settings.scorer)
-    by_shard = [stage.name for stage in (*masked, *contaminated) if stage.partitioned]
     plans = data_plans(settings)
     of_runs = (
         [
@@ -143,8 +141,8 @@ def stages(settings: Settings) -> list[Stage]:
         *contaminated,
         concepts.concept_frequency,
         *(targets_of(one, settings.evaluation, embeddings, settings.images.max_bytes) for one in settings.targets),
-        filter_masks_of(settings.filters, by_shard, over_all, signals),
-        *(subset_of(subset, settings.filters, by_shard, over_all, signals) for subset in settings.subsets),
+        filter_masks_of(settings.filters, signals),
+        *(subset_of(subset, settings.filters, signals) for subset in settings.subsets),
         *map(mixture_of, settings.mixtures),
         *caption_mixes_of(settings.caption_mixes),
         concepts.misalignment,

@@ -319,6 +319,19 @@ class Settings(Strict):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _tasks_are_of_scales_that_are_trained(self) -> Self:
+        trained = list(dict.fromkeys(run.scale for run in self.training.runs))
+        for task in self.evaluation.tasks:
+            unknown = [name for name in task.scales or () if name not in trained]
+            if unknown:
+                raise PydanticCustomError(
+                    "scale",
+                    "evaluation.tasks: {task}: no run of training.runs has the scale '{name}'; there are: {trained}",
+                    {"task": task.key, "name": unknown[0], "trained": ", ".join(trained) or "none"},
+                )
+        return self
+
     @property
     def subset_names(self) -> list[str]:
         """Names of the subsets and the mixtures."""

@@ -272,7 +272,7 @@ class Study:
                 "unit": 1000,
                 "samples_seen": list(self.size.budgets),
             }
-        tasks = [TASK, PAIRS] if self.law else [TASK]
+        tasks = {TASK: SCALE} | ({PAIRS: CURVE} if self.law else {})
         return {
             **_pool(self.web(seed), captioners, seed),
             # A codebook of tokens of 96 pixels: pictures of 32 have no more to show.
@@ -282,10 +282,10 @@ class Study:
                 "clustering": {"seed": seed},
             },
             "subsets": [{"name": arm.name, "expression": arm.expression} for arm in subsets if arm.expression],
-            "concepts": {"vocabulary": [], "names": list(names)},
+            "concepts": _concepts(names, seed, above="."),
             "training": {"scales": scales, "runs": runs},
             "evaluation": {
-                "tasks": [{"path": f"tasks/{task}"} for task in tasks],
+                "tasks": [{"path": f"tasks/{task}", "scales": [scale]} for task, scale in tasks.items()],
                 "batch_size": 256,
                 "checkpoints": "all",
             },
@@ -302,7 +302,7 @@ class Study:
         return {
             **_pool(self.second(seed), [], seed, above=".."),
             "subsets": [],
-            "concepts": _concepts(rarest, seed),
+            "concepts": _concepts(rarest, seed, above=".."),
         }
 
     def added_settings(self, seed: int, names: Collection[str]) -> dict[str, Any]:
@@ -325,7 +325,7 @@ class Study:
             "filters": {},
             "subsets": [],
             "image_text": None,
-            "concepts": _concepts(names, seed),
+            "concepts": _concepts(names, seed, above=".."),
             "training": {
                 "scales": {SCALE: self._scale(self.size.samples_seen)},
                 "runs": [
@@ -395,9 +395,9 @@ def _retrieval(name: str, taught: str, seed: int) -> dict[str, Any]:
     return {"kind": "retrieval", "name": name, **_contrastive(taught, seed), "captions": f"{taught}/{TRUTH}"}
 
 
-def _concepts(names: Collection[str], seed: int) -> dict[str, Any]:
-    """Concepts that the scorer looks for in images, in a data folder below the seed's."""
-    tagger = {"kind": "open_clip", **_contrastive(SCORER, seed, above="..")}
+def _concepts(names: Collection[str], seed: int, above: str) -> dict[str, Any]:
+    """Concepts that the scorer looks for in images."""
+    tagger = {"kind": "open_clip", **_contrastive(SCORER, seed, above)}
     return {"vocabulary": [], "names": list(names), "tagger": tagger}
 
 

@@ -145,7 +145,7 @@ def test_what_is_added_lifts_the_rarest_by_what_the_fit_predicts(tmp_path: Path)
     assert (lift.is_claim, instead.is_claim, beyond.is_claim) == (True, False, False)
     assert instead.spread.mean == pytest.approx(0.2)
     assert abs(beyond.spread.mean) < 0.01
-    assert [one.name for one in frequency.claims] == ["slope in top_30", "rarest: more_rare - top_30"]
+    assert [one.name for one in frequency.claims] == ["slope in top_25", "rarest: more_rare - top_25"]
     assert frequency.document()["addition"]["predicted_lift"]["mean"] == pytest.approx(0.2, abs=0.01)
 
 
@@ -239,7 +239,7 @@ def test_a_study_too_small_to_fit_says_so(tmp_path: Path) -> None:
         for arm in study.arms
     ]
     write(Store(str(study.seed_folder(0) / "store")), "concept_accuracies", None, CONCEPT_ACCURACIES, few)
-    with pytest.raises(StudyError, match=r"in top_30: all counts are the same.*make more with --minutes"):
+    with pytest.raises(StudyError, match=r"in top_25: all counts are the same.*make more with --minutes"):
         results_of(study)
 
 
@@ -259,7 +259,7 @@ def test_docs_have_a_place_for_each_finding_and_take_its_figures(tmp_path: Path,
     assert "### Which data for which compute: not reproduced here" in found
     assert "| the best eighth | 1,250 | 0.805 (0.741 to 0.869) | 0.705 (0.641 to 0.769) |  |" in found
     assert "![Loss over samples seen, and what was predicted of mixtures](images/study_4_compute.png)" in found
-    assert "| Do more pictures of the rarest things lift these? | rarest: more_rare - top_30 | +0.200 (" in found
+    assert "| Do more pictures of the rarest things lift these? | rarest: more_rare - top_25 | +0.200 (" in found
     assert found.split("<!-- end -->")[1].endswith(page.split("<!-- end -->")[1][-9:]), "what is not of it stays"
     assert make_study.written(found, json.loads(json.dumps(study)), {"study_4_compute.png": b""}) == found
 
@@ -305,6 +305,7 @@ def test_jobs_make_every_asset_once_and_each_training_in_one_process(tmp_path: P
     settings = study.settings(4, ["dog", "cat"])
     # Its files are not written.
     settings |= {"captioners": [{"kind": "labels", "name": "synthetic"}], "scorer": {"kind": "label_space"}}
+    del settings["concepts"]["tagger"]
     runs = settings["training"]["runs"]
     settings["training"]["runs"] = [one for one in runs if one.get("captions") not in {"true", "distilled"}]
     stages = graph.stages(Settings.model_validate(settings))
