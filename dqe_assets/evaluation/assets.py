@@ -119,9 +119,7 @@ def evaluation(work: Work, evaluation: Evaluation) -> pa.Table:
         )
         for row in chosen
     ]
-    scale = checkpoints[0]["scale"]
-    tasks = [one for one in evaluation.planned if one.scales is None or scale in one.scales]
-    table = _evaluated(work, models, tasks, evaluation.batch_size)
+    table = _evaluated(work, models, evaluation.planned_of(checkpoints[0]["scale"]), evaluation.batch_size)
     folder = in_data_directory(chosen[-1]["path"]).parents[1]
     results = datacomp_results(table.filter(table["is_final"]))
     replace_file(folder / RESULTS_FILE, lambda target: target.write(results.encode()))

@@ -156,6 +156,10 @@ class Evaluation(Strict):
             _ = one.task.kind
         return [*own, *(one for one in self._datacomp if one.task.is_there)]
 
+    def planned_of(self, scale: str) -> list[PlannedTask]:
+        """Those of ``planned`` that a run of this scale is evaluated on."""
+        return [one for one in self.planned if one.scales is None or scale in one.scales]
+
     @property
     def classes(self) -> list[str]:
         """The names of the classes of all tasks, each once, in order.

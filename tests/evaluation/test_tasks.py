@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from dqe_assets.evaluation.settings import Evaluation
 from dqe_assets.evaluation.tasks import Task, TaskError
 from tests.evaluation.made_tasks import COLOURS, classification, npy, parquet, picture, retrieval, write_tar
 
@@ -39,6 +40,15 @@ def test_a_retrieval_task_is_of_tars_or_of_parquet(tmp_path: Path) -> None:
     ]
     task = Task(str(parquet(tmp_path / "parquet", rows)))
     assert [one.captions for one in task.captioned()] == [("red",), ("more red", "and more")]
+
+
+def test_a_task_can_be_of_some_scales(tmp_path: Path) -> None:
+    classification(tmp_path / "colours")
+    retrieval(tmp_path / "pairs")
+    tasks = [{"path": str(tmp_path / "colours")}, {"path": str(tmp_path / "pairs"), "scales": ["large", "small"]}]
+    evaluation = Evaluation.model_validate({"tasks": tasks})
+    assert [one.key for one in evaluation.planned_of("small")] == ["colours", "pairs"]
+    assert [one.key for one in evaluation.planned_of("medium")] == ["colours"]
 
 
 def test_an_association_has_its_candidates(tmp_path: Path) -> None:

@@ -70,6 +70,10 @@ def test_the_settings_that_come_with_the_project_load(data: Path) -> None:
         ({"sources": [{"kind": "folder", "name": "x", "path": "/no/such"}]}, r"sources\.0\.path: there is nothing at"),
         ({"sources": [{"kind": "folder", "name": "x"}]}, r"sources\.0\.path: is missing"),
         ({"sources": [SAMPLE, SAMPLE]}, "sources: the name 'sample' is used twice; rename one"),
+        (
+            {"evaluation": {"tasks": [{"path": "tasks/walls", "scales": ["small"]}]}},
+            "evaluation.tasks: walls: no run of training.runs has the scale 'small'; there are: none",
+        ),
         ({"captioners": [{"kind": "labels", "name": "original"}]}, "captioners: the name 'original' is reserved"),
         (
             {"captioners": [{"kind": "blip", "name": "x"}]},
