@@ -296,7 +296,7 @@ def test_every_comparison_is_of_arms_of_its_finding() -> None:
 
 def test_more_minutes_make_more_and_more_seeds_less_of_each() -> None:
     assert Size.of(15, 3) == Size.of(25, 5)
-    assert Size.of(22.5, 3).rows == 2 * Size.of(11.25, 3).rows == 10_000
+    assert Size.of(30, 3).rows == 2 * Size.of(15, 3).rows == 10_000
     assert Size.of(0.1, 3).rows == 200
 
 
