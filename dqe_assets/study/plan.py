@@ -57,6 +57,7 @@ _SYNTHETIC = frozenset({SYNTHETIC, BEST, MIXED})
 """Captions that the captioner's are among."""
 
 _MINUTES_A_SEED = 10
+_SHARD_SIZE = 10_000
 
 _MODEL = {
     "embed_dim": 64,
@@ -198,7 +199,7 @@ class Study:
     def web(self, seed: int) -> WorldSource:
         """The pool of a seed."""
         rows = self.size.rows
-        return WorldSource(name=WEB, rows_made=rows, seed=seed, concepts=CONCEPTS, shard_size=_shard_size(rows))
+        return WorldSource(name=WEB, rows_made=rows, seed=seed, concepts=CONCEPTS, shard_size=_SHARD_SIZE)
 
     def pairs(self, seed: int) -> WorldSource:
         """What its scorer is trained on: another world, in which all things are alike frequent."""
@@ -421,13 +422,9 @@ def _even(name: str, seed: int, rows: int) -> WorldSource:
         concepts=CONCEPTS,
         zipf=0.0,
         near_copies=0.0,
-        shard_size=_shard_size(rows),
+        shard_size=_SHARD_SIZE,
     )
 
 
 def _written(source: WorldSource) -> dict[str, Any]:
     return {"kind": source.kind, **source.model_dump(mode="json", exclude_unset=True)}
-
-
-def _shard_size(rows: int) -> int:
-    return max(1, -(-rows // 2))
