@@ -62,9 +62,10 @@ SLOW = (
 LONG = (
     "benchmarks/test_corpus",
     *("caption/test_lmdeploy_proxy", "caption/test_replica_servers"),
-    *("end_to_end/test_automation", "end_to_end/test_kills", "end_to_end/test_training_loop", "end_to_end/test_ui."),
+    "compression/test_assets.py::test_killed",
+    *(f"end_to_end/test_{name}" for name in ("automation", "backfill", "kills", "training_loop", "ui.")),
 )
-"""Tests that take minutes each, by the beginning of their path: they run with ``--long``."""
+"""Tests that take minutes each, by the beginning of their node's name: they run with ``--long``."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -76,7 +77,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Mark as slow what is named above, and what waits for the sample to go through every stage; leave out the long."""
     for item in items:
         path = item.path.relative_to(Path(__file__).parent).as_posix()
-        if path.startswith(LONG) and not config.getoption("long", default=False):
+        name = f"{path}::{item.name}"
+        if name.startswith(LONG) and not config.getoption("long", default=False):
             item.add_marker(pytest.mark.skip(reason="takes minutes: make test ARGS=--long"))
         if path.startswith(SLOW) or "finished" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
