@@ -38,24 +38,32 @@ if TYPE_CHECKING:
 TEMPLATES = ("a {c}", "a photo of a {c}")
 
 
-def write_seed(study: Study, seed: int) -> None:
-    """Write what is not there of a seed, or is of another study; what has not changed keeps its time.
+def write_scorer(study: Study, seed: int) -> None:
+    """Write what is not there of a scorer's folder, or is of another study; what has not changed keeps its time.
 
     Raises:
         SourceError: the drawings or their names are not installed.
     """
-    scorer, folder = _begun(study, study.scorer_folder(seed)), _begun(study, study.seed_folder(seed))
-    _write(scorer / TRUTH, _true_captions(study.pairs(seed)))
+    folder = _begun(study, study.scorer_folder(seed))
+    _write(folder / TRUTH, _true_captions(study.pairs(seed)))
+    _write(folder / "dqe.yaml", _as_yaml(study.scorer_settings(seed)))
+
+
+def write_captioner(study: Study, seed: int) -> None:
+    """The same of a captioner's folder."""
+    folder = _begun(study, study.captioner_folder(seed))
+    _write(folder / TRUTH, _true_captions(study.captioned(seed)))
+    _write(folder / "dqe.yaml", _as_yaml(study.captioner_settings(seed)))
+
+
+def write_seed(study: Study, seed: int) -> None:
+    """The same of the folder of a seed's pool and tasks."""
+    folder = _begun(study, study.seed_folder(seed))
     _write(folder / TRUTH, _true_captions(study.web(seed)))
     for name, content in _task(seed, study.size.images).items():
         _write(folder / "tasks" / TASK / name, content)
     if study.law:
         _write(folder / "tasks" / PAIRS / "test" / "0.tar", _pairs(seed, study.size.pairs))
-    if study.has_captioner:
-        captioner = _begun(study, study.captioner_folder(seed))
-        _write(captioner / TRUTH, _true_captions(study.captioned(seed)))
-        _write(captioner / "dqe.yaml", _as_yaml(study.captioner_settings(seed)))
-    _write(scorer / "dqe.yaml", _as_yaml(study.scorer_settings(seed)))
     _write(folder / "dqe.yaml", _as_yaml(study.settings(seed, names()[:CONCEPTS])))
 
 

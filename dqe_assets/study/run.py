@@ -14,7 +14,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from dqe_assets.study import worker
-from dqe_assets.study.files import write_added, write_second, write_seed
+from dqe_assets.study.files import write_added, write_captioner, write_scorer, write_second, write_seed
 from dqe_assets.study.plan import ADDED, CURVE, POINTS, StudyError, run_key
 from dqe_resources.locks import folder_alone
 
@@ -48,7 +48,7 @@ class Job:
         phase: what is done there.
         runs: the training runs to make, if not all.
         after: names of jobs that it waits for.
-        write: writes what of its folder depends on those.
+        write: writes its folder's settings, and what of it depends on those jobs.
         steps: assets and partitions that it makes, about.
         seconds: how long it takes on one core, about.
     """
@@ -97,13 +97,14 @@ def jobs_of(study: Study, at_once: int) -> list[Job]:
     size, jobs = study.size, list[Job]()
     for seed in study.seeds:
         folder, rows = study.seed_folder(seed), size.rows
-        taught = [_teaching(study, seed, "scorer", study.scorer_folder(seed))]
+        taught = [_teaching(study, seed, "scorer", study.scorer_folder(seed), write_scorer)]
         if study.has_captioner:
-            taught.append(_teaching(study, seed, "captioner", study.captioner_folder(seed)))
+            taught.append(_teaching(study, seed, "captioner", study.captioner_folder(seed), write_captioner))
         prepared = Job(
             f"seed {seed}: pool, scores and subsets",
             folder,
             worker.PREPARE,
+            write=partial(write_seed, study, seed),
             steps=30 + 2 * len(study.arms),
             seconds=_BEGIN_SECONDS + rows * _ROW_SECONDS,
         )
@@ -137,10 +138,12 @@ def jobs_of(study: Study, at_once: int) -> list[Job]:
     return sorted(jobs, key=lambda job: _PHASES.index(job.phase))
 
 
-def _teaching(study: Study, seed: int, what: str, folder: Path) -> Job:
+def _teaching(study: Study, seed: int, what: str, folder: Path, write: Callable[[Study, int], None]) -> Job:
     """The training of a model that judges or captions."""
     seconds = _BEGIN_SECONDS + study.size.scorer_samples_seen * _SAMPLE_SEEN_SECONDS
-    return Job(f"seed {seed}: {what}", folder, worker.TEACH, steps=6, seconds=seconds)
+    return Job(
+        f"seed {seed}: {what}", folder, worker.TEACH, write=partial(write, study, seed), steps=6, seconds=seconds
+    )
 
 
 def _addition(study: Study, seed: int, after: str) -> list[Job]:
@@ -191,8 +194,6 @@ def run(study: Study, tell: Callable[[Progress, str, str], None], at_once: int |
         SourceError: the drawings are not installed.
     """
     with folder_alone(study.folder):
-        for seed in study.seeds:
-            write_seed(study, seed)
         cores = at_once or len(os.sched_getaffinity(0))
         _run(jobs_of(study, cores), cores, tell)
 
