@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from dqe_assets.study.plan import Study
 
-_BEGIN_SECONDS = 8.0
-_ROW_SECONDS = 0.016
-_SAMPLE_SEEN_SECONDS = 1 / 2_400
+_BEGIN_SECONDS = 20.0
+_ROW_SECONDS = 0.034
+_SAMPLE_SEEN_SECONDS = 1 / 1_000
 _EVALUATION_SECONDS = 2.0
 _SECOND_ROW_SECONDS = 0.004
 """What things take on one core: only how long the rest will take is told by them."""

@@ -81,7 +81,7 @@ def test_the_settings_that_come_with_the_project_load(data: Path) -> None:
         ),
         ({"scorer": {"kind": "label_space", "device": "cuda"}}, "scorer: unknown key 'device'"),
         ({"duplicates": {"min_cosine": 1.5}}, r"duplicates\.min_cosine: must be at most 1"),
-        ({"best": {"by": ["beauty"]}}, r"best\.by\.0: expected 'similarity' or 'judgement'"),
+        ({"best": {"by": ["beauty"]}}, r"best\.by\.0: expected 'similarity', 'judgement' or 'vqa'"),
         ({"best": {"by": ["similarity", "similarity"]}}, r"best\.by: 'similarity' is listed twice"),
         ({"best": {"avoid": ["ugly"]}}, r"best\.avoid: there is no flag 'ugly'; there are: cut_off, empty, .*"),
         ({"best": {"sources": ["original", "vlm"]}}, r"best\.sources: there are no captions of 'vlm'; allowed: ori"),
