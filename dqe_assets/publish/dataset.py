@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from dqe_assets.core.schema import IMAGE, REFINED, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.filtering.mix_assets import MIXED_PREFIX
+from dqe_assets.ingest.private import Private
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration.published import note_published
 from dqe_assets.publish import card
@@ -22,7 +23,6 @@ from dqe_assets.publish.formats import Shards
 from dqe_assets.publish.output import write_files
 from dqe_assets.publish.places import place_of
 from dqe_assets.publish.places.protocol import File
-from dqe_assets.publish.private import Private
 from dqe_assets.publish.questions import load_questions
 from dqe_assets.publish.selection import RequestError, made_by, select
 from dqe_assets.publish.signing import signer
@@ -137,7 +137,7 @@ def publish(
     place = place_of(target, is_public=is_public)
     with settings.warehouse.session() as query:
         selection = select(query, request.condition, request.caption)
-        private = Private.of(settings)
+        private = Private.of(settings.model_dump(), settings.fetching.allow)
         about = private.record(_about(settings, selection, request, private)) | card.counts(query, selection)
         shards = Shards(
             settings.opened_store,

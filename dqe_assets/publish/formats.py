@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dqe_assets.core.schema import IMAGE_TYPE
+from dqe_assets.ingest.private import Private
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.publish.captions import CAPTIONS, with_chosen
-from dqe_assets.publish.private import Private
 from dqe_assets.publish.selection import FACTS, PublishError, Selection, facts_of
 from dqe_assets.score.tables import JOINT_EMBEDDINGS
 from dqe_assets.training.reshard import write_tar

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dqe_assets.publish.places.protocol import File
 from dqe_assets.publish.selection import PublishError
-from dqe_assets.publish.signing import SIGNATURE
+from dqe_assets.publish.signing import BESIDE, SIGNATURE, digest_beside
 from dqe_assets.training.reshard import MANIFEST, UNFINISHED, record_bytes
 from dqe_resources.fingerprint import fingerprint
 
@@ -49,13 +50,17 @@ def write_files(
         there, sizes = _begin(place, identity, files)
         for file in files:
             if file.name not in there:
+                digests = {}
                 for number, (name, data) in enumerate(file.beside(), 1):
                     if sizes.get(name) != len(data):
                         place.write(File(name, 0, partial(_copy, data)))
+                    digests[name] = hashlib.sha256(data).hexdigest()
                     if number % _BETWEEN_RECORDS == 0:
                         place.keep(UNFINISHED, _unfinished(identity, there))
                     track(done + number, total)
                 there[file.name] = asdict(place.write(file))
+                if file.folder:
+                    there[file.name][BESIDE] = {"folder": file.folder, "sha256": digest_beside(digests)}
                 place.keep(UNFINISHED, _unfinished(identity, there))
             done += file.samples
             track(done, total)

@@ -12,12 +12,15 @@ from dqe_assets.training.reshard import MANIFEST, parse_record
 from dqe_resources.errors import UsageError, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import fsspec
 
 SIGNATURE = "manifest.sig.json"
 """The signature of ``manifest.json``, beside it."""
+
+BESIDE = "beside"
+"""Key, in a manifest's record of a file, of the images that the file names: their folder, and one digest of all."""
 
 _ALGORITHM = "ed25519"
 _AT_ONCE = 1 << 20
@@ -87,6 +90,8 @@ def verify(
     for file in files:
         if _digest(filesystem, f"{root}/{file['name']}") != (file["bytes"], file["sha256"]):
             wrong.append(file["name"])
+        if BESIDE in file and _digest_beside(filesystem, root, file[BESIDE]["folder"]) != file[BESIDE]["sha256"]:
+            wrong.append(f"{file[BESIDE]['folder']}/")
         done += file["bytes"]
         track(done, total)
     if wrong:
@@ -95,6 +100,24 @@ def verify(
             f"{', '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''}; fetch them again, or publish again"
         )
     return manifest
+
+
+def digest_beside(digests: Mapping[str, str]) -> str:
+    """One hex digest of many files, whatever their order.
+
+    Args:
+        digests: the hex SHA-256 of each, by its name in the place.
+    """
+    lines = (f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _digest_beside(filesystem: fsspec.AbstractFileSystem, root: str, folder: str) -> str:
+    found = {}
+    for path in filesystem.find(f"{root}/{folder}"):
+        read = _digest(filesystem, path)
+        found[f"{folder}/{path.rpartition(f'/{folder}/')[2]}"] = read[1] if read else ""
+    return digest_beside(found)
 
 
 def _check_signature(data: bytes, signature: bytes, path: Path, place: str) -> None:

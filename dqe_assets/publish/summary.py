@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from dqe_assets.ingest.private import Private
 from dqe_assets.publish.card import UNKNOWN, counts, rendered
-from dqe_assets.publish.private import Private
 from dqe_assets.publish.selection import published_sql, select
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def summary(query: Query, settings: Settings, condition: str, caption: str) -> d
     Raises:
         PublishError: the condition or the caption is wrong, or nothing is chosen.
     """
-    private, selection = Private.of(settings), select(query, condition, caption)
+    private, selection = Private.of(settings.model_dump(), settings.fetching.allow), select(query, condition, caption)
     published = published_sql(condition, caption)
     known = counts(query, selection)
     found = {

@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dqe_assets.core.schema import has_image
+from dqe_assets.ingest.private import Private
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_resources import images
 from dqe_resources.errors import DataQualityError, one_line
@@ -103,7 +104,7 @@ class StoreShard:
     A JPEG, PNG or WebP is copied, no pixel encoded again, if it is upright and has 8 bits of grey or RGB, since
     training can read it; it keeps its profile and what it says of its rights, and nothing else beside its pixels. Any
     other image is encoded again as an upright JPEG in sRGB: readers of WebDataset know nothing of EXIF orientations and
-    of inks.
+    of inks. What is said of a sample has no credentials, no address inside a network and no path of a machine.
     """
 
     store: Store
@@ -170,17 +171,17 @@ def _encoded_anew(record: dict[str, Any]) -> bytes:
 
 
 def _stored_sample(record: dict[str, Any]) -> Sample:
-    picture = picture_of(record)
+    picture, private = picture_of(record), Private()
     facts = {
         "uid": record["uid"],
         "caption": record["caption"],
-        "url": record["url"],
+        "url": record["url"] and private.url(record["url"]),
         "original_width": record["width"],
         "original_height": record["height"],
         "sha256": picture.sha256,
         "source": record["source"],
         "shard": record["shard"],
-        "image_name": record["image_name"],
+        "image_name": record["image_name"] and private.name(record["image_name"]),
     }
     files = {
         picture.extension: picture.data,

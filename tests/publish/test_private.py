@@ -14,11 +14,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from dqe_assets.ingest.private import Private
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration.settings import Settings, load_settings
 from dqe_assets.publish.dataset import Request, publish
 from dqe_assets.publish.options import Format
-from dqe_assets.publish.private import Private
 from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.training.reshard import MANIFEST
 from dqe_resources.store import Stamp

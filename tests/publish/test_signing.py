@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -83,6 +84,19 @@ def test_files_that_changed_are_named(tmp_path: Path) -> None:
     (folder / MANIFEST).write_text("[]")
     with pytest.raises(VerifyError, match="none of a publication"):
         verify(str(folder))
+
+
+def test_images_that_a_file_names_are_verified_too(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    images = [(f"images/{n}.png", bytes([n]) * 10) for n in range(3)]
+    files = [File("train.json", 3, lambda target: target.write(b"[]"), lambda: images, "images")]
+    write_files(place_of(folder), {"samples": 3}, files)
+    assert verify(str(folder))["samples"] == 3
+    second, more = folder / "images" / "1.png", folder / "images" / "3.png"
+    for spoil in (partial(second.write_bytes, b"x" * 10), second.unlink, partial(more.write_bytes, b"more")):
+        spoil()
+        with pytest.raises(VerifyError, match=r"1 of 1 files .*: images/; "):
+            verify(str(folder))
 
 
 def test_what_is_no_key_is_named(tmp_path: Path, keys: tuple[Path, Path]) -> None:

@@ -1,14 +1,17 @@
-from __future__ import annotations
-
 import io
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
-from dqe_assets.training.samples import Picture, picture_of
+from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.training.samples import Picture, StoreShard, picture_of
 from dqe_resources import images
+from dqe_resources.store import Stamp, Store
 from tests.image_files import (
     cmyk_profile,
     encoded,
@@ -77,3 +80,24 @@ def test_an_image_that_cannot_be_decoded_any_more_is_copied_too() -> None:
     for format_ in ("jpeg", "tiff"):
         record: dict[str, Any] = {"uid": "0" * 32, "image": {"bytes": b"II*\0"}, "format": format_}
         assert picture_of(record) == Picture("0" * 32, "jpg" if format_ == "jpeg" else "tiff", b"II*\0", encoded=False)
+
+
+def no_value(data_type: pa.DataType) -> Any:
+    return "" if pa.types.is_string(data_type) else [] if pa.types.is_list(data_type) else 0
+
+
+def test_what_is_said_of_a_sample_has_nothing_of_the_machine(tmp_path: Path) -> None:
+    uid, store = "0" * 32, Store(str(tmp_path))
+    row: dict[str, Any] = {field.name: None if field.nullable else no_value(field.type) for field in RAW_SAMPLES} | {
+        "uid": uid,
+        "status": "ok",
+        "image": {"bytes": encoded(scene(), "PNG"), "path": None},
+        "format": "png",
+        "caption": "a field",
+        "image_name": "/home/somebody/pictures/1.png",
+        "url": "https://me:secret@example.org/1.png?X-Amz-Signature=abc",
+    }
+    store.write_table("raw_samples", "s-00000", pa.Table.from_pylist([row], RAW_SAMPLES), RAW_SAMPLES, Stamp("", "", 1))
+    (sample,) = StoreShard(store, "s-00000").read({uid})
+    facts = json.loads(sample.files["json"])
+    assert (facts["image_name"], facts["url"]) == ("1.png", "https://example.org/1.png")

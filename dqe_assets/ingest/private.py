@@ -15,9 +15,7 @@ from dqe_resources.cache import data_directory
 from dqe_resources.web_url import without_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dqe_assets.orchestration.settings import Settings
+    from collections.abc import Iterable, Iterator
 
 _ABSOLUTE = re.compile(
     r"(?<![\w./~\\-])(?:~?/|[A-Za-z]:[\\/])(?:[^\s/\\,;'\"()]+[\\/])+([^\s/\\,;'\"()]*)|file://\S*/(\S*)"
@@ -46,13 +44,18 @@ class Private:
     hosts: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, settings: Settings) -> Private:
-        """What the settings and this process know of the machine."""
-        named = {*_paths(settings.model_dump()), data_directory().resolve(), Path.home(), Path.cwd()}
+    def of(cls, settings: dict[str, Any], hosts: Iterable[str]) -> Private:
+        """What the settings and this process know of the machine.
+
+        Args:
+            settings: all of them, as they are dumped.
+            hosts: what ``fetching.allow`` lists: hosts and networks inside.
+        """
+        named = {*_paths(settings), data_directory().resolve(), Path.home(), Path.cwd()}
         folders = {str(folder) for folder in named if len(folder.parts) > 2}
         return cls(
             tuple(sorted(folders, key=lambda folder: (-len(folder), folder))),
-            frozenset(entry.lower() for entry in settings.fetching.allow if not _is_network(entry)),
+            frozenset(entry.lower() for entry in hosts if not _is_network(entry)),
         )
 
     def record(self, value: Any) -> Any:
