@@ -88,7 +88,7 @@ def training_data_of(plan: DataPlan) -> Stage:
     @stage(
         name=f"{DATA_PREFIX}{plan.name}",
         kinds={"webdataset"},
-        code_version="1",
+        code_version="2",
         inputs=dict.fromkeys(["raw_samples", *plan.captions.values()]) if STORE in pools else (),
         unpartitioned_inputs=[f"subsets/{plan.subset}"] if plan.subset else (),
         partitioned=False,
