@@ -31,6 +31,12 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
+def blocks(number: int) -> bytes:
+    """A JPEG of blocks of random colours, another one for each number."""
+    colours = np.random.default_rng(number).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    return encoded(Image.fromarray(colours).resize((96, 64), Image.Resampling.NEAREST), "JPEG", quality=95)
+
+
 def scene(width: int = 160, height: int = 96) -> Image.Image:
     """A smooth picture, different in each corner: red grows to the right, green downwards."""
     x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqe_assets.core.figures import DARK, LIGHT, data_uri, jpeg, thumbnail
+from dqe_assets.core.pages import rendered
 from dqe_assets.core.schema import ORIGINAL
 from dqe_assets.report.gallery_reader import GalleryReader, SampleSection
 from dqe_resources.errors import one_line
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import duckdb
 
     from dqe_assets.core.relations import Relations
+
+_FILTERS = {"count": lambda n: f"{n:,}", "score": lambda s: f"{s:.2f}", "signed": lambda s: f"{s:+.2f}"}
 
 THUMBNAIL = 320
 """Longest side of a photo on the page, in pixels."""
@@ -122,18 +125,8 @@ def _page(
 
 
 def page(template: str, **values: Any) -> str:
-    """A page of one of the templates in this folder; what it shows is text, whatever it contains."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"count": lambda n: f"{n:,}", "score": lambda s: f"{s:.2f}", "signed": lambda s: f"{s:+.2f}"}
-    return environment.get_template(template).render(**values)
+    """A page of one of the templates in this folder."""
+    return rendered(Path(__file__).with_name(template), _FILTERS, **values)
 
 
 def photos_of(images: dict[str, bytes]) -> dict[str, tuple[str, int, int]]:

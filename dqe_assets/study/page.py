@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from PIL.Image import Resampling
 
 from dqe_assets.core.figures import DARK, LIGHT, contact_sheet, data_uri
+from dqe_assets.core.pages import rendered
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.study import plots
 from dqe_assets.study.plan import CONCEPTS
@@ -64,17 +65,9 @@ def _document(study: Study, results: Sequence[Result]) -> dict[str, Any]:
 
 
 def _rendered(study: Study, results: Sequence[Result]) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"count": lambda n: f"{n:,.0f}", "numbers": in_numbers}
-    return environment.get_template("page.html.j2").render(
+    return rendered(
+        Path(__file__).with_name("page.html.j2"),
+        {"count": lambda n: f"{n:,.0f}", "numbers": in_numbers},
         study=study,
         results=results,
         pictures=[_pictures(one) for one in results],

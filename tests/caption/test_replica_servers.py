@@ -12,7 +12,8 @@ import pytest
 
 from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import Sample
-from tests.caption.test_transformers_server import PROMPT, TOKENS, picture
+from tests.caption.test_transformers_server import PROMPT, TOKENS
+from tests.image_files import blocks
 from tests.servers.transformers_server import TransformersServer
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def asked(*servers: TransformersServer) -> Iterator[tuple[int, object]]:
             "concurrency": 4,
         }
     )
-    return captioner.caption(Sample(image=picture(number), prompt=PROMPT) for number in range(IMAGES))
+    return captioner.caption(Sample(image=blocks(number), prompt=PROMPT) for number in range(IMAGES))
 
 
 def test_a_slow_server_gets_less(vlm_server, second):

@@ -9,13 +9,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-from io import BytesIO
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 from dqe_assets.caption.prepare import prepare_image
 from dqe_assets.caption.prompts import prompt_of
@@ -29,6 +26,7 @@ from dqe_resources.captioners.judge import Judge
 from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import CaptionerError, Sample
 from tests.conftest import environment
+from tests.image_files import blocks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,14 +36,6 @@ if TYPE_CHECKING:
 IMAGES = 120
 TOKENS = 8
 PROMPT = "What is it?"
-
-
-def picture(number: int) -> bytes:
-    """Blocks of random colours, no two alike."""
-    blocks = np.random.default_rng(number).integers(0, 256, (4, 6, 3), dtype=np.uint8)
-    file = BytesIO()
-    Image.fromarray(blocks).resize((96, 64), Image.Resampling.NEAREST).save(file, "JPEG", quality=95)
-    return file.getvalue()
 
 
 def settings_of(server: TransformersServer) -> dict:
@@ -71,7 +61,7 @@ def asked_plainly(server: TransformersServer, image: bytes, prompt: str) -> str:
 
 def test_each_image_gets_its_own_caption_whatever_else_is_under_way(vlm_server):
     captioner = OpenAICaptioner.model_validate(settings_of(vlm_server))
-    samples = [Sample(image=picture(number), prompt=PROMPT) for number in range(40)]
+    samples = [Sample(image=blocks(number), prompt=PROMPT) for number in range(40)]
     found = dict(captioner.caption(iter(samples)))
     alone = [asked_plainly(vlm_server, sample.image, PROMPT) for sample in samples[:12]]
     assert len(set(alone)) > 8, "the model must tell images apart for this to show anything"
@@ -87,13 +77,13 @@ def test_each_image_gets_its_own_caption_whatever_else_is_under_way(vlm_server):
 def test_a_field_that_the_server_does_not_know_is_named_at_once(vlm_server):
     captioner = OpenAICaptioner.model_validate({**settings_of(vlm_server), "extra_body": {"no_such_field": 1}})
     with pytest.raises(CaptionerError, match=r"HTTP 422.*no_such_field"):
-        list(captioner.caption(iter([Sample(image=picture(0), prompt=PROMPT)])))
+        list(captioner.caption(iter([Sample(image=blocks(0), prompt=PROMPT)])))
 
 
 def test_nothing_is_lost_when_the_server_is_killed(vlm_server):
     captioner = OpenAICaptioner.model_validate({**settings_of(vlm_server), "give_up_after": 200})
     asked_before = vlm_server.requests()
-    results = captioner.caption(Sample(image=picture(number), prompt=PROMPT) for number in range(80))
+    results = captioner.caption(Sample(image=blocks(number), prompt=PROMPT) for number in range(80))
     found = dict([next(results) for _ in range(20)])
     vlm_server.kill()
     vlm_server.start(wait=False)
@@ -113,7 +103,7 @@ def shard(data: Path, vlm_server) -> Path:
     folder = data / "images"
     folder.mkdir()
     for number in range(IMAGES):
-        (folder / f"{number:03}.jpg").write_bytes(picture(number))
+        (folder / f"{number:03}.jpg").write_bytes(blocks(number))
         (folder / f"{number:03}.txt").write_text(f"picture {number}")
     captioner = {"kind": "openai", **settings_of(vlm_server), "checkpoint_every": 10, "prompt": "short"}
     configuration = {"sources": [{"kind": "folder", "name": "blocks", "path": str(folder)}], "captioners": [captioner]}
@@ -163,7 +153,7 @@ def test_only_what_is_missing_is_asked_for_when_the_client_was_killed(shard, vlm
 
 def test_a_judge_asks_over_the_same_wire(vlm_server):
     settings = {"url": vlm_server.url, "model": vlm_server.model, "max_tokens": TOKENS, "retries": 1}
-    sample = Sample({"labels": ("A",)}, picture(0), '<caption label="A">blocks</caption>')
+    sample = Sample({"labels": ("A",)}, blocks(0), '<caption label="A">blocks</caption>')
     ((_, answer),) = Judge.model_validate(settings).judge(iter([sample]), Cap(), Tokens())
     # This server takes the schema and does not heed it, and the answers of its model are noise.
     assert (answer.finish_reason, answer.attempts) == ("unparsable", 2)

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from io import BytesIO
-
-import numpy as np
 import pytest
-from PIL import Image
 from pydantic import ValidationError
 
 from dqe_resources.captioners.protocol import NoCaptionerError, Sample
 from dqe_resources.captioners.transformers import TransformersCaptioner
 from dqe_resources.models.torchvision_cpu import ensure_torchvision
+from tests.image_files import blocks
 from tests.servers.tiny_captioners import build_tiny_blip, build_tiny_florence, build_tiny_own_code
 from tests.servers.tiny_vlm import build_tiny_vlm
 
 PROMPT = "What is it?"
-
-
-def picture(number: int) -> bytes:
-    blocks = np.random.default_rng(number).integers(0, 256, (4, 6, 3), dtype=np.uint8)
-    file = BytesIO()
-    Image.fromarray(blocks).resize((96, 64), Image.Resampling.NEAREST).save(file, "JPEG", quality=95)
-    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +36,7 @@ def captioner(model: str, **settings) -> TransformersCaptioner:
 
 
 def captions(one: TransformersCaptioner, prompts=(PROMPT,), count: int = 10):
-    samples = (Sample(image=picture(number), prompt=prompts[number % len(prompts)]) for number in range(count))
+    samples = (Sample(image=blocks(number), prompt=prompts[number % len(prompts)]) for number in range(count))
     found = dict(one.caption(samples))
     assert sorted(found) == list(range(count))
     assert {caption.error for caption in found.values()} == {None}
@@ -95,7 +85,7 @@ def test_a_model_whose_own_code_answers_is_asked_by_it(models):
 
 
 def test_an_image_that_cannot_be_read_spoils_no_other(models):
-    samples = [Sample(image=data, prompt=PROMPT) for data in (picture(0), b"no image", picture(1))]
+    samples = [Sample(image=data, prompt=PROMPT) for data in (blocks(0), b"no image", blocks(1))]
     found = dict(captioner(models["idefics3"]).caption(iter(samples)))
     assert [found[place].finish_reason == "error" for place in range(3)] == [False, True, False]
     assert found[0].text == captions(captioner(models["idefics3"]), count=1)[0].text
