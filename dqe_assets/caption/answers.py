@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from dqe_assets.caption.prompts import Prompt
-    from dqe_resources.captioners.protocol import Captioner, VisionModel
+    from dqe_resources.captioners.protocol import Captioner, SeeingModel
 
     Track = Callable[[Iterable[Any], int], Iterator[Any]]
 
@@ -112,7 +112,7 @@ def collect(
         raise error.with_progress(kept, total, "captions") from error
 
 
-def prepared(data: bytes, model: VisionModel) -> bytes | Caption:
+def prepared(data: bytes, model: SeeingModel) -> bytes | Caption:
     """An image as the model gets it; if it cannot be read, the answer that says so."""
     image = guarded(partial(prepare_image, longest_side=model.image_longest_side))(data)
     return Caption(None, "error", str(image)) if isinstance(image, ImageError) else image

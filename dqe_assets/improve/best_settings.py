@@ -32,7 +32,7 @@ class BestRule(Strict):
 
     Attributes:
         by: What captions are ranked by: their similarity to the image, their judgement (the judge's mean mark), or vqa
-            (their truth, by the scorer of kind vqa).
+            (their truth, by the vqa scorer).
         avoid: Flags (docs/caption.md) and patterns (docs/score.md) of captions to set aside, and ``ungrounded``. By
             default all flags that are faults, and the patterns of what is no description.
         min_words: Captions of fewer words are set aside. Words are what ``split()`` gives.

@@ -14,14 +14,14 @@ BEST_CAPTIONS = table_schema(
         Column("similarity", pa.float32(), "its similarity to the image", "-1 to 1"),
         Column("original_similarity", pa.float32(), "similarity of the original caption and the image", "-1 to 1"),
         Column("judgement", pa.float32(), "its mean mark by the judge; null where it was not judged", "1 to 5"),
-        Column("vqa", pa.float32(), "its truth, by the scorer of kind vqa; null without one", "0 to 1"),
+        Column("vqa", pa.float32(), "its truth, by the vqa scorer; null without one", "0 to 1"),
         Column("independent", pa.bool_(), "false where the scorer shares a backbone with who wrote it"),
         Column("reason", pa.string(), "why this one, or why there is none", nullable=False),
         Column("runner_up_source", pa.string(), "where the next best is from; null where there is no other"),
         Column("runner_up_caption", pa.string(), "the next best caption"),
         Column("runner_up_similarity", pa.float32(), "its similarity to the image", "-1 to 1"),
         Column("runner_up_judgement", pa.float32(), "its mean mark by the judge", "1 to 5"),
-        Column("runner_up_vqa", pa.float32(), "its truth, by the scorer of kind vqa", "0 to 1"),
+        Column("runner_up_vqa", pa.float32(), "its truth, by the vqa scorer", "0 to 1"),
         Column("set_aside", pa.list_(pa.string()), "captions that are taken only if no other is left, and why"),
     ]
 )

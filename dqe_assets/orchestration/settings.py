@@ -122,9 +122,9 @@ class Settings(Strict):
         engines: Models that ``dqe engine up`` serves on the GPUs of this machine.
         image_model: The model that gives image features and ImageNet labels.
         scorer: The model that says how well a caption fits an image.
-        scorers: What else samples are chosen by: each is a column of its name, and an asset ``scores/<name>``; the one
-            of kind vqa scores the captions of all sources (the assets ``vqa_scores/<source>``), and best captions can
-            be chosen by it. By default they are chosen by ``scorer`` alone.
+        scorers: What else samples are chosen by: each is a column of its name, and an asset ``scores/<name>``; one
+            of kind vqa or vqa_transformers scores the captions of all sources (the assets ``vqa_scores/<source>``), and
+            best captions can be chosen by it. By default they are chosen by ``scorer`` alone.
         refining: Ask a captioner again for captions that fit badly (the asset refined_captions). Off by default.
         image_text: Find the text in each image (the assets image_text and masked_similarity); null leaves both out.
         preference_imports: Tables of preferences that were computed elsewhere.
@@ -249,7 +249,9 @@ class Settings(Strict):
                 {"name": unknown[0], "allowed": ", ".join(allowed)},
             )
         if "vqa" in self.best.by and asking_scorer(self.scorers) is None:
-            raise PydanticCustomError("by", "best.by: vqa is the score of a scorer of kind vqa; scorers lists none")
+            raise PydanticCustomError(
+                "by", "best.by: vqa is the score of a scorer of kind vqa or vqa_transformers; scorers lists none"
+            )
         return self
 
     @model_validator(mode="after")

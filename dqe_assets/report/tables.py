@@ -308,7 +308,7 @@ _VIEWS = (
             "p10_similarity": "a tenth of the captions lies below [-1 to 1]",
             "median_similarity": "half of the captions lies below [-1 to 1]",
             "p90_similarity": "nine tenths of the captions lie below [-1 to 1]",
-            "mean_vqa": "mean truth of the captions by the scorer of kind vqa; null without one [0 to 1]",
+            "mean_vqa": "mean truth of the captions by the vqa scorer; null without one [0 to 1]",
             "mean_tokens": "mean length of the captions [tokens]",
             "truncated_share": "share of the captions that the scorer could not read whole [0 to 1]",
         },

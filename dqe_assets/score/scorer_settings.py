@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_scorers(scorers: Sequence[SampleScorer]) -> None:
-    """Refuse a scorer that reads the embeddings of one that is not there, and a second one of kind vqa.
+    """Refuse a scorer that reads the embeddings of one that is not there, and a second vqa scorer.
 
     Raises:
         PydanticCustomError: says which, and what there is.
@@ -25,8 +25,8 @@ def check_scorers(scorers: Sequence[SampleScorer]) -> None:
     if len(asking) > 1:
         raise PydanticCustomError(
             "vqa",
-            "scorers: {names} are of kind vqa, and there can be one: its scores are the column vqa of captions; "
-            "remove the others",
+            "scorers: {names} are of kind vqa or vqa_transformers, and there can be one: its scores are the column vqa "
+            "of captions; remove the others",
             {"names": ", ".join(asking)},
         )
     models = [one.name for one in scorers if isinstance(one, ModelScorer)]
@@ -41,5 +41,5 @@ def check_scorers(scorers: Sequence[SampleScorer]) -> None:
 
 
 def asking_scorer(scorers: Sequence[SampleScorer]) -> VqaScorer | None:
-    """The scorer of kind vqa, if there is one."""
+    """The vqa scorer, of whichever kind, if there is one."""
     return next((one for one in scorers if isinstance(one, VqaScorer)), None)

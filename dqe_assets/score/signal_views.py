@@ -86,7 +86,7 @@ SIGNALS_ALONE = 3
 REASONS = {
     "low_similarity": ("score", f"fits worse than {1 - LOWEST:.0%} of the source's captions"),
     "fits_by_its_text": ("score", f"only without its text the image is among the {LOWEST:.0%} that fit worst"),
-    "low_vqa": ("score", f"less true than {1 - LOWEST:.0%} of the source's captions, by the scorer of kind vqa"),
+    "low_vqa": ("score", f"less true than {1 - LOWEST:.0%} of the source's captions, by the vqa scorer"),
     "short": ("wording", f"fewer than {FEWEST_WORDS} words"),
     "repetition": ("wording", f"{REPETITIVE:.0%} of its words or more repeat what it said"),
     **{name: ("wording", pattern.meaning) for name, pattern in PATTERNS.items()},

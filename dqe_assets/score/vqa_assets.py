@@ -44,7 +44,7 @@ def _of_source(source: str, scorer: VqaScorer) -> Stage:
 
     @stage(
         name=f"{VQA_PREFIX}{source}",
-        kinds={"parquet", "openai"},
+        kinds={"parquet", scorer.runs},
         code_version="1",
         schema=VQA_SCORES,
         inputs=["raw_samples", *([] if source == ORIGINAL else [SYNTHETIC_CAPTIONS_PREFIX + source])],

@@ -31,7 +31,7 @@ RELATIONS = Relations(
     tables=(
         Table(
             "vqa_scores",
-            "What a vision-language model says of the truth of every caption; empty where no scorer is of kind vqa",
+            "What a vision-language model says of the truth of every caption; empty where there is no vqa scorer",
             {
                 **columns(VQA_SCORES, uid="VARCHAR"),
                 "caption_source": ("VARCHAR", "original, or a captioner's name"),
@@ -43,7 +43,7 @@ RELATIONS = Relations(
     views=(
         View(
             "scorer_agreement",
-            "How far similarity and the scorer of kind vqa agree: over the captions of a source, and which of a "
+            "How far similarity and the vqa scorer agree: over the captions of a source, and which of a "
             "caption and the original each prefers",
             f"""
             WITH scored AS (FROM captions WHERE similarity IS NOT NULL AND vqa IS NOT NULL),
@@ -68,12 +68,12 @@ RELATIONS = Relations(
             {
                 "captions": "captions that both have scored",
                 "mean_similarity": "mean similarity of these [-1 to 1]",
-                "mean_vqa": "mean score by the scorer of kind vqa [0 to 1]",
+                "mean_vqa": "mean score by the vqa scorer [0 to 1]",
                 "rank_correlation": "Spearman's correlation of the two scores [-1 to 1]",
                 "pairs": "samples where both prefer one of the caption and the original; null for the originals",
                 "same_preference": "share of them where both prefer the same one [0 to 1]",
                 "similarity_prefers": "share of them where similarity prefers the caption of this source [0 to 1]",
-                "vqa_prefers": "share of them where the scorer of kind vqa does [0 to 1]",
+                "vqa_prefers": "share of them where the vqa scorer does [0 to 1]",
             },
         ),
     ),

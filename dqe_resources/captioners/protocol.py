@@ -157,17 +157,12 @@ class Captioner(Configurable):
         """
 
 
-class LanguageModel(Configurable):
-    """A model that is given a prompt and writes an answer.
+class AskedModel(Configurable):
+    """A model that is given a prompt.
 
     Attributes:
         model: Name or path of the model, as its server knows it.
         revision: Revision of the weights: a commit, or your own words. It is kept with all that the model writes.
-        max_tokens: Tokens after which an answer is cut.
-        temperature: Temperature of the sampling; 0 takes the most probable answer.
-        seed: Seed of the sampling, where the temperature is above 0.
-        repetition_ngram_size: Length of the runs of tokens that must not repeat endlessly; null for no such guard.
-        repetition_ngram_threshold: How often such a run may come before the answer is ended.
         concurrency: Answers under way at once, at most.
     """
 
@@ -175,16 +170,29 @@ class LanguageModel(Configurable):
 
     model: Annotated[str, Field(min_length=1)]
     revision: str | None = None
+    concurrency: Annotated[int, Field(ge=1, le=4096)] = 64
+
+
+class LanguageModel(AskedModel):
+    """A model that is given a prompt and writes an answer.
+
+    Attributes:
+        max_tokens: Tokens after which an answer is cut.
+        temperature: Temperature of the sampling; 0 takes the most probable answer.
+        seed: Seed of the sampling, where the temperature is above 0.
+        repetition_ngram_size: Length of the runs of tokens that must not repeat endlessly; null for no such guard.
+        repetition_ngram_threshold: How often such a run may come before the answer is ended.
+    """
+
     max_tokens: Annotated[int, Field(ge=1)] = 512
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     seed: int | None = None
     repetition_ngram_size: Annotated[int, Field(ge=1)] | None = None
     repetition_ngram_threshold: Annotated[int, Field(ge=1)] | None = None
-    concurrency: Annotated[int, Field(ge=1, le=4096)] = 64
 
 
-class VisionModel(LanguageModel):
-    """A vision-language model that is given an image and a prompt.
+class SeeingModel(AskedModel):
+    """A model that is given an image and a prompt.
 
     Attributes:
         image_longest_side: Longest side of the image that the model is given, in pixels. Larger images are made
@@ -192,6 +200,12 @@ class VisionModel(LanguageModel):
     """
 
     image_longest_side: Annotated[int, Field(ge=16, le=8192)] = 1024
+
+
+class VisionModel(SeeingModel, LanguageModel):
+    """A vision-language model that is given an image and a prompt, and writes an answer."""
+
+    without_effect: ClassVar[frozenset[str]] = SeeingModel.without_effect | LanguageModel.without_effect
 
 
 class PromptedCaptioner(Captioner):

@@ -9,7 +9,7 @@ from pydantic import Field
 from dqe_resources.captioners.chat import ChatServer
 from dqe_resources.captioners.chat_client import ChatClient
 from dqe_resources.captioners.protocol import PromptedCaptioner
-from dqe_resources.captioners.transformers_batches import BatchedModel
+from dqe_resources.captioners.transformers_batches import WritingModel
 from dqe_resources.captioners.transformers_model import TransformersModel, loaded_model
 from dqe_resources.configurable import SerializeAsAny, matching, one_of
 
@@ -42,7 +42,7 @@ class TransformersWriter(TransformersModel):
     def write(self, samples: Iterator[Sample]) -> Iterator[tuple[int, Caption]]:
         """As ``Captioner.caption``."""
         label = f"the writer {self.model}"
-        yield from BatchedModel(loaded_model(self, label, sees=False), self, label).answers(samples)
+        yield from WritingModel(loaded_model(self, label, sees=False), self, label).answers(samples)
 
 
 Placeholder = Annotated[

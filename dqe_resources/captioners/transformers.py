@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
-
-from pydantic import Field
+from typing import TYPE_CHECKING, ClassVar
 
 from dqe_resources.captioners.protocol import VisionCaptioner
-from dqe_resources.captioners.transformers_batches import BatchedModel
-from dqe_resources.captioners.transformers_model import TransformersModel, loaded_model
+from dqe_resources.captioners.transformers_batches import WritingModel
+from dqe_resources.captioners.transformers_model import SeeingLocalModel, TransformersModel, loaded_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
     from dqe_resources.captioners.protocol import Caption, Sample
 
 
-class TransformersCaptioner(TransformersModel, VisionCaptioner):
+class TransformersCaptioner(SeeingLocalModel, TransformersModel, VisionCaptioner):
     """Captions by an image-text model of Transformers in this process, on a CPU or a GPU, without a server.
 
     The model is loaded once for all shards of a run, and downloaded the first time. A model with a chat template is
@@ -26,15 +24,14 @@ class TransformersCaptioner(TransformersModel, VisionCaptioner):
     Attributes:
         task: What a model without a chat template is asked: a task token of Florence-2, or words that a caption of BLIP
             is to begin with. By default <MORE_DETAILED_CAPTION> for Florence-2, and nothing for others.
-        image_options: Further arguments of the model's image processor, such as {size: {longest_edge: 512}}, with
-            which SmolVLM looks at the image once in place of at 17 tiles of it.
     """
 
     kind: ClassVar[str] = "transformers"
-    without_effect: ClassVar[frozenset[str]] = TransformersModel.without_effect | VisionCaptioner.without_effect
+    without_effect: ClassVar[frozenset[str]] = (
+        SeeingLocalModel.without_effect | TransformersModel.without_effect | VisionCaptioner.without_effect
+    )
 
     task: str | None = None
-    image_options: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def price_per_hour(self) -> float | None:
@@ -44,7 +41,7 @@ class TransformersCaptioner(TransformersModel, VisionCaptioner):
     def caption(self, samples: Iterator[Sample]) -> Iterator[tuple[int, Caption]]:
         """As ``Captioner.caption``."""
         label = f"captioner {self.name}"
-        model = BatchedModel(
+        model = WritingModel(
             loaded_model(self, label, sees=True), self, label, task=self.task, image_options=self.image_options
         )
         yield from model.answers(samples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
@@ -17,13 +18,13 @@ from dqe_resources.images import decode
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from dqe_resources.captioners.transformers_model import LoadedModel, TransformersModel
+    from dqe_resources.captioners.transformers_model import LoadedModel, LocalModel, TransformersModel
 
 _MANY = 20
 """Failures in a row that no few samples are the cause of."""
 
 
-class BatchedModel:
+class BatchedModel(ABC):
     """A loaded model that is asked in batches.
 
     Args:
@@ -37,13 +38,13 @@ class BatchedModel:
     def __init__(
         self,
         loaded: LoadedModel,
-        settings: TransformersModel,
+        settings: LocalModel,
         label: str,
         *,
         task: str | None = None,
         image_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._loaded = loaded
+        self.loaded = loaded
         self._settings = settings
         self._label = label
         self._task = loaded.task if task is None else task
@@ -66,7 +67,7 @@ class BatchedModel:
     def _batch(self, batch: list[Sample]) -> Iterator[Caption]:
         started = time.monotonic()
         try:
-            captions = self._asked(batch)
+            captions = self.asked(batch)
         except Exception as error:
             if len(batch) > 1:
                 middle = len(batch) // 2
@@ -81,33 +82,27 @@ class BatchedModel:
         else:
             self._failures = 0
         seconds = time.monotonic() - started
-        yield from (replace(_without_thoughts(one), seconds=seconds, attempts=1) for one in captions)
+        yield from (replace(one, seconds=seconds, attempts=1) for one in captions)
 
-    def _asked(self, batch: list[Sample]) -> list[Caption]:
-        import torch
+    @abstractmethod
+    def asked(self, batch: list[Sample]) -> list[Caption]:
+        """What the model says to each sample of a batch."""
 
-        seed = self._settings.seed if batch[0].seed is None else batch[0].seed
-        with torch.inference_mode(), nullcontext() if seed is None else torch.random.fork_rng():
-            if seed is not None:
-                torch.manual_seed(seed)
-            if self._loaded.processor is None:
-                return [self._by_its_own_code(one) for one in batch]
-            inputs, asked = self._inputs(batch)
-            return [replace(one, asked=asked) for one in self._generated(inputs)]
+    def inputs(self, batch: list[Sample]) -> tuple[dict[str, Any], str | None]:
+        """What the model is given, on its device, and what it is asked in place of the prompt."""
+        prepared, asked = self._prepared(batch)
+        given = {name: value.to(self.loaded.device) for name, value in prepared.items()}
+        given |= {name: value.to(self.loaded.dtype) for name, value in given.items() if value.is_floating_point()}
+        return given, asked
 
-    def _by_its_own_code(self, sample: Sample) -> Caption:
-        """The answer of a model whose code has ``query``, as Moondream's."""
-        return Caption(str(self._loaded.model.query(decode(sample.image), sample.prompt)["answer"]).strip())
-
-    def _inputs(self, batch: list[Sample]) -> tuple[Any, str | None]:
-        """What the model is given, and what it is asked in place of the prompt."""
-        processor, tensors = self._loaded.processor, {"return_tensors": "pt", "padding": True}
+    def _prepared(self, batch: list[Sample]) -> tuple[Any, str | None]:
+        processor, tensors = self.loaded.processor, {"return_tensors": "pt", "padding": True}
         sees = bool(batch[0].image)
-        if self._loaded.has_chat_template:
+        if self.loaded.has_chat_template:
             told = {} if self._settings.thinking is None else {"enable_thinking": self._settings.thinking}
             # A tokenizer takes as its own what a processor hands on.
             how = {"processor_kwargs": {**tensors, **self._image_options}} if sees else tensors
-            inputs = (processor if sees else self._loaded.tokenizer).apply_chat_template(
+            inputs = (processor if sees else self.loaded.tokenizer).apply_chat_template(
                 [_conversation(one) for one in batch],
                 add_generation_prompt=True,
                 tokenize=True,
@@ -117,33 +112,55 @@ class BatchedModel:
             )
             return inputs, None
         if not sees:
-            return self._loaded.tokenizer([one.prompt for one in batch], **tensors), None
+            return self.loaded.tokenizer([one.prompt for one in batch], **tensors), None
         texts = {"text": [self._task] * len(batch)} if self._task else {}
         images = [decode(one.image) for one in batch]
         return processor(images=images, **texts, **tensors, **self._image_options), self._task
 
-    def _generated(self, inputs: Any) -> list[Caption]:
+
+class WritingModel(BatchedModel):
+    """A loaded model that writes its answers."""
+
+    def __init__(self, loaded: LoadedModel, settings: TransformersModel, label: str, **how: Any) -> None:
+        super().__init__(loaded, settings, label, **how)
+        self._writing = settings
+
+    def asked(self, batch: list[Sample]) -> list[Caption]:
+        """As ``BatchedModel.asked``."""
         import torch
 
-        loaded = self._loaded
-        given = {name: value.to(loaded.device) for name, value in inputs.items()}
-        given |= {name: value.to(loaded.dtype) for name, value in given.items() if value.is_floating_point()}
-        written = loaded.model.generate(**given, **self._settings.generation_values())
+        seed = self._writing.seed if batch[0].seed is None else batch[0].seed
+        with torch.inference_mode(), nullcontext() if seed is None else torch.random.fork_rng():
+            if seed is not None:
+                torch.manual_seed(seed)
+            if self.loaded.processor is None:
+                return [_without_thoughts(self._by_its_own_code(one)) for one in batch]
+            given, asked = self.inputs(batch)
+            return [replace(_without_thoughts(one), asked=asked) for one in self._generated(given)]
+
+    def _by_its_own_code(self, sample: Sample) -> Caption:
+        """The answer of a model whose code has ``query``, as Moondream's."""
+        return Caption(str(self.loaded.model.query(decode(sample.image), sample.prompt)["answer"]).strip())
+
+    def _generated(self, given: Mapping[str, Any]) -> list[Caption]:
+        import torch
+
+        written = self.loaded.model.generate(**given, **self._writing.generation_values())
         prompts, mask = given.get("input_ids"), given.get("attention_mask")
         width = 0 if prompts is None else prompts.shape[1]
         # Some models give the prompt back before the answer.
         if width and torch.equal(written[:, :width], prompts):
             written = written[:, width:]
         counts = [None] * len(written) if mask is None else mask.sum(dim=1).tolist()
-        texts = loaded.tokenizer.batch_decode(written, skip_special_tokens=True)
+        texts = self.loaded.tokenizer.batch_decode(written, skip_special_tokens=True)
         return [
             self._caption(text, tokens, count)
             for text, tokens, count in zip(texts, written.tolist(), counts, strict=True)
         ]
 
     def _caption(self, text: str, tokens: list[int], prompt_tokens: int | None) -> Caption:
-        ends = self._loaded.special_ids
-        is_cut = len(tokens) >= self._settings.max_tokens and tokens[-1] not in ends
+        ends = self.loaded.special_ids
+        is_cut = len(tokens) >= self._writing.max_tokens and tokens[-1] not in ends
         said = sum(token not in ends for token in tokens)
         return Caption(text.strip(), "length" if is_cut else "stop", None, prompt_tokens, said)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from dqe_resources.captioners.protocol import LanguageModel, NoCaptionerError
+from dqe_resources.captioners.protocol import AskedModel, LanguageModel, NoCaptionerError, SeeingModel
 from dqe_resources.errors import one_line
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _TASKS = {"florence2": "<MORE_DETAILED_CAPTION>"}
 _OF_ANOTHER_CLASS = "Unrecognized configuration class"
 
 
-class TransformersModel(LanguageModel):
+class LocalModel(AskedModel):
     """A model of Transformers in this process, on a CPU or a GPU, asked in batches.
 
     Attributes:
@@ -33,17 +33,40 @@ class TransformersModel(LanguageModel):
         concurrency: Answers generated at once: the size of a batch. A batch that memory does not hold is halved.
         thinking: Whether a model that can think aloud before it answers is to do so: its chat template is told. By
             default nothing is said.
-        generation: Further fields of Transformers' GenerationConfig: num_beams, repetition_penalty,
-            no_repeat_ngram_size ...
     """
 
-    without_effect: ClassVar[frozenset[str]] = LanguageModel.without_effect | {"device", "trust_remote_code"}
+    without_effect: ClassVar[frozenset[str]] = AskedModel.without_effect | {"device", "trust_remote_code"}
 
     trust_remote_code: bool = False
     device: Annotated[str, Field(min_length=1)] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     concurrency: Annotated[int, Field(ge=1, le=4096)] = 8
     thinking: bool | None = None
+
+
+class SeeingLocalModel(LocalModel, SeeingModel):
+    """A model of Transformers in this process that is given an image and a prompt.
+
+    Attributes:
+        image_options: Further arguments of the model's image processor, such as {size: {longest_edge: 512}}, with
+            which SmolVLM looks at the image once in place of at 17 tiles of it.
+    """
+
+    without_effect: ClassVar[frozenset[str]] = LocalModel.without_effect | SeeingModel.without_effect
+
+    image_options: dict[str, Any] = Field(default_factory=dict)
+
+
+class TransformersModel(LocalModel, LanguageModel):
+    """A model of Transformers in this process that writes answers.
+
+    Attributes:
+        generation: Further fields of Transformers' GenerationConfig: num_beams, repetition_penalty,
+            no_repeat_ngram_size ...
+    """
+
+    without_effect: ClassVar[frozenset[str]] = LocalModel.without_effect | LanguageModel.without_effect
+
     generation: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -95,7 +118,7 @@ _loaded: dict[str, LoadedModel] = {}
 """The one model of this process: two would have to share the memory."""
 
 
-def loaded_model(settings: TransformersModel, label: str, *, sees: bool) -> LoadedModel:
+def loaded_model(settings: LocalModel, label: str, *, sees: bool) -> LoadedModel:
     """The model of these settings, loaded if it is not; one of others is given up first.
 
     Args:
@@ -120,7 +143,7 @@ def loaded_model(settings: TransformersModel, label: str, *, sees: bool) -> Load
     return _loaded[key]
 
 
-def _load(settings: TransformersModel, *, sees: bool) -> LoadedModel:
+def _load(settings: LocalModel, *, sees: bool) -> LoadedModel:
     from dqe_resources.models.torchvision_cpu import ensure_torchvision
 
     ensure_torchvision()

@@ -12,13 +12,14 @@ from dqe_resources.scorers.named import NamedLabelSpace, NamedOpenClip, SampleSc
 from dqe_resources.scorers.open_clip import OpenClipScorer
 from dqe_resources.scorers.prompt_axis import PromptAxis
 from dqe_resources.scorers.protocol import Scorer
-from dqe_resources.scorers.vqa import VqaScorer
+from dqe_resources.scorers.vqa_server import ServedVqa
+from dqe_resources.scorers.vqa_transformers import LocalVqa
 
 AnyScorer = Annotated[SerializeAsAny[Scorer], one_of(LabelSpace, OpenClipScorer)]
 """The type of a setting that holds a scorer of any kind."""
 
 AnySampleScorer = Annotated[
     SerializeAsAny[SampleScorer],
-    one_of(NamedOpenClip, NamedLabelSpace, PromptAxis, LinearHead, ImportedScore, VqaScorer),
+    one_of(NamedOpenClip, NamedLabelSpace, PromptAxis, LinearHead, ImportedScore, ServedVqa, LocalVqa),
 ]
 """The type of a setting that holds a scorer beside the main one: of each sample, or of each caption."""

@@ -19,10 +19,12 @@ from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.report.quality import quality_report
 from dqe_assets.score.tables import VQA_SCORES
 from dqe_resources.captioners.protocol import CaptionerError
+from dqe_resources.models.torchvision_cpu import ensure_torchvision
 from dqe_resources.warehouse import Warehouse
 from tests.caption_server import CaptionServer, jpeg
 from tests.report.make_store import RELATIONS, make_store
 from tests.resources.scorers.test_vqa import answer
+from tests.servers.tiny_vlm import build_tiny_vlm
 from tests.stages import handed, stage_named, table_of
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def stripes(data: Path) -> Path:
     return data
 
 
-def settings_of(data: Path, url: str, captioners: tuple[str, ...] = ("rich",), **scorer: Any) -> Settings:
+def settings_of(data: Path, url: str | None, captioners: tuple[str, ...] = ("rich",), **scorer: Any) -> Settings:
     return Settings.model_validate(
         {
             "sources": [{"kind": "folder", "name": "stripes", "path": str(data / "stripes")}],
@@ -67,7 +69,9 @@ def settings_of(data: Path, url: str, captioners: tuple[str, ...] = ("rich",), *
                 {"kind": "table", "name": name, "path": str(data / "rich.csv"), "key": "image_name"}
                 for name in captioners
             ],
-            "scorers": [{"kind": "vqa", "name": "truth", "url": url, "model": "tiny-vlm", **scorer}],
+            "scorers": [
+                {"kind": "vqa", "name": "truth", "model": "tiny-vlm", **({"url": url} if url else {}), **scorer}
+            ],
             "best": {"by": ["vqa", "similarity"]},
         }
     )
@@ -137,12 +141,34 @@ def test_the_cap_leaves_captions_unasked_and_a_higher_one_goes_on_with_them(stri
         assert len(server.asked) == PHOTOS - 2
 
 
+def test_a_model_in_this_process_makes_the_same_table_without_a_server(stripes: Path, tmp_path: Path) -> None:
+    ensure_torchvision()
+    answers = ["Yes", "No"]
+    build_tiny_vlm(tmp_path / "vlm", words=answers, loud=answers, seed=1)
+    settings = settings_of(
+        stripes, None, kind="vqa_transformers", model=str(tmp_path / "vlm"), concurrency=4, device="cpu", min_scored=0
+    )
+    asset = "vqa_scores/original"
+    make(settings, "raw_samples")
+    metadata = make(settings, asset)
+    rows = table_of(settings, asset, SHARD).to_pylist()
+    asked = [row for row in rows if row["attempts"]]
+    assert [row["finish_reason"] for row in rows if not row["attempts"]] == ["no_caption", "no_image"]
+    assert len(asked) == PHOTOS - 2
+    assert {row["finish_reason"] for row in asked} <= {"stop", "unparsable"}
+    assert all(0 <= row["answered"] <= 1 and row["prompt_tokens"] > 16 and row["cost"] is None for row in asked)
+    assert metadata["scored"] == sum(row["score"] is not None for row in asked) > 0
+    assert metadata["not_asked_for_the_cap"] == 0
+    assert state(settings, asset) == "current"
+    assert stage_named(settings, asset).pool == "model"
+
+
 def test_a_second_scorer_of_the_kind_and_a_rule_without_one_are_refused(stripes: Path) -> None:
     one = {"kind": "vqa", "url": "http://127.0.0.1:9", "model": "m"}
     source = {"kind": "folder", "name": "stripes", "path": str(stripes / "stripes")}
-    with pytest.raises(ValueError, match="a, b are of kind vqa, and there can be one"):
+    with pytest.raises(ValueError, match="a, b are of kind vqa or vqa_transformers, and there can be one"):
         Settings.model_validate({"sources": [source], "scorers": [{**one, "name": "a"}, {**one, "name": "b"}]})
-    with pytest.raises(ValueError, match=r"best\.by: vqa is the score of a scorer of kind vqa"):
+    with pytest.raises(ValueError, match=r"best\.by: vqa is the score of a scorer of kind vqa or vqa_transformers"):
         Settings.model_validate({"sources": [source], "best": {"by": ["vqa"]}})
 
 

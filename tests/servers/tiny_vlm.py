@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 PAD, BEGIN, END, UNKNOWN, IMAGE, AROUND_IMAGE, WHOLE_IMAGE, END_OF_TURN = range(8)
@@ -29,8 +30,15 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt %}assistant: {% endif %}"""
 
 
-def build_tiny_vlm(folder: Path, *, seed: int = 0) -> None:
-    """Write the model, its tokenizer and its processor to a folder, as a hub would give them."""
+def build_tiny_vlm(folder: Path, *, seed: int = 0, words: Sequence[str] = (), loud: Sequence[str] = ()) -> None:
+    """Write the model, its tokenizer and its processor to a folder, as a hub would give them.
+
+    Args:
+        folder: where to.
+        seed: of the weights.
+        words: tokens of more than one byte.
+        loud: tokens that are sometimes likely and sometimes not, more than others.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import (
@@ -41,8 +49,10 @@ def build_tiny_vlm(folder: Path, *, seed: int = 0) -> None:
         PreTrainedTokenizerFast,
     )
 
-    words = {token: number for number, token in enumerate((*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())))}
-    tokenizer = Tokenizer(models.BPE(vocab=words, merges=[], unk_token=SPECIAL[UNKNOWN]))
+    vocabulary = {
+        token: number for number, token in enumerate((*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())))
+    }
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=SPECIAL[UNKNOWN]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(
@@ -53,6 +63,7 @@ def build_tiny_vlm(folder: Path, *, seed: int = 0) -> None:
         unk_token=SPECIAL[UNKNOWN],
         additional_special_tokens=list(SPECIAL[IMAGE:END_OF_TURN]),
     )
+    fast.add_tokens(list(words))
     images = Idefics3ImageProcessor(
         size={"longest_edge": SIDE}, max_image_size={"longest_edge": SIDE}, do_image_splitting=False
     )
@@ -64,7 +75,7 @@ def build_tiny_vlm(folder: Path, *, seed: int = 0) -> None:
         Idefics3Config(
             text_config={
                 "model_type": "llama",
-                "vocab_size": len(words),
+                "vocab_size": len(fast),
                 "hidden_size": 64,
                 "intermediate_size": 128,
                 "num_hidden_layers": 2,
@@ -89,4 +100,6 @@ def build_tiny_vlm(folder: Path, *, seed: int = 0) -> None:
         )
     )
     model.generation_config.update(pad_token_id=PAD, eos_token_id=END_OF_TURN)
+    with torch.no_grad():
+        model.lm_head.weight[fast.convert_tokens_to_ids(list(loud))] *= 4
     model.save_pretrained(folder)

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from dqe_resources.captioners.budget import Tokens
 from dqe_resources.captioners.protocol import Caption, CaptionerError, NoCaptionerError, Sample
-from dqe_resources.scorers.vqa import Verdict, VqaScorer
+from dqe_resources.scorers.vqa import Verdict
+from dqe_resources.scorers.vqa_server import ServedVqa
 from tests.caption_server import CaptionServer, jpeg
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ class LogprobServer(CaptionServer):
         return answer(probabilities, **more)
 
 
-def scorer(url: str, **settings: Any) -> VqaScorer:
-    return VqaScorer.model_validate({"name": "truth", "url": url, "model": "tiny-vlm", **settings})
+def scorer(url: str, **settings: Any) -> ServedVqa:
+    return ServedVqa.model_validate({"name": "truth", "url": url, "model": "tiny-vlm", **settings})
 
 
 def ask(server: CaptionServer, count: int = 1, spent: Tokens | None = None, **settings: Any) -> list[Caption]:
