@@ -53,6 +53,7 @@ SLOW = (
     ),
     *("resources/captioners/", "resources/models/", "resources/scorers/", "resources/sources/test_index"),
     *("resources/sources/test_hf", "resources/taggers/", "resources/vectors/", "score/test_alignment"),
+    "score/test_further_captions",
     *("score/test_image_text", "score/test_imported", "test_definitions", "training/test_assets", "training/test_data"),
     *("training/test_loop", "training/test_open_clip", "training/test_reshard"),
 )

@@ -55,8 +55,8 @@ RELATIONS = Relations(
         Read(
             "raw_samples",
             RAW_SAMPLES,
-            "uid source shard row image_name url caption format bytes width height status reason detail "
-            "attempts http_status final_url seconds fetched_at source_metadata truth",
+            "uid source shard row image_name url caption original_captions format bytes width height status reason "
+            "detail attempts http_status final_url seconds fetched_at source_metadata truth",
         ),
     ),
     temporary=(Temporary("samples_with_host", f"SELECT *, {HOST_OF_URL} AS host FROM stored_raw_samples"),),  # noqa: S608

@@ -39,6 +39,7 @@ from dqe_assets.scaling.assets import scaling_of
 from dqe_assets.score.assets import (
     caption_preference_of,
     caption_scores_of,
+    further_caption_scores_of,
     image_text,
     joint_embeddings_of,
     masked_similarity_of,
@@ -120,6 +121,7 @@ def stages(settings: Settings) -> list[Stage]:
         *synthetic,
         joint_embeddings_of(sources, settings.scorer),
         caption_scores_of(sources),
+        further_caption_scores_of(settings.scorer),
         caption_preference_of(captions, settings.scorer, settings.preference_imports, settings.sharing_backbones),
         text_quality_of(sources),
         *scored,

@@ -16,7 +16,7 @@ from dqe_assets.improve.best import final_refined
 from dqe_assets.improve.tables import BEST_CAPTIONS, REFINED_CAPTIONS
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.publish.options import BEST
-from dqe_assets.score.tables import CAPTION_SCORES
+from dqe_assets.score.tables import CAPTION_SCORES, FURTHER_CAPTION_SCORES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,15 +80,14 @@ class CaptionReader:
         found: list[list[tuple[str, str, float | None]]] = [[] for _ in range(len(wanted))]
         for source in self.weights:
             texts, similarities = self._of_source(source, shard, raw)
-            more = raw["original_captions"].take(wanted).to_pylist() if source == ORIGINAL else [None] * len(wanted)
+            more = self._further(shard, raw.take(wanted)) if source == ORIGINAL else [[]] * len(wanted)
             ordered = zip(
                 found, texts.take(wanted).to_pylist(), similarities.take(wanted).to_pylist(), more, strict=True
             )
             for captions, text, similarity, others in ordered:
                 if text and not text.isspace():
                     captions.append((source, text, similarity))
-                # The first of several is the caption.
-                captions += [(source, other, None) for other in (others or ())[1:] if other and not other.isspace()]
+                captions += [(source, *other) for other in others]
         return [self._weighted(captions) for captions in found]
 
     def captioned(self, shard: str) -> NDArray[np.bool_]:
@@ -103,6 +102,23 @@ class CaptionReader:
             for row in np.flatnonzero(~found & raw["original_captions"].is_valid().to_numpy()).tolist():
                 found[row] = any(one and not one.isspace() for one in raw["original_captions"][row].as_py())
         return found
+
+    def _further(self, shard: str, raw: pa.Table) -> list[list[tuple[str, float | None]]]:
+        """The captions after the first of each of some samples, with their similarities."""
+        scores: dict[tuple[str, int], float | None] = {}
+        if raw["original_captions"].null_count < len(raw) and self.store.get("further_caption_scores", shard):
+            names = ["uid", "place", "similarity"]
+            table = self.store.read("further_caption_scores", shard, FURTHER_CAPTION_SCORES, names)
+            table = table.filter(pc.is_in(table["uid"], value_set=raw["uid"]))
+            scores = {(row["uid"], row["place"]): row["similarity"] for row in table.to_pylist()}
+        return [
+            [
+                (text, scores.get((uid, place)))
+                for place, text in enumerate((texts or ())[1:], start=2)
+                if text and not text.isspace()
+            ]
+            for uid, texts in zip(raw["uid"].to_pylist(), raw["original_captions"].to_pylist(), strict=True)
+        ]
 
     def _of_source(self, source: str, shard: str, raw: pa.Table) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
         """The text and the similarity of each sample's caption of a source; null if there is none."""

@@ -219,7 +219,8 @@ def _lineage(settings: Settings, selection: Selection) -> list[dict[str, Any]]:
     """The assets made from the shards, with the versions of their code and their fingerprints."""
     shards = [chosen.shard for chosen in selection.shards]
     synthetic = [SYNTHETIC_CAPTIONS_PREFIX + name for name in settings.captioner_names]
-    per_shard = ["raw_samples", "image_features", *synthetic, "joint_embeddings", "caption_scores", "best_captions"]
+    scores = ["joint_embeddings", "caption_scores", "further_caption_scores"]
+    per_shard = ["raw_samples", "image_features", *synthetic, *scores, "best_captions"]
     per_shard += [f"{MIXED_PREFIX}{mix.name}" for mix in settings.caption_mixes if mix.name == selection.caption]
     over_all = ["duplicate_clusters", *(["filter_masks"] if selection.filters else [])]
     places: dict[str, list[Any]] = dict.fromkeys(per_shard, shards) | {asset: [None] for asset in over_all}

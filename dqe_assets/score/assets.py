@@ -14,13 +14,14 @@ from dqe_assets.core.checks import complete, covered, finite, unique, without_fa
 from dqe_assets.core.schema import IMAGE, ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.stage import MODEL_POOL, Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Work
-from dqe_assets.score import alignment, metadata, signal_views, views
+from dqe_assets.score import alignment, further_captions, metadata, signal_views, views
 from dqe_assets.score.image_text import image_text as text_in_images
 from dqe_assets.score.masked_similarity import AT_ONCE
 from dqe_assets.score.masked_similarity import masked_similarity as scores_without_text
 from dqe_assets.score.tables import (
     CAPTION_PREFERENCE,
     CAPTION_SCORES,
+    FURTHER_CAPTION_SCORES,
     IMAGE_TEXT,
     JOINT_EMBEDDINGS,
     MASKED_SIMILARITY,
@@ -219,6 +220,63 @@ def caption_scores_of(caption_sources: Sequence[str]) -> Stage:
         return alignment.caption_scores(work.read("joint_embeddings"), captions.names, long_captions)
 
     return caption_scores
+
+
+def further_caption_scores_of(scorer: Scorer) -> Stage:
+    """The asset ``further_caption_scores``, by this scorer."""
+
+    @stage(
+        kinds={"parquet", scorer.kind},
+        code_version="1",
+        schema=FURTHER_CAPTION_SCORES,
+        inputs=["raw_samples", "joint_embeddings"],
+        checks=[
+            unique("uid", "place"),
+            Check(
+                "coverage",
+                "Every further caption of a sample whose image has a vector has a score.",
+                _every_further_caption_scored,
+            ),
+            finite("similarity", -1, 1),
+        ],
+        metadata=metadata.further_caption_scores,
+        pool=MODEL_POOL,
+        signature=lambda _, scorer: scorer.long_captions,
+    )
+    def further_caption_scores(work: Work, scorer: Scorer) -> pa.Table:
+        """The similarity of a sample's further captions with its image, where a source has several; else no rows.
+
+        The first caption is in `caption_scores`. The stored vectors of the images are read: none is embedded again, and
+        no model is loaded for a shard without further captions.
+        """
+        further = further_captions.further_captions(work.read("raw_samples", ["uid", "original_captions"]))
+        if not len(further):
+            return FURTHER_CAPTION_SCORES.empty_table()
+        progress = work.meter(len(further)).advance
+        return further_captions.further_caption_scores(further, _embedded_images(work), scorer, progress)
+
+    return further_caption_scores
+
+
+def _embedded_images(work: Work) -> pa.Table:
+    """The images of the shard that have a vector."""
+    table = work.read("joint_embeddings", ["uid", "item", "embedding"])
+    return table.filter(pc.and_(pc.equal(table["item"], IMAGE), pc.is_valid(table["embedding"])))
+
+
+def _every_further_caption_scored(work: Work, table: pa.Table) -> CheckResult:
+    further = further_captions.further_captions(work.read("raw_samples", ["uid", "original_captions"]))
+    due = further
+    if len(further):
+        due = further.filter(pc.is_in(further["uid"], value_set=_embedded_images(work)["uid"]))
+    scored = table.filter(pc.is_valid(table["similarity"]))
+    found = len(due.join(scored.select(["uid", "place"]), ["uid", "place"], join_type="left semi"))
+    return CheckResult(
+        found == len(due) and len(table) == len(further),
+        f"{found:,} of {len(due):,} further captions of samples with an image have a score; "
+        f"{len(table):,} rows for {len(further):,} further captions",
+        {"captions": len(due), "unscored": len(due) - found},
+    )
 
 
 def caption_preference_of(

@@ -87,6 +87,25 @@ def caption_scores(_: Work, table: pa.Table, scorer: Scorer, captions: CaptionSo
     }
 
 
+def further_caption_scores(_: Work, table: pa.Table, scorer: Scorer) -> Metadata:
+    """How many further captions there are and of how many samples, and how well they fit."""
+    values = valid_values(table["similarity"])
+    found: Metadata = {
+        "scorer": scorer.model,
+        "captions": len(table),
+        "samples": pc.count_distinct(table["uid"]).as_py(),
+        "scored": values.size,
+    }
+    if values.size:
+        found |= {
+            "mean": float(values.mean()),
+            "median": float(np.median(values)),
+            "truncated": pc.sum(table["truncated"]).as_py(),
+            "distribution": picture(histograms({"similarity": values}), "similarity of further captions and images"),
+        }
+    return found
+
+
 def _against_originals(table: pa.Table, captions: CaptionSources) -> Metadata:
     """The similarity of each image's original caption against that of each captioner's."""
     similarity = {

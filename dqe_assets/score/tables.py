@@ -47,6 +47,22 @@ CAPTION_SCORES = table_schema(
 )
 
 
+FURTHER_CAPTION_SCORES = table_schema(
+    [
+        UID,
+        Column("place", pa.int32(), "place in original_captions: 2 is the second caption", nullable=False),
+        Column(
+            "similarity",
+            pa.float32(),
+            "cosine of the caption and the image, as in caption_scores; null where the image has no vector",
+            "-1 to 1",
+        ),
+        Column("tokens", pa.int32(), "tokens of the caption, special ones included; null without a score", "tokens"),
+        Column("truncated", pa.bool_(), "whether the caption was longer than the encoder reads; null without a score"),
+    ]
+)
+
+
 CAPTION_PREFERENCE = table_schema(
     [
         UID,

@@ -25,7 +25,7 @@ from dqe_assets.core.relations import (
 from dqe_assets.core.schema import ORIGINAL, Column, table_schema
 from dqe_assets.score.plots import Preference, original_vs_synthetic_scatter, preference_bars, similarity_histogram
 from dqe_assets.score.preference import THRESHOLDS, compare_levels
-from dqe_assets.score.tables import CAPTION_PREFERENCE, CAPTION_SCORES
+from dqe_assets.score.tables import CAPTION_PREFERENCE, CAPTION_SCORES, FURTHER_CAPTION_SCORES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -207,6 +207,7 @@ RELATIONS = Relations(
     reads=(
         Read("caption_scores", CAPTION_SCORES, " ".join(CAPTION_SCORES.names)),
         Read("caption_preference", CAPTION_PREFERENCE, " ".join(CAPTION_PREFERENCE.names)),
+        Read("further_caption_scores", FURTHER_CAPTION_SCORES, " ".join(FURTHER_CAPTION_SCORES.names)),
     ),
     computed=(_intervals,),
     tables=(
@@ -232,6 +233,17 @@ RELATIONS = Relations(
                 "note": ("VARCHAR", "why the preference proves nothing, where it does"),
             },
             sql_file(__file__, "caption_preference"),
+        ),
+        Table(
+            "further_captions",
+            "The captions after the first of each sample, where a source has several of an image",
+            columns(FURTHER_CAPTION_SCORES, uid="VARCHAR", place="INTEGER")
+            | {"caption": ("VARCHAR", "the caption, as the source has it")}
+            | columns(FURTHER_CAPTION_SCORES, similarity="FLOAT", tokens="INTEGER", truncated="BOOLEAN"),
+            """
+            SELECT uid, f.place, r.original_captions[f.place], f.similarity, f.tokens, f.truncated
+            FROM stored_further_caption_scores f JOIN stored_raw_samples r USING (uid) ORDER BY uid, f.place
+            """,
         ),
         Table(
             "preference_intervals",

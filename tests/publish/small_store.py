@@ -12,7 +12,7 @@ from PIL import Image
 
 from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
 from dqe_assets.ingest.tables import RAW_SAMPLES
-from dqe_assets.score.tables import CAPTION_SCORES
+from dqe_assets.score.tables import CAPTION_SCORES, FURTHER_CAPTION_SCORES
 from dqe_resources.store import Stamp, Store
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SHARDS, ROWS, GROUP = 3, 40, 8
 BROKEN, UNCAPTIONED, SEVERAL = 5, 9, 3
 """Of the rows of a shard: the number of one without an image, of one without a caption; each third has two."""
+
+UNSCORED = 1
+"""The shard whose further captions have no scores."""
 
 
 def uid(shard: int, row: int) -> str:
@@ -59,6 +62,18 @@ def make_store(root: str) -> Store:
         ]
         store.write_table(
             "caption_scores", key, table(scores, CAPTION_SCORES), CAPTION_SCORES, Stamp("1", "1", 2 * ROWS)
+        )
+        if shard == UNSCORED:
+            continue
+        further = [
+            {"uid": row["uid"], "place": 2, "similarity": row["row"] / 100} for row in raw if row["original_captions"]
+        ]
+        store.write_table(
+            "further_caption_scores",
+            key,
+            table(further, FURTHER_CAPTION_SCORES),
+            FURTHER_CAPTION_SCORES,
+            Stamp("1", "1", len(further)),
         )
     return store
 

@@ -22,7 +22,19 @@ from dqe_assets.publish.captions import CaptionReader, with_chosen
 from dqe_assets.publish.loader import LoaderError, StoreDataset, StoreFiles, webdataset_pipeline
 from dqe_resources.errors import UsageError
 from dqe_resources.store import Stamp, StorageError, Store
-from tests.publish.small_store import BROKEN, ROWS, SEVERAL, SHARDS, UIDS, UNCAPTIONED, make_store, picture, table, uid
+from tests.publish.small_store import (
+    BROKEN,
+    ROWS,
+    SEVERAL,
+    SHARDS,
+    UIDS,
+    UNCAPTIONED,
+    UNSCORED,
+    make_store,
+    picture,
+    table,
+    uid,
+)
 from tests.servers.seaweed import s3_server
 
 if TYPE_CHECKING:
@@ -202,13 +214,22 @@ def test_every_caption_of_a_sample_is_read_with_its_source_weight_and_similarity
     captions = CaptionReader(Store(root), {"original": 1.0, "model": 1.0}).of_shard("mine-00000", [0, 1, BROKEN + 1])
     assert captions[0] == [
         {"text": "original mine-00000 0", "source": "original", "weight": 0.25, "similarity": 0.25},
-        {"text": "further mine-00000 0", "source": "original", "weight": 0.25, "similarity": None},
+        {"text": "further mine-00000 0", "source": "original", "weight": 0.25, "similarity": 0.0},
         {"text": "model mine-00000 0", "source": "model", "weight": 0.5, "similarity": 0.5},
     ]
     assert captions[1] == [
         {"text": "original mine-00000 1", "source": "original", "weight": 1.0, "similarity": 0.25},
     ]
     assert len(captions[2]) == (3 if (BROKEN + 1) % SEVERAL == 0 else 2)
+
+
+def test_a_further_caption_has_its_own_similarity_or_none_where_it_was_not_scored(root: str) -> None:
+    row = 7 * SEVERAL
+    for shard in range(SHARDS):
+        ((_, further),) = CaptionReader(Store(root), {"original": 1.0}).of_shard(f"mine-{shard:05d}", [row])
+        expected = None if shard == UNSCORED else pytest.approx(row / 100)
+        assert further["text"].startswith("further")
+        assert further["similarity"] == expected
 
 
 def test_a_store_on_s3_is_read_by_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

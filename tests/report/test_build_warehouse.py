@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 TABLES = {
     "rights",
     "samples", "captions", "shards", "captioners", "caption_preference", "duplicates", "failures", "materialisations",
-    "preference_intervals",
+    "preference_intervals", "further_captions",
     "pool_utilities", "measured_mixtures", "filter_recommendation",
     "caption_generation", "caption_accounting", "captioner_comparison",
     "filter_masks", "filters", "filter_overlap", "filter_funnel",
