@@ -19,7 +19,7 @@ from dqe_resources.models.torchvision_cpu import ensure_torchvision
 from dqe_resources.scorers import AnySampleScorer
 from dqe_resources.scorers.vqa import Verdict
 from dqe_resources.scorers.vqa_transformers import LocalVqa
-from tests.caption_server import jpeg
+from tests.image_files import blocks
 from tests.servers.tiny_captioners import build_tiny_blip, build_tiny_own_code
 from tests.servers.tiny_vlm import build_tiny_vlm
 
@@ -49,15 +49,8 @@ def scorer(model: Path, **settings: Any) -> LocalVqa:
     return LocalVqa.model_validate({"name": "truth", "model": str(model), **settings})
 
 
-def picture(number: int) -> bytes:
-    blocks = np.random.default_rng(number).integers(0, 256, (4, 6, 3), dtype=np.uint8)
-    file = BytesIO()
-    Image.fromarray(blocks).resize((96, 64), Image.Resampling.NEAREST).save(file, "JPEG", quality=95)
-    return file.getvalue()
-
-
 def verdicts(one: LocalVqa, count: int = 8) -> list[Verdict]:
-    samples = (Sample(image=picture(place), prompt=one.ask(CAPTIONS[place % len(CAPTIONS)])) for place in range(count))
+    samples = (Sample(image=blocks(place), prompt=one.ask(CAPTIONS[place % len(CAPTIONS)])) for place in range(count))
     found = dict(one.score(samples, Tokens()))
     answers = [found[place] for place in range(count)]
     assert all(isinstance(answer, Verdict) for answer in answers), answers
@@ -75,7 +68,7 @@ def first_tokens(one: LocalVqa, words: Sequence[str], count: int = 8) -> np.ndar
     found = []
     for place in range(count):
         text = f"user: <image>{one.ask(CAPTIONS[place % len(CAPTIONS)])}<end_of_utterance>\nassistant: "
-        inputs = processor(images=Image.open(BytesIO(picture(place))), text=text, return_tensors="pt")
+        inputs = processor(images=Image.open(BytesIO(blocks(place))), text=text, return_tensors="pt")
         with torch.inference_mode():
             logits = model(**inputs).logits[0, -1].double().numpy()
         shares = np.exp(logits - logits.max())
@@ -146,7 +139,7 @@ def test_logits_that_are_no_numbers_are_an_error_of_their_own(models: Path, tmp_
     weights["lm_head.weight"][0] = float("nan")
     save_file(weights, file, metadata={"format": "pt"})
     one = scorer(tmp_path / "nan")
-    ((_, answer),) = one.score(iter([Sample(image=picture(0), prompt=one.ask("a dog"))]), Tokens())
+    ((_, answer),) = one.score(iter([Sample(image=blocks(0), prompt=one.ask("a dog"))]), Tokens())
     assert answer.finish_reason == "error"
     assert "set dtype: bfloat16 or float32" in str(answer.error)
 
@@ -186,7 +179,7 @@ def test_a_shard_that_was_interrupted_goes_on_with_what_is_missing(models: Path)
                     raise KeyboardInterrupt
                 yield item
 
-        images = pa.table({"image": [{"bytes": jpeg(number)} for number in range(count)]})
+        images = pa.table({"image": [{"bytes": blocks(number)} for number in range(count)]})
         uids = pa.chunked_array([[f"u{number}" for number in range(count)]])
         captions = pa.array([f"a stripe of {number}" for number in range(count)])
         return vqa_scores(
