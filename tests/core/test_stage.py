@@ -203,6 +203,8 @@ BREAKAGES = [
     ("rebalanced_subset", "rows_complete", fewer),
     ("rebalanced_subset", "weights_within_cap", filled("weight", 2.0)),
     ("rebalanced_subset", "weights_within_cap", lambda table: replaced(table, "weight", above_the_cap(len(table)))),
+    ("rights", "keys_unique", twice),
+    ("rights", "rows_complete", fewer),
     ("curriculum", "keys_unique", twice),
     ("curriculum", "rows_complete", fewer),
     ("curriculum", "difficulty_finite", filled("difficulty", 1.2)),

@@ -21,10 +21,10 @@ from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration import graph, runner
 from dqe_assets.orchestration.instance import instance
 from dqe_assets.orchestration.settings import load_settings
-from dqe_assets.report.gallery import _photos
+from dqe_assets.report.gallery import photos_of
 from dqe_assets.score.alignment import joint_embeddings
 from dqe_assets.score.image_text import image_text
-from dqe_assets.training.samples import _picture
+from dqe_assets.training.samples import picture_of
 from dqe_resources.models import image_towers
 from dqe_resources.models.image_model import ImageModel
 from dqe_resources.models.text_detector import TextDetector
@@ -213,9 +213,9 @@ def through_every_stage(images: list[bytes]) -> list[str]:
 
     stored = {row["uid"]: row for row in raw.to_pylist() if row["status"] == "ok"}
     contact_sheet([row["image"]["bytes"] for row in stored.values()], [row["caption"] for row in stored.values()])
-    photos = _photos({uid: row["image"]["bytes"] for uid, row in stored.items()})
+    photos = photos_of({uid: row["image"]["bytes"] for uid, row in stored.items()})
     for uid, row in stored.items():
-        published = _picture(row)
+        published = picture_of(row)
         with Image.open(io.BytesIO(published.data)) as image:
             assert image.size == (row["width"], row["height"])
             if published.encoded:

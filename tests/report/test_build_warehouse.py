@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tests.report.make_store import Store
 
 TABLES = {
+    "grounding", "vqa_scores",
     "rights",
     "samples", "captions", "shards", "captioners", "caption_preference", "duplicates", "failures", "materialisations",
     "preference_intervals", "further_captions",
@@ -68,6 +69,7 @@ SECTIONS = [
 ]
 VIEWS = {
     "licences",
+    "grounding_by_source", "kept_concepts", "scorer_agreement",
     "failures_by_host", "hosts",
     "best_originals", "best_reasons",
     "worst_captions", "most_improved", "well_aligned_unique", "failure_reasons", "duplicate_groups",
