@@ -91,7 +91,7 @@ def test_every_number_of_an_explanation_says_where_it_is_from(opened: Settings) 
     sections = explained(opened, NAME)
     tables = by_title(sections)
     assert list(tables) == [
-        f"{NAME} (sample)", "Measured of the image", "Captions", "Synthetic captions", "Text of the captions",
+        f"{NAME} (sample)", "Measured of the image", "Rights", "Captions", "Synthetic captions", "Text of the captions",
         "Text in the image", "Best caption", "Duplicates", "Repeated captions",
         "Concepts", "Order and weight", "Filters", "Subsets", "Where it is from",
     ]  # fmt: skip
