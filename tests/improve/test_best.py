@@ -99,12 +99,14 @@ def test_the_highest_similarity_is_the_best_and_the_next_the_runner_up() -> None
         "similarity": pytest.approx(0.3),
         "original_similarity": pytest.approx(0.1),
         "judgement": None,
+        "vqa": None,
         "independent": True,
         "reason": "highest similarity",
         "runner_up_source": "other",
         "runner_up_caption": "a fox",
         "runner_up_similarity": pytest.approx(0.2),
         "runner_up_judgement": None,
+        "runner_up_vqa": None,
         "set_aside": [],
     }
 
@@ -298,7 +300,8 @@ def test_of_the_embedded_sample_the_scorers_own_captions_are_chosen_only_if_they
 
 def test_duplicates_kept_for_their_best_caption_and_filters_read_the_same_table(opened: Settings) -> None:
     rules = opened.duplicates.model_copy(update={"representative": "best_caption"})
-    names = {stage.name: stage for stage in graph.stages(opened.model_copy(update={"duplicates": rules}))}
+    changed = {"duplicates": rules, "filters": {"sure": "best_similarity > 0.3"}}
+    names = {stage.name: stage for stage in graph.stages(opened.model_copy(update=changed))}
     assert "best_captions" in names["duplicate_clusters"].inputs
     assert "best_captions" in names["filter_masks"].inputs
     with opened.warehouse.connect() as connection:

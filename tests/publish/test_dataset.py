@@ -352,7 +352,7 @@ def test_killed_it_goes_on_where_it_was(finished: Path, tmp_path: Path) -> None:
         (
             "widht > 300",
             "best",
-            r"--where: .*widht.*; the columns of samples are: uid, source, shard, .*cluster, contaminated$",
+            r"--where: .*widht.*; the columns of samples are: uid, source, shard, .*cluster, .*, contaminated$",
         ),
         ("width >", "best", r"--where: not an SQL condition: "),
         ("true) OR (true", "best", r"--where: brackets do not match: true\) OR \(true$"),
