@@ -64,7 +64,7 @@ LONG = (
     "benchmarks/test_corpus",
     *("caption/test_lmdeploy_proxy", "caption/test_replica_servers"),
     "compression/test_assets.py::test_killed",
-    *(f"end_to_end/test_{name}" for name in ("automation", "backfill", "kills", "training_loop", "ui.")),
+    *(f"end_to_end/test_{name}" for name in ("automation", "backfill", "kills", "training", "ui.")),
 )
 """Tests that take minutes each, by the beginning of their node's name: they run with ``--long``."""
 
