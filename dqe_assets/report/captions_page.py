@@ -90,10 +90,6 @@ _MEASURES: dict[str, tuple[Measure, ...]] = {
 _MEASURED = """
 WITH originals AS (
     SELECT uid, unnest(concepts) AS concept FROM concept_hits WHERE item = 'original'
-), kept AS (
-    SELECT h.item AS caption_source, avg(list_contains(h.concepts, o.concept)::INTEGER) AS kept
-    FROM originals o JOIN concept_hits h ON h.uid = o.uid AND h.item NOT IN ('original', 'image')
-    WHERE h.concepts IS NOT NULL GROUP BY h.item
 ), gone AS (
     SELECT caption_source, string_agg(concept || ' ' || n, ', ' ORDER BY n DESC, concept) AS lost
     FROM (
@@ -116,12 +112,12 @@ WITH originals AS (
 SELECT q.caption_source, q.captions, q.mean_similarity, q.mean_vqa, q.truncated_share, c.model, c.independent,
     c.errors, c.seconds_per_caption, c.cost_per_thousand, c.mean_completion_tokens, nullif(c.flags, '') AS flags,
     c.flagged / nullif(q.captions, 0) AS share_flagged, t.median_words, g.mean_precision, g.mean_recall, g.mean_f1,
-    g.share_ungrounded, a.rank_correlation, kept.kept, gone.lost, shown.concepts_each,
+    g.share_ungrounded, a.rank_correlation, k.share AS kept, gone.lost, shown.concepts_each,
     nullif(read.prompt_tokens_each, 0) AS prompt_tokens_each,
     preferred.preferred, preferred.preferred_low, preferred.preferred_high
 FROM caption_quality q LEFT JOIN captioner_comparison c USING (caption_source)
 LEFT JOIN text_quality_by_source t USING (caption_source) LEFT JOIN grounding_by_source g USING (caption_source)
-LEFT JOIN scorer_agreement a USING (caption_source) LEFT JOIN kept USING (caption_source)
+LEFT JOIN scorer_agreement a USING (caption_source) LEFT JOIN kept_concepts k USING (caption_source)
 LEFT JOIN gone USING (caption_source) LEFT JOIN shown USING (caption_source) LEFT JOIN read USING (caption_source)
 LEFT JOIN preferred USING (caption_source)
 ORDER BY q.caption_source <> 'original', q.caption_source
