@@ -102,7 +102,7 @@ class Size:
 
     @classmethod
     def of(cls, minutes: float, seeds: int) -> Size:
-        """What all findings with so many seeds take so many minutes for, on two quiet cores."""
+        """What all findings with so many seeds were reckoned to take so many minutes for, on two faster cores."""
         share = minutes / seeds / _MINUTES_A_SEED
         batch = 256 if share >= 0.5 else 64
 
