@@ -1,6 +1,6 @@
 # make demo, make test, make ui, make study, make lint, make docs: each makes what it needs. Everything lives in .venv and data/.
 .DELETE_ON_ERROR:
-.PHONY: demo test lint ui study docs audit constraints clean
+.PHONY: demo test deploy-test lint ui study docs audit constraints clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -21,6 +21,10 @@ study: $(VENV)/.test
 
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# docker/ on a Docker of its own: as root on Debian, with docker.io, docker-compose and mmdebstrap. It takes a while.
+deploy-test: $(VENV)/.test
+	@DQE_DEPLOY_TEST=1 $(BIN)/python -m pytest -x tests/deploy/test_stack.py $(ARGS)
 
 lint: $(VENV)/.lint
 	@$(BIN)/ruff format --check .
@@ -66,4 +70,4 @@ constraints: $(VENV)/.lint
 	@$(BIN)/python requirements/compile.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) data/store data/cache data/qdrant data/subsets data/warehouse.duckdb data/gallery.html
+	rm -rf $(VENV) data/store data/cache data/qdrant data/subsets data/warehouse.duckdb data/gallery.html data/gallery data/view

@@ -10,6 +10,9 @@ sample in a hundred is in the collection: benchmarks/collection.py measures that
 A step is an asset over all shards, which is made from nothing and then again after one more shard, or a command. Each
 is a process of its own. The time of an asset is that of its making, with its checks; the time of a command is all that
 its process takes. Memory is what a process takes beyond files that it maps.
+
+With ``--store FOLDER`` the corpus is kept there, as it is at each number of shards, and taken from there the next time:
+for one number of rows in a shard and one version of the code, on the file system of the temporary folders.
 """
 
 from __future__ import annotations
@@ -55,13 +58,23 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 ROWS = 10_000
 SOURCE = "made"
+OUT = "OUT"
+"""Stands for a new folder in a command."""
+
+VIEWS = ("worst_captions", "most_improved", "caption_quality", "quality_by_source", "suspects", "repeated_captions")
+
 COMMANDS = {
     "sync": ["sync"],
     "status": ["status", "--json"],
     "materialize": ["materialize"],
     "report": ["report"],
+    "get": ["get", "0/0.jpg"],
+    "explain": ["explain", "0/0.jpg"],
+    "search": ["search", "a dog on the beach", "--unique"],
+    **{view: ["sql", f"SELECT * FROM {view} LIMIT 10"] for view in VIEWS},  # noqa: S608
+    "publish": ["publish", OUT],
 }
-"""The commands that are measured, when all is current."""
+"""The commands that are measured, when all is current; a view is asked for its first rows."""
 
 ONE_MORE = "{}, one more shard"
 ALL = "all assets"
@@ -262,6 +275,32 @@ def _data(folder: Path) -> Iterator[None]:
             os.environ["DQE_DATA"] = before
 
 
+def kept_sample(folder: Path, made_in: Path | None) -> Sample:
+    """``sample_tables`` of ``made_in``, kept in a folder."""
+    kept = folder / "sample"
+    if not kept.is_dir():
+        for asset, table in sample_tables(made_in).tables.items():
+            path = kept.with_name("sample.new") / f"{asset}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, path)
+        kept.with_name("sample.new").rename(kept)
+    paths = sorted(kept.rglob("*.parquet"))
+    tables = {path.relative_to(kept).with_suffix("").as_posix(): pq.read_table(path) for path in paths}
+    return Sample(tables, tables["raw_samples"]["uid"].combine_chunks())
+
+
+def copy_corpus(source: Path, target: Path) -> None:
+    """Make a data folder the same corpus as another, sharing the files that are only ever replaced."""
+    for name in ("store", "tables", "qdrant"):
+        shutil.rmtree(target / name, ignore_errors=True)
+        if (source / name).is_dir():
+            share = shutil.copy2 if name == "qdrant" else os.link
+            shutil.copytree(source / name, target / name, copy_function=share)
+    configured = yaml.safe_load((source / "dqe.yaml").read_text(encoding="utf-8"))
+    configured["sources"][0]["path"] = str(target / "tables")
+    (target / "dqe.yaml").write_text(yaml.safe_dump(configured))
+
+
 def make_corpus(data: Path, rows: int) -> None:
     """Write the settings of an empty corpus into a data folder."""
     configured = yaml.safe_load((ROOT / "data" / "dqe.yaml").read_text(encoding="utf-8"))
@@ -404,14 +443,29 @@ def make_assets(names: Sequence[str]) -> None:
             raise RuntimeError(f"{stage.name}: {failed}")
 
 
+def grow(shards: int, sample: Sample, rows: int, store: Path | None) -> None:
+    """Make the corpus one of so many shards, of which it has fewer; or take it from a folder of those that are kept."""
+    data = data_directory()
+    kept = store / str(shards) if store else None
+    if kept and kept.is_dir():
+        copy_corpus(kept, data)
+        return
+    add_shards(sample, len(load_settings().opened_store.partitions("raw_samples")), shards, rows)
+    if kept:
+        made = kept.with_name(f"{shards}.new")
+        made.mkdir(parents=True, exist_ok=True)
+        copy_corpus(data, made)
+        made.rename(kept)
+
+
 def figures(shards: int, sample: Sample, rows: int, steps: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The figures of the steps at so many shards, of which there are fewer yet."""
+    """The figures of the steps on a corpus of so many shards."""
     settings = load_settings()
     assets = [one.name for one in over_all_shards(settings)]
-    add_shards(sample, len(settings.opened_store.partitions("raw_samples")), shards, rows)
     for asset in assets:
         shutil.rmtree(Path(settings.opened_store.path(asset, None)).parent, ignore_errors=True)
-    shutil.rmtree(data_directory() / "duplicates", ignore_errors=True)
+    for kept in ("duplicates", "map"):
+        shutil.rmtree(data_directory() / kept, ignore_errors=True)
     yield from _of_assets(assets, shards, "{}", steps)
     _dqe("sync", shards)
     yield from (_dqe(step, shards) for step in COMMANDS if not steps or step in steps)
@@ -440,7 +494,10 @@ def _of_assets(assets: Sequence[str], shards: int, step: str, steps: Sequence[st
 
 def _dqe(step: str, shards: int, name: str = "{}") -> dict[str, Any]:
     print(f"{shards} shards: dqe {step} ...", file=sys.stderr)
-    usage, text = measured([sys.executable, "-m", "dqe_assets.cli", *COMMANDS[step]])
+    out = data_directory() / "out"
+    command = [str(out) if part == OUT else part for part in COMMANDS[step]]
+    usage, text = measured([sys.executable, "-m", "dqe_assets.cli", *command])
+    shutil.rmtree(out, ignore_errors=True)
     if step == "status" and not json.loads(text)["is_current"]:
         raise RuntimeError(f"the corpus is not current: {text}")
     return {"step": name.format(step), "shards": shards, **usage}
@@ -463,6 +520,7 @@ def main() -> None:
     parser.add_argument("--steps", nargs="+", default=[], help="Assets and commands to show; all by default.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object alone.")
     parser.add_argument("--sample", type=Path, help="A data folder in which the sample is made.")
+    parser.add_argument("--store", type=Path, help="A folder in which the corpus is kept, to be used again.")
     parser.add_argument("--make", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.make:
@@ -470,11 +528,12 @@ def main() -> None:
         sys.stdout.flush()
         # What is measured is done. Arrow's threads now and then abort a process that ends as soon as this one.
         os._exit(0)
-    sample = sample_tables(options.sample)
+    sample = kept_sample(options.store, options.sample) if options.store else sample_tables(options.sample)
     rows: list[dict[str, Any]] = []
     with data_folder() as data:
         make_corpus(data, options.rows_per_shard)
         for shards in sorted(set(options.shards)):
+            grow(shards, sample, options.rows_per_shard, options.store)
             rows += figures(shards, sample, options.rows_per_shard, options.steps)
     with_exponents(rows)
     publish(

@@ -52,7 +52,7 @@ _QUERIES = (
     "SELECT reason, count(*) FROM failures GROUP BY ALL ORDER BY ALL",
     "SELECT asset, partition, code_version, rows, fingerprint FROM materialisations ORDER BY ALL",
 )
-_MADE = ("store", "dagster_home", "qdrant", "subsets", "warehouse.duckdb", "gallery.html")
+_MADE = ("store", "dagster_home", "qdrant", "subsets", "warehouse.duckdb", "gallery.html", "gallery", "view")
 _ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE}
 _LONGEST_RUN = 120.0
 _BY_TIME = 0.25

@@ -28,8 +28,7 @@ from PIL import Image
 
 from benchmarks.common import data_folder, publish
 from dqe_assets.core.schema import IMAGE_TYPE
-from dqe_assets.score.alignment import caption_scores, joint_embeddings
-from dqe_assets.score.assets import ROWS_AT_ONCE
+from dqe_assets.score.alignment import ROWS_AT_ONCE, caption_scores, joint_embeddings
 from dqe_resources.models.open_clip_loading import import_open_clip
 from dqe_resources.scorers.open_clip import OpenClipScorer
 from dqe_resources.sources.sample_images import BROKEN, sample_rows

@@ -26,6 +26,10 @@ _PICTURE = re.compile(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]+)">'
 _DRAWN = {
     "Accuracy of each arm": ("accuracy", "Accuracy of each arm, with intervals over seeds"),
     "Loss over samples seen": ("compute", "Loss over samples seen, and what was predicted of mixtures"),
+    "Loss over samples seen, clean parts": (
+        "clean",
+        "The same of a cleaner pool, of which each part teaches something",
+    ),
     "Accuracy over frequency": ("frequency", "Accuracy of each class over how often captions name it"),
 }
 """The pictures of the page that are shown: name of the file, and what they show."""
@@ -101,6 +105,9 @@ def _finding(one: dict[str, Any], study: dict[str, Any], drawn: dict[str, bytes]
         parts.append(_table(head, rows))
     if one["law"]:
         parts += _law(one["law"])
+    if one["clean"]:
+        parts += ["The same of a cleaner pool, of which each part teaches something:", *_law(one["clean"])]
+        parts += ["Fitted to the mean of all seeds' curves, the law is off on average over points:", _together(one)]
     if one["by_frequency"]:
         rows = [
             [
@@ -158,9 +165,26 @@ def _law(law: dict[str, Any]) -> Iterator[str]:
     )
     yield (
         f"On average over mixtures and points, the law is off by {_interval(law['error_of_law'])}, the mean of the "
-        f"parts' losses by {_interval(law['error_of_mean'])}. How many eighths the platform recommends, seed by seed: "
-        f"{kept}."
+        f"parts' losses by {_interval(law['error_of_mean'])}.{_silence(law)} How many parts the platform recommends, "
+        f"seed by seed: {kept}."
     )
+
+
+def _together(one: dict[str, Any]) -> str:
+    rows = [
+        [
+            mixed["what"],
+            *("" if mixed[off] is None else f"{mixed[off]:.3f}" for off in ("error_of_law", "error_of_mean")),
+        ]
+        for mixed in one["together"]
+    ]
+    return _table(("mixture", "the law", "the mean of the parts' losses"), rows)
+
+
+def _silence(law: dict[str, Any]) -> str:
+    if not (seeds := law["silent_in_seeds"]):
+        return ""
+    return f" It predicts nothing in seed{'s' * (len(seeds) > 1)} {_listed(seeds)}, where the mean stands for it."
 
 
 def _addition(added: dict[str, Any]) -> str:

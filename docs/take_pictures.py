@@ -88,7 +88,7 @@ def take_gallery(browser: Browser, address: str) -> None:
     settle(page)
     save(page, "gallery.png")
     page.set_viewport_size({"width": 1280, "height": 720})  # one row of photos with their captions
-    page.goto(f"{address}#improved")
+    page.goto(address.removesuffix(".html") + "/improved.html")
     settle(page)
     save(page, "gallery_photos.png")
     page.close()

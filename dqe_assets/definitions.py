@@ -21,6 +21,8 @@ def definitions(settings: Settings) -> dg.Definitions:
     """The Definitions that the settings call for."""
     stages = graph.stages(settings)
     when = automation(settings)
+    # A step has all workers of this machine for itself.
+    steps = 1 if settings.cluster and settings.cluster.is_here else settings.concurrency.steps
     return dg.Definitions(
         assets=[asset(stage, shards_per_run=settings.shards_per_run, automation=when) for stage in stages],
         resources=dagster_resources(settings),
@@ -29,7 +31,7 @@ def definitions(settings: Settings) -> dg.Definitions:
         # Steps are forked from a process that has imported all this once: each starts seconds sooner.
         executor=dg.multiprocess_executor.configured(
             {
-                "max_concurrent": settings.concurrency.steps,
+                "max_concurrent": steps,
                 "start_method": {"forkserver": {"preload_modules": ["dqe_assets.definitions"]}},
             }
         ),

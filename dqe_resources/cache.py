@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING
@@ -11,7 +13,9 @@ from dqe_resources.errors import WholeRunError
 from dqe_resources.locks import held
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+_FOLDER: ContextVar[Path | None] = ContextVar("data_folder", default=None)
 
 
 class CacheError(WholeRunError):
@@ -19,8 +23,21 @@ class CacheError(WholeRunError):
 
 
 def data_directory() -> Path:
-    """The folder that holds the configuration and everything made from it: ``DQE_DATA``, or ``./data``."""
-    return Path(os.environ.get("DQE_DATA") or "data").absolute()
+    """The folder that holds the configuration and everything made from it: ``DQE_DATA``, or ``./data``.
+
+    Within ``data_folder`` it is the one that was given there.
+    """
+    return _FOLDER.get() or Path(os.environ.get("DQE_DATA") or "data").absolute()
+
+
+@contextmanager
+def data_folder(folder: Path) -> Iterator[None]:
+    """Work on another data folder here: in this thread, and in those of ``ordered_map``, and nowhere else."""
+    token = _FOLDER.set(folder.absolute())
+    try:
+        yield
+    finally:
+        _FOLDER.reset(token)
 
 
 def in_data_directory(path: str | Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -77,6 +77,11 @@ class Strict(BaseModel):
         handler.resolve_ref_schema(found)["description"] = "\n\n".join(filter(None, paragraphs))
         return found
 
+    def __getstate__(self) -> dict[Any, Any]:
+        """The settings alone: a worker loads for itself what is kept beside them."""
+        state = super().__getstate__()
+        return {**state, "__dict__": {name: state["__dict__"][name] for name in type(self).model_fields}}
+
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_keys(cls, value: Any) -> Any:
@@ -113,7 +118,7 @@ class Configurable(Strict):
 class _OneOf:
     """Several kinds of component, one of which the key ``kind`` chooses; a name alone is one of the kind ``named``."""
 
-    by_kind: dict[str, type[Configurable]]
+    by_kind: dict[str, type[Configurable]] = field(hash=False)
     named: str | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:

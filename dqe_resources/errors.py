@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dqe_resources.printable import printable
 from dqe_resources.web_url import without_credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class DataQualityError(Exception):
@@ -40,21 +43,26 @@ _NO_ROOM_IN_WORDS = re.compile(
 _REFUSED = frozenset({401, 403})
 
 
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
 def of_whole_run(error: BaseException) -> str | None:
     """Why an error would come for every shard, in words; None if it is of one shard, as far as can be told.
 
     It is of the whole run if it is a ``WholeRunError``, or if what it came of is a full disk or one that is read-only,
     a package that is not installed, or credentials that a store refuses.
     """
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in causes(error):
         if (what_to_do := _what_to_do(cause)) is not None:
             if isinstance(error, DataQualityError):
                 return one_line(error)
             # SQLAlchemy adds the statement and a link to what the database says.
             said = getattr(cause, "orig", None) or cause
             return f"{type(said).__name__}: {one_line(said)}; {what_to_do}"
-        cause = cause.__cause__
     return None
 
 
@@ -66,7 +74,7 @@ def _what_to_do(error: BaseException) -> str | None:
         return "install the package that it is of"
     if _has_no_room(error):
         return "free space, or allow writing there, then run the same command again"
-    return "give the store's credentials anew" if _is_refused(error) else None
+    return "give the store's credentials anew" if is_refused(error) else None
 
 
 def _has_no_room(error: BaseException) -> bool:
@@ -74,7 +82,7 @@ def _has_no_room(error: BaseException) -> bool:
     return getattr(error, "errno", None) in _NO_ROOM or _NO_ROOM_IN_WORDS.search(str(error)) is not None
 
 
-def _is_refused(error: BaseException) -> bool:
+def is_refused(error: BaseException) -> bool:
     """Whether a store on the network refuses the credentials, or there are none: fsspec's, boto's and HTTP's errors."""
     if isinstance(error, PermissionError):
         # That of a file names it.

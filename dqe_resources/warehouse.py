@@ -19,7 +19,7 @@ from pydantic import Field
 
 from dqe_resources.cache import data_directory
 from dqe_resources.configurable import Configurable
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import DataQualityError, one_line
 from dqe_resources.locks import LOCK, held, hold_open
 from dqe_resources.processes import private_bytes
 
@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 RESULT_LIMIT = 512 * 2**20
 """Bytes of a result that ``Warehouse.query`` gives back at most."""
 
-BUILD_MEMORY = "2GB"
+BUILD_MEMORY = "1500MB"
 """What DuckDB holds in memory while it builds; the rest it spills next to the new file."""
+
+READ_MEMORY = "1GB"
+"""The same for what the quality report asks."""
 
 CATALOG = "warehouse"
 """Name under which a connection of ours holds the database."""
@@ -50,6 +53,7 @@ _WRITES = "_QUERY_NODE"
 _LOOK_EVERY_SECONDS = 0.05
 _GRACE_SECONDS = 1.0
 _YOUNG_SECONDS = 60.0
+_COPIED_AT_ONCE = 1 << 30
 
 
 class WarehouseError(DataQualityError):
@@ -66,6 +70,24 @@ class QueryError(WarehouseError):
 
 class UnstoppableQueryError(QueryError):
     """A statement was stopped within a function that DuckDB cannot leave: only the end of this process ends it."""
+
+
+@contextmanager
+def of_this_version() -> Iterator[None]:
+    """Say so, if a query here asks for a table or column that the warehouse does not have.
+
+    Raises:
+        WarehouseError: it was made by another version, or for other settings.
+    """
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.CatalogException, duckdb.BinderException) as error:
+        raise WarehouseError(
+            f"the warehouse was made by another version, or for other settings ({one_line(error)}); "
+            "run: dqe materialize warehouse"
+        ) from error
 
 
 class Warehouse(Configurable):
@@ -94,14 +116,20 @@ class Warehouse(Configurable):
         """Only the kind: the place and the limits of queries do not change its content."""
         return {"kind": self.kind}
 
-    def rebuild(self, build: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+    def rebuild(
+        self,
+        build: Callable[[duckdb.DuckDBPyConnection], None],
+        keep: Callable[[duckdb.DuckDBPyConnection], bool] | None = None,
+    ) -> None:
         """Build a new database and put it in the place of the live one, atomically.
 
         Rebuilds of one file take turns. A kill at any moment leaves the live file as it was; what the killed one left
         behind is removed by the next.
 
         Args:
-            build: fills the empty database that the connection holds.
+            build: fills the empty database that the connection holds; or changes it, if it is a copy of the live one.
+            keep: whether to begin with a copy, by a connection to the live one, if there is one; by default, never. If
+                DuckDB fails on the copy, an empty one is filled all the same.
 
         Raises:
             WarehouseError: the directory cannot be written, or the disk is full. The live file is untouched.
@@ -114,15 +142,42 @@ class Warehouse(Configurable):
                 self._remove_leftovers()
                 new = self.path.with_name(f"{self._prefix}{secrets.token_hex(8)}")
                 try:
-                    with closing(duckdb.connect(str(new), config={"memory_limit": BUILD_MEMORY})) as connection:
-                        build(connection)
-                        connection.execute("CHECKPOINT")
+                    if keep is None or not self._is_made_of_copy(new, build, keep):
+                        self._fill(new, build)
                     self._swap_in(new)
                 finally:
                     self._remove_leftovers()
         except (OSError, duckdb.IOException) as error:
             message = f"cannot write the warehouse {self.path}: {_one_line(error)}"
             raise WarehouseError(message) from error
+
+    def _is_made_of_copy(
+        self,
+        new: Path,
+        build: Callable[[duckdb.DuckDBPyConnection], None],
+        keep: Callable[[duckdb.DuckDBPyConnection], bool],
+    ) -> bool:
+        """Make the new file of a copy of the live one; returns whether that was wanted and could be done."""
+        import duckdb
+
+        try:
+            with closing(self.connect()) as connection:
+                if not keep(connection):
+                    return False
+            _copy(self.path, new)
+            self._fill(new, build)
+        except (WarehouseError, duckdb.Error):
+            # There is none, or it is damaged, perhaps where only the changes look.
+            self._remove_leftovers()
+            return False
+        return True
+
+    def _fill(self, new: Path, build: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+        import duckdb
+
+        with closing(duckdb.connect(str(new), config={"memory_limit": BUILD_MEMORY})) as connection:
+            build(connection)
+            connection.execute("CHECKPOINT")
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """A read-only connection to the live file, for queries of our own.
@@ -132,6 +187,18 @@ class Warehouse(Configurable):
             WarehouseError: the file is not a DuckDB database that this version reads.
         """
         return self._open(self.path, {})
+
+    @contextmanager
+    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The same, for queries that join and sort all captions: what is beyond ``READ_MEMORY`` is spilt to the disk.
+
+        Raises:
+            WarehouseError: as for ``connect``.
+        """
+        with self._spill_folder() as folder:
+            spill = "" if folder is None else str(folder / "temporary")
+            with closing(self._open(self.path, {"memory_limit": READ_MEMORY, "temp_directory": spill})) as connection:
+                yield connection
 
     def query(self, sql: str) -> pa.Table:
         """Run one SELECT (or DESCRIBE, SUMMARIZE, SHOW TABLES) that a person wrote.
@@ -191,9 +258,22 @@ class Warehouse(Configurable):
 
     @contextmanager
     def _private_folder(self) -> Iterator[Path | None]:
-        """A folder for one session: what it spills, and a name of its own for the warehouse; None if there can be none.
+        """A folder for one session, with a name of its own for the warehouse in it; None if there can be none."""
+        with self._spill_folder() as folder:
+            yield folder if folder is not None and self._is_linked(folder / CATALOG) else None
 
-        A killed session leaves its folder to the next one, which removes it.
+    def _is_linked(self, path: Path) -> bool:
+        try:
+            path.hardlink_to(self.path)
+        except OSError:
+            return False
+        return True
+
+    @contextmanager
+    def _spill_folder(self) -> Iterator[Path | None]:
+        """A folder for what is spilt; None if there can be none.
+
+        A killed process leaves its folder to the next one, which removes it.
         """
         self._remove_folders_of_the_dead()
         folder = None
@@ -202,7 +282,6 @@ class Warehouse(Configurable):
             folder = Path(tempfile.mkdtemp(prefix=self._spill_prefix, dir=self.path.parent))
             lock = (folder / LOCK).open("wb")
             hold_open(lock)
-            (folder / CATALOG).hardlink_to(self.path)
         except OSError:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -300,6 +379,17 @@ class Warehouse(Configurable):
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file; a file system that can have two files share what is equal in them does that, and takes no time."""
+    try:
+        with source.open("rb") as read, target.open("wb") as written:
+            while os.copy_file_range(read.fileno(), written.fileno(), _COPIED_AT_ONCE):
+                pass
+    except (AttributeError, OSError):
+        # Not every system has it, nor does every file system.
+        shutil.copyfile(source, target)
 
 
 def _require_one_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:

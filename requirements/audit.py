@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-LISTS = ("demo", "cuda", "test", "lint", "docs")
+LISTS = ("demo", "cuda", "test", "lint", "docs", "served")
 
 _NOT_REACHED = re.compile("ConnectionError|Timeout|ServiceError|blocking this service")
 

@@ -4,10 +4,11 @@
     make constraints ARGS="--upgrade"                  # the newest of everything
     make constraints ARGS="--upgrade-package NAME"     # the newest of one
 
-uv resolves pyproject.toml for the platforms that its [tool.uv] names. demo.txt is what ``make demo`` installs, and
-test.txt, lint.txt and docs.txt what those steps install beside it. cuda.txt is what torch needs beside demo.txt, unless
-it is a build for CPUs alone, whose hashes stand in cpu.txt (written by hand: only PyTorch's own index has those
-builds). The hashes are those of all files of a version, for every platform and Python.
+uv resolves pyproject.toml for the platforms that its [tool.uv] names. demo.txt is what ``make demo`` installs.
+test.txt, lint.txt and docs.txt are what those steps install beside it, and served.txt is what docker/Dockerfile does.
+cuda.txt is what torch needs beside demo.txt, unless it is a build for CPUs alone, whose hashes stand in cpu.txt
+(written by hand: only PyTorch's own index has those builds). The hashes are those of all files of a version, for every
+platform and Python.
 """
 
 from __future__ import annotations
@@ -29,8 +30,14 @@ FOLDER = Path(__file__).parent
 PROJECT = FOLDER.parent / "pyproject.toml"
 CONSTRAINTS = FOLDER.parent / "constraints.txt"
 ALWAYS = ("sample", "ui")
-SETS = {"demo": (), "test": ("test",), "lint": ("lint",), "docs": ("docs",)}
-"""For each of make's steps its extras, beside those that it always installs."""
+SETS = {
+    "demo": (),
+    "test": ("test",),
+    "lint": ("lint",),
+    "docs": ("docs",),
+    "served": ("clip", "hf", "s3", "served"),
+}
+"""For each of make's steps, and for the image that docker/ builds, its extras, beside those that are always there."""
 
 _CUDA = re.compile(r"nvidia-|cuda-|triton==")
 _PLATFORMS = (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"))
@@ -55,7 +62,8 @@ def main(arguments: list[str]) -> None:
             cuda = {package: entry for package, entry in own.items() if _CUDA.match(package)}
             own = {package: entry for package, entry in own.items() if package not in cuda} | pictures
             write(FOLDER / "cuda.txt", "What torch needs beside demo.txt, unless it is built for CPUs alone.", cuda)
-        write(FOLDER / f"{name}.txt", f"What the step {name} of make installs.", own)
+        who = "docker/Dockerfile" if name == "served" else f"the step {name} of make"
+        write(FOLDER / f"{name}.txt", f"What {who} installs.", own)
 
 
 def resolve(extras: list[str], *options: str) -> dict[str, str]:

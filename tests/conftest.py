@@ -19,7 +19,9 @@ from dqe_assets.orchestration.settings import Settings, load_settings
 from tests.tiny_clip import make_tiny_clip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from tests.servers.qdrant_server import QdrantServer
 
 # How long an example takes depends on what else the machine does: no example fails for that.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -30,7 +32,8 @@ SBU = ROOT.parent / "shared" / "data" / "sbu"
 
 
 SLOW = (
-    *("benchmarks/", "end_to_end/", "search/", "publish/"),
+    *("api/test_mcp", "api/test_quality"),
+    *("benchmarks/", "end_to_end/", "search/", "publish/", "view/test_page"),
     *("caption/test_fields", "caption/test_rewriting"),
     *("caption/test_lmdeploy_backfill", "caption/test_misbehaving", "caption/test_synthetic", "caption/test_transf"),
     *(
@@ -42,12 +45,16 @@ SLOW = (
         "cli/test_sql_limits",
     ),
     *("cli/test_stopping", "concepts/test_assets", "core/test_asset", "core/test_stage", "dedup/test_assets"),
-    *("docs/test_contributing", "docs/test_reference"),
+    *("docs/test_contributing", "docs/test_notebook", "docs/test_reference"),
     *("filtering/test_assets", "filtering/test_filters", "improve/test_judging.", "improve/test_refining."),
     *(
         "ingest/test_fetch",
         "orchestration/test_dead_runs",
+        "orchestration/test_store_away",
         "orchestration/test_whole_run",
+        "report/test_every_plot",
+        "orchestration/test_workers",
+        "resources/cluster/",
         "report/test_gallery.",
         "scaling/test_assets",
     ),
@@ -63,8 +70,45 @@ SLOW = (
 LONG = (
     "benchmarks/test_corpus",
     *("caption/test_lmdeploy_proxy", "caption/test_replica_servers"),
-    "compression/test_assets.py::test_killed",
-    *(f"end_to_end/test_{name}" for name in ("automation", "backfill", "kills", "training", "ui.")),
+    *(f"compression/test_assets.py::test_{name}" for name in ("a_captioner", "killed", "tower_and_decoder")),
+    "cli/test_hostile_text.py::test_in_a_terminal",
+    *(
+        f"core/test_stage.py::test_{name}"
+        for name in (
+            "a_collection_that",
+            "a_smaller_source",
+            "an_added_captioner",
+            "the_store_can",
+            "without_a_captioner",
+        )
+    ),
+    *(
+        f"end_to_end/test_{name}"
+        for name in (
+            "automation",
+            "backfill",
+            "cluster",
+            "collection",
+            "damage",
+            "kills",
+            "on_s3",
+            "served",
+            "takedowns",
+            "training",
+            "ui.",
+            "ui_workers",
+        )
+    ),
+    "orchestration/test_ray",
+    "orchestration/test_store_away.py::test_a_command_ends_and_goes_on_when_the_store_is_back[workers]",
+    *("publish/test_conversations.py::test_a_tiny", "publish/test_conversations.py::test_open_clip"),
+    *(f"report/test_updated_warehouse.py::test_{name}" for name in ("it_holds_the_same_after", "its_file")),
+    "resources/cluster/test_on_ray.py::test_a_process_leaves",
+    "resources/store/test_on_s3.py::test_a_server_that_is_killed",
+    *(
+        f"resources/store/test_owner.py::test_{name}"
+        for name in ("an_owner_that_stood_still", "many_at_once", "no_clock", "who_comes_second")
+    ),
 )
 """Tests that take minutes each, by the beginning of their node's name: they run with ``--long``."""
 
@@ -81,8 +125,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         name = f"{path}::{item.name}"
         if name.startswith(LONG) and not config.getoption("long", default=False):
             item.add_marker(pytest.mark.skip(reason="takes minutes: make test ARGS=--long"))
-        if path.startswith(SLOW) or "finished" in getattr(item, "fixturenames", ()):
+        if path.startswith(SLOW) or _needs_sample(item):
             item.add_marker(pytest.mark.slow)
+    # One process makes the sample for all, and the others do meanwhile what needs none.
+    waiting = dict.fromkeys(item.path for item in items if _needs_sample(item))
+    later = [*waiting][1:]
+    items.sort(key=lambda item: item.path in later)
+
+
+def _needs_sample(item: pytest.Item) -> bool:
+    return "finished" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")
@@ -140,6 +192,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Pat
             assert done.returncode == 0, done.stdout + done.stderr
             is_finished.touch()
     return data
+
+
+@pytest.fixture(scope="session")
+def qdrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantServer]:
+    """What stands in for a Qdrant server: a test takes a collection of its own on it."""
+    from tests.servers.qdrant_server import qdrant_server
+
+    with qdrant_server(tmp_path_factory.mktemp("qdrant")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "requirements"
-STEPS = {"demo": ("sample", "ui"), "test": ("test",), "lint": ("lint",), "docs": ("docs",)}
+STEPS = {
+    "demo": ("sample", "ui"),
+    "test": ("test",),
+    "lint": ("lint",),
+    "docs": ("docs",),
+    "served": ("clip", "hf", "s3", "served"),
+}
 
 
 def module(name: str) -> Any:
@@ -76,6 +82,7 @@ def test_the_lists_and_the_constraints_agree() -> None:
 
 def test_make_installs_nothing_but_the_lists() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    image = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
     installs = [line for line in text.splitlines() if "pip install" in line]
     assert installs == ["PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps"]
     of_pip = [line for line in text.splitlines() if "$(PIP)" in line]
@@ -83,7 +90,12 @@ def test_make_installs_nothing_but_the_lists() -> None:
         "LOCKED := $(PIP) --require-hashes --only-binary :all: --requirement",
         "THIS := $(PIP) --no-build-isolation --editable .",
     ]
-    assert set(re.findall(r"\$\(LOCKED\) requirements/(\w+)\.txt", text)) == {*STEPS, "cpu", "cuda"}
+    assert set(re.findall(r"\$\(LOCKED\) requirements/(\w+)\.txt", text)) == {*STEPS, "cpu", "cuda"} - {"served"}
+    assert (
+        image.count("pip install")
+        == image.count("pip install --quiet --no-deps --require-hashes --only-binary :all:") + 1
+    )
+    assert set(re.findall(r"\$locked requirements/(\w+)\.txt", image)) == {"cpu", "cuda", "demo", "served"}
 
 
 def test_a_build_of_torch_for_cpus_alone_is_known() -> None:

@@ -38,7 +38,7 @@ _PLACE = {"shard": ("VARCHAR", "partition key"), "caption_source": ("VARCHAR", "
 _BUSY = "time for which at least one of its captions was under way [seconds]"
 
 
-def busy(group: str, of: str = "caption_generation") -> str:
+def busy(group: str, of: str) -> str:
     """SQL that gives ``busy_seconds`` for each group: as ``dqe_assets.caption.accounting.busy_seconds``."""
     return f"""
         SELECT {group}, sum(greatest(epoch_us(finished_at) - greatest(start, covered), 0)) / 1e6 AS busy_seconds
@@ -92,12 +92,25 @@ RELATIONS = Relations(
             SELECT uid, r.shard, caption_source, {", ".join(f"c.{name}" for name in _GENERATED)}
             FROM stored_synthetic_captions c JOIN stored_raw_samples r USING (uid) ORDER BY caption_source, shard, uid
             """,  # noqa: S608 - names of columns
+            by_shard=True,
+        ),
+        Table(
+            "busy_times",
+            "The times in which at least one caption of a shard was under way, those without a pause as one",
+            _PLACE
+            | {
+                "finished_at": ("TIMESTAMP", "when the last caption of that time was finished, UTC"),
+                "seconds": ("DOUBLE", "how long it took [seconds]"),
+            },
+            sql_file(__file__, "busy_times"),
+            by_shard=True,
         ),
         Table(
             "caption_accounting",
             "What captions took, by captioner and shard: tokens, time, cost",
             _PLACE | _ACCOUNT,
-            sql_file(__file__, "caption_accounting", busy=busy("caption_source, shard")),
+            sql_file(__file__, "caption_accounting"),
+            by_shard=True,
         ),
         Table(
             "captioner_comparison",
@@ -130,7 +143,7 @@ RELATIONS = Relations(
                 "flagged": ("BIGINT", "captions with at least one flag; null for the originals"),
                 "flags": ("VARCHAR", "how many captions have each flag"),
             },
-            sql_file(__file__, "captioner_comparison", busy=busy("caption_source")),
+            sql_file(__file__, "captioner_comparison", busy=busy("caption_source", "busy_times")),
         ),
     ),
     views=(

@@ -13,10 +13,12 @@ from dqe_assets.cli.engine import engine
 from dqe_assets.cli.filter import filter_pool, reshard
 from dqe_assets.cli.init import init
 from dqe_assets.cli.materialize import demo, materialize, sync
+from dqe_assets.cli.mcp import mcp
 from dqe_assets.cli.plan import plan
 from dqe_assets.cli.publish import publish
 from dqe_assets.cli.recommend import recommend
 from dqe_assets.cli.report import explain, gallery, get, report, sql
+from dqe_assets.cli.review import review
 from dqe_assets.cli.schema import schema
 from dqe_assets.cli.search import search
 from dqe_assets.cli.status import status
@@ -25,6 +27,7 @@ from dqe_assets.cli.summary import summary
 from dqe_assets.cli.takedown import takedown
 from dqe_assets.cli.ui import ui
 from dqe_assets.cli.verify import verify
+from dqe_assets.cli.view import view
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 something failed, or is not there yet; 2 the command line or dqe.yaml is wrong; "
@@ -71,6 +74,7 @@ for _command in (
     get,
     explain,
     gallery,
+    view,
     takedown,
     recommend,
     concepts,
@@ -83,6 +87,8 @@ app.command()(publish)
 app.command()(verify)
 app.command()(summary)
 app.command()(study)
+app.command()(mcp)
+app.add_typer(review, name="review")
 app.add_typer(captions, name="captions")
 app.add_typer(engine, name="engine")
 app.command()(schema)

@@ -200,6 +200,8 @@ def print_manifest(manifest: dict[str, Any]) -> None:
             }
         )
     )
+    if dropped := sum(pool.get("dropped_by_people", 0) for pool in pools):
+        say(f"{dropped:,} more samples are in no pool, as people decided to drop them: dqe review list")
     samples, steps = manifest["samples"], manifest["filters"][0]["steps"]
     before = [samples, *(step["kept"] for step in steps)]
     print_table(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -51,7 +50,7 @@ def init(
         from dqe_assets.orchestration.settings import Settings, configuration_path
         from dqe_resources.configurable import in_words
         from dqe_resources.errors import UsageError
-        from dqe_resources.sources.guess import guess
+        from dqe_resources.sources.guess import guess, source_name
         from dqe_resources.sources.guess_columns import Chosen
 
         path = configuration_path()
@@ -59,7 +58,7 @@ def init(
             found = guess(what, Chosen(image=image, url=url, caption=caption, key=key, split=split))
         settings = _from_folder(found.settings, path.parent)
         try:
-            source = found.source.model_validate({"name": name or _name(what), **settings})
+            source = found.source.model_validate({"name": name or source_name(what), **settings})
         except ValidationError as error:
             raise UsageError(f"--name {name}: {in_words(error.errors()[0])}") from error
         if path.exists() and not force:
@@ -90,13 +89,6 @@ def _print_size(source: Source) -> None:
     say(f"source {{}}, kind {source.kind}: {sum(rows):,} rows in {shards}", source.name)
     if left_out:
         say("left out: {}", left_out)
-
-
-def _name(what: str) -> str:
-    """A name for a source, made from the letters and digits at the end of its path."""
-    last = what.rstrip("/").rpartition("/")[2].partition("*")[0].partition(".")[0]
-    name = re.sub("[^a-z0-9]+", "_", last.lower()).strip("_")[:64]
-    return name if re.match("[a-z]", name) else f"data_{name}".strip("_")
 
 
 def _from_folder(settings: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -37,6 +37,12 @@ RunKeys = Annotated[
     list[str] | None,
     typer.Option("--run", help="A training run; may be repeated. By default all of them.", autocompletion=run_keys),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=1, help="Make so many shards at once, each in a process of its own. Short for the key cluster."
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Also make again what is current.")]
 
 
@@ -59,7 +65,9 @@ def demo() -> None:
         if not samples:
             fail(f"{configuration_path()} lists no source of kind sample; add: - kind: sample")
         require_packages()
-        with instance(settings.concurrency) as current, progress_by_shard():
+        # Those of several shards at once do not fit into a line for each shard.
+        shown = progress_bars if settings.cluster else progress_by_shard
+        with instance(settings.concurrency) as current, shown():
             plan = runner.sync(settings, current)
             _say_removed(plan)
             shards = [source.key(shard.index) for source in samples for shard in source.shards()]
@@ -91,15 +99,23 @@ def sync() -> None:
 
 
 def materialize(
-    assets: AssetNames = None, shard: ShardKeys = None, run: RunKeys = None, *, force: Force = False
+    assets: AssetNames = None,
+    shard: ShardKeys = None,
+    run: RunKeys = None,
+    *,
+    workers: Workers = None,
+    force: Force = False,
 ) -> None:
     """Make what is missing, torn or no longer current."""
     with clear_errors():
         from dqe_assets.orchestration import runner
         from dqe_assets.orchestration.instance import instance
         from dqe_assets.orchestration.settings import load_settings
+        from dqe_resources.cluster import LocalCluster
 
         settings = load_settings(sources_may_be_away=True)
+        if workers:
+            settings = settings.model_copy(update={"cluster": LocalCluster(workers=workers)})
         with instance(settings.concurrency) as current, progress_bars():
             plan = runner.sync(settings, current)
             _say_removed(plan)
@@ -108,7 +124,8 @@ def materialize(
             )
         _say_remarks(plan)
         _say_torn(outcome)
-        _say_taken_down(settings, outcome)
+        if not outcome.away:
+            _say_taken_down(settings, outcome)
         stop_if_failed(_failures(settings, plan, outcome))
         is_all = not (assets or shard or run)
         _print_outcome(outcome, is_all=is_all)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _ROWS_AT_ONCE = 10_000
 _SECTIONS = "sections, each with title, description, and rows by the columns' names"
 Json = Annotated[bool, json_option(f"{_SECTIONS}.")]
-ImageName = Annotated[str, typer.Argument(help="The source's own name of the row.")]
+ImageName = Annotated[str, typer.Argument(help="The source's own name of the row, or its uid.")]
 
 
 def report(
@@ -53,10 +53,11 @@ def report(
 ) -> None:
     """Print the quality report: a summary in ten lines, and tables."""
     with clear_errors():
+        from dqe_assets.orchestration.answers import report_of
         from dqe_assets.orchestration.settings import load_settings
 
         settings = load_settings(sources_may_be_away=True)
-        found, sections = _report(settings, everything=full)
+        found, sections = report_of(settings, everything=full)
         if as_json:
             print_json({"sections": [_as_json(one) for one in sections], "summary": found.to_json()})
             return
@@ -122,19 +123,10 @@ def get(image_name: ImageName, *, as_json: Json = False) -> None:
 def explain(image_name: ImageName, *, as_json: Json = False) -> None:
     """Show the origin of every number of a sample: how it was measured and chosen, by which code, from what, when."""
     with clear_errors():
-        from dqe_assets.orchestration.graph import relations, signals
+        from dqe_assets.orchestration.answers import explanation_of
         from dqe_assets.orchestration.settings import load_settings
-        from dqe_assets.report.explain import explanation
 
-        settings = load_settings(sources_may_be_away=True)
-        sections = explanation(
-            settings.warehouse,
-            relations(settings),
-            image_name,
-            store=settings.opened_store,
-            subsets=[f"subsets/{name}" for name in settings.subset_names],
-            signals=signals(settings),
-        )
+        sections = explanation_of(load_settings(sources_may_be_away=True), image_name)
         _show(sections, command("dqe search --like", image_name), as_json=as_json)
 
 
@@ -153,7 +145,9 @@ def gallery() -> None:
 
 def print_summary(settings: Settings) -> None:
     """Print the summary of the quality report."""
-    _print_summary(_report(settings)[0])
+    from dqe_assets.orchestration.answers import report_of
+
+    _print_summary(report_of(settings)[0])
 
 
 def _print_summary(found: Summary) -> None:
@@ -172,21 +166,6 @@ def print_sections(sections: Sequence[Section]) -> None:
             say("{}", section.description, style="dim", wrap=True)
         (print_upright if section.upright else print_table)(section.table)
     say("")
-
-
-def _report(settings: Settings, *, everything: bool = False) -> tuple[Summary, list[Section]]:
-    import duckdb
-
-    from dqe_assets.orchestration.graph import relations
-    from dqe_assets.report.quality import quality_report
-    from dqe_assets.report.summary import summary
-
-    contributed = relations(settings)
-    with settings.warehouse.connect() as connection:
-        try:
-            return summary(connection, contributed), quality_report(connection, contributed, everything=everything)
-        except (duckdb.CatalogException, duckdb.BinderException):
-            fail(f"{settings.warehouse.path}: made by another version; run: dqe materialize", ExitCode.FAILED)
 
 
 def _say_if_old(settings: Settings) -> None:

@@ -34,17 +34,22 @@ FAULTS = ("torn", "unknown")
 def status(
     *,
     verify: Annotated[bool, typer.Option("--verify", help="Read every file of the store to its end first.")] = False,
+    workers: Annotated[bool, typer.Option("--workers", help="Show instead what each worker works on now.")] = False,
     as_json: Annotated[
         bool,
         json_option(
             "shards and runs (how many), is_current, torn (what cannot be read, a line for each file), unread (why a "
             f"source cannot be read, by its name), and assets, each with asset and how many are "
-            f"{', '.join((*STATES, *FAULTS))}."
+            f"{', '.join((*STATES, *FAULTS))}. With --workers: workers, each with host, pid, given_by, asset, "
+            "partition, seconds, done, total and attempt."
         ),
     ] = False,
 ) -> None:
     """Show for each asset what is current, stale, missing, failed or torn."""
     with clear_errors():
+        if workers:
+            _say_workers(as_json=as_json)
+            return
         import pyarrow as pa
 
         from dqe_assets.core.partitions import registered_shards
@@ -82,6 +87,37 @@ def status(
             say_next("dqe report" if is_current else "dqe materialize")
         if torn or unread:
             raise typer.Exit(ExitCode.FAILED)
+
+
+def _say_workers(*, as_json: bool) -> None:
+    import time
+
+    import pyarrow as pa
+
+    from dqe_resources.cluster.board import at_work
+
+    rows = [
+        {
+            "host": one.host,
+            "pid": one.pid,
+            "given_by": f"{one.given_by[0]} {one.given_by[1]}",
+            "asset": one.asset,
+            "partition": one.partition,
+            "seconds": round(time.time() - one.since),
+            "done": one.done,
+            "total": one.total,
+            "attempt": one.attempt,
+        }
+        for one in at_work()
+    ]
+    if as_json:
+        print_json({"workers": rows})
+        return
+    if rows:
+        print_table(pa.Table.from_pylist(rows))
+    else:
+        say("No worker works now.")
+    say_next("dqe status")
 
 
 def _row(

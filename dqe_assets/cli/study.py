@@ -23,8 +23,8 @@ def study(
         float,
         typer.Option(
             min=0.1,
-            help="How much is made: what all findings were reckoned to take so many minutes for. The default took "
-            "twice as long on two cores. Under ten, little is learnt.",
+            help="How much is made: what all findings take about so many minutes for on two fast cores, and twice as "
+            "long on slow ones. Under ten, little is learnt.",
         ),
     ] = 15.0,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="How many worlds, each with models of its own.")] = 3,

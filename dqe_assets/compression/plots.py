@@ -51,7 +51,9 @@ def codebook(facts: Mapping[str, Any], theme: Theme = LIGHT) -> bytes:
         panels[1].axhline(facts["unigram_loss"], color=theme.ink, linewidth=1, linestyle="--", label="words alone")
         panels[1].set_xlabel("pass")
         panels[1].set_ylabel("nats a token")
-        panels[1].legend(frameon=False, fontsize=8.5, labelcolor=theme.ink)
+        panels[1].set_xlim(passes[0] - 0.5, passes[-1] + 0.5)
+        panels[1].locator_params(axis="x", integer=True)
+        add_legend(panels[1], theme, columns=3)
         set_title(panels[1], "Captions from the codes", theme)
     return to_png(figure)
 

@@ -28,6 +28,7 @@ from dqe_assets.concepts.views import RELATIONS
 from dqe_assets.core.checks import complete, finite, unique
 from dqe_assets.core.schema import IMAGE, has_image
 from dqe_assets.core.stage import COLLECTION_POOL, MODEL_POOL, Stage, stage
+from dqe_assets.reviews.decide import dropped
 from dqe_assets.score.tables import CAPTION_SCORES
 from dqe_assets.search.query import collection_vectors
 
@@ -183,7 +184,7 @@ def concept_plan(work: Work, count_by: str, target_accuracy: float) -> pa.Table:
     kinds={"parquet", "qdrant"},
     code_version="1",
     schema=RARE_CONCEPT_RETRIEVAL,
-    inputs=["caption_collection"],
+    inputs=["caption_collection", "reviews"],
     unpartitioned_inputs=["concept_frequency"],
     partitioned=False,
     checks=[unique("concept", "item", "place"), finite("score", -1, 1)],
@@ -200,24 +201,28 @@ def rare_concept_retrieval(  # noqa: PLR0917 - each is a resource or a setting
     rarest_count: int,
     candidates: int,
 ) -> pa.Table:
-    """For each of the rarest concepts, the samples of the collection whose image or caption is nearest to it."""
+    """For each of the rarest concepts, the samples of the collection whose image or caption is nearest to it.
+
+    Those that people decided to drop are left out.
+    """
     concepts = [name for name, _ in rarest(*_counts(work, count_by), rarest_count)]
     items = [IMAGE, *captions.names]
     queries = scorer.embed_texts([name.replace("_", " ") for name in concepts]).vectors
+    gone = frozenset(_dropped(work).to_pylist())
     looked_for = dict(zip(concepts, queries, strict=True))
     with vectors.open(collection_vectors(scorer, captions)) as collection:
 
         def search(concept: str, item: str, k: int) -> Iterable[tuple[str, float]]:
             return ((hit.uid, hit.score) for hit in collection.search(looked_for[concept], item, k))
 
-        return rebalancing.rare_concept_retrieval(concepts, items, search, candidates)
+        return rebalancing.rare_concept_retrieval(concepts, items, search, candidates, gone)
 
 
 @stage(
     kinds={"parquet", "numpy"},
     code_version="1",
     schema=REBALANCED_SUBSET,
-    inputs=["concept_hits"],
+    inputs=["concept_hits", "reviews"],
     unpartitioned_inputs=["concept_frequency"],
     partitioned=False,
     checks=[unique("uid"), checks.samples_with_image_and_caption, checks.weights_within_cap],
@@ -227,8 +232,12 @@ def rare_concept_retrieval(  # noqa: PLR0917 - each is a resource or a setting
 def rebalanced_subset(
     work: Work, captions: CaptionSources, lists: ConceptLists, count_by: str, temperature: float, cap: float
 ) -> pa.Table:
-    """How often to draw each sample that has an image and a caption, so that rare concepts are seen more often."""
-    uids, hits = corpus.usable_samples(_corpus(work, lists, captions), count_by, caption_source_of(count_by))
+    """How often to draw each sample that has an image and a caption, so that rare concepts are seen more often.
+
+    A sample that a person decided to drop is not drawn. How rare a concept is, all samples say.
+    """
+    source = caption_source_of(count_by)
+    uids, hits = corpus.usable_samples(_corpus(work, lists, captions), count_by, source, _dropped(work))
     weights = rebalancing.rebalanced_weights(hits, _counts(work, count_by)[1], temperature, cap)
     return pa.table({"uid": uids, "weight": weights}, schema=REBALANCED_SUBSET)
 
@@ -237,7 +246,7 @@ def rebalanced_subset(
     kinds={"parquet", "numpy"},
     code_version="1",
     schema=CURRICULUM,
-    inputs=["concept_hits", "caption_scores"],
+    inputs=["concept_hits", "caption_scores", "reviews"],
     unpartitioned_inputs=["concept_frequency"],
     partitioned=False,
     checks=[
@@ -252,9 +261,12 @@ def rebalanced_subset(
 def curriculum(
     work: Work, captions: CaptionSources, lists: ConceptLists, count_by: str, weights: CurriculumWeights
 ) -> pa.Table:
-    """The samples that have an image and a caption, from easy to hard: by rarity, by misalignment and by length."""
+    """The samples that have an image and a caption, from easy to hard: by rarity, by misalignment and by length.
+
+    One that a person decided to drop has no place.
+    """
     source = caption_source_of(count_by)
-    uids, hits = corpus.usable_samples(_corpus(work, lists, captions), count_by, source)
+    uids, hits = corpus.usable_samples(_corpus(work, lists, captions), count_by, source, _dropped(work))
     scores = _scores(work, source, uids)
     order = rebalancing.curriculum(
         hits,
@@ -264,6 +276,10 @@ def curriculum(
         (weights.rarity, weights.misalignment, weights.length),
     )
     return pa.table({"uid": uids, "rank": order.rank, "difficulty": order.difficulty}, schema=CURRICULUM)
+
+
+def _dropped(work: Work) -> pa.Array:
+    return dropped(work.scan("reviews", ["uid", "review"]))
 
 
 def _scores(work: Work, source: str, uids: pa.ChunkedArray) -> pa.Table:

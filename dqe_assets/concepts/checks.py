@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from dqe_assets.concepts.settings import caption_source_of
 from dqe_assets.core.schema import IMAGE, has_image
 from dqe_assets.core.work import Check, CheckResult, Work
+from dqe_assets.reviews.decide import dropped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,14 +101,14 @@ def _bill_adds_up(_: Work, table: pa.Table) -> CheckResult:
 
 def _samples_with_image_and_caption(work: Work, table: pa.Table, count_by: str) -> CheckResult:
     wanted = [IMAGE, caption_source_of(count_by)]
-    expected = 0
+    gone, expected = dropped(work.scan("reviews", ["uid", "review"])), 0
     for hits in work.scan("concept_hits", ["item", "uid", "concepts"]):
-        valid = hits.filter(pc.is_valid(hits["concepts"]))
+        valid = hits.filter(pc.and_not(pc.is_valid(hits["concepts"]), pc.is_in(hits["uid"], value_set=gone)))
         first, second = (valid.filter(pc.equal(valid["item"], item))["uid"] for item in wanted)
         expected += pc.sum(pc.is_in(first, value_set=second)).as_py() or 0
     return CheckResult(
         expected == table.num_rows,
-        f"{expected:,} samples have an image and a caption, {table.num_rows:,} are here",
+        f"{expected:,} samples have an image and a caption and are not dropped, {table.num_rows:,} are here",
         {"expected": expected, "found": table.num_rows},
     )
 
@@ -152,7 +153,9 @@ more_is_better = Check(
 )
 bill_adds_up = Check("bill_adds_up", "Samples are needed where the target is missed, and only there.", _bill_adds_up)
 samples_with_image_and_caption = Check(
-    "rows_complete", "Every sample with an image and a caption is there, and no other.", _samples_with_image_and_caption
+    "rows_complete",
+    "Every sample with an image and a caption that nobody decided to drop is there, and no other.",
+    _samples_with_image_and_caption,
 )
 weights_within_cap = Check(
     "weights_within_cap", "Draws are moved between samples, none added, none above the cap.", _weights_within_cap

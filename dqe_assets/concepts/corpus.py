@@ -230,13 +230,16 @@ def misalignment(corpus: CorpusHits) -> pa.Table:
     return pa.Table.from_pylist(rows, MISALIGNMENT)
 
 
-def usable_samples(corpus: CorpusHits, item: str, source: str) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """The samples that have an image and a caption of a source.
+def usable_samples(
+    corpus: CorpusHits, item: str, source: str, dropped: pa.Array
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """The samples that have an image and a caption of a source, and that nobody decided to drop.
 
     Args:
         corpus: all samples.
         item: whose hits are wanted: ``image``, or a caption source.
         source: the caption source.
+        dropped: uids of the samples that people decided to drop.
 
     Returns:
         Their uids, and the positions of the concepts that they show, list<int32>.
@@ -246,7 +249,8 @@ def usable_samples(corpus: CorpusHits, item: str, source: str) -> tuple[pa.Chunk
     """
     uids, hits = [], []
     for shard in corpus.shards():
-        usable = pa.array(shard.there[IMAGE] & shard.there[source])
+        is_dropped = pc.is_in(shard.uids, value_set=dropped).to_numpy()
+        usable = pa.array(shard.there[IMAGE] & shard.there[source] & ~is_dropped)
         uids += shard.uids.filter(usable).chunks
         hits.append(shard.hits[item].filter(usable))
     return pa.chunked_array(uids, pa.string()), pa.chunked_array(hits, pa.list_(pa.int32()))

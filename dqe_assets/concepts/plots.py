@@ -9,7 +9,7 @@ import numpy as np
 from dqe_assets.concepts.performance import predict_accuracy
 from dqe_assets.concepts.plan import line_interval
 from dqe_assets.concepts.tail import share_under
-from dqe_assets.core.figures import LIGHT, add_legend, new_figure, placeholder, plain, set_title, text_style, to_png
+from dqe_assets.core.figures import LIGHT, add_legend, label_bars, new_figure, placeholder, plain, set_title, to_png
 from dqe_assets.core.schema import IMAGE, ORIGINAL
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dqe_assets.core.figures import Theme
 
 _BAND = 0.16
+_CROWDED = 100_000
 _THRESHOLDS = (1, 10, 100, 1_000)
 _NONE_AT = 0.5
 """Where a count of 0 stands on a logarithmic axis: next to the others, so that concepts never shown can be seen."""
@@ -74,16 +75,16 @@ def tail_shares(counts: Mapping[str, ArrayLike], theme: Theme = LIGHT) -> bytes:
         return placeholder("no concepts", theme)
     figure, axes = new_figure(3.4, theme)
     width = 0.8 / len(drawn)
+    bars = []
     for place, (name, values) in enumerate(drawn.items()):
         shares = [100 * share for share in share_under(values, _THRESHOLDS).values()]
         x = np.arange(len(_THRESHOLDS)) + (place - (len(drawn) - 1) / 2) * width
         axes.bar(x, shares, width * 0.92, color=_colours(counts, theme)[name], label=_named(name))
-        for at, share in zip(x, shares, strict=True):
-            axes.text(at, share, f"{share:.0f}", ha="center", va="bottom", **text_style(theme, muted=True))
+        bars += [(at, share, f"{share:.0f}") for at, share in zip(x.tolist(), shares, strict=True)]
     axes.set_xticks(np.arange(len(_THRESHOLDS)), ["never", *(f"fewer than {t:,}" for t in _THRESHOLDS[1:])])
     axes.set_xlabel("samples that show the concept")
     axes.set_ylabel("% of concepts")
-    axes.set_ylim(0, 108)
+    label_bars(axes, bars, width, theme)
     set_title(axes, "What the data hardly shows", theme)
     add_legend(axes, theme, columns=4)
     return to_png(figure)
@@ -142,7 +143,8 @@ def log_linear(fitted: FittedModel, theme: Theme = LIGHT) -> bytes:
     figure, axes = new_figure(4.2, theme)
     counts = np.maximum(fitted.counts, 1)
     size = float(np.clip(6000 / len(counts), 3, 16))
-    axes.scatter(counts, fitted.accuracy, s=size, color=theme.original, alpha=0.35, linewidths=0, label="a concept")
+    axes.scatter(counts, fitted.accuracy, s=size, color=theme.original, alpha=0.5, linewidths=0)
+    axes.scatter([], [], s=12, color=theme.original, label="a concept")
     x = np.exp(np.linspace(fit.edges[0], fit.edges[-1], 200))
     axes.fill_between(x, *line_interval(fit, x), color=colour, alpha=_BAND, linewidth=0)
     axes.plot(x, predict_accuracy(fit, x), color=colour, linewidth=1.8, label=f"line, {fit.level:.0%} interval")
@@ -161,7 +163,7 @@ def log_linear(fitted: FittedModel, theme: Theme = LIGHT) -> bytes:
             label=label,
         )
     axes.set_xscale("log")
-    axes.set_xlim(0.8, counts.max() * 1.3)
+    axes.set_xlim(counts.min() * 0.8, counts.max() * 1.3)
     axes.set_ylim(bottom=min(0.0, float(fitted.accuracy.min())))
     _plain_ticks(axes.xaxis)
     axes.set_xlabel("samples of the training data that show the concept")
@@ -189,6 +191,7 @@ def _plain_ticks(*axes: Axis, none_at: float | None = None) -> None:
     for axis in axes:
         low, high = axis.get_view_interval()
         powers = [10.0**power for power in range(int(np.floor(np.log10(high))) + 1) if 10.0**power >= low]
-        names = [f"{power:,.0f}" for power in powers]
+        # Over many powers, the first would touch what stands for none.
+        names = [f"{power:,.0f}" if not none_at or power > 1 or high < _CROWDED else "" for power in powers]
         axis.set_minor_locator(NullLocator())
         axis.set_ticks(([none_at] if none_at else []) + powers, labels=(["none"] if none_at else []) + names)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from dqe_assets.concepts.lists import flat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -117,7 +117,9 @@ def curriculum(
     return Curriculum(difficulty, rank)
 
 
-def rare_concept_retrieval(concepts: Iterable[str], items: Sequence[str], search: Search, k: int) -> pa.Table:
+def rare_concept_retrieval(
+    concepts: Iterable[str], items: Sequence[str], search: Search, k: int, dropped: Container[str] = ()
+) -> pa.Table:
     """For each rare concept the nearest samples of a pool: candidates to add to the data.
 
     Args:
@@ -125,6 +127,7 @@ def rare_concept_retrieval(concepts: Iterable[str], items: Sequence[str], search
         items: what to search among, for instance ``image`` and the caption sources.
         search: ``search(concept, item, k)`` yields up to k uids and scores, best first.
         k: candidates for each concept and item.
+        dropped: uids that are no candidates.
 
     Returns:
         concept, item, place (int32, from 1), uid and score (float32), in the order of concepts, items and places.
@@ -133,10 +136,20 @@ def rare_concept_retrieval(concepts: Iterable[str], items: Sequence[str], search
         (concept, item, place, uid, score)
         for concept in concepts
         for item in items
-        for place, (uid, score) in enumerate(search(concept, item, k), 1)
+        for place, (uid, score) in enumerate(_found(search, concept, item, k, dropped), 1)
     ]
     columns = list(zip(*rows, strict=True)) or [()] * len(_CANDIDATES)
     return pa.table(dict(zip(_CANDIDATES.names, columns, strict=True)), schema=_CANDIDATES)
+
+
+def _found(search: Search, concept: str, item: str, k: int, dropped: Container[str]) -> list[tuple[str, float]]:
+    wanted = k
+    while True:
+        hits = list(search(concept, item, wanted))
+        kept = [hit for hit in hits if hit[0] not in dropped][:k]
+        if len(kept) == k or len(hits) < wanted:
+            return kept
+        wanted *= 2
 
 
 _ROUNDING = 1e-9

@@ -59,11 +59,25 @@ _TABLES = (
         """,
     ),
     Table(
+        "provisional_concepts",
+        "Concepts that captions of a shard do not count as showing: a word of theirs is in no caption of that shard, "
+        "but in one of another",
+        columns(MISALIGNMENT, shard="VARCHAR")
+        | columns(CONCEPT_FREQUENCY, item="VARCHAR")
+        | {"concepts": ("VARCHAR[]", "the concepts")},
+        """
+        SELECT shard, item, list(concept ORDER BY concept)
+        FROM (SELECT unnest(provisional_shards) AS shard, item, concept FROM stored_concept_frequency)
+        GROUP BY shard, item ORDER BY shard, item
+        """,
+    ),
+    Table(
         "concept_hits",
         "The concepts that each sample shows, in its image and in the caption of each source",
         columns(CONCEPT_HITS, uid="VARCHAR", item="VARCHAR")
         | {"concepts": ("VARCHAR[]", "concepts that it shows; null where there is no such image or caption")},
         sql_file(__file__, "concept_hits"),
+        by_shard=True,
     ),
     Table(
         "misalignment",

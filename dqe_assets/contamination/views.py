@@ -53,6 +53,7 @@ RELATIONS = Relations(
             "The samples that are in a reference set: of each, kind and set the row that is most like it",
             _FOUND,
             f"SELECT {', '.join(_FOUND)} FROM stored_contamination ORDER BY uid, kind, reference_set",  # noqa: S608
+            by_shard=True,
         ),
         Table(
             "reference_sets",

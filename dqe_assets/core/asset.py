@@ -3,8 +3,10 @@
 # Dagster reads the annotations of an asset's function as they are, so they cannot be postponed in this module.
 
 import inspect
+import socket
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import Any, NoReturn
 
 import dagster as dg
@@ -12,12 +14,14 @@ import pyarrow as pa
 
 from dqe_assets.core.metadata import Markdown
 from dqe_assets.core.partitions import PARTITION_SETS, registered
-from dqe_assets.core.resource import RUN_OPTIONS
+from dqe_assets.core.resource import RUN_OPTIONS, WORKERS
+from dqe_assets.core.shard_workers import Made, Making, ShardWorkers
 from dqe_assets.core.stage import SHARDS, TRAINING_RUNS, Stage
 from dqe_assets.core.work import Check, CheckResult
+from dqe_resources import progress
 from dqe_resources.errors import DataQualityError, WholeRunError, WholeSourceError
 from dqe_resources.sources.protocol import source_of
-from dqe_resources.store import StoredPartition
+from dqe_resources.store import Store, StoreAwayError, StoredPartition
 
 OWNER = "team:data-quality"
 
@@ -26,12 +30,18 @@ _SAID = 3
 FORCE_TAG = "dqe/force"
 """Run tag: ``true`` makes again what is current."""
 
+HOST_TAG = "dqe/host"
+"""Run tag: the machine that its process is on."""
+
 _OVER = {SHARDS: "shard", TRAINING_RUNS: "training_run", None: "all_shards"}
 """What an asset is made for, as its tag ``dqe/over`` says."""
 
 # Dagster gives all partitions of a run one data version. An output with this mark records no event, so that each
 # partition's own event is the only one.
 _NO_EVENT = {"__source_asset_observation__": True}
+
+_AWAY: dict[str, str] = {}
+"""By the run's number, why a step of it, in this process, could not use the store: the next ones do not try again."""
 
 
 class PartitionsError(DataQualityError):
@@ -92,18 +102,31 @@ def _asset(
         ],
     )
     def compute(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        yield from _execute(stage, context)
+        if away := _AWAY.get(context.run.run_id):
+            raise StoreAwayError(away)
+        try:
+            yield from _execute(stage, context)
+        except StoreAwayError as error:
+            _AWAY[context.run.run_id] = str(error)
+            raise
 
     return compute
 
 
 def _resource_keys(stage: Stage) -> set[str]:
-    return {"store", RUN_OPTIONS, *(path.split(".")[0] for path in stage.resources.values())}
+    return {"store", RUN_OPTIONS, WORKERS, *(path.split(".")[0] for path in stage.resources.values())}
+
+
+def _say_machine(context: dg.AssetExecutionContext) -> None:
+    """Have the run say which machine it is on: of a process that Dagster began, only its number is known."""
+    if HOST_TAG not in context.run.tags:
+        context.instance.add_run_tags(context.run.run_id, {HOST_TAG: socket.gethostname()})
 
 
 def _execute(stage: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
-    # A plain pass over the keys, and not a run for each: one load of a model then serves all of them, and each
-    # partition is in the store, and known to Dagster, before the next one begins.
+    # One pass over the keys, and not a run for each: one load of a model then serves all of them, and each partition is
+    # in the store, and known to Dagster, as soon as it is made.
+    _say_machine(context)
     arguments = stage.arguments({key: getattr(context.resources, key) for key in _resource_keys(stage)})
     options = getattr(context.resources, RUN_OPTIONS)
     force = options.force or context.run.tags.get(FORCE_TAG) == "true"
@@ -112,26 +135,29 @@ def _execute(stage: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
     results: dict[str | None, dict[str, CheckResult]] = {}
     failed: dict[str | None, Exception] = {}
     given_up: set[str] = set()
-    for key in keys:
-        if key and source_of(key) in given_up:
-            continue
-        work = stage.work(context.resources.store, key, shards, context.log.info, runs)
-        try:
-            stored, metadata, results[key] = stage.make(work, arguments, force=force)
-        except WholeRunError:
-            raise
-        except Exception as error:
-            if len(keys) == 1:
-                raise
-            # The others are made all the same.
-            context.log.exception("%s, %s", stage.name, key)
-            failed[key] = error
-            if isinstance(error, WholeSourceError):
-                given_up.add(source_of(key or ""))
-            continue
-        shown = {name: _metadata_value(value) for name, value in metadata.items()}
-        if len(keys) > 1:
-            yield _materialization(stage, context.instance, stored, shown)
+
+    def here(key: str | None) -> Made:
+        with _store(context, stage) as store:
+            work = stage.work(store.as_it_is_now(), key, shards, context.log.info, runs)
+            return stage.make(work, arguments, force=force)
+
+    making = Making(stage, arguments, context.resources.store, context.log.info, force, here)
+    workers: ShardWorkers | None = getattr(context.resources, WORKERS)
+    with closing(making.outcomes(keys, workers, lambda key: not key or source_of(key) not in given_up)) as outcomes:
+        for key, made in outcomes:
+            if isinstance(made, Exception):
+                if len(keys) == 1 or isinstance(made, WholeRunError):
+                    raise made
+                # The others are made all the same.
+                context.log.error("%s, %s", stage.name, key, exc_info=made)
+                failed[key] = made
+                if isinstance(made, WholeSourceError):
+                    given_up.add(source_of(key or ""))
+                continue
+            stored, metadata, results[key] = made
+            shown = {name: _metadata_value(value) for name, value in metadata.items()}
+            if len(keys) > 1:
+                yield _materialization(stage, context.instance, stored, shown)
     if failed:
         _raise_for(failed, len(keys))
     checked = [
@@ -144,6 +170,22 @@ def _execute(stage: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
     else:
         version = dg.DataVersion(stored.stamp.identity)
         yield dg.MaterializeResult(metadata=shown, data_version=version, check_results=checked)
+
+
+@contextmanager
+def _store(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Store]:
+    """The store to make a partition in; what is made over all shards is made by one process at a time."""
+    store: Store = context.resources.store
+    if stage.partition_set:
+        yield store
+        return
+
+    def say(who: str) -> None:
+        context.log.info(who)
+        progress.report(progress.Step(stage.name, None, 0, 0, note=who))
+
+    with store.owned(stage.name, say) as mine:
+        yield mine
 
 
 def _raise_for(failed: Mapping[str | None, Exception], total: int) -> NoReturn:

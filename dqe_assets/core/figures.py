@@ -10,6 +10,7 @@ import base64
 import io
 import warnings
 from bisect import bisect_left
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,16 +23,28 @@ from dqe_assets.core.schema import ORIGINAL
 from dqe_resources.images import ImageError, decode, guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
 
 WIDTH, DPI = 7.0, 120
 """Width of a figure in inches, and pixels an inch."""
+
+_PAD = 0.12
+"""Inches around what is drawn."""
+
+_SMALL = 8.5
+"""Points of most text."""
+
+_LEGEND_LINE = 0.185
+"""Inches of a line of a legend."""
+
+_UNDER = "outside lower left"
+_ABOVE = {"ha": "center", "va": "bottom"}
 
 
 MOST_PIXELS = 100_000_000
@@ -212,7 +225,7 @@ def percent(part: int, whole: int) -> str:
 
 def text_style(theme: Theme, *, muted: bool = False) -> dict[str, Any]:
     """Text of axes and labels."""
-    return {"color": theme.muted if muted else theme.ink, "fontsize": 8.5}
+    return {"color": theme.muted if muted else theme.ink, "fontsize": _SMALL}
 
 
 def mark_threshold(axes: Axes, theme: Theme, threshold: float, text: str, align: str) -> None:
@@ -225,9 +238,41 @@ def mark_threshold(axes: Axes, theme: Theme, threshold: float, text: str, align:
         text: what the rule does.
         align: on which side of the text the line is, ``left`` or ``right``.
     """
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.14)
     axes.axvline(threshold, color=theme.ink, linewidth=1.2, linestyle="--")
     axes.annotate(text, (threshold, 1.0), xycoords=("data", "axes fraction"), ha=align, va="top", **text_style(theme))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+
+
+def label_bars(axes: Axes, bars: Sequence[tuple[float, float, str]], room: float, theme: Theme) -> None:
+    """Write a text above each bar, upright where it is wider than its bar has room; the y axis then begins at 0.
+
+    Args:
+        axes: the bars' axes, with their limits of x.
+        bars: where each is on the x axis, its height, and the text.
+        room: what each has for its text on the x axis.
+        theme: the colours.
+    """
+    low, high = axes.get_xlim()
+    box = axes.get_position()
+    wide, tall = (float(size) for size in _figure_of(axes).get_size_inches() * 72 * (box.width, box.height))
+    font, line = _font(_SMALL), 1.3 * _SMALL
+    longest = max((font.getlength(text) for *_, text in bars), default=0.0)
+    upright = longest > room / (high - low) * wide
+    for x, height, text in bars:
+        place = {"rotation": 90, "rotation_mode": "anchor", "ha": "left", "va": "center"} if upright else _ABOVE
+        axes.annotate(text, (x, height), (0, 2), textcoords="offset points", **place, **text_style(theme, muted=True))
+    # The axes are not as tall as that once there are labels and a legend below.
+    above = (longest if upright else line) / (0.7 * tall)
+    axes.set_ylim(0, max((height for _, height, _ in bars), default=1.0) * (1 + 1.6 * above) or 1.0)
+
+
+def some_of(count: int) -> NDArray[np.intp]:
+    """Places of ``PLOTTED`` of so many points, or of all if there are fewer: a fair draw, in an order that is none.
+
+    More points cover each other, and in an order by group the last group would cover the others.
+    """
+    return np.random.default_rng(0).permutation(count)[:PLOTTED]
 
 
 def plain(name: str) -> str:
@@ -247,12 +292,13 @@ def new_grid(rows: int, columns: int, height: float, theme: Theme, width: float 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.ticker import StrMethodFormatter
 
     figure = Figure(
         figsize=(width, height),
         dpi=DPI,
         facecolor=theme.background,
-        layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12),
+        layout=ConstrainedLayoutEngine(w_pad=_PAD, h_pad=_PAD),
     )
     FigureCanvasAgg(figure)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -266,6 +312,8 @@ def new_grid(rows: int, columns: int, height: float, theme: Theme, width: float 
         axes.yaxis.label.set_color(theme.muted)
         axes.xaxis.label.set_fontsize(9)
         axes.yaxis.label.set_fontsize(9)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
     return figure, grid
 
 
@@ -274,11 +322,29 @@ def set_title(axes: Axes, title: str, theme: Theme, size: float = 11.5) -> None:
     axes.set_title(title, loc="left", color=theme.ink, fontsize=size, fontweight="bold", pad=8)
 
 
-def add_legend(axes: Axes, theme: Theme, columns: int, below: float = 0.2) -> None:
-    """A legend below the axes, by a share of their height."""
-    legend = axes.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(0, -below), ncols=columns)
-    for text in legend.get_texts():
-        text.set_color(theme.ink)
+def add_legend(axes: Axes, theme: Theme, columns: int, handles: Sequence[Any] = ()) -> None:
+    """A legend under the figure's axes, which it leaves as tall as they are with two lines.
+
+    Args:
+        axes: whose it is.
+        theme: the colours.
+        columns: how many there are at most; fewer if they have no room.
+        handles: what it names; by default all that has a label.
+    """
+    figure = _figure_of(axes)
+    named: Sequence[Any] = handles or axes.get_legend_handles_labels()[0]
+    if not named:
+        return
+    style: dict[str, Any] = {"frameon": False, "fontsize": _SMALL, "labelcolor": theme.ink}
+    for count in range(min(columns, len(named)), 0, -1):
+        labels = [str(one.get_label()) for one in named]
+        legend = figure.legend(named, labels, loc=_UNDER, ncols=count, **style)
+        with any_script():
+            if count == 1 or legend.get_window_extent().width < figure.bbox.width - 2 * _PAD * DPI:
+                break
+        legend.remove()
+    lines = -(-len(named) // count)
+    figure.set_figheight(figure.get_figheight() + max(0, lines - 2) * _LEGEND_LINE)
 
 
 def histograms(series: Mapping[str, ArrayLike], theme: Theme = LIGHT) -> bytes:
@@ -301,7 +367,9 @@ def histograms(series: Mapping[str, ArrayLike], theme: Theme = LIGHT) -> bytes:
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.locator_params(axis="x", nbins=4)
-        set_title(axes, name.replace("_", " "), theme, size=10)
+        # Bold, it is a sixth wider.
+        title = _fitted(name.replace("_", " "), _font(10), (72 * WIDTH / columns - 14) / 1.17)
+        set_title(axes, plain(title), theme, size=10)
         axes.set_xlabel(f"median {float(np.median(values)):.3g}", fontsize=8.5)
     for axes in grid[len(finite) :]:
         axes.remove()
@@ -316,13 +384,21 @@ def placeholder(message: str, theme: Theme) -> bytes:
     return to_png(figure)
 
 
-def to_png(figure: Figure) -> bytes:
-    """A figure as PNG, in few colours: the same figure gives the same bytes."""
-    canvas: FigureCanvasAgg = figure.canvas
+@contextmanager
+def any_script() -> Iterator[None]:
+    """Text is measured and drawn without a word on characters that the font lacks: some may be of control."""
     with warnings.catch_warnings():
-        # It would be said of each character of another script, with that character, which may be one of control.
         warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
+        yield
+
+
+def to_png(figure: Figure) -> bytes:
+    """A figure as PNG, in few colours: the same figure gives the same bytes. Text that would be cut is made smaller."""
+    canvas: FigureCanvasAgg = figure.canvas
+    with any_script():
         canvas.draw()
+        if _made_to_fit(figure):
+            canvas.draw()
     drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     out = io.BytesIO()
     few = drawn.quantize(96, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
@@ -330,13 +406,32 @@ def to_png(figure: Figure) -> bytes:
     return out.getvalue()
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _figure_of(axes: Axes) -> Figure:
+    figure: Any = axes.get_figure(root=True)
+    return figure
+
+
+def _made_to_fit(figure: Figure) -> bool:
+    """Make titles smaller that are wider than the figure; returns whether there were any."""
+    from matplotlib.text import Text
+
+    right, changed = figure.bbox.x1 - 4, False
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and text.get_text() and text.get_fontweight() == "bold":
+            box = text.get_window_extent()
+            if box.x1 > right > box.x0:
+                text.set_fontsize(text.get_fontsize() * (right - box.x0) / box.width)
+                changed = True
+    return changed
+
+
+def _font(size: float) -> ImageFont.FreeTypeFont:
     import matplotlib as mpl
 
     return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
-def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _fitted(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     """As much of the beginning of a text as fits a width, which takes no longer for a longer text."""
     text = text[:_LONGEST_LINE]
     if font.getlength(text) <= width:

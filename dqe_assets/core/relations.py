@@ -68,15 +68,40 @@ class Temporary:
 
 
 @dataclass(frozen=True, slots=True)
+class OverAll:
+    """Columns of a table by shard that come of what there is over all shards.
+
+    Attributes:
+        columns: SQL of each, where ``t`` is the table's row; the table's query has null for it.
+        joins: SQL of joins that they need, of at most one row for each of the table.
+    """
+
+    columns: dict[str, str]
+    joins: str
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
-    """A table of the warehouse."""
+    """A table of the warehouse.
+
+    Attributes:
+        name: its name.
+        comment: what its rows are.
+        columns: SQL type and meaning of each column.
+        select: the rows, columns in the order of ``columns``.
+        by_shard: whether each row is of one shard, which its column ``shard`` names, or the sample ``uid``, and comes
+            of what is read of that shard alone: then only the rows of shards that changed are made again. It may also
+            read a table of what assets over all shards say, if that has a column ``shard``: a shard whose rows there
+            changed has changed.
+        over_all: of a table by shard, the columns that are not.
+    """
 
     name: str
     comment: str
     columns: dict[str, tuple[str, str]]
-    """SQL type and meaning of each column."""
     select: Query
-    """The rows, columns in the order of ``columns``."""
+    by_shard: bool = False
+    over_all: OverAll | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +261,8 @@ class Relations:
 
     Attributes:
         reads: what is read of assets.
-        computed: functions of a database, in which ``reads`` can be read, that compute in Python tables which queries
-            read, by name.
+        computed: functions of a database, in which the tables by shard and what ``reads`` has of assets over all
+            shards can be read, that compute in Python tables which other queries read, by name.
         temporary: what several queries read, and the warehouse does not keep.
         tables: tables of the warehouse.
         views: views of the warehouse.
@@ -295,7 +320,13 @@ def signature_of(relations: Iterable[Relations]) -> list[Any]:
         [
             [[read.asset, read.columns, read.rest] for read in one.reads],
             [[made.name, sql_of(made.select)] for made in one.temporary],
-            [[table.name, table.comment, table.columns, sql_of(table.select)] for table in one.tables],
+            [
+                [
+                    *(table.name, table.comment, table.columns, sql_of(table.select), table.by_shard),
+                    *((table.over_all.columns, table.over_all.joins) if table.over_all else ()),
+                ]
+                for table in one.tables
+            ],
             [[view.name, view.comment, view.columns, sql_of(view.select)] for view in one.views],
             signature_of(of({}) for of in one.by_manifest.values()),
         ]

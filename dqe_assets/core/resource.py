@@ -17,6 +17,9 @@ from dqe_resources.web_url import without_credentials
 RUN_OPTIONS = "run_options"
 """Key of the resource with what holds for one run."""
 
+WORKERS = "workers"
+"""Key of the resource with the workers that shards are given to; it is None where there are none."""
+
 _PLAIN = (bool, int, float, str)
 
 

@@ -24,6 +24,10 @@ REFINED = "refined"
 """The caption source of captions that were asked for again, and fit better than what was there."""
 
 
+REVIEWED = "reviewed"
+"""The caption source of captions that a person has written or chosen."""
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column: its name, Arrow type, meaning and, where it is a quantity, unit."""

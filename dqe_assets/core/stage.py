@@ -33,7 +33,7 @@ from dqe_assets.core.work import (
 from dqe_resources import progress
 from dqe_resources.errors import WholeRunError, of_whole_run
 from dqe_resources.fingerprint import fingerprint
-from dqe_resources.store import Stamp, StorageError, Store, StoredPartition, TornError
+from dqe_resources.store import ReplacedError, Stamp, StorageError, Store, StoreAwayError, StoredPartition, TornError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -55,6 +55,9 @@ TRAINING_RUNS = "training_runs"
 """The partition set of the assets that are made for each training run."""
 
 _COLLECTED_EVERY = 20_000
+
+_ATTEMPTS = 5
+"""How often a partition is begun whose inputs others replace meanwhile."""
 
 _MADE = {
     SHARDS: "is made for each shard",
@@ -90,6 +93,7 @@ class Stage:
     pool: str | None
     signature: Callable[..., Any] | None
     is_valid: Callable[..., bool] | None
+    apart: Callable[..., bool] | None
     content: Callable[[pa.Table], Any] | None
     relations: Relations | None
     signals: Mapping[str, str]
@@ -154,6 +158,10 @@ class Stage:
             *([_fingerprints(work, self.run_inputs, work.runs)] if self.run_inputs else []),
         )
 
+    def is_made_apart(self, work: Work, arguments: Mapping[str, Any]) -> bool:
+        """Whether a partition is made by the process of the run alone, though there are workers."""
+        return self.apart is not None and bool(_call(self.apart, arguments, work))
+
     def current(self, work: Work, arguments: Mapping[str, Any]) -> StoredPartition | None:
         """The stored partition if making it again would give the same; otherwise None, so also if it is torn.
 
@@ -181,13 +189,21 @@ class Stage:
 
         Raises:
             WholeRunError: nothing of the asset can be made in this run, whatever the partition.
+            ReplacedError: again and again, another process replaced an input while it was read.
             Exception: whatever else the function or a check raises.
         """
         try:
+            work = replace(work, store=work.store.looked_at_once)
+            for _ in range(_ATTEMPTS - 1):
+                with suppress(ReplacedError):
+                    return self._make(work, arguments, force=force)
+                work = replace(work, store=work.store.as_it_is_now())
             return self._make(work, arguments, force=force)
         except WholeRunError:
             raise
         except Exception as error:
+            if (away := StoreAwayError.told_in(str(error))) is not None:
+                raise away from error
             if (why := of_whole_run(error)) is not None:
                 raise WholeRunError(why) from error
             raise
@@ -294,8 +310,9 @@ class Stage:
 
     @property
     def _looked_at(self) -> list[str]:
-        """The columns that checks and metadata read."""
-        return [name for name in self.schema.names if name != "image"] if self.schema is not None else []
+        """The columns that checks and metadata read: all but those of images."""
+        columns = self.schema or ()
+        return [column.name for column in columns if column.name != "image" and not pa.types.is_binary(column.type)]
 
     def _check(self, work: Work, output: Output, arguments: Mapping[str, Any]) -> dict[str, CheckResult]:
         return {check.name: _call(check.run, arguments, work, output) for check in self.checks}
@@ -343,6 +360,7 @@ def stage(  # noqa: PLR0913
     pool: str | None = None,
     signature: Callable[..., Any] | None = None,
     is_valid: Callable[..., bool] | None = None,
+    apart: Callable[..., bool] | None = None,
     content: Callable[[pa.Table], Any] | None = None,
     relations: Relations | None = None,
     signals: Mapping[str, str] | None = None,
@@ -351,7 +369,7 @@ def stage(  # noqa: PLR0913
 
     The group is called as the folder that the function is in. What the function takes after ``work`` are resources
     (models, the collection, slices of the settings); they are part of the fingerprint. Checks, metadata, ``signature``,
-    ``depends`` and ``is_valid`` may take resources too, after their own parameters.
+    ``depends``, ``is_valid`` and ``apart`` may take resources too, after their own parameters.
 
     Args:
         kinds: what it is made with, shown in the UI (at most three).
@@ -371,6 +389,8 @@ def stage(  # noqa: PLR0913
         pool: Dagster pool.
         signature: ``(work) -> whatever else goes into a partition``: the state of a source, what shaped the graph.
         is_valid: ``(work, stamp) -> whether what was made is still there and still holds``.
+        apart: ``(work) -> whether the process of the run makes a partition, though there are workers``: where several
+            processes together would ask too much of others.
         content: what else of a table, without images, what is downstream depends on: where the same inputs can give
             another output.
         relations: what it adds to the warehouse.
@@ -385,6 +405,7 @@ def stage(  # noqa: PLR0913
             (signature, 1),
             (is_valid, 2),
             (depends, 1),
+            (apart, 1),
             *((check.run, 2) for check in checked),
         ]
         parameters = dict.fromkeys(name for one, given in called if one for name in _parameters(one, given))
@@ -407,6 +428,7 @@ def stage(  # noqa: PLR0913
             pool=pool,
             signature=signature,
             is_valid=is_valid,
+            apart=apart,
             content=content,
             relations=relations,
             signals=signals or {},

@@ -25,6 +25,7 @@ _TRAINING_ROWS_PER_BUCKET = 64
 _ITERATIONS = 8
 _ROUNDING = 1e-4
 _TILE = 4_096
+_FEW_IN_BUCKET = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,9 @@ def pairs_in_buckets(
     """
     from threadpoolctl import threadpool_limits
 
-    members, guests = _by_bucket(near[:, :1], buckets), _by_bucket(near[:, 1:], buckets)
+    # Products of many rows at once are faster, but to read a row for each bucket of it takes longer than those of few.
+    few = new <= _FEW_IN_BUCKET * buckets
+    members, guests = _by_bucket(near[:, :1], buckets), _by_bucket(near[: new if few else None, 1:], buckets)
 
     def pairs_of(bucket: int) -> NDArray[np.int64]:
         inside, outside = members(bucket), guests(bucket)
@@ -155,9 +158,34 @@ def pairs_in_buckets(
 
     with threadpool_limits(1, "blas"):
         found = np.concatenate(list(ordered_map(pairs_of, range(buckets))))
+    if few:
+        found = np.concatenate([found, *_with_few(unit, threshold, near, buckets, new)])
     # A pair across a border is found from both sides where both of its rows are near it.
     keys = np.unique(found[:, 0] * len(unit) + found[:, 1])
     return np.stack(np.divmod(keys, len(unit)), axis=1)
+
+
+def _with_few(
+    unit: UnitRows, threshold: float, near: NDArray[np.int32], buckets: int, new: int
+) -> Iterator[NDArray[np.int64]]:
+    """Pairs of a few new rows, by the bucket that each is in, with the others that are looked up in it."""
+    import faiss
+    from faiss.contrib.ivf_tools import add_preassigned
+
+    quantizer = faiss.IndexFlatIP(unit.dimension)
+    index: Any = faiss.IndexIVFFlat(quantizer, unit.dimension, buckets, faiss.METRIC_INNER_PRODUCT)
+    index.is_trained, index.nprobe = True, near.shape[1] - 1
+    if not index.nprobe or not new:
+        return
+    add_preassigned(index, unit[np.arange(new)], near[:new, 0].astype(np.int64))
+    # What is found is above it.
+    below = float(np.nextafter(np.float32(threshold), np.float32(-2)))
+    for start in range(new, len(unit), 4 * _TILE):
+        rows = np.arange(start, min(start + 4 * _TILE, len(unit)))
+        looked_up = near[rows, 1:].astype(np.int64)
+        none = np.zeros(looked_up.shape, np.float32)
+        ends, _, others = index.range_search_preassigned(unit[rows], below, looked_up, none)
+        yield np.stack([others, np.repeat(rows, np.diff(ends.astype(np.int64)))], axis=1)
 
 
 def trained(unit: UnitRows, count: int) -> Any:

@@ -18,16 +18,21 @@ from dqe_assets.dedup import metadata
 from dqe_assets.dedup.caption_duplicates import SourceCaptions, caption_clusters, signature_table, signed_captions
 from dqe_assets.dedup.caption_text import HASHES
 from dqe_assets.dedup.checks import one_representative
+from dqe_assets.dedup.near_texts import NOTHING_KNOWN
 from dqe_assets.dedup.tables import CAPTION_DUPLICATES, CAPTION_SIGNATURES
-from dqe_resources.cache import scratch_file
+from dqe_resources.cache import data_directory, scratch_file
+from dqe_resources.store import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from dqe_assets.caption.settings import CaptionSources
     from dqe_assets.core.work import Work
+
+_FORM = "1"
 
 
 def caption_signatures_of(synthetic: Sequence[Stage]) -> Stage:
@@ -53,7 +58,7 @@ def caption_duplicates_of(synthetic: Sequence[Stage]) -> Stage:
 
     @stage(
         kinds={"parquet", "python"},
-        code_version="2",
+        code_version="3",
         schema=CAPTION_DUPLICATES,
         resources={"min_jaccard": "duplicates.min_jaccard"},
         inputs=["raw_samples", *(captions.name for captions in synthetic), "caption_signatures"],
@@ -70,10 +75,32 @@ def caption_duplicates_of(synthetic: Sequence[Stage]) -> Stage:
         with ExitStack() as stack:
             files = {source: stack.enter_context(scratch_file()) for source in captions.names}
             signed = _signed(work, files)
-            tables = [caption_clusters(source, found, min_jaccard) for source, found in signed.items()]
+            tables = [_clusters(work, source, found, min_jaccard) for source, found in signed.items()]
+        _remove_others(captions.names)
         return pa.concat_tables([CAPTION_DUPLICATES.empty_table(), *tables])
 
     return caption_duplicates
+
+
+def _clusters(work: Work, source: str, found: SourceCaptions, min_jaccard: float) -> pa.Table:
+    """The clusters of a source; what captions were compared is kept for the next time."""
+    path = _kept(source)
+    known = np.load(path, mmap_mode="r") if path.exists() and not work.force else NOTHING_KNOWN
+    table, compared = caption_clusters(source, found, min_jaccard, known)
+    replace_file(path, lambda target: np.save(target, compared))
+    return table
+
+
+def _kept(source: str) -> Path:
+    """Where is kept which captions of a source were compared, and how much they share."""
+    return data_directory() / "duplicates" / "captions" / f"{source}.{_FORM}.npy"
+
+
+def _remove_others(sources: Sequence[str]) -> None:
+    wanted = {_kept(source) for source in sources}
+    for path in _kept("").parent.glob("*.npy"):
+        if path not in wanted:
+            path.unlink(missing_ok=True)
 
 
 def _signed(work: Work, files: dict[str, IO[bytes]]) -> dict[str, SourceCaptions]:

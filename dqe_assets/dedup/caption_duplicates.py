@@ -12,7 +12,7 @@ from dqe_assets.core.arrow import from_matrix, scatter
 from dqe_assets.dedup.caption_text import HASHES, normalised_text, signatures, text_digest
 from dqe_assets.dedup.clusters import cluster_table
 from dqe_assets.dedup.exact import grouped
-from dqe_assets.dedup.near_texts import near_components, similarities
+from dqe_assets.dedup.near_texts import NOTHING_KNOWN, Compared, near_components
 from dqe_assets.dedup.tables import CAPTION_DUPLICATES, CAPTION_SIGNATURES
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ class SourceCaptions:
     uids: Callable[[NDArray[np.int64]], NDArray[np.bytes_]]
 
 
-def caption_clusters(source: str, found: SourceCaptions, threshold: float) -> pa.Table:
+def caption_clusters(
+    source: str, found: SourceCaptions, threshold: float, known: NDArray[np.uint64] = NOTHING_KNOWN
+) -> tuple[pa.Table, NDArray[np.uint64]]:
     """All clusters of equal captions of a source, and of equal or nearly equal ones.
 
     In memory are some 100 bytes a caption, and the uids of what is in a cluster.
@@ -85,9 +87,11 @@ def caption_clusters(source: str, found: SourceCaptions, threshold: float) -> pa
         source: its name.
         found: its captions.
         threshold: Jaccard similarity of their sets of four-letter runs from which two captions are nearly equal.
+        known: what this gave beside the table for other captions; it saves reading and comparing, and changes nothing.
 
     Returns:
-        Table of ``CAPTION_DUPLICATES``. The first by uid of a cluster represents it.
+        Table of ``CAPTION_DUPLICATES``, in which the first by uid of a cluster represents it; and what captions were
+        compared (`dqe_assets.dedup.near_texts.Compared.asked`).
     """
     text, first = grouped(found.digests)
 
@@ -96,17 +100,18 @@ def caption_clusters(source: str, found: SourceCaptions, threshold: float) -> pa
         read = [normalised_text(caption) for caption in found.captions(rows)]
         return [read[place] for place in places]
 
-    near = near_components(found.signatures, first, texts, threshold)[text]
+    compared = Compared(found.digests[first], texts, known)
+    near = near_components(found.signatures, first, compared, threshold)[text]
     members = np.flatnonzero(np.bincount(near, minlength=1)[near] > 1)
     uids = found.uids(members)
 
     def alike(pairs: NDArray[np.int64]) -> NDArray[np.float64]:
         of_texts = text[members[pairs]]
-        distinct, places = np.unique(of_texts, axis=0, return_inverse=True)
-        differ = distinct[:, 0] != distinct[:, 1]
-        similarity = np.ones(len(distinct))
-        similarity[differ] = similarities(texts, distinct[differ])
-        return similarity[places.ravel()]
+        similarity = np.ones(len(pairs))
+        differ = np.flatnonzero(of_texts[:, 0] != of_texts[:, 1])
+        distinct, places = np.unique(of_texts[differ], axis=0, return_inverse=True)
+        similarity[differ] = compared.similarities(distinct)[places.ravel()]
+        return similarity
 
     tables = [
         cluster_table(kind, uids, component, np.zeros(len(members)), alike)
@@ -114,4 +119,4 @@ def caption_clusters(source: str, found: SourceCaptions, threshold: float) -> pa
     ]
     table = pa.concat_tables(tables)
     table = table.append_column("caption_source", pa.repeat(source, table.num_rows))
-    return table.select(CAPTION_DUPLICATES.names).cast(CAPTION_DUPLICATES)
+    return table.select(CAPTION_DUPLICATES.names).cast(CAPTION_DUPLICATES), compared.asked

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +11,7 @@ import pyarrow.compute as pc
 from dqe_assets.core.uids import packed_uids, unpacked_uids
 from dqe_assets.dedup.components import components
 from dqe_assets.dedup.pairs import KINDS
-from dqe_assets.dedup.semantic import cosines
+from dqe_assets.dedup.semantic import cosines, has_direction
 from dqe_assets.dedup.tables import DUPLICATE_CLUSTERS
 
 if TYPE_CHECKING:
@@ -51,11 +50,34 @@ def clusters_of_pairs(
     kinds = pairs["kind"].to_numpy()
     by_kind = {kind: rows[kinds == kind] for kind in KINDS} | {ANY: rows}
     names = packed_uids(uids)
+    alike = _Cosines(embeddings)
     tables = [
-        cluster_table(kind, names, components(found, len(names)), preference, partial(cosines, embeddings))
-        for kind, found in by_kind.items()
+        cluster_table(kind, names, components(found, len(names)), preference, alike) for kind, found in by_kind.items()
     ]
     return pa.concat_tables(tables).cast(DUPLICATE_CLUSTERS)
+
+
+class _Cosines:
+    """Cosines of pairs of rows; NaN where one has no direction. What several kinds ask for is computed once."""
+
+    def __init__(self, embeddings: NDArray[np.floating]) -> None:
+        self._embeddings = embeddings
+        self._has_direction = has_direction(embeddings)
+        self._names, self._values = np.empty(0, np.int64), np.empty(0)
+
+    def __call__(self, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+        found = np.where(self._has_direction[pairs[:, 0]], 1.0, np.nan)
+        others = np.flatnonzero(pairs[:, 0] != pairs[:, 1])
+        low, high = np.sort(pairs[others], axis=1).T
+        names, places = np.unique(low * len(self._embeddings) + high, return_inverse=True)
+        new = np.setdiff1d(names, self._names, assume_unique=True)
+        known = np.concatenate([self._names, new])
+        order = np.argsort(known, kind="stable")
+        ends = np.stack(np.divmod(new, max(1, len(self._embeddings))), axis=1)
+        self._values = np.concatenate([self._values, cosines(self._embeddings, ends)])[order]
+        self._names = known[order]
+        found[others] = self._values[np.searchsorted(self._names, names)][places]
+        return found
 
 
 def cluster_table(

@@ -307,5 +307,5 @@ def _remove_others(files: Mapping[str, _Files], codebook: str) -> None:
     wanted = {path for one in files.values() for path in (*one.all, one.near_path(codebook))}
     wanted.add(_folder() / f"{codebook}.codebook.npz")
     for path in _folder().glob("*"):
-        if path not in wanted and not path.name.startswith("."):
+        if path not in wanted and path.is_file() and not path.name.startswith("."):
             path.unlink(missing_ok=True)

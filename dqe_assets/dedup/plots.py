@@ -10,12 +10,12 @@ from dqe_assets.core.figures import (
     LIGHT,
     Theme,
     add_legend,
+    label_bars,
     mark_threshold,
     new_figure,
     new_grid,
     placeholder,
     set_title,
-    text_style,
     to_png,
 )
 
@@ -39,20 +39,18 @@ def cluster_sizes(sizes: Mapping[str, Sequence[int]], theme: Theme = LIGHT) -> b
     bins = ((2, "2"), (3, "3"), (4, "4"), (5, "5 to 9"), (10, "10 to 99"), (100, "100 or more"))
     edges = [low for low, _ in bins] + [np.iinfo(np.int64).max]
     used = max(int(np.searchsorted(edges, values.max(), "right")) for values in kinds.values())
-    width = 0.8 / len(kinds)
+    width, bars = 0.8 / len(kinds), []
     for place, (kind, values) in enumerate(kinds.items()):
         counts = np.histogram(values, edges)[0][:used]
         x = np.arange(used) + (place - (len(kinds) - 1) / 2) * width
         label = f"{kind}: {len(values):,} clusters, {int(values.sum() - len(values)):,} redundant"
         axes.bar(x, counts, width * 0.92, color=theme.sources[place % len(theme.sources)], label=label)
-        for at, count in zip(x, counts, strict=True):
-            if count:
-                axes.text(at, count, f"{count:,}", ha="center", va="bottom", **text_style(theme, muted=True))
+        bars += [(at, count, f"{count:,}") for at, count in zip(x.tolist(), counts.tolist(), strict=True) if count]
     axes.set_xticks(np.arange(used), [label for _, label in bins[:used]])
     axes.set_xlabel("samples in the cluster")
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.margins(y=0.12)
+    label_bars(axes, bars, width, theme)
     set_title(axes, "Duplicate clusters", theme)
     add_legend(axes, theme, columns=2)
     return to_png(figure)

@@ -46,6 +46,7 @@ def leaderboard(rows: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> byte
         ecolor=theme.ink,
         elinewidth=1.2,
     )
+    axes.set_ylim(-0.7, len(shown) - 0.3)
     axes.set_yticks(list(places), [plain(f"{row['data']} ({row['data_size']:,})") for row in shown])
     axes.set_xlabel("grey: all samples, and what may be chance")
     set_title(axes, plain(f"{shown[0]['scale']}: {shown[0]['score']}"), theme)

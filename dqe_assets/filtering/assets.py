@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.core.schema import has_image
 from dqe_assets.core.stage import Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Manifest, Work
 from dqe_assets.filtering import metadata
 from dqe_assets.filtering.build_subset import make_subset
 from dqe_assets.filtering.expression import parse
 from dqe_assets.filtering.filters.pool_scores import TARGETS_PREFIX
+from dqe_assets.filtering.kept_languages import KeptLanguages
 from dqe_assets.filtering.masks import FilterSet, Tally
 from dqe_assets.filtering.pool import batch_rows
 from dqe_assets.filtering.settings import open_pools, parsed, pool_state
@@ -133,6 +133,12 @@ def _targets(expressions: Iterable[Expression]) -> list[str]:
     return list(dict.fromkeys(f"{TARGETS_PREFIX}{name}" for one in expressions for name, _ in one.targets))
 
 
+def _own_pool(work: Work, expressions: Iterable[Expression], signals: Mapping[str, Signal]) -> StorePool:
+    """The store, with the languages of captions kept for the filters that ask for them."""
+    languages = KeptLanguages.opened(work, [leaf for one in expressions for leaf in one.leaves])
+    return StorePool(work.store, work.shards, signals=signals, languages=languages)
+
+
 def _is_compared(expression: str, named: Mapping[str, str]) -> bool:
     """Whether all that an expression asks is asked by the filters too, so that their masks say what it keeps."""
     asked = {leaf.text for text in named.values() for leaf in parsed(text, named).leaves}
@@ -160,7 +166,7 @@ def filter_masks_of(named: Mapping[str, str], signals: Mapping[str, Signal]) -> 
         kinds={"parquet", "numpy"},
         relations=RELATIONS,
         code_version=_MASKS_VERSION,
-        inputs=dict.fromkeys(["raw_samples", *inputs]),
+        inputs=dict.fromkeys(["raw_samples", "reviews", *inputs]),
         unpartitioned_inputs=corpus_inputs,
         partitioned=False,
         checks=[
@@ -181,10 +187,12 @@ def filter_masks_of(named: Mapping[str, str], signals: Mapping[str, Signal]) -> 
         """What each filter of data/dqe.yaml keeps: a table for each shard, with a column for each filter.
 
         Made over all shards at once: a fraction, a duplicate or a cluster is one of the whole corpus, so that a new
-        shard can change what is kept of every other. A sample without an image is kept by none.
+        shard can change what is kept of every other. A sample without an image is kept by none, and neither is one that
+        a person decided to drop.
         """
-        pool = StorePool(work.store, work.shards, signals=signals)
-        filters = FilterSet.fitted_to({name: parsed(text, named) for name, text in named.items()}, [pool])
+        expressions = {name: parsed(text, named) for name, text in named.items()}
+        pool = _own_pool(work, expressions.values(), signals)
+        filters = FilterSet.fitted_to(expressions, [pool])
         schema = filter_masks_schema({name: one.text for name, one in filters.expressions.items()})
         columns = ("uid", *filters.columns)
 
@@ -200,7 +208,7 @@ def filter_masks_of(named: Mapping[str, str], signals: Mapping[str, Signal]) -> 
             for name in filters.expressions:
                 column = np.zeros(table.num_rows, bool)
                 kept = [masks[name] for _, _, masks in batches]
-                column[part.has_image.to_numpy(zero_copy_only=False)] = np.concatenate([np.empty(0, bool), *kept])
+                column[part.is_in.to_numpy(zero_copy_only=False)] = np.concatenate([np.empty(0, bool), *kept])
                 table = table.append_column(name, pa.array(column))
             work.store.write_table(MASKS, part.name, table, schema, Stamp(work.version, _MASKS_VERSION, table.num_rows))
             rows += table.num_rows
@@ -230,7 +238,7 @@ def subset_of(subset: Subset, named: Mapping[str, str], signals: Mapping[str, Si
         name=f"subsets/{subset.name}",
         kinds={"numpy"},
         code_version="1",
-        inputs=dict.fromkeys(["raw_samples", "caption_scores", *inputs]) if of_store else (),
+        inputs=dict.fromkeys(["raw_samples", "reviews", "caption_scores", *inputs]) if of_store else (),
         unpartitioned_inputs=[*corpus_inputs, *([MASKS] if _is_compared(subset.expression, named) else [])]
         if of_store
         else _targets([parsed(subset.expression, named)]),
@@ -247,7 +255,7 @@ def subset_of(subset: Subset, named: Mapping[str, str], signals: Mapping[str, Si
     def make(work: Work) -> Manifest:
         """A subset to train on: uids as DataComp's resharder takes them, and a manifest of how it came to be."""
         expression = parsed(subset.expression, named)
-        store = StorePool(work.store, work.shards, signals=signals) if of_store else None
+        store = _own_pool(work, [expression], signals) if of_store else None
         pools = open_pools(subset.pools, store, data_directory())
         made = make_subset(expression, pools)
         write_subset(path, made.uids, made.manifest)
@@ -265,6 +273,7 @@ def subset_of(subset: Subset, named: Mapping[str, str], signals: Mapping[str, Si
                 "leaves": written["leaves"],
                 "collisions": written["collisions"],
                 "pools": [{key: pool[key] for key in ("name", "rows", "kept", "share")} for pool in written["pools"]],
+                "dropped_by_people": sum(pool.get("dropped_by_people", 0) for pool in written["pools"]),
             },
         )
 
@@ -301,10 +310,10 @@ def _agrees_with_masks(work: Work, output: Manifest) -> CheckResult:
     kept = [np.empty(0, UID_TYPE)]
     for shard in masks.stamp.facts["shards"]:
         table = _read_masks(work, shard, masks.stamp.facts)
-        # A sample without an image is in no pool, whatever the expression says.
-        raw = work.of_shard(shard).read("raw_samples", ["status"])
+        # A sample that is not in the pool is not in the subset, whatever the expression says.
+        (part,) = StorePool(work.store, (shard,)).parts
         mask = expression.mask({text: table[name].to_numpy() for text, name in names.items()})
-        kept.append(parse_uids(table["uid"].filter(pa.array(mask & has_image(raw).to_numpy()))))
+        kept.append(parse_uids(table["uid"].filter(pa.array(mask & part.is_in.to_numpy(zero_copy_only=False)))))
     expected, found = union(kept)[0], read_subset(data_directory() / output.facts["path"])
     if expression.repeats:
         # Masks say of a sample that it is drawn, and not how often.

@@ -11,6 +11,7 @@ from dqe_assets.filtering.filters import FILTERS_VERSION
 from dqe_assets.filtering.masks import FilterSet, Tally
 from dqe_assets.filtering.pool import UID, PoolError
 from dqe_assets.filtering.select import Batch, over_batches
+from dqe_assets.filtering.store_pool import StorePool
 from dqe_assets.filtering.subset import UID_TYPE, UidError, distinct, parse_uids, union
 from dqe_resources.models.packages import package_version
 from dqe_resources.parallel import ordered_map
@@ -108,6 +109,7 @@ def make_subset(
                 "kept": owned[number],
                 "collisions": len(of_pools[number]) - owned[number],
                 "share": owned[number] / len(uids) if len(uids) else 0.0,
+                **_dropped(pool),
                 "files": [
                     {"path": file.path, "bytes": file.bytes, "digest": file.digest}
                     for files in ordered_map(lambda part: part.files(read), pool.parts)
@@ -121,6 +123,12 @@ def make_subset(
         | {name: value for leaf in filters.fitted.values() for name, value in leaf.versions.items()},
     }
     return Made(uids, manifest)
+
+
+def _dropped(pool: Pool) -> dict[str, int]:
+    """How many samples people decided to drop, where they have."""
+    count = pool.dropped if isinstance(pool, StorePool) else 0
+    return {"dropped_by_people": count} if count else {}
 
 
 def _uids(batch: Batch, pools: Sequence[Pool]) -> NDArray[np.void]:

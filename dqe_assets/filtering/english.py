@@ -82,7 +82,7 @@ class Detector:
         return str(path)
 
     def english(self, texts: pa.Array | pa.ChunkedArray) -> NDArray[np.bool_]:
-        """Whether English is the most probable language: [n]; null is not English.
+        """Whether English is the most probable language: [n]; null is not English. Equal texts are asked once.
 
         Raises:
             LanguageError: the model is not there, or a detector's process has ended.
@@ -91,16 +91,18 @@ class Detector:
         array = whole(texts)
         english = np.zeros(len(array), bool)
         valid = array.is_valid().to_numpy(zero_copy_only=False)
-        present = array.drop_null()
-        if len(present) < _FEW:
+        present = array.drop_null().dictionary_encode()
+        english[valid] = self._of_different(present.dictionary)[present.indices.to_numpy()]
+        return english
+
+    def _of_different(self, texts: pa.Array) -> NDArray[np.bool_]:
+        if len(texts) < _FEW:
             # One thread at a time: CLD3 says nothing of several, and the interpreter's lock is held in any case.
             with _ALONE:
-                english[valid] = _loaded(self.kind, self._path)(present.to_pylist())
-            return english
+                return np.array(_loaded(self.kind, self._path)(texts.to_pylist()), bool)
         workers = _workers(self.kind, self._path, os.getpid())
-        pieces = (present.slice(start, _AT_ONCE) for start in range(0, len(present), _AT_ONCE))
-        english[valid] = np.concatenate(list(ordered_map(workers.ask, pieces)))
-        return english
+        pieces = (texts.slice(start, _AT_ONCE) for start in range(0, len(texts), _AT_ONCE))
+        return np.concatenate(list(ordered_map(workers.ask, pieces)))
 
 
 FASTTEXT = Detector("fasttext")

@@ -44,13 +44,8 @@ def filter_steps(
     Raises:
         PoolError, StorageError: the sample's shard cannot be read.
     """
-    leaves = {one["leaf"]: leaf for one in facts["leaves"] for leaf in parse(one["fitted"]).leaves}
-    whole = StorePool(store, tuple(facts["shards"]), signals=signals)
-    fitted = {text: leaf.fit([whole]) if leaf.pool_wide else leaf for text, leaf in leaves.items()}
-    (part,) = StorePool(store, (shard,), signals=signals).parts
-    batches = part.batches(tuple(dict.fromkeys(("uid", *columns_of(fitted)))))
-    table = pa.Table.from_batches(batches)
-    table = table.filter(pc.equal(table["uid"], uid))
+    fitted = fitted_filters(store, facts, signals)
+    table = samples_of(store, shard, pa.array([uid]), fitted, signals)
     (sample,) = table.to_pylist()
     masks = leaf_masks(fitted, table)
     rows = [
@@ -66,6 +61,35 @@ def filter_steps(
         for number, (term, condition) in enumerate(zip(whole_filter.terms, whole_filter.conditions, strict=True), 1)
     ]
     return pa.Table.from_pylist(rows)
+
+
+def fitted_filters(store: Store, facts: Mapping[str, Any], signals: Mapping[str, Signal]) -> dict[str, Filter]:
+    """The filters as they were fitted to all samples, by the text of each before.
+
+    Args:
+        store: the store.
+        facts: what the manifest of ``filter_masks`` says.
+        signals: the signals, by name.
+
+    Raises:
+        PoolError, StorageError: one that says more than its text has to be fitted again, and the store cannot be read.
+    """
+    leaves = {one["leaf"]: leaf for one in facts["leaves"] for leaf in parse(one["fitted"]).leaves}
+    whole = StorePool(store, tuple(facts["shards"]), signals=signals)
+    return {text: leaf.fit([whole]) if leaf.pool_wide else leaf for text, leaf in leaves.items()}
+
+
+def samples_of(
+    store: Store, shard: str, uids: pa.Array, fitted: Mapping[str, Filter], signals: Mapping[str, Signal]
+) -> pa.Table:
+    """``uid`` and what filters read of some samples of a shard: of those that have an image.
+
+    What people decided to drop is among them: whoever asks wants to know what the filters make of it.
+    """
+    (part,) = StorePool(store, (shard,), signals=signals, with_dropped=True).parts
+    columns = tuple(dict.fromkeys(("uid", *columns_of(fitted))))
+    table = pa.Table.from_batches(part.batches(columns))
+    return table.filter(pc.is_in(table["uid"], value_set=uids))
 
 
 def is_in_subset(path: Path, uid: str) -> bool:

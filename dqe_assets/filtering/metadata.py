@@ -63,6 +63,7 @@ def subset(work: Work, output: Manifest) -> Metadata:
         **_of_leaves(facts["leaves"]),
         **(_of_store(work, facts["path"]) if STORE in [pool["name"] for pool in facts["pools"]] else {}),
         "pools": markdown_table(["pool", "samples", "kept", "share of the subset"], pools),
+        "dropped_by_people": facts.get("dropped_by_people", 0),
         "in_several_pools": facts["collisions"],
         "next": Markdown(f"`dqe reshard {PurePath(facts['path']).stem} --out shards`"),
     }

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.core.checks import complete, finite, unique
-from dqe_assets.core.schema import ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX, has_image
+from dqe_assets.core.schema import ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.stage import Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Work, stored_input, with_facts
 from dqe_assets.filtering import metadata
@@ -50,7 +50,7 @@ def caption_mixes_of(mixes: Sequence[CaptionMix]) -> list[Stage]:
         kinds={"parquet", "numpy"},
         code_version="1",
         schema=CAPTION_THRESHOLDS,
-        inputs=["raw_samples", *written, "caption_scores"],
+        inputs=["raw_samples", "reviews", *written, "caption_scores"],
         partitioned=False,
         resources={"shared": "captions.shared"},
         signature=lambda _: [mix.model_dump() for mix in mixes],
@@ -68,7 +68,8 @@ def caption_mixes_of(mixes: Sequence[CaptionMix]) -> list[Stage]:
     def caption_thresholds(work: Work, shared: Sequence[str]) -> pa.Table:  # noqa: ARG001 - the check reads it
         """The similarity that each mix of captions asks for, and how many captions of each source reach it.
 
-        It is that of the best original captions of all shards, by the mix's ``fraction``.
+        It is that of the best original captions of all shards, by the mix's ``fraction``, without the samples that
+        people decided to drop.
         """
         pool = StorePool(work.store, work.shards)
         rows = []
@@ -76,7 +77,7 @@ def caption_mixes_of(mixes: Sequence[CaptionMix]) -> list[Stage]:
             found = top_threshold([pool], "similarity", mix.fraction)
             # Where every original is to be kept, whatever its score, any similarity is enough.
             threshold = _LEAST if found is None else found
-            rows.append({**mix.model_dump(), "threshold": threshold, **_counted(work, mix, threshold)})
+            rows.append({**mix.model_dump(), "threshold": threshold, **_counted(work, pool, mix, threshold)})
         facts = {row["name"]: [row["captioner"], row["threshold"]] for row in rows}
         return with_facts(pa.Table.from_pylist(rows, CAPTION_THRESHOLDS), facts)
 
@@ -95,7 +96,7 @@ def _mixed_captions_of(mix: CaptionMix) -> Stage:
         code_version="1",
         schema=MIXED_CAPTIONS,
         relations=RELATIONS,
-        inputs=["raw_samples", written, "caption_scores"],
+        inputs=["raw_samples", "reviews", written, "caption_scores"],
         unpartitioned_inputs=[THRESHOLDS],
         # A shard more that leaves the threshold as it is changes no other shard.
         depends=threshold,
@@ -105,10 +106,13 @@ def _mixed_captions_of(mix: CaptionMix) -> Stage:
     def make(work: Work) -> pa.Table:
         """The original caption where it is among the best that fit, else the synthetic one where it fits as well.
 
-        A sample with neither has none, and is left out where it would be trained with.
+        A sample with neither has none, and is left out where it would be trained with, as is one that a person decided
+        to drop.
         """
+        (part,) = StorePool(work.store, work.shards).parts
         return mixed_captions(
-            work.read("raw_samples", ["uid", "status", "caption"]),
+            work.read("raw_samples", ["uid", "caption"]),
+            part.is_in,
             work.read(written, ["caption"]),
             work.read("caption_scores", ["uid", "caption_source", "similarity"]),
             *threshold(work),
@@ -117,20 +121,21 @@ def _mixed_captions_of(mix: CaptionMix) -> Stage:
     return make
 
 
-def _counted(work: Work, mix: CaptionMix, threshold: float) -> dict[str, int]:
-    """How many samples have an image, and how many of them get which caption."""
+def _counted(work: Work, pool: StorePool, mix: CaptionMix, threshold: float) -> dict[str, int]:
+    """How many samples are in the pool, and how many of them get which caption."""
     counts = dict.fromkeys(("samples", "original", "synthetic", "dropped"), 0)
-    for shard in work.shards:
-        of_shard = work.of_shard(shard)
-        raw = of_shard.read("raw_samples", ["status", "caption"])
+    for part in pool.parts:
+        of_shard = work.of_shard(part.name)
+        raw = of_shard.read("raw_samples", ["caption"])
         synthetic = of_shard.read(f"{SYNTHETIC_CAPTIONS_PREFIX}{mix.captioner}", ["caption"])
         scores = of_shard.read("caption_scores", ["caption_source", "similarity"])
-        pictured = has_image(raw)
         original, other = (
-            fitting(texts, scores.filter(pc.equal(scores["caption_source"], source))["similarity"], pictured, threshold)
+            fitting(
+                texts, scores.filter(pc.equal(scores["caption_source"], source))["similarity"], part.is_in, threshold
+            )
             for source, texts in ((ORIGINAL, raw["caption"]), (mix.captioner, synthetic["caption"]))
         )
-        counts["samples"] += pc.sum(pictured).as_py() or 0
+        counts["samples"] += part.rows
         counts["original"] += int(np.count_nonzero(original))
         counts["synthetic"] += int(np.count_nonzero(other & ~original))
     counts["dropped"] = counts["samples"] - counts["original"] - counts["synthetic"]

@@ -17,6 +17,7 @@ RELATIONS = Relations(
                 **columns(MIXED_CAPTIONS, caption="VARCHAR", caption_source="VARCHAR", similarity="FLOAT"),
             },
             "SELECT uid, mix, caption, caption_source, similarity FROM stored_mixed_captions ORDER BY mix, uid",
+            by_shard=True,
         ),
     ),
     explanations=(

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.compute as pc
 
-from dqe_assets.core.schema import has_image
 from dqe_assets.core.stage import Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Manifest, Work
 from dqe_assets.filtering import metadata
 from dqe_assets.filtering.assets import NOT_EMPTY, UIDS_SORTED, subset_is_there, subset_path
 from dqe_assets.filtering.mixture import mix_parts
+from dqe_assets.filtering.pool import batches_of
+from dqe_assets.filtering.store_pool import StorePool
 from dqe_assets.filtering.subset import (
     UID_TYPE,
     distinct,
@@ -41,7 +42,7 @@ def mixture_of(mixture: Mixture) -> Stage:
         name=f"subsets/{mixture.name}",
         kinds={"numpy"},
         code_version="1",
-        inputs=["raw_samples"] if any(part.source for part in mixture.parts) else (),
+        inputs=["raw_samples", "reviews"] if any(part.source for part in mixture.parts) else (),
         unpartitioned_inputs=dict.fromkeys(f"subsets/{part.subset}" for part in mixture.parts if part.subset),
         partitioned=False,
         checks=[
@@ -90,14 +91,14 @@ def mixture_of(mixture: Mixture) -> Stage:
 
 
 def _uids_of(work: Work, part: MixturePart) -> NDArray[np.void]:
-    """The uids of a part, sorted: of a source those of the samples that have an image."""
+    """The uids of a part, sorted: of a source those of the samples with an image that nobody decided to drop."""
     if part.subset:
         return read_subset(subset_path(part.subset))
-    found = [np.empty(0, UID_TYPE)]
-    for table in work.scan("raw_samples", ["uid", "source", "status"]):
-        kept = pc.and_(has_image(table), pc.equal(table["source"], part.source))
-        found.append(parse_uids(table["uid"].filter(kept)))
-    uids = np.concatenate(found)
+    of_source = (
+        parse_uids(batch.column("uid").filter(pc.equal(batch.column("source"), part.source)))
+        for batch in batches_of([StorePool(work.store, work.shards)], ("uid", "source"))
+    )
+    uids = np.concatenate([np.empty(0, UID_TYPE), *of_source])
     return uids[order_of(uids)]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from dqe_assets.core.figures import (
     LIGHT,
+    add_legend,
     bin_count,
     bin_edges,
     finite_only,
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
 _LONGEST = 64
 """Characters of a condition that are shown."""
 
+_WHOLE = 100
+"""From here on a number has no decimals."""
+
+_CELL = 10
+"""Characters of a column's name that fit above its cells."""
+
 _LINE = 0.27
 """Inches of a bar with its label."""
 
@@ -51,7 +58,7 @@ def overlap_matrix(names: Sequence[str], both: ArrayLike, theme: Theme = LIGHT) 
     with np.errstate(invalid="ignore"):
         shares = counts / kept[:, None]
     rows = [f"{name}\n{int(count):,} kept" for name, count in zip(names, kept, strict=True)]
-    figure, axes = new_figure(1.5 + 0.52 * len(names), theme, width=max(4.6, 2.6 + 0.85 * len(names)))
+    figure, axes = new_figure(1.5 + 0.52 * len(names), theme, width=max(5.6, 2.6 + 0.85 * len(names)))
     _cells(axes, shares, rows, names, theme)
     _set_title(figure, "Of what a filter keeps, the share that another keeps too", theme)
     return to_png(figure)
@@ -104,7 +111,7 @@ def planted_shares(shares: Sequence[tuple[str, str, float]], theme: Theme = LIGH
     cells = np.full((len(kinds), len(filters)), np.nan)
     for name, kind, share in shares:
         cells[kinds.index(kind), filters.index(name)] = share
-    figure, axes = new_figure(1.1 + 0.31 * len(kinds), theme, width=max(4.8, 3.0 + 0.85 * len(filters)))
+    figure, axes = new_figure(1.1 + 0.31 * len(kinds), theme, width=max(5.2, 3.0 + 0.85 * len(filters)))
     _cells(axes, cells, kinds, filters, theme)
     _set_title(figure, "The share of what was planted that each filter keeps", theme)
     return to_png(figure)
@@ -132,13 +139,21 @@ def tail(
         most = f"{label}: {max(counts):,} at most"
         axes.plot(*zip(*shown, strict=True), color=colour, linewidth=2, marker=marker, label=most)
     axes.axhline(t, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
-    axes.text(1, t, f"t = {t:,.4g}", transform=axes.get_yaxis_transform(), ha="right", va="bottom", **text_style(theme))
+    axes.text(
+        1,
+        t,
+        f"t = {t:,.0f}" if t >= _WHOLE else f"t = {t:.3g}",
+        transform=axes.get_yaxis_transform(),
+        ha="right",
+        va="bottom",
+        **text_style(theme),
+    )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("concepts, the most frequent first")
     axes.set_ylabel("samples that show the concept")
     axes.grid(visible=True, color=theme.grid)
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink)
+    add_legend(axes, theme, columns=2)
     _set_title(figure, plain(_short(name)), theme)
     return to_png(figure)
 
@@ -181,7 +196,7 @@ def coverage(name: str, distances: Mapping[str, Sequence[float]], theme: Theme =
     axes.set_xlabel("% of the samples, the best covered first")
     axes.set_ylabel("1 - cosine to the nearest kept")
     axes.grid(visible=True, color=theme.grid)
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink, loc="upper left")
+    add_legend(axes, theme, columns=2)
     _set_title(figure, plain(_short(name)), theme)
     return to_png(figure)
 
@@ -208,7 +223,7 @@ def caption_mix(similarities: Mapping[str, ArrayLike], mix: Mapping[str, Any], t
     )
     axes.set_xlabel("similarity of caption and image")
     axes.set_ylabel("captions")
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink)
+    add_legend(axes, theme, columns=3)
     dropped = percent(mix["dropped"], max(mix["samples"], 1))
     _set_title(figure, f"{plain(mix['name'])}: {dropped} of {mix['samples']:,} samples have neither", theme)
     return to_png(figure)
@@ -232,6 +247,9 @@ def _cells(axes: Axes, shares: np.ndarray, rows: Sequence[str], columns: Sequenc
     axes.set_xticks(range(len(columns)), [plain(name) for name in columns])
     axes.set_yticks(range(len(rows)), [plain(name) for name in rows])
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    if len(columns) > 1 and max(map(len, columns)) > _CELL:
+        for label in axes.get_xticklabels():
+            label.set(rotation=25, ha="left", va="bottom", rotation_mode="anchor")
     for line in np.arange(1, len(rows)) - 0.5:
         axes.axhline(line, color=theme.grid, linewidth=1)
     for line in np.arange(1, len(columns)) - 0.5:

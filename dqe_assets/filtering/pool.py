@@ -76,7 +76,7 @@ class Part(Protocol):
         """How many samples it has."""
 
     def batches(self, columns: Sequence[str], batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """Its rows, in order, with exactly these columns.
+        """Its rows, in order, with these columns, and with the text what is known of its language.
 
         Raises:
             PoolError: a column is not there or cannot be read.
@@ -104,7 +104,7 @@ def batch_rows(columns: Sequence[str]) -> int:
 
 
 def batches_of(pools: Sequence[Pool], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of all pools, batch by batch, with exactly these columns; raises PoolError as ``Part.batches`` does."""
+    """The rows of all pools, batch by batch; columns and errors as of ``Part.batches``."""
     return (batch for pool in pools for part in pool.parts for batch in part.batches(columns, batch_rows(columns)))
 
 

@@ -63,11 +63,11 @@ def fit(leaves: Iterable[Filter], pools: Sequence[Pool]) -> dict[str, Filter]:
 def leaf_masks(fitted: Mapping[str, Filter], table: pa.Table | pa.RecordBatch) -> dict[str, Mask]:
     """What each fitted filter keeps of a table, [n], by the names of ``fitted``.
 
-    Where several ask for a caption's language by one detector, it is asked once.
+    Where several ask for a caption's language by one detector that the table has no answers of, it is asked once.
     """
     asked = Counter(leaf.detector for leaf in fitted.values() if leaf.detector is not None)
     for detector, times in asked.items():
-        if times > 1:
+        if times > 1 and detector.column not in table.schema.names:
             table = table.append_column(detector.column, pa.array(detector.english(table.column(TEXT))))
     return {text: leaf.mask(table) for text, leaf in fitted.items()}
 

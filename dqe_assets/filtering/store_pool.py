@@ -17,21 +17,26 @@ from dqe_assets.contamination.tables import CONTAMINATION, KINDS
 from dqe_assets.core.schema import EMBEDDING, IMAGE, ORIGINAL, has_image
 from dqe_assets.dedup.tables import DUPLICATE_CLUSTERS
 from dqe_assets.features.tables import IMAGE_FEATURES
+from dqe_assets.filtering.english import english
 from dqe_assets.filtering.pool import BATCH_ROWS, HEIGHT, TEXT, WIDTH, InputFile, PoolError, numbers
-from dqe_assets.filtering.subset import contains, parse_uids
+from dqe_assets.filtering.subset import UID_TYPE, contains, format_uids, order_of, parse_uids, places_of
 from dqe_assets.improve.tables import BEST_CAPTIONS
 from dqe_assets.ingest.outcomes import host_of
 from dqe_assets.ingest.tables import RAW_SAMPLES
+from dqe_assets.reviews.tables import DROP, REVIEWS
 from dqe_assets.rights.tables import PREFIX, RIGHTS
 from dqe_assets.score.tables import CAPTION_SCORES, JOINT_EMBEDDINGS, MASKED_SIMILARITY, TEXT_QUALITY
 from dqe_resources.store import UNPARTITIONED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import Any
 
     from numpy.typing import NDArray
 
     from dqe_assets.core.signals import Signal
+    from dqe_assets.filtering.english import Detector
+    from dqe_assets.filtering.kept_languages import KeptLanguages
     from dqe_resources.store import Store
 
 STORE = "store"
@@ -51,6 +56,7 @@ TABLES = {
     "text_quality": TEXT_QUALITY,
     "contamination": CONTAMINATION,
     "rights": RIGHTS,
+    "reviews": REVIEWS,
 }
 """The per-shard tables that columns come from."""
 
@@ -59,7 +65,7 @@ CLUSTER_KINDS = ("exact", "perceptual", "semantic", "any")
 
 @dataclass(frozen=True)
 class StorePool:
-    """The samples of the store that have an image; a part is a shard.
+    """The samples of the store that have an image and that nobody has decided to drop; a part is a shard.
 
     ``text`` is the caption as found, as in DataComp's metadata, and ``original_width`` and ``original_height`` are of
     the upright image. Every column of the warehouse's table ``samples`` is there under its name; ``similarity``,
@@ -75,23 +81,43 @@ class StorePool:
         shards: the shards to take, in order.
         name: what to call the pool.
         signals: the signals that there are, by name, and the columns of other scorers.
+        with_dropped: whether the samples are in it too that people decided to drop.
+        languages: what is kept of the captions' languages; None if filters are to ask for them.
     """
 
     store: Store
     shards: tuple[str, ...]
     name: str = STORE
     signals: Mapping[str, Signal] = field(default_factory=dict)
-
-    @property
-    def parts(self) -> list[StoreShard]:
-        """The shards."""
-        return [StoreShard(self, shard) for shard in self.shards]
+    with_dropped: bool = False
+    languages: KeptLanguages | None = None
 
     @cached_property
-    def clusters(self) -> pa.Table:
-        """The duplicate clusters over all shards."""
+    def parts(self) -> list[StoreShard]:
+        """The shards. Of each is kept which of its rows are in the pool, once that is known: a byte for eight."""
+        return [StoreShard(self, shard) for shard in self.shards]
+
+    @property
+    def dropped(self) -> int:
+        """How many samples with an image are not in the pool, as people decided to drop them."""
+        return 0 if self.with_dropped else sum(part.dropped for part in self.parts)
+
+    @cached_property
+    def clusters(self) -> dict[str, tuple[NDArray[np.void], dict[str, NDArray[Any]]]]:
+        """The duplicate clusters over all shards, by kind: the uids in one, sorted, and what else is asked of each.
+
+        That is the cluster, ``UID_TYPE`` [n], and whether the sample is the one to keep, bool [n].
+        """
         columns = ["uid", "kind", "cluster", "is_representative"]
-        return self.store.read("duplicate_clusters", None, DUPLICATE_CLUSTERS, columns)
+        table = self.store.read("duplicate_clusters", None, DUPLICATE_CLUSTERS, columns)
+        found = {}
+        for kind in CLUSTER_KINDS:
+            of_kind = table.filter(pc.equal(table["kind"], kind))
+            uids = parse_uids(of_kind["uid"])
+            order = order_of(uids)
+            cluster, is_representative = parse_uids(of_kind["cluster"]), of_kind["is_representative"].to_numpy()
+            found[kind] = uids[order], {"cluster": cluster[order], "is_representative": is_representative[order]}
+        return found
 
     @cached_property
     def provisional(self) -> pa.Table:
@@ -99,6 +125,14 @@ class StorePool:
         columns = ["concept", "item", "provisional_shards"]
         table = self.store.read("concept_frequency", None, CONCEPT_FREQUENCY, columns)
         return table.filter(pc.greater(pc.list_value_length(table["provisional_shards"]), 0))
+
+
+def dropped(store: Store, shard: str, rows: int) -> pa.Array:
+    """Which rows of a shard people decided to drop: bool [rows], without nulls; none where nothing was decided yet."""
+    if store.get("reviews", shard) is None:
+        return pa.array(np.zeros(rows, bool))
+    said = store.read("reviews", shard, REVIEWS, ["review"])["review"]
+    return pc.fill_null(pc.equal(said, DROP), fill_value=False).combine_chunks()
 
 
 def inputs_of(columns: Iterable[str], signals: Mapping[str, Signal]) -> tuple[list[str], list[str]]:
@@ -140,14 +174,25 @@ class StoreShard:
     name: str
 
     @cached_property
-    def has_image(self) -> pa.Array:
-        """Which rows of the shard are in the pool, bool [rows of raw_samples]."""
+    def is_in(self) -> pa.Array:
+        """Which rows of the shard are in the pool, bool [rows of raw_samples], without nulls."""
+        if self.pool.with_dropped:
+            return self._has_image
+        return pc.and_(self._has_image, pc.invert(dropped(self.pool.store, self.name, len(self._has_image))))
+
+    @property
+    def dropped(self) -> int:
+        """How many of its samples with an image people decided to drop."""
+        return pc.and_(self._has_image, dropped(self.pool.store, self.name, len(self._has_image))).true_count
+
+    @cached_property
+    def _has_image(self) -> pa.Array:
         return has_image(self.table("raw_samples", ["status"])).combine_chunks()
 
     @property
     def rows(self) -> int:
-        """Samples that have an image."""
-        return self.has_image.true_count
+        """Samples that are in the pool."""
+        return self.is_in.true_count
 
     def table(self, asset: str, columns: Sequence[str]) -> pa.Table:
         """The shard's columns of a stage, for all rows."""
@@ -155,17 +200,29 @@ class StoreShard:
         return self.pool.store.read(asset, self.name, schemas[asset], columns)
 
     def batches(self, columns: Sequence[str], batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """The columns, for the samples that have an image.
+        """The columns, for the samples that are in the pool; with the text, whether it is English, where that is kept.
 
         Raises:
             PoolError: the store has no such column.
         """
-        found = {name: pc.filter(self._column(name), self.has_image) for name in columns}
+        found = {name: pc.filter(self._column(name), self.is_in) for name in columns}
+        if TEXT in found and (languages := self.pool.languages):
+            for detector in languages.detectors:
+                found[detector.column] = pc.filter(self._english(languages, detector), self.is_in)
         yield from pa.table(found).to_batches(max_chunksize=batch_rows)
+
+    def _english(self, languages: KeptLanguages, detector: Detector) -> pa.Array:
+        """Whether each row has an image and an English caption."""
+
+        def ask() -> NDArray[np.bool_]:
+            captions = pa.table({TEXT: self._column(TEXT)})
+            return english(captions, detector, self._has_image.to_numpy(zero_copy_only=False))
+
+        return pa.array(languages.english(self.name, detector, len(self._has_image), ask))
 
     def files(self, columns: Sequence[str]) -> list[InputFile]:
         """The partitions that the columns are read from, each with the fingerprint of all that went into it."""
-        assets = {"raw_samples", *(asset for name in columns for asset in self._source(name).assets)}
+        assets = {"raw_samples", "reviews", *(asset for name in columns for asset in self._source(name).assets)}
         # Assets over all shards are named once, with the first shard.
         over_all = assets & set(_CORPUS_ASSETS) if self.name == self.pool.shards[0] else set()
         keys = [(asset, self.name) for asset in assets - set(_CORPUS_ASSETS)] + [(asset, None) for asset in over_all]
@@ -253,11 +310,13 @@ def _concepts(item: str) -> _Source:
 def _cluster(column: str, kind: str) -> _Source:
     """A column of the duplicate cluster of a kind that each sample is in; null if it is alone."""
 
-    def values(shard: StoreShard) -> pa.ChunkedArray:
-        uids = shard.table("raw_samples", ["uid"])["uid"]
-        clusters = shard.pool.clusters
-        mine = clusters.filter(pc.and_(pc.equal(clusters["kind"], kind), pc.is_in(clusters["uid"], value_set=uids)))
-        return mine[column].take(pc.index_in(uids, value_set=mine["uid"]))
+    def values(shard: StoreShard) -> pa.Array:
+        uids, columns = shard.pool.clusters[kind]
+        places = places_of(uids, parse_uids(shard.table("raw_samples", ["uid"])["uid"]))
+        rows = np.flatnonzero(places >= 0)
+        found = columns[column][places[rows]]
+        values = format_uids(found) if found.dtype == UID_TYPE else pa.array(found)
+        return values.take(pa.array(np.cumsum(places >= 0) - 1, mask=places < 0))
 
     return _Source("duplicate_clusters", DUPLICATE_CLUSTERS.field(column).type, values)
 
@@ -328,6 +387,7 @@ _SOURCES: dict[str, _Source] = {
     "cluster": _cluster("cluster", "any"),
     "is_duplicate": _Source("duplicate_clusters", pa.bool_(), _is_duplicate),
     **_plain("rights", "", **{f"{PREFIX}{name}": name for name in RIGHTS.names if name != "uid"}),
+    **_plain("reviews", "review review_tags"),
     "contaminated": _contaminated(*KINDS),
     **{f"contaminated_{kind}": _contaminated(kind) for kind in KINDS},
     **{f"is_representative_{kind}": _cluster("is_representative", kind) for kind in CLUSTER_KINDS},

@@ -60,10 +60,11 @@ def parse_uids(column: pa.Array | pa.ChunkedArray) -> NDArray[np.void]:
     Raises:
         UidError: one is null or something else.
     """
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if not len(array):
+    if not len(column):
         return np.empty(0, UID_TYPE)
-    digits = array.cast(pa.large_string())
+    # Chunks of strings cannot be more than 2 GiB together.
+    found = column.cast(pa.large_string())
+    digits = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
     offsets = np.frombuffer(digits.buffers()[1], np.int64)[digits.offset : digits.offset + len(digits) + 1]
     if digits.null_count or (np.diff(offsets) != _DIGITS).any():
         raise _first_fault(digits)
@@ -149,10 +150,28 @@ def contains(sorted_uids: NDArray[np.void], uids: NDArray[np.void]) -> NDArray[n
         sorted_uids: of the subset, sorted.
         uids: to look for, [n].
     """
+    return places_of(sorted_uids, uids) >= 0
+
+
+def places_of(sorted_uids: NDArray[np.void], uids: NDArray[np.void]) -> NDArray[np.int64]:
+    """Where each of some uids first stands among sorted ones, -1 if it does not: [n]; arguments as ``contains``."""
     if not len(sorted_uids):
-        return np.zeros(len(uids), bool)
-    place = np.minimum(np.searchsorted(sorted_uids, uids), len(sorted_uids) - 1)
-    return np.asarray(sorted_uids[place] == uids)
+        return np.full(len(uids), -1, np.int64)
+    # Halves compare many times as fast as pairs of them.
+    places = np.searchsorted(sorted_uids["f0"], uids["f0"])
+    nearest = sorted_uids[np.minimum(places, len(sorted_uids) - 1)]
+    shares = nearest["f0"] == uids["f0"]
+    unlike = np.flatnonzero(shares & (nearest["f1"] != uids["f1"]))
+    if len(unlike):
+        places[unlike] = np.searchsorted(sorted_uids, uids[unlike])
+        shares[unlike] = sorted_uids[np.minimum(places[unlike], len(sorted_uids) - 1)] == uids[unlike]
+    return np.where(shares, places, -1)
+
+
+def unique_uids(uids: NDArray[np.void]) -> NDArray[np.void]:
+    """Each uid once, sorted: ``UID_TYPE`` [m]."""
+    in_order = uids[order_of(uids)]
+    return in_order[run_starts(in_order) == np.arange(len(in_order))]
 
 
 def distinct(uids: NDArray[np.void]) -> int:

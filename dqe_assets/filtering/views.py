@@ -16,6 +16,17 @@ _FILTER = {"filter": ("VARCHAR", "name of the filter in data/dqe.yaml")}
 
 _TABLES = (
     Table(
+        "planted_truth",
+        "What is right and wrong with the samples of the embedded sample; empty for other data",
+        {
+            "uid": ("VARCHAR", UID.description),
+            "caption": ("VARCHAR", "right, or what is wrong with the caption"),
+            "image": ("VARCHAR", "the kind of image"),
+        },
+        "SELECT uid, truth.caption, truth.image FROM stored_raw_samples WHERE truth IS NOT NULL ORDER BY uid",
+        by_shard=True,
+    ),
+    Table(
         "filters",
         "Every filter: how many samples it keeps, how well their captions fit, and how well it finds what was planted",
         _FILTER

@@ -27,6 +27,7 @@ RELATIONS = Relations(
             "where grounding is off",
             _COLUMNS,
             "SELECT * FROM stored_grounding ORDER BY caption_source, uid",
+            by_shard=True,
         ),
     ),
     views=(

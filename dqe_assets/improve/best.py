@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.core.schema import ORIGINAL, REFINED, has_image
+from dqe_assets.core.schema import ORIGINAL, REFINED, REVIEWED, has_image
 from dqe_assets.improve.tables import BEST_CAPTIONS
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ ONLY, ONLY_SOUND = "only caption", "only caption that is not set aside"
 HIGHEST = {SIMILARITY: "highest similarity", JUDGEMENT: "highest judgement", VQA: "highest vqa"}
 KEPT = "original kept: no other gains enough"
 FIRST = "first of equals"
+BY_PERSON = "a person chose it"
 ALL_SET_ASIDE = "; all are set aside"
 
 _SOUND, _SET_ASIDE, _ABSENT = range(3)
@@ -68,7 +69,7 @@ class _Candidates:
             yield "shares a backbone with the scorer"
 
 
-def best_captions(
+def best_captions(  # noqa: PLR0913
     raw: pa.Table,
     synthetic: Mapping[str, pa.Table],
     scores: pa.Table,
@@ -78,8 +79,11 @@ def best_captions(
     quality: pa.Table | None = None,
     judgements: pa.Table | None = None,
     refined: pa.Table | None = None,
+    reviewed: pa.Table | None = None,
 ) -> pa.Table:
     """The best caption of each sample, and the next best: ``BEST_CAPTIONS``, in the order of ``raw``.
+
+    A caption that a person wrote or chose is the best whatever the rule says; the next best is then the rule's choice.
 
     Args:
         raw: uid, status and caption of ``raw_samples``, n rows.
@@ -90,6 +94,7 @@ def best_captions(
         quality: uid, caption_source and patterns of ``text_quality``, if there is any.
         judgements: uid, caption_source and overall of ``caption_judgements``, if there are any.
         refined: uid, round, caption, flags, similarity and accepted of ``refined_captions``, if there are any.
+        reviewed: uid, caption and similarity of the captions that people wrote or chose, if there are any.
     """
     uids, pictured = raw["uid"], has_image(raw)
     written = {ORIGINAL: raw.append_column("flags", pa.nulls(len(uids), _FLAGS)), **synthetic}
@@ -109,6 +114,8 @@ def best_captions(
             name in shared,
         )
     chosen = _chosen(candidates, rule, pictured.to_numpy())
+    if reviewed is not None and len(reviewed):
+        chosen = _with_reviewed(chosen, reviewed, uids, pictured)
     original = _of(ORIGINAL, scores, SIMILARITY, uids, pa.float32())
     return (
         pa.table({"uid": uids, "original_similarity": original, **chosen})
@@ -177,6 +184,28 @@ def _chosen(candidates: Mapping[str, _Candidates], rule: BestRule, pictured: np.
     said = [[f"{name}: {why}" for name, why in zip(names, row, strict=True) if why] for row in faults]
     columns["set_aside"] = pa.array(said, _FLAGS)
     return columns
+
+
+def _with_reviewed(
+    chosen: Mapping[str, pa.Array], reviewed: pa.Table, uids: pa.ChunkedArray, pictured: pa.ChunkedArray
+) -> dict[str, pa.Array]:
+    """The choice, but for images with a reviewed caption that caption, and what was chosen as the next best."""
+    at = pc.index_in(uids, value_set=reviewed["uid"])
+    is_reviewed = pc.and_(pictured, pc.is_valid(at)).combine_chunks()
+    own = {
+        "caption": reviewed["caption"].take(at),
+        "caption_source": pa.scalar(REVIEWED),
+        SIMILARITY: reviewed[SIMILARITY].take(at),
+        "reason": pa.scalar(BY_PERSON),
+        "independent": pa.scalar(True),
+    }
+    changed = dict(chosen)
+    for column in ("caption", "source", *HIGHEST):
+        runner_up, best = f"runner_up_{column}", "caption_source" if column == "source" else column
+        changed[runner_up] = pc.if_else(is_reviewed, chosen[best], chosen[runner_up])
+    for name in ("caption", "caption_source", "reason", "independent", *HIGHEST):
+        changed[name] = pc.if_else(is_reviewed, own.get(name, pa.scalar(None, chosen[name].type)), chosen[name])
+    return changed
 
 
 def _comparable(values: np.ndarray, tier: np.ndarray) -> np.ndarray:

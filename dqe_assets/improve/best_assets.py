@@ -51,7 +51,11 @@ def best_captions_of(synthetic: Sequence[Stage], signals: Sequence[str], truth: 
         code_version="1",
         schema=BEST_CAPTIONS,
         resources={"rule": "best", "shared": "captions.shared"},
-        inputs=["raw_samples", *(one.name for one in (*synthetic, *truth)), "caption_scores", *signals],
+        inputs=[
+            *("raw_samples", "reviews", "reviewed_caption_scores"),
+            *(one.name for one in (*synthetic, *truth)),
+            *("caption_scores", *signals),
+        ],
         checks=[
             unique("uid"),
             complete(),
@@ -63,6 +67,7 @@ def best_captions_of(synthetic: Sequence[Stage], signals: Sequence[str], truth: 
     def best_captions(work: Work, rule: BestRule, shared: Sequence[str]) -> pa.Table:
         """One caption for each sample, by the rule ``best`` of data/dqe.yaml, with the reason and the next best.
 
+        A caption that a person wrote or chose comes before the rule.
         Where ``independent`` is false, the scorer shares a backbone with the captioner, and its choice proves nothing.
         """
         return best.best_captions(
@@ -75,10 +80,21 @@ def best_captions_of(synthetic: Sequence[Stage], signals: Sequence[str], truth: 
             rule,
             shared=frozenset(shared),
             quality=_quality(work, signals),
+            reviewed=_reviewed(work),
             **{_SIGNALS[name][0]: work.read(name, _SIGNALS[name][1]) for name in signals if name in _SIGNALS},
         )
 
     return best_captions
+
+
+def _reviewed(work: Work) -> pa.Table:
+    """uid, caption and similarity of the captions that people wrote or chose."""
+    captions = work.read("reviews", ["uid", "caption"])
+    scores = work.read("reviewed_caption_scores", ["uid", best.SIMILARITY])
+    captions = captions.filter(pc.is_valid(captions["caption"]))
+    return captions.append_column(
+        best.SIMILARITY, scores[best.SIMILARITY].take(pc.index_in(captions["uid"], value_set=scores["uid"]))
+    )
 
 
 def _quality(work: Work, signals: Sequence[str]) -> pa.Table:

@@ -60,6 +60,7 @@ RELATIONS = Relations(
             SELECT uid, {", ".join(f"b.{name}" for name in _TYPES)}
             FROM stored_raw_samples r JOIN stored_best_captions b USING (uid) ORDER BY r.shard, r."row"
             """,  # noqa: S608 - names of columns
+            by_shard=True,
         ),
     ),
     views=(

@@ -73,6 +73,7 @@ _TABLES = (
         "cost and attempts are of the request, which asks about all captions of a sample: count them once for a sample",
         _STORED,
         "SELECT * FROM stored_caption_judgements ORDER BY uid, place",
+        by_shard=True,
     ),
     Table(
         "judged_sources",
@@ -135,7 +136,7 @@ _VIEWS = (
 def _statistics(connection: duckdb.DuckDBPyConnection) -> dict[str, pa.Table]:
     """What the tables are filled from, in addition to the judgements themselves."""
     judged = connection.sql(
-        "SELECT * FROM stored_caption_judgements LEFT JOIN stored_caption_scores USING (uid, caption_source) "
+        "SELECT j.*, c.similarity FROM caption_judgements j LEFT JOIN captions c USING (uid, caption_source) "
         "WHERE overall IS NOT NULL"
     ).to_arrow_table()
     return {

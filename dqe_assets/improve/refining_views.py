@@ -79,6 +79,7 @@ RELATIONS = Relations(
             "Every answer of every round in which captions were asked for again, and which were accepted",
             _STORED,
             "SELECT * FROM stored_refined_captions ORDER BY uid, round, candidate",
+            by_shard=True,
         ),
     ),
     views=(

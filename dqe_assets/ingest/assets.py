@@ -45,6 +45,11 @@ def _takedowns_are_honoured(work: Work, _: Stamp, ingest: IngestSettings) -> boo
     return matcher.is_honoured(rows, stored_hashes(work.store, shard, matcher))
 
 
+def _is_fetched(work: Work, ingest: IngestSettings) -> bool:
+    """Whether hosts are asked: what may be asked of a host is kept by each process for itself."""
+    return ingest.source_of(work.partition or "").fetches
+
+
 @stage(
     kinds={"parquet", "python"},
     relations=RELATIONS,
@@ -54,6 +59,7 @@ def _takedowns_are_honoured(work: Work, _: Stamp, ingest: IngestSettings) -> boo
     metadata=metadata.raw_samples,
     signature=_source_state,
     is_valid=_takedowns_are_honoured,
+    apart=_is_fetched,
     content=_found,
 )
 def raw_samples(work: Work, ingest: IngestSettings) -> Batches:

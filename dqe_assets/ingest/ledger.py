@@ -85,6 +85,8 @@ class Ledger:
         Raises:
             StorageError: the table cannot be read.
         """
+        # What has turned out to be damaged since it was first looked at is known to be so.
+        store = store.as_it_is_now()
         try:
             stored = store.get(asset, shard)
             if stored is None:

@@ -80,6 +80,7 @@ RELATIONS = Relations(
                 host, attempts, http_status, final_url, seconds, fetched_at
             FROM samples_with_host WHERE status <> 'ok' ORDER BY shard, "row"
             """,
+            by_shard=True,
         ),
     ),
     views=(

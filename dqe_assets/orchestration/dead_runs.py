@@ -9,9 +9,10 @@ import socket
 
 import dagster as dg
 
+from dqe_assets.core.asset import HOST_TAG
 from dqe_resources.processes import process, processes
 
-_PID_TAG, _HOST_TAG, _BEGAN_TAG = "dqe/pid", "dqe/host", "dqe/began"
+_PID_TAG, _BEGAN_TAG = "dqe/pid", "dqe/began"
 _SLACK_SECONDS = 60
 """By so much the clock may have been set back since a run began."""
 
@@ -27,17 +28,19 @@ def process_tags() -> dict[str, str]:
     """Run tags that say which process a run is in."""
     mine = process(os.getpid())
     began = {_BEGAN_TAG: mine.began} if mine else {}
-    return {_PID_TAG: str(os.getpid()), _HOST_TAG: socket.gethostname(), **began}
+    return {_PID_TAG: str(os.getpid()), HOST_TAG: socket.gethostname(), **began}
 
 
 def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark runs of this machine whose process is gone as failed; returns their ids.
 
-    Otherwise they would keep their places in the pools, and later runs would wait for them.
+    Otherwise they would keep their places in the pools, and later runs would wait for them. A run that does not say
+    which machine it is on may be on any: of such runs, and of those of other machines, Dagster's run monitoring takes
+    care.
     """
     host, dead = socket.gethostname(), []
     for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)):
-        if run.tags.get(_HOST_TAG, host) == host and _is_dead(instance, run):
+        if run.tags.get(HOST_TAG) == host and _is_dead(instance, run):
             instance.report_run_failed(run, "The process was killed. What it had finished is in the store.")
             # What it held in the pools would be held for ever.
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)

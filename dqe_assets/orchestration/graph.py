@@ -34,6 +34,7 @@ from dqe_assets.improve.refining_assets import refined_captions_of
 from dqe_assets.ingest.assets import raw_samples
 from dqe_assets.report.assets import relations_of, sample_gallery_of, warehouse_of
 from dqe_assets.report.build_warehouse import CaptionerInfo
+from dqe_assets.reviews.assets import reviewed_caption_scores_of, reviews
 from dqe_assets.rights.assets import rights
 from dqe_assets.scaling.assets import scaling_of
 from dqe_assets.score.assets import (
@@ -54,6 +55,7 @@ from dqe_assets.signals.assets import signal_keys_of, signals_of_table, source_m
 from dqe_assets.training.assets import training_run_of
 from dqe_assets.training.data_assets import DataPlan, training_data_of
 from dqe_assets.training.settings import BEST
+from dqe_assets.view.assets import sample_view_of, thumbnails
 from dqe_resources.captioners.protocol import VisionCaptioner
 from dqe_resources.configurable import Strict
 
@@ -63,8 +65,8 @@ if TYPE_CHECKING:
     from dqe_assets.core.signals import Signal
     from dqe_assets.orchestration.settings import Settings
 
-_NOT_HANDED = frozenset({"images", "fetching", "takedowns", "concurrency"})
-"""What no stage is handed by its name: the first three are parts of ``ingest``, and the last is Dagster's own."""
+_NOT_HANDED = frozenset({"images", "fetching", "takedowns", "concurrency", "cluster"})
+"""What no stage is handed by its name: the first three are parts of ``ingest``, the others say how stages are run."""
 
 
 def stages(settings: Settings) -> list[Stage]:
@@ -118,8 +120,10 @@ def stages(settings: Settings) -> list[Stage]:
         raw_samples,
         image_features,
         rights,
+        reviews,
         *synthetic,
         joint_embeddings_of(sources, settings.scorer),
+        reviewed_caption_scores_of(settings.scorer),
         caption_scores_of(sources),
         further_caption_scores_of(settings.scorer),
         caption_preference_of(captions, settings.scorer, settings.preference_imports, settings.sharing_backbones),
@@ -158,7 +162,12 @@ def stages(settings: Settings) -> list[Stage]:
         *concepts.concept_plan_of(_trained(settings.concepts)),
         *scaling_of(_trained(settings.scaling)),
     ]
-    read = [warehouse_of(made, captioner_infos(settings), settings.scorer), sample_gallery_of(made)]
+    read = [
+        warehouse_of(made, captioner_infos(settings), settings.scorer),
+        sample_gallery_of(made),
+        thumbnails,
+        sample_view_of(made),
+    ]
     return connected([*made, *read])
 
 

@@ -15,9 +15,10 @@ from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 
 from dqe_assets.core.stage import COLLECTION_POOL, MODEL_POOL
 from dqe_assets.orchestration.dead_runs import end_dead_runs
+from dqe_assets.orchestration.pools import limit_pools
 from dqe_assets.orchestration.settings import Concurrency
 from dqe_resources.cache import data_directory
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import DataQualityError, one_line
 from dqe_resources.store import replace_file
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def instance(concurrency: Concurrency | None = None) -> Iterator[dg.DagsterInsta
         concurrency: the limits that it is to have; by default those that it has.
 
     Raises:
-        InstanceError: its folder cannot be written, or what Dagster keeps there is damaged.
+        InstanceError: its folder cannot be written, what Dagster keeps there is damaged, or the database that its
+            dagster.yaml names cannot be used.
     """
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(data_directory() / "dagster_home")))
     with _damage_named(home):
@@ -64,21 +66,23 @@ def instance(concurrency: Concurrency | None = None) -> Iterator[dg.DagsterInsta
             ) from error
         with opened as current:
             if concurrency:
-                _limit_pools(current, concurrency)
+                limit_pools(current, {MODEL_POOL: 1, COLLECTION_POOL: 1, **concurrency.pools})
             end_dead_runs(current)
             yield current
 
 
 @contextmanager
 def _damage_named(home: Path) -> Iterator[None]:
-    """Say which of Dagster's files are damaged, if that is why something fails.
+    """Say which of Dagster's files are damaged, or why its database cannot be used, if that is why something fails.
 
     Raises:
-        InstanceError: they are; says what is lost without them.
+        InstanceError: it is; says what is lost without the files, or what to do about the database.
     """
     try:
         yield
     except Exception as error:
+        if why := _why_no_database(error):
+            raise InstanceError(f"{home / CONFIGURATION_FILE}: {why}") from error
         if not _is_of_dagster(error):
             raise
         damaged = [(path, why) for path in sorted(home.rglob("*.db")) if (why := _damage_of(path))]
@@ -87,13 +91,30 @@ def _damage_named(home: Path) -> Iterator[None]:
         raise InstanceError("\n".join(_how_to_mend(path, why) for path, why in damaged)) from error
 
 
-def _is_of_dagster(error: BaseException | None) -> bool:
+def _is_of_dagster(error: BaseException) -> bool:
     """Whether Dagster, or what it keeps its files with, has raised an error, or what an error came of."""
+    return any(
+        isinstance(one, sqlite3.DatabaseError) or type(one).__module__.startswith("dagster.") for one in _came_of(error)
+    )
+
+
+def _came_of(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it came of."""
     while error is not None:
-        if isinstance(error, sqlite3.DatabaseError) or type(error).__module__.startswith("dagster."):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
+
+
+def _why_no_database(error: BaseException) -> str | None:
+    """Why what dagster.yaml names cannot be used, and what to do; None if an error is another one."""
+    for one in _came_of(error):
+        if isinstance(one, ModuleNotFoundError) and (one.name or "").startswith("dagster_"):
+            return f"it needs the package {one.name}; run: pip install '.[served]'"
+        if (type(one).__module__, type(one).__name__) == ("psycopg2", "OperationalError"):
+            return (
+                f"Dagster's database cannot be used ({one_line(one)}); start it, or correct what stands under storage"
+            )
+    return None
 
 
 def _damage_of(path: Path) -> str | None:
@@ -156,12 +177,3 @@ def _overrides(home: Path) -> dict[str, Any]:
     if "compute_logs" in configured:
         return {}
     return {"compute_logs": {"module": NoOpComputeLogManager.__module__, "class": NoOpComputeLogManager.__name__}}
-
-
-def _limit_pools(current: dg.DagsterInstance, concurrency: Concurrency) -> None:
-    """Give each pool its limit, where it is another one."""
-    storage = current.event_log_storage
-    limits = {limit.name: limit.limit for limit in storage.get_pool_limits()}
-    for pool, limit in {MODEL_POOL: 1, COLLECTION_POOL: 1, **concurrency.pools}.items():
-        if limits.get(pool) != limit:
-            storage.set_concurrency_slots(pool, limit)

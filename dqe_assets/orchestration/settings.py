@@ -20,7 +20,7 @@ from dqe_assets.contamination.settings import (
     ReferenceSets,
     check_reference_sets,
 )
-from dqe_assets.core.schema import IMAGE, ORIGINAL, REFINED
+from dqe_assets.core.schema import IMAGE, ORIGINAL, REFINED, REVIEWED
 from dqe_assets.dedup.settings import DuplicateRules
 from dqe_assets.evaluation.settings import Evaluation
 from dqe_assets.evaluation.targets import Targets, check_targets
@@ -54,6 +54,7 @@ from dqe_assets.training.settings import BEST, Training, check_training
 from dqe_resources.cache import data_directory
 from dqe_resources.captioners import AnyCaptioner
 from dqe_resources.captioners.served_engine import ServedEngine
+from dqe_resources.cluster import AnyCluster
 from dqe_resources.configurable import Strict, files_may_be_away, in_words
 from dqe_resources.errors import UsageError, one_line
 from dqe_resources.models.image_model import ImageModel
@@ -163,6 +164,8 @@ class Settings(Strict):
         automation: ``eager`` materialises each asset by itself as soon as what it is made of is new; ``off`` waits for
             a person.
         concurrency: How many steps and runs Dagster does at once.
+        cluster: Workers that make shards side by side, on this machine or on several. By default the process of a run
+            makes them, one after another.
     """
 
     sources: Annotated[list[AnySource], Field(min_length=1)]
@@ -202,6 +205,7 @@ class Settings(Strict):
     shards_per_run: Annotated[int, Field(ge=1)] = 16
     automation: Automation = "off"
     concurrency: Concurrency = Field(default_factory=Concurrency)
+    cluster: AnyCluster | None = None
 
     @model_validator(mode="after")
     def _captions_of_one_answer_are_sources(self) -> Self:
@@ -224,7 +228,7 @@ class Settings(Strict):
                     "{what}: the name '{name}' is used twice; rename one",
                     {"what": what, "name": repeated[0]},
                 )
-        reserved = {ORIGINAL, IMAGE, REFINED} & set(self.captioner_names)
+        reserved = {ORIGINAL, IMAGE, REFINED, REVIEWED} & set(self.captioner_names)
         if reserved:
             raise PydanticCustomError(
                 "reserved", "captioners: the name '{name}' is reserved; choose another", {"name": min(reserved)}
@@ -235,6 +239,17 @@ class Settings(Strict):
                 "count_by",
                 "concepts.count_by: there is no '{name}' to count by; allowed: {allowed}",
                 {"name": self.concepts.count_by, "allowed": ", ".join(countable)},
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _an_embedded_collection_is_of_one_machine(self) -> Self:
+        if isinstance(self.vectors, EmbeddedQdrant) and "://" in self.store and not self.store.startswith("file://"):
+            raise PydanticCustomError(
+                "vectors",
+                "vectors: kind embedded keeps the collection in a folder of one machine, and the store {store} is for "
+                "several, of which each would have another one; set: {fix}",
+                {"store": self.store, "fix": "vectors: {kind: server, url: 'http://HOST:6333'}"},
             )
         return self
 
@@ -299,7 +314,7 @@ class Settings(Strict):
             has_references=bool(self.reference_sets),
         )
         captions = [*self.caption_sources, BEST]
-        check_mixes(self.caption_mixes, self.captioner_names, [*captions, IMAGE, REFINED])
+        check_mixes(self.caption_mixes, self.captioner_names, [*captions, IMAGE, REFINED, REVIEWED])
         mixed = [mix.name for mix in self.caption_mixes]
         check_mixtures(self.mixtures, [one.name for one in self.subsets], [source.name for source in self.sources])
         check_training(self.training, self.subset_names, [*captions, *mixed])
@@ -444,7 +459,8 @@ def load_settings(environment: Mapping[str, str] | None = None, *, sources_may_b
     """Read and check the settings.
 
     ``DQE_<KEY>`` overrides a top-level key, its value read as YAML (``DQE_STORE=s3://bucket/store``,
-    ``DQE_SCORER='{kind: label_space}'``); ``DQE_QDRANT_URL`` is short for a Qdrant server.
+    ``DQE_SCORER='{kind: label_space}'``); ``DQE_QDRANT_URL`` is short for a Qdrant server, whose key
+    is ``DQE_QDRANT_API_KEY``.
 
     Args:
         environment: the environment; by default that of this process.
@@ -463,7 +479,9 @@ def load_settings(environment: Mapping[str, str] | None = None, *, sources_may_b
         if variable in environment:
             values[key], origins[key] = yaml.safe_load(environment[variable]), variable
     if url := environment.get("DQE_QDRANT_URL"):
-        values["vectors"], origins["vectors"] = {"kind": ServerQdrant.kind, "url": url}, "DQE_QDRANT_URL"
+        api_key = environment.get("DQE_QDRANT_API_KEY") or None
+        values["vectors"] = {"kind": ServerQdrant.kind, "url": url, "api_key": api_key}
+        origins["vectors"] = "DQE_QDRANT_URL"
     try:
         with files_may_be_away() if sources_may_be_away else nullcontext():
             return Settings.model_validate(values)
@@ -494,7 +512,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _with_value(fault: Any) -> str:
-    if fault["type"] == "missing":
+    if fault["type"] == "missing" or fault["loc"][-1:] == ("api_key",):
         return in_words(fault)
     value = "" if isinstance(fault["input"], dict | list) else f" (found {fault['input']!r})"
     return f"{in_words(fault)}{value}"

@@ -22,9 +22,12 @@ from dqe_assets.ingest.takedowns.memory import MEMORY, REMEMBERED, remembered
 from dqe_assets.ingest.takedowns.shard import stored_hashes
 from dqe_assets.orchestration import graph
 from dqe_assets.orchestration.published import published
-from dqe_assets.report.assets import gallery_path
+from dqe_assets.report.assets import gallery_pages, gallery_path
+from dqe_assets.reviews import log as reviews
+from dqe_assets.search import kept_map
+from dqe_assets.view import files as view
 from dqe_resources.cache import data_directory
-from dqe_resources.store import UNPARTITIONED, Checkpoint, StorageError
+from dqe_resources.store import UNPARTITIONED, Checkpoint, StorageError, storage_errors
 from dqe_resources.store.checkpoint import UNFINISHED
 from dqe_resources.vectors.protocol import VectorsBrokenError, VectorsError, VectorsMissingError
 from dqe_resources.warehouse import WarehouseError, WarehouseMissingError
@@ -69,8 +72,8 @@ def taken_down(settings: Settings) -> dict[str, set[str]]:
 def purge(settings: Settings) -> list[str]:
     """Remove what is left in the store of rows that are taken down, where no stage would make it again.
 
-    These are tables of assets that dqe.yaml has no longer, rows of unfinished runs, and what the files of the
-    collection keep of points that were deleted.
+    These are tables of assets that dqe.yaml has no longer, rows of unfinished runs, what the files of the collection
+    keep of points that were deleted, and tags and captions that people gave.
 
     Returns:
         The files that were removed, as paths in the store.
@@ -89,9 +92,10 @@ def purge(settings: Settings) -> list[str]:
         if uids and (file.is_unfinished or file.asset not in made) and file.has_any(uids):
             try:
                 store.filesystem.rm_file(file.path)
-            except OSError as error:
-                raise StorageError(f"{file.path}: cannot be removed ({error}); run the same command again") from error
+            except storage_errors() as error:
+                raise store.place.unremovable(file.path, error) from error
             removed.append(file.name)
+    reviews.forget({uid for uids in by_shard.values() for uid in uids})
     settings.vectors.forget_deleted()
     return removed
 
@@ -190,7 +194,10 @@ def left_of(settings: Settings, kind: str, value: str) -> Left:
     places += _in_gallery(uids)
     places += [f"{place} ({count:,})" for place, count, _ in _subsets_with(uids)]
     places += _in_folders(uids)
+    places += [f"decisions of people, {path} ({count:,})" for path, count in reviews.places_of(uids)]
     places += [f"what duplicates are found by, {path} ({count:,})" for path, count in kept_features.places_of(uids)]
+    places += [f"the samples on the map, {path} ({count:,})" for path, count in kept_map.places_of(uids)]
+    places += [f"the samples of the view, {path} ({count:,})" for path, count in view.places_of(uids)]
     matcher = settings.ingest.matcher(settings.opened_store)
     is_listed = (
         mark(kind, value) in matcher.entries.marks
@@ -284,7 +291,7 @@ class _File:
 
     def has_any(self, uids: set[str]) -> bool:
         """Whether it is known to have content of rows of these uids."""
-        with suppress(pa.ArrowException, OSError):
+        with suppress(pa.ArrowException, OSError), self.settings.opened_store.place.reading(self.path):
             return self._count(uids) > 0
         return False
 
@@ -293,22 +300,23 @@ class _File:
         if self.asset == MEMORY or not uids:
             return []
         try:
-            count = self._count(uids)
+            with self.settings.opened_store.place.reading(self.path):
+                count = self._count(uids)
         except (pa.ArrowException, OSError) as error:
             return [f"{self.name}: cannot be looked into ({' '.join(str(error).split())})"]
         return [f"{self.name} ({count:,} row{'' if count == 1 else 's'})"] if count else []
 
     def _count(self, uids: set[str]) -> int:
-        filesystem = self.settings.opened_store.filesystem
+        place = self.settings.opened_store.place
         if self.name.endswith(".json"):
-            text = filesystem.cat_file(self.path).decode(errors="replace")
+            text = place.filesystem.cat_file(self.path).decode(errors="replace")
             return sum(uid in text for uid in uids)
         if not self.name.endswith((".parquet", ".arrow")):
             return 0
         if self.name.endswith(".arrow"):
             rows = _with_uids(self._unfinished_rows, uids)
             return sum(has_content(row, of_shard=True) for row in rows)
-        with filesystem.open(self.path, "rb") as source:
+        with place.open(self.path) as source:
             file = pq.ParquetFile(source, page_checksum_verification=True)
             of_shard = self.key != UNPARTITIONED and "uid" in file.schema_arrow.names
             texts = ["uid"] if of_shard else [field.name for field in file.schema_arrow if _is_text(field.type)]
@@ -400,10 +408,9 @@ def _in_warehouse(settings: Settings, uids: set[str]) -> list[str]:
 
 
 def _in_gallery(uids: set[str]) -> list[str]:
-    path = gallery_path()
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    count = sum(f'data-uid="{uid}"' in text for uid in uids)
-    return [f"the gallery ({path}): {count:,} picture{'' if count == 1 else 's'}"] if count else []
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in gallery_pages()]
+    count = sum(any(f'data-uid="{uid}"' in text for text in texts) for uid in uids)
+    return [f"the gallery ({gallery_path()}): {count:,} picture{'' if count == 1 else 's'}"] if count else []
 
 
 def _in_folders(uids: set[str]) -> list[str]:

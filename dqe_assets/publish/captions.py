@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dqe_assets.core.schema import ORIGINAL, REFINED, SYNTHETIC_CAPTIONS_PREFIX, Column
+from dqe_assets.core.schema import ORIGINAL, REFINED, REVIEWED, SYNTHETIC_CAPTIONS_PREFIX, Column
 from dqe_assets.filtering.mix_assets import MIXED_PREFIX
 from dqe_assets.filtering.tables import MIXED_CAPTIONS
 from dqe_assets.improve.best import final_refined
 from dqe_assets.improve.tables import BEST_CAPTIONS, REFINED_CAPTIONS
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.publish.options import BEST
+from dqe_assets.reviews.tables import REVIEWED_CAPTION_SCORES, REVIEWS
 from dqe_assets.score.tables import CAPTION_SCORES, FURTHER_CAPTION_SCORES
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class CaptionReader:
     Attributes:
         store: where they are.
         weights: how often each source is drawn, relative to the others that a sample has a caption of: ``original``,
-            the name of a captioner or of a mix, ``refined`` or ``best``. Captions of one source share its weight.
+            the name of a captioner or of a mix, ``refined``, ``reviewed`` or ``best``. Captions of one source share its
+            weight.
     """
 
     store: Store
@@ -129,12 +131,23 @@ class CaptionReader:
             names = ["uid", "round", "caption", "flags", "similarity", "accepted"]
             own = final_refined(self.store.read("refined_captions", shard, REFINED_CAPTIONS, names), uids)
             return own["caption"], own["similarity"]
+        elif source == REVIEWED:
+            return self._reviewed(shard, uids)
         elif self.store.get(MIXED_PREFIX + source, shard) is not None:
             own = self.store.read(MIXED_PREFIX + source, shard, MIXED_CAPTIONS, ["uid", "caption", "similarity"])
         else:
             own = self._of_captioner(source, shard, raw)
         at = pc.index_in(uids, value_set=own["uid"])
         return own["caption"].take(at), own["similarity"].take(at)
+
+    def _reviewed(self, shard: str, uids: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+        """What people wrote or chose, where they have; nothing where the shard is older than reviews are."""
+        if self.store.get("reviews", shard) is None or self.store.get("reviewed_caption_scores", shard) is None:
+            texts, similarities = (pa.nulls(len(uids), kind) for kind in (pa.string(), pa.float32()))
+            return pa.chunked_array([texts]), pa.chunked_array([similarities])
+        scores = self.store.read("reviewed_caption_scores", shard, REVIEWED_CAPTION_SCORES, ["uid", "similarity"])
+        at = pc.index_in(uids, value_set=scores["uid"])
+        return self.store.read("reviews", shard, REVIEWS, ["caption"])["caption"], scores["similarity"].take(at)
 
     def _of_captioner(self, source: str, shard: str, raw: pa.Table) -> pa.Table:
         from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from dqe_assets.publish.selection import Query, Selection
+    from dqe_assets.publish.selection import Selection
+    from dqe_assets.report.condition import Query
 
 SIMILARITY_PICTURE = "similarity.png"
 FUNNEL_PICTURE = "selection.png"

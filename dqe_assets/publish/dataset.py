@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dqe_assets.core.schema import IMAGE, REFINED, SYNTHETIC_CAPTIONS_PREFIX
+from dqe_assets.core.schema import IMAGE, REFINED, REVIEWED, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.filtering.mix_assets import MIXED_PREFIX
 from dqe_assets.ingest.private import Private
 from dqe_assets.ingest.tables import RAW_SAMPLES
@@ -26,6 +26,7 @@ from dqe_assets.publish.places.protocol import File
 from dqe_assets.publish.questions import load_questions
 from dqe_assets.publish.selection import RequestError, made_by, select
 from dqe_assets.publish.signing import signer
+from dqe_assets.reviews import log as reviews
 from dqe_resources.fingerprint import fingerprint
 from dqe_resources.models.packages import package_version
 from dqe_resources.printable import command
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
     from dqe_assets.orchestration.settings import Settings
     from dqe_assets.publish.options import Format
-    from dqe_assets.publish.selection import Query, Selection
+    from dqe_assets.publish.selection import Selection
+    from dqe_assets.report.condition import Query
 
 CARD = "README.md"
 LOADER = "load_vectors.py"
@@ -133,6 +135,8 @@ def publish(
         WarehouseError: there is no warehouse.
         StorageError: the store cannot be read, or the place cannot be written.
     """
+    # What it tells of is what it writes: one version of each table.
+    settings = settings.as_it_is_now()
     sign = signer(key) if key else None
     place = place_of(target, is_public=is_public)
     with settings.warehouse.session() as query:
@@ -210,6 +214,7 @@ def _about(settings: Settings, selection: Selection, request: Request, private: 
 def _weights(settings: Settings, given: Sequence[tuple[str, float]]) -> dict[str, float]:
     """The weight of every caption source: of those that are not given, where some are, 0."""
     sources = [*settings.caption_sources, *([REFINED] if settings.refining else [])]
+    sources += [REVIEWED] if reviews.has_captions() else []
     if unknown := [name for name, _ in given if name not in sources]:
         raise RequestError(f"--weight {unknown[0]}: there is no such caption source; there are: {', '.join(sources)}")
     return dict.fromkeys(sources, 0.0 if given else 1.0) | dict(given)
@@ -220,7 +225,7 @@ def _lineage(settings: Settings, selection: Selection) -> list[dict[str, Any]]:
     shards = [chosen.shard for chosen in selection.shards]
     synthetic = [SYNTHETIC_CAPTIONS_PREFIX + name for name in settings.captioner_names]
     scores = ["joint_embeddings", "caption_scores", "further_caption_scores"]
-    per_shard = ["raw_samples", "image_features", *synthetic, *scores, "best_captions"]
+    per_shard = ["raw_samples", "reviews", "image_features", *synthetic, *scores, "best_captions"]
     per_shard += [f"{MIXED_PREFIX}{mix.name}" for mix in settings.caption_mixes if mix.name == selection.caption]
     over_all = ["duplicate_clusters", *(["filter_masks"] if selection.filters else [])]
     places: dict[str, list[Any]] = dict.fromkeys(per_shard, shards) | {asset: [None] for asset in over_all}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from dqe_assets.core.schema import IMAGE_TYPE
 from dqe_assets.ingest.private import Private
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.publish.captions import CAPTIONS, with_chosen
-from dqe_assets.publish.selection import FACTS, PublishError, Selection, facts_of
+from dqe_assets.publish.selection import FACTS, Facts, PublishError, Selection
 from dqe_assets.score.tables import JOINT_EMBEDDINGS
 from dqe_assets.training.reshard import write_tar
 from dqe_assets.training.samples import Picture, Sample, StoreShard
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from dqe_assets.publish.captions import CaptionReader
-    from dqe_assets.publish.selection import Query
+    from dqe_assets.report.condition import Query
     from dqe_resources.store import Store
 
 VECTOR = "vector_"
@@ -68,6 +69,10 @@ class Shards:
     captions: CaptionReader
     private: Private = field(default_factory=Private)
 
+    @cached_property
+    def _facts(self) -> Facts:
+        return Facts(self.query, self.selection)
+
     def write_images(self, target: BinaryIO, start: int, stop: int) -> None:
         """The samples from one position to another as Parquet that opens as a Hugging Face dataset."""
         schema = _IMAGES.with_metadata({"huggingface": json.dumps(_features(_IMAGES))})
@@ -106,8 +111,8 @@ class Shards:
                 writer.write_table(pa.table(columns).select(schema.names).cast(schema))
 
     def _pages(self, start: int, stop: int) -> Iterator[tuple[str, pa.Table, pa.Array]]:
-        for shard, rows in self.selection.pieces(start, stop):
-            yield shard, self.private.facts(facts_of(self.query, self.selection, shard, rows)), pa.array(rows)
+        for shard, rows, facts in self._facts.pages(start, stop):
+            yield shard, self.private.facts(facts), pa.array(rows)
 
     def samples(self, start: int, stop: int) -> Iterator[tuple[Picture, dict[str, Any]]]:
         """The image of each sample from one position to another, and all that is known of it."""

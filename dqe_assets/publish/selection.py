@@ -17,19 +17,24 @@ from dqe_assets.filtering.filters.sql import nodes, syntax
 from dqe_assets.improve.tables import BEST_CAPTIONS
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.publish.options import BEST
+from dqe_assets.report.condition import checked_condition
 from dqe_assets.score.tables import CAPTION_SCORES
-from dqe_resources.errors import DataQualityError, UsageError, one_line
+from dqe_resources.errors import DataQualityError, UsageError
 from dqe_resources.warehouse import QueryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    Query = Callable[[str], pa.Table]
-    """Runs one SELECT on the warehouse, confined: ``Warehouse.session``."""
+    from dqe_assets.report.condition import Query
 
 _ROW = '"row"'
+_NOT_DROPPED = "review IS DISTINCT FROM 'drop'"
+"""What holds of every sample that is published: nobody has decided to drop it."""
 _PAGE = 4096
-"""Samples whose facts are read at once."""
+"""Samples that are written at once."""
+
+_AT_ONCE = 50_000
+"""Samples whose facts are read at once: some 50 MB."""
 
 
 class PublishError(DataQualityError):
@@ -133,7 +138,7 @@ class Selection:
         condition: SQL over the warehouse's table ``samples``.
         caption: the caption rule.
         samples: all samples with an image.
-        steps: the terms of the condition, in order.
+        steps: the terms of the condition, in order; first that nobody has decided to drop them, where somebody has.
         filters: the filters that the condition names, with what each is.
         shards: the samples, in the order in which they are published.
     """
@@ -166,7 +171,7 @@ class Selection:
 
 
 def select(query: Query, condition: str, caption: str) -> Selection:
-    """The samples with an image that fulfil a condition and have a caption.
+    """The samples with an image that fulfil a condition, have a caption, and that nobody has decided to drop.
 
     Args:
         query: runs one SELECT on the warehouse.
@@ -220,7 +225,8 @@ def published_sql(condition: str, caption: str, *more: str) -> str:
     captions = _BEST if caption == BEST else _OTHERS.format(name=literal(caption))
     return f"""
         SELECT {columns}
-        FROM (SELECT * FROM samples WHERE status = 'ok' AND ({condition}\n)) s JOIN ({captions}) c USING (uid)
+        FROM (SELECT * FROM samples WHERE status = 'ok' AND {_NOT_DROPPED} AND ({condition}\n)) s
+        JOIN ({captions}) c USING (uid)
         WHERE regexp_matches(c.caption, '\\S')
     """  # noqa: S608
 
@@ -237,24 +243,55 @@ def made_by(caption: str) -> dict[str, str]:
     return made
 
 
-def facts_of(query: Query, selection: Selection, shard: str, rows: np.ndarray) -> pa.Table:
-    """What is published of some samples of a shard, in the order of its rows, in the schema ``FACTS``."""
-    places = f'shard = {literal(shard)} AND "row" IN ({", ".join(map(str, rows.tolist()))})'
-    sql = f'SELECT * EXCLUDE "row" FROM ({published_sql(places, selection.caption, _ROW)}) ORDER BY "row"'  # noqa: S608
-    return query(sql).select(FACTS.names).cast(FACTS)
+class Facts:
+    """What is published of the samples.
+
+    It is read of many at once, for whatever is asked of the captions goes through all of them.
+
+    Args:
+        query: runs one SELECT on the warehouse that the selection was made from.
+        selection: the samples.
+    """
+
+    def __init__(self, query: Query, selection: Selection) -> None:
+        self._query, self._selection = query, selection
+        self._held: tuple[int, pa.Table] = -1, FACTS.empty_table()
+
+    def pages(self, start: int, stop: int) -> Iterator[tuple[str, np.ndarray, pa.Table]]:
+        """The samples from one position to another, a page at a time: shard, rows of it, and ``FACTS`` in their order.
+
+        Raises:
+            QueryError: the warehouse cannot be read, or a limit of its settings is too low.
+        """
+        for number in range(start // _AT_ONCE, -(-stop // _AT_ONCE)):
+            first, last = max(start, number * _AT_ONCE), min(stop, (number + 1) * _AT_ONCE)
+            place = first - number * _AT_ONCE
+            for shard, rows in self._selection.pieces(first, last):
+                yield shard, rows, self._those(number)[place : place + len(rows)]
+                place += len(rows)
+
+    def _those(self, number: int) -> pa.Table:
+        """The facts of the samples from position ``number * _AT_ONCE`` on."""
+        if self._held[0] != number:
+            # As texts: thousands of numbers would be thousands of expressions.
+            start = number * _AT_ONCE
+            places = ", ".join(
+                f"({literal(shard)}, '{','.join(map(str, rows.tolist()))}')"
+                for shard, rows in self._selection.pieces(start, min(start + _AT_ONCE, self._selection.total))
+            )
+            there = f"SELECT shard, unnest(string_split(rows, ',')::INTEGER[]) FROM (VALUES {places}) v(shard, rows)"  # noqa: S608
+            published = published_sql(f'(shard, "row") IN ({there})', self._selection.caption, _ROW)
+            table = self._query(f'SELECT * EXCLUDE "row" FROM ({published}) ORDER BY shard, "row"')  # noqa: S608
+            self._held = number, table.select(FACTS.names).cast(FACTS)
+        return self._held[1]
 
 
 def _checked(query: Query, condition: str) -> Any:
     """The condition's syntax tree."""
     try:
-        (tree,) = syntax(condition)
+        tree = checked_condition(query, condition)
     except ValueError as error:
-        raise RequestError(f"--where: {one_line(error)}") from error
-    try:
-        # Inside brackets of another kind, an unmatched closing bracket is an error: true) OR (true
-        syntax(f"[{condition}\n]")
-    except ValueError as error:
-        raise RequestError(f"--where: brackets do not match: {' '.join(condition.split())}") from error
+        raise RequestError(f"--where: {error}") from error
     functions = {node["function_name"].lower() for node in nodes(tree) if node["class"] == "FUNCTION"}
     # A function that is called without brackets, such as current_date, looks like a column.
     functions |= {node["column_names"][0].lower() for node in nodes(tree) if node["class"] == "COLUMN_REF"}
@@ -270,27 +307,21 @@ def _checked(query: Query, condition: str) -> Any:
             f"--where: {changing[0]}() can give another value each time, and a publication must stay the same; "
             "for one sample in ten: md5_number_lower(uid) % 10 = 0"
         )
-    try:
-        kind = query(f"SELECT ({condition}\n) AS kept FROM samples LIMIT 0").schema.field("kept").type  # noqa: S608
-    except QueryError as error:
-        columns = query("SELECT * FROM samples LIMIT 0").column_names
-        raise RequestError(f"--where: {error}; the columns of samples are: {', '.join(columns)}") from error
-    if not pa.types.is_boolean(kind):
-        raise RequestError(f"--where: expected a condition that is true or false, this gives {kind}: {condition}")
     return tree
 
 
 def _steps(query: Query, condition: str, tree: Any) -> tuple[int, tuple[Step, ...]]:
     """How many samples have an image, and how many of them each term of the condition keeps."""
-    terms = _terms(condition, tree)
+    terms = [_NOT_DROPPED, *_terms(condition, tree)]
     counts = _counts(query, terms)
-    whole = _counts(query, [condition]) if len(terms) > 1 else counts
+    whole = _counts(query, [_NOT_DROPPED, condition]) if len(terms) > 2 else counts
     # Terms are cut out of the text: if they do not give the same as the whole, the whole is the only term.
     if counts is None or whole is None or counts[-1] != whole[-1]:
-        terms, counts = [condition], whole
+        terms, counts = [_NOT_DROPPED, condition], whole
     if counts is None:
         raise RequestError(f"--where: this cannot be computed, correct it: {condition}")
-    return counts[0], tuple(Step(term, counts[2 * n + 1], counts[2 * n + 2]) for n, term in enumerate(terms))
+    steps = tuple(Step(term, counts[2 * n + 1], counts[2 * n + 2]) for n, term in enumerate(terms))
+    return counts[0], steps if steps[0].left < counts[0] else steps[1:]
 
 
 def _terms(condition: str, tree: Any) -> list[str]:
@@ -320,7 +351,7 @@ def _counts(query: Query, terms: Sequence[str]) -> list[int] | None:
     try:
         table = query(f"SELECT {', '.join(columns)} FROM samples WHERE status = 'ok'")  # noqa: S608
     except QueryError as error:
-        if len(terms) == 1:
+        if len(terms) == 2:
             raise RequestError(f"--where: {error}") from error
         return None
     return [column[0].as_py() for column in table.columns]

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from dqe_assets.core.hashing import mixed, unit_interval
 from dqe_assets.core.schema import has_image
+from dqe_assets.filtering.store_pool import dropped
 from dqe_assets.filtering.subset import UID_TYPE, format_uids, parse_uids
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.publish.captions import CaptionReader
@@ -94,20 +95,20 @@ def wanted_of(root: str, subset: NDArray[np.void] | None, weights: Mapping[str, 
 
     Args:
         root: the store's folder or URL.
-        subset: sorted uids, "u8,u8" [n]; None for every sample that has an image.
+        subset: sorted uids, "u8,u8" [n]; None for every sample with an image that nobody has decided to drop.
         weights: caption sources and their weights.
 
     Raises:
         LoaderError: the store has no shard, samples of the subset are not there, or none has a caption.
         StorageError: a table cannot be read.
     """
-    store = Store(root)
+    store = Store(root).as_it_is_now()
     reader = CaptionReader(store, weights)
     shards = sorted(store.partitions("raw_samples"))
     chosen = None if subset is None else _Chosen(subset)
     parts, left_out = [], 0
     # Each is a small part of a file, which is far away perhaps: the next ones are asked for meanwhile.
-    for seen in ordered_map(lambda shard: _looked_at(store, reader, shard), shards):
+    for seen in ordered_map(lambda shard: _looked_at(store, reader, shard, with_dropped=chosen is not None), shards):
         copies = chosen.copies_of(seen.uids) if chosen else np.ones(len(seen.rows), np.int64)
         rows, captioned = np.repeat(seen.rows, copies), np.repeat(seen.captioned, copies)
         left_out += int((~captioned).sum())
@@ -129,7 +130,7 @@ def wanted_of(root: str, subset: NDArray[np.void] | None, weights: Mapping[str, 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """The samples of a shard that have an image, n of everything: uids, positions, and whether they have captions."""
+    """The samples of a shard that may be read, n of everything: uids, positions, and whether they have captions."""
 
     shard: str
     uids: NDArray[np.void]
@@ -138,13 +139,16 @@ class _Seen:
     identity: str
 
 
-def _looked_at(store: Store, reader: CaptionReader, shard: str) -> _Seen:
+def _looked_at(store: Store, reader: CaptionReader, shard: str, *, with_dropped: bool) -> _Seen:
     stored = store.get("raw_samples", shard)
     if stored is None:
         # It is still being made.
         return _Seen(shard, np.zeros(0, UID_TYPE), np.zeros(0, np.int32), np.zeros(0, bool), "")
     table = store.read("raw_samples", shard, RAW_SAMPLES, ["uid", "status"])
-    rows = np.flatnonzero(has_image(table).to_numpy()).astype(np.int32)
+    is_in = has_image(table).to_numpy()
+    if not with_dropped:
+        is_in = is_in & ~dropped(store, shard, len(table)).to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(is_in).astype(np.int32)
     uids = parse_uids(table["uid"].take(pa.array(rows)))
     return _Seen(shard, uids, rows, reader.captioned(shard)[rows], stored.stamp.identity)
 
@@ -265,7 +269,7 @@ def read_epoch(wanted: Wanted, order: Order, reader: int, readers: int, given: i
 
 def _due(wanted: Wanted, order: Order, first: int, is_due: NDArray[np.bool_]) -> Iterator[list[Read]]:
     """Those of a reader's samples that it has not given yet, a row group at a time."""
-    store = Store(wanted.root)
+    store = Store(wanted.root).as_it_is_now()
     reader = CaptionReader(store, wanted.weights)
     begin = -first
     for number in order.of_shards(len(wanted.parts)):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dqe_assets.orchestration.settings import Settings
-    from dqe_assets.publish.selection import Query
+    from dqe_assets.report.condition import Query
 
 TO_BE_FILLED_IN = "TO BE FILLED IN"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from html.parser import HTMLParser
 from itertools import groupby
 from operator import itemgetter
@@ -22,24 +23,33 @@ from dqe_assets.grounding import views as grounding
 from dqe_assets.improve import judging_views, refining_views
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.report import metadata, signal_views, tables
-from dqe_assets.report.build_warehouse import CaptionerInfo, WarehouseInputs, build_warehouse, reads_of
-from dqe_assets.report.gallery import GalleryInputs, render_gallery
+from dqe_assets.report.build_warehouse import (
+    CaptionerInfo,
+    WarehouseInputs,
+    build_warehouse,
+    can_update,
+    reads_of,
+    signature,
+)
+from dqe_assets.report.gallery import ENTRY, FOLDER, GalleryInputs, render_gallery
 from dqe_assets.report.tables import MATERIALISATIONS
 from dqe_assets.score import sample_score_views, vqa_views
 from dqe_assets.signals import views as signals
 from dqe_assets.training import views as training
 from dqe_resources.cache import data_directory
-from dqe_resources.store import is_as_written, replace_file, what_is_written
+from dqe_resources.fingerprint import fingerprint
+from dqe_resources.store import TornError, is_as_written, replace_file, what_is_written
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
+    from typing import BinaryIO
 
     import duckdb
 
     from dqe_assets.core.relations import Relations
     from dqe_resources.scorers.protocol import Scorer
-    from dqe_resources.store import Store
+    from dqe_resources.store import Stamp, Store
     from dqe_resources.warehouse import Warehouse
 
 LEFT_OUT = (
@@ -92,7 +102,7 @@ def warehouse_of(stages: Sequence[Stage], captioners: Sequence[CaptionerInfo], s
             captioners=captioners,
             scorer=scorer.model,
             manifests=manifests,
-            filesystem=None if work.store.is_local else work.store.filesystem,
+            place=work.store.place,
         )
 
     def partitions(work: Work, manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, Sequence[str | None]]:
@@ -118,7 +128,7 @@ def warehouse_of(stages: Sequence[Stage], captioners: Sequence[CaptionerInfo], s
     @stage(
         name="warehouse",
         kinds={"duckdb"},
-        code_version="4",
+        code_version="5",
         inputs=[one.name for one in by_shard],
         unpartitioned_inputs=[one.name for one in over_all],
         run_inputs=[one.name for one in of_runs],
@@ -134,7 +144,9 @@ def warehouse_of(stages: Sequence[Stage], captioners: Sequence[CaptionerInfo], s
     def build(work: Work, warehouse: Warehouse) -> Manifest:
         """The DuckDB file that people query: samples, captions, preferences, duplicates, failures, and views.
 
-        It is built next to the live file and swapped in, so readers are neither blocked nor broken.
+        It is built next to the live file and swapped in, so readers are neither blocked nor broken. Where few shards
+        changed, it begins with a copy of the live file, in which their rows are replaced; with `--force`, and after
+        takedowns, it does not.
         """
         prepared = inputs(work)
 
@@ -142,52 +154,95 @@ def warehouse_of(stages: Sequence[Stage], captioners: Sequence[CaptionerInfo], s
             try:
                 build_warehouse(connection, prepared)
             except duckdb.Error:
-                # What DuckDB says of damage names no file.
+                # What DuckDB says of a file names none.
+                work.store.require_as_seen()
                 keys = partitions(work, prepared.manifests)
                 work.store.require_whole((name, key, read) for name, read in reads_of(prepared) for key in keys[name])
                 raise
+            work.store.require_as_seen()
 
         import duckdb
 
-        warehouse.rebuild(fill)
+        made_by = fingerprint([build.code_version, duckdb.__version__, signature(prepared)])
+        facts = {} if work.force else _facts_of_earlier(work)
+
+        def keep(connection: duckdb.DuckDBPyConnection) -> bool:
+            return is_as_written(warehouse.path, facts) and can_update(connection, prepared)
+
+        warehouse.rebuild(fill, keep if facts.get("made_by") == made_by else None)
         with warehouse.connect() as connection:
             samples = connection.execute("SELECT count(*) FROM samples").fetchone() or (0,)
-        return Manifest(samples[0], {"shards": list(work.shards), **what_is_written(warehouse.path)})
+        return Manifest(
+            samples[0], {"shards": list(work.shards), "made_by": made_by, **what_is_written(warehouse.path)}
+        )
 
     return build
 
 
 def gallery_path() -> Path:
-    """Where the gallery is written."""
-    return data_directory() / "gallery.html"
+    """Where the first page of the gallery is written."""
+    return data_directory() / ENTRY
+
+
+def gallery_pages() -> list[Path]:
+    """The pages of the gallery that are there, the first one first."""
+    first = gallery_path()
+    return [*([first] if first.is_file() else []), *sorted((first.parent / FOLDER).glob("*.html"))]
 
 
 class _Loads(HTMLParser):
-    """Collects what a page would load from other places, and scripts that it would run."""
+    """Collects what a page would load from other places, and scripts that it would run.
 
-    def __init__(self) -> None:
+    Args:
+        own: addresses that it may link to.
+    """
+
+    def __init__(self, own: Collection[str] = ()) -> None:
         super().__init__()
         self.found: list[str] = []
+        self._own = own
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """As HTMLParser calls it for each element."""
         if tag in {"script", "iframe", "object", "embed", "base", "form"}:
             self.found.append(f"<{tag}>")
         for name, value in attrs:
+            if tag == "a" and name == "href" and value in self._own:
+                continue
             if name in {"src", "srcset", "href", "action"} and not (value or "").startswith(("data:image/", "#")):
                 self.found.append(f"{name}={value}")
             elif name.startswith("on"):
                 self.found.append(name)
 
 
+def _links(pages: Sequence[Path], page: Path) -> set[str]:
+    """The addresses of the gallery's pages, as one of them writes them."""
+    at_top = page == gallery_path()
+    return {f"{FOLDER}/{one.name}" if at_top else one.name for one in pages[1:]} | {ENTRY if at_top else f"../{ENTRY}"}
+
+
 def _page_stands_alone(_: Work, __: Manifest) -> CheckResult:
-    loads = _Loads()
-    loads.feed(gallery_path().read_text(encoding="utf-8"))
+    found: list[str] = []
+    pages = gallery_pages()
+    for page in pages:
+        loads = _Loads(_links(pages, page))
+        loads.feed(page.read_text(encoding="utf-8"))
+        found += loads.found
     return CheckResult(
-        not loads.found,
-        f"the page loads or runs {len(loads.found)} things{': ' + ', '.join(loads.found[:5]) if loads.found else ''}",
-        {"found": len(loads.found)},
+        not found,
+        f"{len(pages)} pages load or run {len(found)} things{': ' + ', '.join(found[:5]) if found else ''}",
+        {"found": len(found)},
     )
+
+
+def _gallery_is_there(_: Work, stamp: Stamp) -> bool:
+    # What another version wrote tells of no pages.
+    pages = stamp.facts.get("pages", {})
+    return bool(pages) and all(is_as_written(data_directory() / path, facts) for path, facts in pages.items())
+
+
+def _write(content: bytes, target: BinaryIO) -> None:
+    target.write(content)
 
 
 def sample_gallery_of(stages: Sequence[Stage]) -> Stage:
@@ -196,16 +251,16 @@ def sample_gallery_of(stages: Sequence[Stage]) -> Stage:
 
     @stage(
         kinds={"html"},
-        code_version="3",
+        code_version="4",
         inputs=["raw_samples"],
         unpartitioned_inputs=["warehouse"],
         partitioned=False,
-        checks=[Check("stands_alone", "The page loads nothing and runs no script.", _page_stands_alone)],
+        checks=[Check("stands_alone", "The pages load nothing and run no script.", _page_stands_alone)],
         metadata=metadata.sample_gallery,
-        is_valid=lambda _, stamp: is_as_written(gallery_path(), stamp.facts),
+        is_valid=_gallery_is_there,
     )
     def sample_gallery(work: Work, warehouse: Warehouse) -> Manifest:
-        """One HTML page to look at: photos with captions and scores, most improved, worst, duplicates, failures."""
+        """HTML pages to look at: photos with captions and scores, most improved, worst, duplicates, failures, plots."""
         shown: list[str] = []
         with warehouse.connect() as connection:
 
@@ -216,9 +271,14 @@ def sample_gallery_of(stages: Sequence[Stage]) -> Stage:
                     found |= give(work.store, uids)
                 return found
 
-            page = render_gallery(GalleryInputs(connection, images), relations)
-        replace_file(gallery_path(), lambda target: target.write(page.encode()))
-        return Manifest(len(shown), {"path": str(gallery_path()), **what_is_written(gallery_path())})
+            pages = render_gallery(GalleryInputs(connection, images), relations)
+        for stale in {path.relative_to(data_directory()).as_posix() for path in gallery_pages()} - pages.keys():
+            (data_directory() / stale).unlink()
+        # The first page comes last: what it links to is there.
+        for path, page in reversed(pages.items()):
+            replace_file(data_directory() / path, partial(_write, page.encode()))
+        written = {path: what_is_written(data_directory() / path) for path in pages}
+        return Manifest(len(set(shown)), {"path": str(gallery_path()), "pages": written})
 
     return sample_gallery
 
@@ -240,6 +300,15 @@ def _facts(work: Work, asset: str) -> Mapping[str, Any]:
     """The facts in the manifest of an asset over all shards; the stage has made sure that it exists."""
     stored = work.store.get(asset, None)
     return stored.stamp.facts if stored else {}
+
+
+def _facts_of_earlier(work: Work) -> Mapping[str, Any]:
+    """The facts of the warehouse that there is; empty if there is none that a new one may begin with."""
+    try:
+        stored = work.store.get(work.asset, None)
+    except TornError:
+        return {}
+    return stored.stamp.facts if stored and not stored.stamp.failed_checks else {}
 
 
 def _materialisations(

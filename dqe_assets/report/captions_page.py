@@ -13,9 +13,9 @@ from dqe_assets.core.schema import ORIGINAL
 from dqe_assets.report.gallery import css_colours, page, photos_of
 from dqe_assets.report.gallery_reader import CAPTION_CHARACTERS, GalleryReader
 from dqe_assets.score import views as score_views
-from dqe_resources.errors import DataQualityError, one_line
+from dqe_resources.errors import DataQualityError
 from dqe_resources.printable import printable
-from dqe_resources.warehouse import WarehouseError
+from dqe_resources.warehouse import of_this_version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -155,15 +155,8 @@ def render_captions(inputs: GalleryInputs, sources: Sequence[str] = (), images: 
         NoSourceError: there are no captions of one.
         WarehouseError: the warehouse lacks a table or column that the page shows.
     """
-    import duckdb
-
-    try:
+    with of_this_version():
         return _rendered(inputs, sources, images)
-    except (duckdb.CatalogException, duckdb.BinderException) as error:
-        raise WarehouseError(
-            f"the warehouse was made by another version, or for other settings ({one_line(error)}); "
-            "run: dqe materialize warehouse"
-        ) from error
 
 
 def _rendered(inputs: GalleryInputs, sources: Sequence[str], images: int) -> str:

@@ -11,9 +11,11 @@ from dqe_assets.filtering.filter_steps import filter_steps, is_in_subset
 from dqe_assets.filtering.pool import PoolError
 from dqe_assets.filtering.subset import SubsetError
 from dqe_assets.report.quality import Section
+from dqe_assets.reviews.tables import DROP
 from dqe_resources.cache import data_directory
 from dqe_resources.printable import quoted
 from dqe_resources.store import StorageError
+from dqe_resources.warehouse import of_this_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,16 +39,20 @@ _WRITTEN = """
 SELECT asset, partition, code_version, materialised_at, fingerprint
 FROM materialisations WHERE partition = ? OR partition IS NULL ORDER BY asset
 """
+_NAMED = """
+SELECT s.uid, s.source, s.shard, s.image_name, s.status, s.review, r.decided_by
+FROM samples s LEFT JOIN reviews r USING (uid) WHERE $1 IN (s.uid, s.image_name) ORDER BY s.uid
+"""
 _NEAR = "SELECT DISTINCT image_name FROM samples ORDER BY levenshtein(image_name, ?), image_name LIMIT 3"
 
 
 def glance(warehouse: Warehouse, relations: Sequence[Relations], image_name: str) -> list[Section]:
-    """The samples of that name at a glance, captions and the best of them; raises as ``explanation``.
+    """The samples of that uid or name at a glance, captions and the best of them; raises as ``explanation``.
 
     Args:
         warehouse: where they are looked up.
         relations: what the stages contribute.
-        image_name: the source's own name of the row.
+        image_name: the uid, or the source's own name of the row.
     """
     parts = [part for part in _explanations(relations) if part.glance]
     with warehouse.connect() as connection:
@@ -66,7 +72,7 @@ def explanation(
     subsets: Sequence[str],
     signals: Mapping[str, Signal],
 ) -> list[Section]:
-    """The samples of that name: all that was measured and decided about each, and the origin of every number.
+    """The samples of that uid or name: all that was measured and decided about each, the origin of every number.
 
     A name that several sources use gives a sample of each. Numbers from the warehouse are as old as the warehouse: the
     last section of a sample says which of them the store has written again since.
@@ -74,7 +80,7 @@ def explanation(
     Args:
         warehouse: where they are looked up.
         relations: what the stages contribute.
-        image_name: the source's own name of the row.
+        image_name: the uid, or the source's own name of the row.
         store: the store that the warehouse is built from.
         subsets: names of the assets of the configured subsets.
         signals: the signals, by name.
@@ -103,8 +109,7 @@ def _explanations(relations: Sequence[Relations]) -> list[Explanation]:
 
 
 def _samples(connection: duckdb.DuckDBPyConnection, image_name: str) -> list[dict[str, Any]]:
-    query = "SELECT uid, source, shard, image_name, status FROM samples WHERE image_name = ? ORDER BY uid"
-    samples: list[dict[str, Any]] = _rows(connection, query, image_name).to_pylist()
+    samples: list[dict[str, Any]] = _rows(connection, _NAMED, image_name).to_pylist()
     if not samples:
         near = _rows(connection, _NEAR, image_name)["image_name"].to_pylist()
         msg = f"no sample is named {image_name}" + (f"; near it: {', '.join(map(quoted, near))}" if near else "")
@@ -136,13 +141,14 @@ def _selection(
         steps = pa.table({"cannot_be_read": [str(error)]})
     if steps.num_rows:
         yield Section("Filters", _from([MASKS]), steps), [MASKS]
+    dropped = f": {sample['decided_by']} decided to drop it" if sample["review"] == DROP else ""
     rows = []
     for name in subsets:
         stored, _ = _stored(store, name, None)
         if stored is not None:
             facts = stored.stamp.facts
             try:
-                is_in = "yes" if is_in_subset(data_directory() / facts["path"], sample["uid"]) else "no"
+                is_in = "yes" if is_in_subset(data_directory() / facts["path"], sample["uid"]) else f"no{dropped}"
             except SubsetError as error:
                 is_in = str(error)
             rows.append({"subset": name, "in_it": is_in, "expression": facts["expression"]})
@@ -199,4 +205,5 @@ def _from(assets: Sequence[str]) -> str:
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, query: str, value: str) -> pa.Table:
-    return connection.sql(query, params=[value]).to_arrow_table()
+    with of_this_version():
+        return connection.sql(query, params=[value]).to_arrow_table()

@@ -266,8 +266,17 @@ class GalleryReader:
         low, high = self.levels
         return "low" if similarity < low else "high" if similarity > high else "middle"
 
-    def groups(self) -> list[_Group]:
+    def duplicates(self) -> GroupSection:
         """The largest duplicate groups, the sample to keep first in each."""
+        return GroupSection(
+            "duplicates",
+            "Duplicates",
+            f"{_counted(self.totals()['groups'], 'group')} of images that show the same picture, the largest first; "
+            "one of each is kept.",
+            tuple(self._duplicate_groups()),
+        )
+
+    def _duplicate_groups(self) -> list[_Group]:
         groups = []
         for group in self._limited("SELECT cluster, size FROM duplicate_groups"):
             members = self._rows(

@@ -33,5 +33,5 @@ def warehouse(_: Work, output: Manifest, warehouse: Warehouse) -> Metadata:
 
 
 def sample_gallery(_: Work, output: Manifest) -> Metadata:
-    """Where the page is, and what it looks like at its beginning."""
-    return {"page": output.facts["path"], "samples_shown": output.rows}
+    """Where the first page is, which pages there are, and how many samples they show."""
+    return {"page": output.facts["path"], "pages": list(output.facts["pages"]), "samples_shown": output.rows}

@@ -10,6 +10,7 @@ import pyarrow as pa
 from dqe_assets.core.relations import (
     Explanation,
     GallerySection,
+    OverAll,
     Problem,
     Relations,
     ReportSection,
@@ -25,6 +26,7 @@ from dqe_assets.features.tables import IMAGE_FEATURES
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.ingest.views import FETCHED
 from dqe_assets.report.signal_views import sample_columns
+from dqe_assets.reviews.tables import REVIEWS
 from dqe_assets.rights.tables import PREFIX, RIGHTS
 from dqe_assets.score.tables import CAPTION_SCORES, VQA_SCORES
 from dqe_assets.score.views import long_captions_in_words
@@ -64,7 +66,10 @@ _TABLES = (
         "Every sample's caption from every caption source, with its score: one row for each sample and source",
         _UID
         | {
-            "caption_source": ("VARCHAR", "original, a captioner's name, or refined: where one was asked for again"),
+            "caption_source": (
+                "VARCHAR",
+                "original, a captioner's name, refined (one was asked for again), or reviewed (a person chose it)",
+            ),
             "caption": ("VARCHAR", "the caption as found, or the straightforward synthetic caption; null if none"),
         }
         | columns(
@@ -88,6 +93,28 @@ _TABLES = (
         LEFT JOIN stored_vqa_scores v USING (uid, caption_source)
         ORDER BY c.place, c.uid, c.caption_source
         """,
+        by_shard=True,
+    ),
+    Table(
+        "captions_by_shard",
+        "The captions of each shard and caption source: how many, and how well they fit, as counts and sums",
+        columns(RAW_SAMPLES, shard="VARCHAR")
+        | {
+            "caption_source": ("VARCHAR", "caption source"),
+            "captions": ("BIGINT", "captions"),
+            "errors": ("BIGINT", "samples that failed to be captioned"),
+            "scored": ("BIGINT", "captions with a similarity"),
+            "sum_similarity": ("DOUBLE", "sum of their similarities"),
+            "compared": ("BIGINT", "those of them whose original caption has a similarity too"),
+            "sum_gain": ("DOUBLE", "sum of their similarities less those of the originals"),
+            "better": ("BIGINT", "those of them that fit better than the original"),
+            "measured": ("BIGINT", "captions of which the scorer counted the tokens"),
+            "sum_tokens": ("BIGINT", "their tokens [tokens]"),
+            "truncated": ("BIGINT", "those of them that the scorer could not read whole"),
+            "model": ("VARCHAR", "model that wrote them; null for originals and reviewed ones"),
+        },
+        sql_file(__file__, "captions_by_shard"),
+        by_shard=True,
     ),
     Table(
         "shards",
@@ -192,10 +219,24 @@ def _samples_of(signals: Mapping[str, Signal]) -> Table:
             "is_duplicate": ("BOOLEAN", _IS_DUPLICATE),
             "cluster": ("VARCHAR", "duplicate cluster (kind any); null if it is alone"),
             **_RIGHTS,
+            "review": ("VARCHAR", meaning(REVIEWS, "review")),
+            "review_tags": ("VARCHAR[]", meaning(REVIEWS, "review_tags")),
             "contaminated": ("BOOLEAN", "whether it is in a reference set; null where there is no such set"),
         }
         | of_signals,
         sql_file(__file__, "samples", signals=selected, joins=joins),
+        by_shard=True,
+        over_all=OverAll(
+            {
+                "is_duplicate": "coalesce(NOT d.is_representative, false)",
+                "cluster": "d.cluster",
+                "contaminated": (
+                    "CASE WHEN EXISTS (FROM stored_reference_features) "
+                    "THEN t.uid IN (SELECT uid FROM contamination) END"
+                ),
+            },
+            "LEFT JOIN duplicates d ON d.uid = t.uid AND d.kind = 'any'",
+        ),
     )
 
 
@@ -349,6 +390,7 @@ _RELATIONS = Relations(
             """
             FROM stored_caption_scores
             UNION ALL BY NAME SELECT uid, caption_source, similarity, tokens, truncated FROM final_refined
+            UNION ALL BY NAME SELECT uid, caption_source, similarity, tokens, truncated FROM reviewed_captions
             """,
         ),
     ),

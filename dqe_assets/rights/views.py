@@ -34,6 +34,7 @@ RELATIONS = Relations(
             "What each sample's source and image file say of licence, author and use",
             _COLUMNS,
             f"SELECT {', '.join(_COLUMNS)} FROM stored_rights ORDER BY uid",  # noqa: S608
+            by_shard=True,
         ),
     ),
     views=(

@@ -23,6 +23,8 @@ _BAND = 0.16
 _HEIGHT = 4.1
 _MARGIN = 1.3
 _CROWDED = 1.6
+_EDGE = 0.06
+_MOST_TICKS = 9
 _SEEN = "samples seen in training"
 
 
@@ -85,10 +87,11 @@ def utility_by_epoch(fitted: FittedPools, theme: Theme = LIGHT) -> bytes:
         axes.plot(epochs, -pool.utility(epochs), color=colour, linewidth=1.8, marker="o", markersize=4, label=label)
     first = -fitted.pools[-1].b
     axes.axhline(first, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
-    axes.text(
-        epochs[-1],
-        first,
+    axes.annotate(
         f"{plain(fitted.names[-1])}, seen for the first time",
+        (epochs[-1], first),
+        (0, 2),
+        textcoords="offset points",
         ha="right",
         va="bottom",
         **text_style(theme, muted=True),
@@ -148,12 +151,13 @@ def mixtures_over_compute(fitted: FittedPools, budgets: Sequence[int], theme: Th
         axes.plot(
             crossing.samples_seen, error, marker="o", markersize=8, color=theme.ink, markerfacecolor="none", zorder=5
         )
+        at = np.log(crossing.samples_seen / low) / np.log(high / low)
         axes.annotate(
             f"{amount(crossing.samples_seen)}\n{crossing.before} → {crossing.after}",
             (crossing.samples_seen, error),
             (0, -9),
             textcoords="offset points",
-            ha="center",
+            ha="left" if at < _EDGE else "right" if at > 1 - _EDGE else "center",
             va="top",
             **text_style(theme),
         )
@@ -197,7 +201,7 @@ def _range(samples_seen: Sequence[Array]) -> tuple[float, float]:
 
 
 def samples_axis(axes: Axes, low: float, high: float, label: str) -> None:
-    """A logarithmic axis of samples that doubles from tick to tick, in the numbers that people say.
+    """A logarithmic axis of samples that doubles from tick to tick, or over many doublings grows by ten.
 
     Args:
         axes: whose horizontal axis it becomes.
@@ -211,8 +215,9 @@ def samples_axis(axes: Axes, low: float, high: float, label: str) -> None:
     unit = 1e6 if high >= 1e6 else 1e3 if high >= 1e3 else 1.0
     margin = max((high / low) ** 0.015, 1.01)
     doublings = np.arange(np.floor(np.log2(low / unit)), np.ceil(np.log2(high / unit)) + 1)
-    step = max(1, -(-len(doublings) // 9))
-    ticks = unit * np.exp2(doublings[::step])
+    ticks = unit * np.exp2(doublings)
+    if len(doublings) > _MOST_TICKS:
+        ticks = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     ticks = ticks[(ticks >= low / margin) & (ticks <= high * margin)]
     if len(ticks) < 2:
         ticks = np.unique(np.round([low, high]))

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 TRUNCATE: LongCaptions = "truncate"
 TEXTS_AT_ONCE = 1024
 
+ROWS_AT_ONCE = 64
+"""Samples that a scorer reads at once: a vector's last bits may depend on which others are read with it."""
+
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedCaptions:

@@ -15,6 +15,7 @@ from dqe_assets.core.schema import IMAGE, ORIGINAL, SYNTHETIC_CAPTIONS_PREFIX
 from dqe_assets.core.stage import MODEL_POOL, Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Work
 from dqe_assets.score import alignment, further_captions, metadata, signal_views, views
+from dqe_assets.score.alignment import ROWS_AT_ONCE
 from dqe_assets.score.image_text import image_text as text_in_images
 from dqe_assets.score.masked_similarity import AT_ONCE
 from dqe_assets.score.masked_similarity import masked_similarity as scores_without_text
@@ -37,10 +38,6 @@ if TYPE_CHECKING:
     from dqe_resources.models.image_model import ImageModel
     from dqe_resources.models.text_detector import TextDetector
     from dqe_resources.scorers.protocol import LongCaptions, Scorer
-
-
-ROWS_AT_ONCE = 64
-"""Rows read at once, with their images."""
 
 
 def _every_caption_scored(work: Work, table: pa.Table) -> CheckResult:

@@ -19,6 +19,7 @@ from dqe_assets.core.figures import (
     percent,
     placeholder,
     set_title,
+    some_of,
     text_style,
     to_png,
 )
@@ -110,10 +111,12 @@ def preference_bars(preferences: Sequence[Preference], theme: Theme = LIGHT) -> 
     if not shown:
         return placeholder("no sample has two captions to choose from", theme)
     colours = theme.colours([source for p in preferences for source in (p.source_a, p.source_b)])
-    figure, axes = new_figure(0.95 + 1.0 * len(shown), theme)
+    # A line more where there is something to say under the bars.
+    pitch = 4.3 if all(pair.independent for pair in shown) else 5.1
+    figure, axes = new_figure(0.95 + pitch / 4.3 * len(shown), theme)
     ticks, labels = [], []
     for block, pair in enumerate(shown):
-        top = block * 4.3
+        top = block * pitch
         for line, above in enumerate(sorted(pair.above)):
             a, b = pair.above[above]
             place = top + line
@@ -133,12 +136,11 @@ def preference_bars(preferences: Sequence[Preference], theme: Theme = LIGHT) -> 
         bold: dict[str, Any] = {"fontsize": 9.5, "fontweight": "bold", "va": "bottom"}
         axes.text(0, top - 0.58, pair.source_a, color=colours[pair.source_a], **bold)
         axes.text(100, top - 0.58, pair.source_b, color=colours[pair.source_b], ha="right", **bold)
-        warning = "" if pair.independent else ": not independent, proves nothing"
-        axes.text(
-            50, top - 0.58, f"{pair.n:,} samples{warning}", ha="center", va="bottom", **text_style(theme, muted=True)
-        )
+        axes.text(101.5, top - 0.58, f"{pair.n:,} samples", va="bottom", **text_style(theme, muted=True))
+        if not pair.independent:
+            axes.text(0, top + 2.6, "not independent, proves nothing", va="top", **text_style(theme, muted=True))
     axes.set_yticks(ticks, labels)
-    axes.set_ylim(len(shown) * 4.3 - 1.6, -1.5)
+    axes.set_ylim(len(shown) * pitch - 1.6, -1.5)
     axes.set_xlim(0, 100)
     axes.set_xticks([])
     axes.spines[["left", "bottom"]].set_visible(False)
@@ -167,16 +169,19 @@ def original_vs_synthetic_scatter(
     low, high = _limits(pairs)
     better = y > x
     axes.plot((low, high), (low, high), color=theme.muted, linewidth=1, zorder=1)
-    size = float(np.clip(6000 / len(x), 3, 22))
+    some = some_of(len(x))
+    size = float(np.clip(6000 / len(some), 3, 22))
     colour = theme.colours([*captioners, name])[name]
-    axes.scatter(x, y, s=size, c=list(np.where(better, colour, theme.original)), alpha=0.6, linewidths=0, zorder=2)
+    colours = np.where(better[some], colour, theme.original)
+    axes.scatter(x[some], y[some], s=size, c=list(colours), alpha=0.6, linewidths=0, zorder=2)
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
     axes.set_aspect("equal")
     axes.set_xlabel("similarity of the original caption")
     axes.set_ylabel(f"similarity of {name}'s caption")
     axes.grid(visible=True, color=theme.grid)
-    corner: dict[str, Any] = {"transform": axes.transAxes, "fontsize": 9, "fontweight": "bold"}
+    ground = {"facecolor": theme.background, "alpha": 0.85, "pad": 1.5, "edgecolor": "none"}
+    corner: dict[str, Any] = {"transform": axes.transAxes, "fontsize": 9, "fontweight": "bold", "bbox": ground}
     share = percent(int(better.sum()), len(x))
     axes.text(0.03, 0.97, f"{name} fits better: {share}", va="top", color=colour, **corner)
     share = percent(int((~better).sum()), len(x))

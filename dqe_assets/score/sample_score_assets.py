@@ -16,7 +16,7 @@ from dqe_assets.core.signals import Signal
 from dqe_assets.core.stage import MODEL_POOL, Stage, stage
 from dqe_assets.core.work import Check, CheckResult
 from dqe_assets.score import alignment, metadata, sample_score_views
-from dqe_assets.score.assets import ROWS_AT_ONCE
+from dqe_assets.score.alignment import ROWS_AT_ONCE
 from dqe_assets.score.sample_scores import of_captions, of_images, table_of
 from dqe_assets.score.tables import JOINT_EMBEDDINGS, SAMPLE_SCORES
 from dqe_resources.scorers.named import ModelScorer, OfEmbedding

@@ -17,6 +17,7 @@ RELATIONS = Relations(
                 **columns(SAMPLE_SCORES, score="FLOAT", reason="VARCHAR"),
             },
             "SELECT uid, scorer, score, reason FROM stored_scores ORDER BY scorer, uid",
+            by_shard=True,
         ),
     ),
     report_sections=(

@@ -20,6 +20,7 @@ from dqe_assets.core.relations import (
 )
 from dqe_assets.core.schema import ORIGINAL
 from dqe_assets.ingest.planted import EXTREME_ASPECT, SMALL_SIDE
+from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.score.patterns import PATTERNS
 from dqe_assets.score.tables import CAPTION_SCORES, IMAGE_TEXT, MASKED_SIMILARITY, TEXT_QUALITY
 from dqe_assets.score.text_quality import ENGLISH
@@ -38,12 +39,19 @@ _TEXT = columns(
     patterns="VARCHAR[]",
 )
 
+LOWEST = 0.1
+"""The share of a source's captions whose scores count as low, of those that have one."""
+
+UNSHARP = 0.05
+"""The share of a source's images that count as blurred."""
+
 _TABLES = (
     Table(
         "text_quality",
         "What can be said of every caption by its text alone: one row for each sample and caption source",
         _TEXT,
         "SELECT * FROM stored_text_quality ORDER BY caption_source, uid",
+        by_shard=True,
     ),
     Table(
         "image_text",
@@ -56,14 +64,32 @@ _TABLES = (
         SELECT uid, len(t.regions), t.text, t.text_area, m.similarity, m.masked_similarity
         FROM stored_image_text t LEFT JOIN stored_masked_similarity m USING (uid) ORDER BY uid
         """,
+        by_shard=True,
+    ),
+    Table(
+        "score_limits",
+        "What counts as low in suspects: for each source and caption source, among the captions that have an image",
+        {
+            "source": ("VARCHAR", meaning(RAW_SAMPLES, "source")),
+            "caption_source": ("VARCHAR", "original, a captioner's name, or refined: where one was asked for again"),
+            "similarity_limit": ("FLOAT", f"the highest similarity of the {LOWEST:.0%} that fit worst [-1 to 1]"),
+            "masked_limit": (
+                "FLOAT",
+                "the same of the similarity with the image without its text; of originals alone [-1 to 1]",
+            ),
+            "vqa_limit": ("FLOAT", f"the highest vqa of the {LOWEST:.0%} that are least true [0 to 1]"),
+            "sharpness_limit": ("FLOAT", f"the highest sharpness of the {UNSHARP:.0%} whose images are least sharp"),
+        },
+        f"""
+        SELECT s.source, c.caption_source, quantile_disc(c.similarity, {LOWEST}),
+            quantile_disc(i.masked_similarity, {LOWEST}) FILTER (c.caption_source = '{ORIGINAL}'),
+            quantile_disc(c.vqa, {LOWEST}), quantile_disc(s.sharpness, {UNSHARP})
+        FROM captions c JOIN samples s USING (uid) LEFT JOIN image_text i USING (uid)
+        WHERE s.status = 'ok' AND c.caption IS NOT NULL
+        GROUP BY s.source, c.caption_source ORDER BY s.source, c.caption_source
+        """,  # noqa: S608
     ),
 )
-
-LOWEST = 0.1
-"""The share of a source's captions whose scores count as low."""
-
-UNSHARP = 0.05
-"""The share of a source's images that count as blurred."""
 
 REPETITIVE = 0.2
 """Repetition from which a caption objects to itself: one in a thousand captions by InternVL2 of SBU's photos."""
@@ -107,9 +133,11 @@ DECISIVE = ("file_name", "placeholder", "only_hashtags", "no_letters", "empty", 
 _OTHER_LANGUAGE = f"language <> '{ENGLISH}' AND language_probability > 0.5"
 _SIGNALS = tuple(dict.fromkeys(signal for signal, _ in REASONS.values()))
 _SAID = {
-    "low_similarity": f"rank <= {LOWEST}",
-    "fits_by_its_text": f"rank > {LOWEST} AND masked_rank <= {LOWEST} AND masked_similarity < similarity",
-    "low_vqa": f"vqa_rank <= {LOWEST}",
+    "low_similarity": "similarity <= similarity_limit",
+    "fits_by_its_text": (
+        "similarity > similarity_limit AND masked_similarity <= masked_limit AND masked_similarity < similarity"
+    ),
+    "low_vqa": "vqa <= vqa_limit",
     "short": f"words < {FEWEST_WORDS} AND coalesce(language, '') NOT IN {NO_SPACES}",
     "repetition": f"repetition >= {REPETITIVE}",
     "not_english": _OTHER_LANGUAGE,
@@ -117,7 +145,7 @@ _SAID = {
     "same_as_others": f"repeated >= {SEVERAL}",
     "small": f"least(width, height) < {SMALL_SIDE}",
     "strip": f"greatest(width, height) > {EXTREME_ASPECT} * least(width, height)",
-    "blurred": f"blur_rank <= {UNSHARP}",
+    "blurred": "sharpness <= sharpness_limit",
     "mostly_text": f"text_area >= {MOSTLY_TEXT}",
 }
 

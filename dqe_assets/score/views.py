@@ -23,6 +23,7 @@ from dqe_assets.core.relations import (
     sql_file,
 )
 from dqe_assets.core.schema import ORIGINAL, Column, table_schema
+from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.score.plots import Preference, original_vs_synthetic_scatter, preference_bars, similarity_histogram
 from dqe_assets.score.preference import THRESHOLDS, compare_levels
 from dqe_assets.score.tables import CAPTION_PREFERENCE, CAPTION_SCORES, FURTHER_CAPTION_SCORES
@@ -63,32 +64,17 @@ _INTERVALS = table_schema(
     ]
 )
 
+_THRESHOLDS = ", ".join(map(str, THRESHOLDS))
+
 _SQL_TYPES = {pa.string(): "VARCHAR", pa.float64(): "DOUBLE", pa.int64(): "BIGINT"}
 
 
 def _intervals(connection: duckdb.DuckDBPyConnection) -> dict[str, pa.Table]:
-    """``_INTERVALS`` of the stored preferences: counted in the database, so that no row leaves it."""
-    levels = " + ".join(f"(probability > {threshold}::FLOAT)::INTEGER" for threshold in THRESHOLDS)
-    level_a, level_b = (levels.replace("probability", f"probability_{side}") for side in "ab")
-    connection.execute(f"""
-        CREATE TEMP VIEW levels AS
-        SELECT uid, source_a, source_b, scorer, {level_a} AS level_a, {level_b} AS level_b
-        FROM stored_caption_preference WHERE probability_a IS NOT NULL AND probability_b IS NOT NULL
-    """)  # noqa: S608
-    counted = connection.execute(f"""
-        WITH beside AS (
-            SELECT uid, scorer, source_b AS source, level_b AS level FROM levels WHERE source_a = '{ORIGINAL}'
-            UNION ALL
-            SELECT uid, scorer, source_a, level_a FROM levels WHERE source_b = '{ORIGINAL}'
-        )
-        SELECT source_a, source_b, NULL::VARCHAR AS against, scorer, level_a, level_b, count(*)
-        FROM levels GROUP BY ALL
-        UNION ALL
-        SELECT a.source, b.source, '{ORIGINAL}', a.scorer, a.level, b.level, count(*)
-        FROM beside a JOIN beside b ON a.uid = b.uid AND a.scorer = b.scorer AND a.source < b.source GROUP BY ALL
-        ORDER BY ALL
-    """).fetchall()  # noqa: S608
-    connection.execute("DROP VIEW levels")
+    """``_INTERVALS`` of the counted preferences."""
+    counted = connection.execute("""
+        SELECT source_a, source_b, against, scorer, level_a, level_b, sum(samples)::BIGINT
+        FROM preference_levels WHERE level_a IS NOT NULL AND level_b IS NOT NULL GROUP BY ALL ORDER BY ALL
+    """).fetchall()
     rows = []
     for (source_a, source_b, against, scorer), cells in groupby(counted, key=lambda row: row[:4]):
         table = np.zeros((len(THRESHOLDS) + 1,) * 2, np.int64)
@@ -101,6 +87,36 @@ def _intervals(connection: duckdb.DuckDBPyConnection) -> dict[str, pa.Table]:
         if field.name.startswith("ratio"):
             found = found.set_column(place, field, pa.array(found[field.name].to_numpy(), from_pandas=True))
     return {"computed_intervals": found}
+
+
+def _level(side: str) -> str:
+    """SQL of how many of the thresholds the probability of one side is above; null if there is none."""
+    return " + ".join(f"(probability_{side} > {threshold}::FLOAT)::INTEGER" for threshold in THRESHOLDS)
+
+
+def _levels() -> str:
+    """SQL of the counts of each shard."""
+    return f"""
+        WITH levels AS (
+            SELECT shard, uid, source_a, source_b, scorer, independent, probability_a, probability_b,
+                {_level("a")} AS level_a, {_level("b")} AS level_b
+            FROM stored_caption_preference JOIN stored_raw_samples USING (uid)
+        ), compared AS (
+            FROM levels WHERE level_a IS NOT NULL AND level_b IS NOT NULL
+        ), beside AS (
+            SELECT shard, uid, scorer, source_b AS source, level_b AS level
+            FROM compared WHERE source_a = '{ORIGINAL}'
+            UNION ALL
+            SELECT shard, uid, scorer, source_a, level_a FROM compared WHERE source_b = '{ORIGINAL}'
+        )
+        SELECT shard, source_a, source_b, NULL, scorer, independent, level_a, level_b, count(*),
+            sum(probability_a::DOUBLE), sum(probability_b::DOUBLE)
+        FROM levels GROUP BY ALL
+        UNION ALL
+        SELECT a.shard, a.source, b.source, '{ORIGINAL}', a.scorer, NULL, a.level, b.level, count(*), NULL, NULL
+        FROM beside a JOIN beside b ON a.uid = b.uid AND a.scorer = b.scorer AND a.source < b.source GROUP BY ALL
+        ORDER BY ALL
+    """  # noqa: S608
 
 
 _POLICIES = {"mean": "similarity_sentences_mean", "max": "similarity_sentences_max"}
@@ -212,6 +228,21 @@ RELATIONS = Relations(
     computed=(_intervals,),
     tables=(
         Table(
+            "preference_levels",
+            "For each shard and pair of caption sources, how many samples prefer which caption how surely",
+            columns(RAW_SAMPLES, shard="VARCHAR")
+            | columns(_INTERVALS, source_a="VARCHAR", source_b="VARCHAR", against="VARCHAR", scorer="VARCHAR")
+            | columns(CAPTION_PREFERENCE, independent="BOOLEAN")
+            | {
+                f"level_{side}": ("INTEGER", f"how many of the probabilities {_THRESHOLDS} that of {side} is above")
+                for side in "ab"
+            }
+            | {"samples": ("BIGINT", "samples")}
+            | {f"sum_{side}": ("DOUBLE", f"sum of their probabilities of caption {side}") for side in "ab"},
+            _levels,
+            by_shard=True,
+        ),
+        Table(
             "caption_preference",
             "For each pair of caption sources, which of the two captions the scorer prefers, and how surely",
             {
@@ -244,6 +275,7 @@ RELATIONS = Relations(
             SELECT uid, f.place, r.original_captions[f.place], f.similarity, f.tokens, f.truncated
             FROM stored_further_caption_scores f JOIN stored_raw_samples r USING (uid) ORDER BY uid, f.place
             """,
+            by_shard=True,
         ),
         Table(
             "preference_intervals",

@@ -38,6 +38,7 @@ RELATIONS = Relations(
                 **_STORED,
             },
             f"SELECT uid, caption_source, {', '.join(_STORED)} FROM stored_vqa_scores ORDER BY caption_source, uid",  # noqa: S608
+            by_shard=True,
         ),
     ),
     views=(

@@ -84,6 +84,10 @@ def caption_collection_of(synthetic: Sequence[Stage]) -> Stage:
         with _opened(work, vectors, collection_vectors(scorer, captions)) as collection:
             written = collection.replace_shard(work.partition or "", points)
             counted = collection.count({"shard": work.partition or ""})
-            return Manifest(written, {"collection": collection.identity, "counted": counted})
+            facts = {"collection": collection.identity, "counted": counted}
+            if (advice := vectors.advice(collection.count())) is not None:
+                work.log(advice)
+                facts["advice"] = advice
+            return Manifest(written, facts)
 
     return caption_collection

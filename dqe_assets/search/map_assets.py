@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import heapq
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from dqe_assets.caption.normalise import normalise_captions
-from dqe_assets.core.arrow import to_matrix
 from dqe_assets.core.checks import finite, unique
-from dqe_assets.core.schema import IMAGE, ORIGINAL
 from dqe_assets.core.stage import stage
 from dqe_assets.core.work import Check, CheckResult, Work, facts_of, with_facts
-from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.search import metadata, topics
+from dqe_assets.search.kept_map import INPUTS, KeptMap, draw, kept_map
 from dqe_assets.search.tables import COLLECTION_MAP
 from dqe_assets.search.views import RELATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import pyarrow as pa
+    from numpy.typing import NDArray
 
-_SIMILARITY = COLLECTION_MAP.field("similarity")
+    from dqe_assets.search.kept_map import Drawn
+
+_ANEW_BELOW = 2_000
+"""So few samples are laid out in seconds: then the map is the same whatever came when."""
+
+_ANEW_WHEN_GROWN = 1.5
+_LEAST_PLACED = 2 / 3
 
 
 def _topics_numbered(_: Work, table: pa.Table) -> CheckResult:
@@ -50,11 +51,13 @@ def _all_mapped(_: Work, table: pa.Table, samples: int) -> CheckResult:
 @stage(
     kinds={"parquet", "faiss"},
     relations=RELATIONS,
-    code_version="2",
+    code_version="3",
     schema=COLLECTION_MAP,
     resources={"samples": "map.samples", "topics_wanted": "map.topics"},
-    inputs=["raw_samples", "joint_embeddings", "caption_scores"],
+    inputs=INPUTS,
     partitioned=False,
+    # An earlier map goes into it.
+    content=lambda table: [table["x"].to_pylist(), table["y"].to_pylist()],
     checks=[
         unique("uid"),
         finite("x"),
@@ -68,47 +71,31 @@ def collection_map(work: Work, samples: int, topics_wanted: int | None) -> pa.Ta
     """A map of what the images show: a place and a topic for each sample, topics named by words of their captions.
 
     Made from the vectors of the images, whatever their captions claim, so that a caption that does not belong stands
-    out. Of a large store a sample is mapped.
+    out. Of a large store a sample is mapped. Of 2,000 samples or more, those that are on the map already stay about
+    where they are, and the others are put among them. All are laid out anew with `--force`, if more than a third are
+    new, and when the store has grown by half since the last time.
     """
-    uids, vectors, embedded = _drawn(work, samples)
-    table = topics.collection_map(_samples(work, uids), vectors, topics_wanted)
-    return with_facts(table, {"embedded": embedded})
+    kept = KeptMap() if work.force else kept_map()
+    drawn = draw(work, samples, kept.drawn)
+    places = _places(kept, drawn)
+    vectors = drawn.vectors
+    table = topics.collection_map(drawn.samples, vectors, topics_wanted, places)
+    made = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1)
+    laid_out = drawn.total if places is None else kept.laid_out
+    KeptMap(drawn, made, laid_out).write()
+    facts = {
+        "embedded": drawn.total,
+        "laid_out_of": laid_out,
+        "stayed": 0 if places is None else int(np.isfinite(places[:, 0]).sum()),
+        "neighbours_kept": topics.neighbours_kept(vectors, made),
+    }
+    return with_facts(table, facts)
 
 
-def _image_vectors(work: Work) -> Iterator[tuple[list[str], np.ndarray]]:
-    for table in work.scan("joint_embeddings", ["uid", "item", "embedding"]):
-        images = table.filter(pc.equal(table["item"], IMAGE))
-        rows, vectors = to_matrix(images["embedding"])
-        yield images["uid"].take(pa.array(rows)).to_pylist(), vectors
-
-
-def _drawn(work: Work, most: int) -> tuple[list[str], np.ndarray, int]:
-    """The configured number of samples with the lowest uids, sorted, their vectors, and how many have one in all.
-
-    A shard is in memory at a time.
-    """
-    kept: list[tuple[str, np.ndarray]] = []
-    embedded = 0
-    for uids, vectors in _image_vectors(work):
-        embedded += len(uids)
-        kept = heapq.nsmallest(most, [*kept, *zip(uids, vectors, strict=True)], key=lambda pair: pair[0])
-    if not kept:
-        return [], np.empty((0, 2), np.float32), 0
-    return [uid for uid, _ in kept], np.stack([vector for _, vector in kept]), embedded
-
-
-def _samples(work: Work, uids: list[str]) -> pa.Table:
-    """Uid, source, original caption and its similarity of these samples, in order."""
-    wanted = pa.array(uids, pa.string())
-    columns = ["uid", "source", "caption"]
-    found = [RAW_SAMPLES.empty_table().select(columns).append_column(_SIMILARITY, pa.array([], _SIMILARITY.type))]
-    scored = work.scan("caption_scores", ["uid", "caption_source", "similarity"])
-    for raw, scores in zip(work.scan("raw_samples", columns), scored, strict=True):
-        # Both have the samples in one order.
-        original = scores.filter(pc.equal(scores["caption_source"], ORIGINAL))
-        captions = normalise_captions(raw["caption"].combine_chunks())
-        rows = raw.set_column(2, RAW_SAMPLES.field("caption"), captions)
-        rows = rows.append_column(_SIMILARITY, original["similarity"])
-        found.append(rows.filter(pc.is_in(rows["uid"], value_set=wanted)))
-    samples = pa.concat_tables(found)
-    return samples.take(pc.index_in(wanted, value_set=samples["uid"]))
+def _places(kept: KeptMap, drawn: Drawn) -> NDArray[np.float32] | None:
+    """The places of an earlier map that samples keep; None if all are to be laid out anew."""
+    grown = drawn.total / max(1, kept.laid_out)
+    if drawn.samples.num_rows < _ANEW_BELOW or not 1 / _ANEW_WHEN_GROWN <= grown <= _ANEW_WHEN_GROWN:
+        return None
+    places = kept.places_of(drawn)
+    return places if np.isfinite(places[:, 0]).mean() >= _LEAST_PLACED else None

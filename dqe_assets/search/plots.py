@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dqe_assets.core.figures import LIGHT, Theme, add_legend, new_figure, placeholder, set_title, to_png
+from dqe_assets.core.figures import (
+    LIGHT,
+    Theme,
+    add_legend,
+    any_script,
+    new_figure,
+    placeholder,
+    set_title,
+    some_of,
+    to_png,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,7 +90,8 @@ def map_by_topic(shown: SampleMap, theme: Theme = LIGHT) -> bytes:
         if (shown.topics == topic).mean() >= _LEAST_SHARE
     }
     set_title(axes, f"What {len(shown.places):,} images show: {len(shown.names)} topics", theme)
-    _separate(figure, axes, labels)
+    with any_script():
+        _separate(figure, axes, labels)
     return to_png(figure)
 
 
@@ -95,7 +106,7 @@ def map_by_source(shown: SampleMap, theme: Theme = LIGHT) -> bytes:
     for source in sources:
         axes.scatter([], [], s=30, color=colours[source], label=f"{source}: {list(shown.sources).count(source):,}")
     set_title(axes, "Where the images come from", theme)
-    add_legend(axes, theme, columns=3, below=0)
+    add_legend(axes, theme, columns=3)
     return to_png(figure)
 
 
@@ -106,15 +117,17 @@ def map_by_score(shown: SampleMap, theme: Theme = LIGHT) -> bytes:
     from matplotlib.colors import LinearSegmentedColormap
 
     figure, axes = _empty_map(theme)
-    scored = np.isfinite(shown.scores)
-    axes.scatter(*_xy(shown.places[~scored]), s=_size(len(scored)), color=theme.grid, linewidths=0)
+    some = some_of(len(shown.places))
+    scored = np.isfinite(shown.scores[some])
+    axes.scatter(*_xy(shown.places[some[~scored]]), s=_size(len(some)), color=theme.grid, linewidths=0)
     if scored.any():
         colours = LinearSegmentedColormap.from_list("fit", [theme.bad, theme.original, theme.good])
-        low, high = np.percentile(shown.scores[scored], [2, 98])
+        order = some[scored]
+        low, high = np.percentile(shown.scores[order], [2, 98])
         # The worst are what one looks for: they are drawn last.
-        order = np.flatnonzero(scored)[np.argsort(-shown.scores[scored], kind="stable")]
+        order = order[np.argsort(-shown.scores[order], kind="stable")]
         points = axes.scatter(
-            *_xy(shown.places[order]), s=_size(len(scored)), c=shown.scores[order], cmap=colours, vmin=low, vmax=high,
+            *_xy(shown.places[order]), s=_size(len(some)), c=shown.scores[order], cmap=colours, vmin=low, vmax=high,
             linewidths=0,
         )  # fmt: skip
         bar = figure.colorbar(points, ax=axes, shrink=0.7, aspect=28, pad=0.01)
@@ -139,8 +152,7 @@ def _size(count: int) -> float:
 
 
 def _scatter(axes: Axes, shown: SampleMap, colours: NDArray[np.str_]) -> None:
-    # In an order that is none: drawn by group, the last group would hide the others.
-    order = np.random.default_rng(0).permutation(len(shown.places))
+    order = some_of(len(shown.places))
     axes.scatter(*_xy(shown.places[order]), s=_size(len(order)), c=list(colours[order]), alpha=0.75, linewidths=0)
 
 

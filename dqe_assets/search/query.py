@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from dqe_assets.core.schema import IMAGE, IMAGE_TYPE, ORIGINAL
 from dqe_assets.features.extract import read_by
+from dqe_assets.reviews.tables import REVIEWS
 from dqe_assets.search.signal_conditions import take_signals
 from dqe_assets.search.tables import SEARCH_HITS
 from dqe_resources import images
@@ -34,6 +35,9 @@ CLUSTER = "cluster"
 
 CONDITIONS: Mapping[str, Index] = {**DEFAULT_INDEXES, CLUSTER: "keyword"}
 """What a search can be narrowed by: the indexed payload, and the duplicate cluster."""
+
+DECIDED = {name: REVIEWS.field(name).type for name in ("review", "review_tags")}
+"""What people decided, which the warehouse knows as it knows signals."""
 
 _UID = re.compile(r"[0-9a-f]{32}")
 
@@ -105,8 +109,9 @@ def search_collection(
     Args:
         settings: the settings.
         query: what to look for.
-        where: conditions such as ``source=sample`` or ``similarity_original>=0.3``; a duplicate ``cluster``, and
-            signals such as ``nsfw<0.1``, are looked up in the warehouse.
+        where: conditions such as ``source=sample`` or ``similarity_original>=0.3``; a duplicate ``cluster``, signals
+            such as ``nsfw<0.1``, and what people decided (``review=keep``, ``review_tags=blurry``) are looked up in the
+            warehouse.
         using: the named vector to search: ``image`` or a caption source.
         limit: how many at most.
         unique: leave out what is a redundant duplicate by the warehouse.
@@ -149,7 +154,7 @@ def search_collection(
 
 def _conditions(settings: Searched, where: Sequence[str]) -> tuple[dict[str, Any], SignalConditions | None]:
     """What the collection is to look for, and what is to be looked up of each hit."""
-    others, signals, kinds = take_signals(where, settings.signal_types)
+    others, signals, kinds = take_signals(where, {**DECIDED, **settings.signal_types})
     conditions: dict[str, Any] = {**parse_where(others, {**CONDITIONS, **kinds})}
     if CLUSTER in conditions:
         conditions[UID] = _members(settings, conditions.pop(CLUSTER))

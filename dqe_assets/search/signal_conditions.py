@@ -67,7 +67,7 @@ def take_signals(
 
     Args:
         where: conditions as people type them: ``nsfw<0.1``, ``lang!=en``, ``licensed=true``.
-        signals: type of each signal.
+        signals: type of each signal; of a list of texts one of them is compared: ``review_tags=blurry``.
 
     Returns:
         The other conditions, those on signals, and the kind of each signal.
@@ -85,7 +85,11 @@ def take_signals(
             msg = f"'{field}' is not a number, so the only operators for it are = and !="
             raise ValueError(msg)
         # A number is compared in the column's own type, as filters do.
-        clauses.append(f'"{field}" {_SQL[operator]} ?{"::FLOAT" if signals[field] == pa.float32() else ""}')
+        if pa.types.is_list(signals[field]):
+            # Of a sample without a list nothing is known: it meets neither.
+            clauses.append(f'{"NOT " if operator == "!=" else ""}list_contains("{field}", ?)')
+        else:
+            clauses.append(f'"{field}" {_SQL[operator]} ?{"::FLOAT" if signals[field] == pa.float32() else ""}')
         names.append(field)
         values.append(value_of(field, text, kind))
     kinds = {name: _kind(kind) for name, kind in signals.items()}
@@ -95,4 +99,4 @@ def take_signals(
 def _kind(data_type: pa.DataType) -> Index:
     if pa.types.is_boolean(data_type):
         return "bool"
-    return "keyword" if pa.types.is_string(data_type) else "float"
+    return "keyword" if pa.types.is_string(data_type) or pa.types.is_list(data_type) else "float"

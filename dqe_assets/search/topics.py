@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from dqe_assets.search.neighbours import nearest
 from dqe_assets.search.tables import COLLECTION_MAP
 from dqe_resources.configurable import Strict
 
@@ -23,6 +24,10 @@ _MOST_TOPICS = 24
 _ITERATIONS = 25
 _PERPLEXITY = 30.0
 _NEIGHBOURS = 90
+_ITERATIONS_MORE = 20
+_AROUND = 5
+_COMPARED = 10
+_ASKED = 1_000
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _WORDS_NAMED = 3
 _LEAST_CAPTIONS = 2
@@ -49,7 +54,12 @@ class MapSettings(Strict):
     topics: Annotated[int, Field(ge=1, le=200)] | None = None
 
 
-def collection_map(samples: pa.Table, vectors: NDArray[np.floating], topics: int | None = None) -> pa.Table:
+def collection_map(
+    samples: pa.Table,
+    vectors: NDArray[np.floating],
+    topics: int | None = None,
+    earlier: NDArray[np.float32] | None = None,
+) -> pa.Table:
     """Topics and places of samples: ``COLLECTION_MAP``, a row for each, in order.
 
     The topics are spherical k-means of the vectors. The places are t-SNE (van der Maaten and Hinton 2008, by openTSNE)
@@ -60,12 +70,13 @@ def collection_map(samples: pa.Table, vectors: NDArray[np.floating], topics: int
         samples: n rows of uid, source, caption (to name the topics by) and similarity; both null if there is none.
         vectors: n vectors of unit length, floats [n, d].
         topics: how many, or None to choose by n.
+        earlier: places of an earlier map, as ``layout`` takes them.
     """
     unit = np.ascontiguousarray(vectors, np.float32)
     wanted = topics or max(1, min(_MOST_TOPICS, round(np.sqrt(len(unit) / 2))))
     labels = k_means(unit, wanted)
     names = topic_names(samples["caption"].to_pylist(), labels)
-    places = layout(unit)
+    places = layout(unit, earlier)
     return pa.table(
         {
             "uid": samples["uid"],
@@ -136,35 +147,75 @@ def topic_names(captions: Sequence[str | None], labels: NDArray[np.int64]) -> li
     return names
 
 
-def layout(unit: NDArray[np.float32]) -> NDArray[np.float32]:
+def layout(unit: NDArray[np.float32], earlier: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
     """A place in the plane for each vector, float32 [n, 2]: near on the map means alike.
 
     The same vectors give the same places. Fewer than four samples lie where their principal components put them.
 
     Args:
         unit: vectors of unit length, float32 [n, d].
+        earlier: places of an earlier layout, float32 [n, 2], NaN where a vector has none. These stay about where they
+            are, and the others are put among them, in a twentieth of the time. If all have one, they stay as they are.
     """
     count = len(unit)
     centred = unit - unit.mean(axis=0) if count else unit
     if count < 4:
         return np.pad(centred, ((0, 0), (0, 2)))[:, :2].astype(np.float32)
-    import faiss
-    from openTSNE import TSNE
+    if earlier is not None and np.isfinite(earlier).all():
+        return earlier
+    from openTSNE import TSNE, TSNEEmbedding
     from openTSNE.affinity import PerplexityBasedNN
     from openTSNE.nearest_neighbors import PrecomputedNeighbors
 
     perplexity = min(_PERPLEXITY, (count - 1) / 3)
-    neighbours = min(count - 1, _NEIGHBOURS, int(3 * perplexity))
-    similar, near = faiss.knn(unit, unit, neighbours + 1, metric=faiss.METRIC_INNER_PRODUCT)
-    # A sample is its own neighbour, and where there are copies not always its first.
-    own = near == np.arange(count)[:, None]
-    own[~own.any(axis=1), -1] = True
-    distances = np.sqrt(np.maximum(0, 2 - 2 * similar))
-    index = PrecomputedNeighbors(near[~own].reshape(count, -1), distances[~own].reshape(count, -1))
+    near, apart = nearest(unit, min(count - 1, _NEIGHBOURS, int(3 * perplexity)))
+    distances = np.sqrt(2 * apart)
     # One thread: sums in another order would give another map.
-    affinities = PerplexityBasedNN(knn_index=index, perplexity=perplexity, n_jobs=1)
+    affinities = PerplexityBasedNN(knn_index=PrecomputedNeighbors(near, distances), perplexity=perplexity, n_jobs=1)
+    if earlier is not None:
+        started = TSNEEmbedding(_started(near, earlier), affinities, random_state=_SEED, n_jobs=1)
+        return np.asarray(started.optimize(_ITERATIONS_MORE), np.float32)
     _, directions = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
     start = centred @ directions[:, :-3:-1]
     start *= 1e-4 / max(float(start[:, 0].std()), 1e-12)
     placed = TSNE(random_state=_SEED, n_jobs=1).fit(affinities=affinities, initialization=start)
     return np.asarray(placed, np.float32)
+
+
+def neighbours_kept(unit: NDArray[np.float32], places: NDArray[np.float32]) -> float | None:
+    """How far near on the map means alike: the share of the ten most alike that are among the ten nearest on the map.
+
+    Of the first thousand samples at most, among all. Of random places it is 10 / n.
+
+    Args:
+        unit: vectors of unit length, float32 [n, d].
+        places: theirs, float32 [n, 2].
+
+    Returns:
+        The share, 0 to 1; None of ten samples or fewer.
+    """
+    import faiss
+
+    if len(unit) <= _COMPARED:
+        return None
+    asked = slice(_ASKED)
+    _, alike = faiss.knn(unit[asked], unit, _COMPARED + 1, metric=faiss.METRIC_INNER_PRODUCT)
+    _, near = faiss.knn(places[asked], places, _COMPARED + 1)
+    own = np.arange(len(alike))
+    shared = [len({*one} & {*other} - {row}) for one, other, row in zip(alike, near, own, strict=True)]
+    return min(1.0, float(np.mean(shared)) / _COMPARED)
+
+
+def _started(near: NDArray[np.int64], earlier: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Places to begin with: those that have none lie amid the nearest that have one, or in the middle of all.
+
+    Args:
+        near: of each vector those that are nearest, the nearest first, int64 [n, k].
+        earlier: float32 [n, 2], NaN where there is no place.
+    """
+    started = earlier.astype(np.float64)
+    for row in np.flatnonzero(np.isnan(earlier[:, 0])):
+        around = earlier[near[row]]
+        around = around[np.isfinite(around[:, 0])][:_AROUND]
+        started[row] = np.median(around, axis=0) if len(around) else 0
+    return started

@@ -18,12 +18,12 @@ import yaml
 from dqe_assets.concepts.tables import CONCEPT_HITS
 from dqe_assets.concepts.tail import rarest
 from dqe_assets.core.schema import ORIGINAL
-from dqe_assets.evaluation.tables import CLASS_COUNTS
+from dqe_assets.evaluation.tables import CLASS_COUNTS, TRAINING_CURVES
 from dqe_assets.filtering.subset import contains, parse_uids, read_subset
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.score.tables import CAPTION_SCORES
 from dqe_assets.study.findings import BASE_AND_ANY, BASE_AND_RARE
-from dqe_assets.study.plan import ADDED, CONCEPTS, PAIRS, RAREST, TASK, TASK_SEED, TRUTH
+from dqe_assets.study.plan import ADDED, CONCEPTS, CURVES, LOSS, PAIRS, RAREST, TASK, TASK_SEED, TRUTH
 from dqe_resources.sources.world_scenes import DRAWN, World, names
 from dqe_resources.store import Store, replace_file
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
+    from dqe_assets.study.findings import Law
     from dqe_assets.study.plan import Study
     from dqe_resources.sources.world import WorldSource
     from dqe_resources.sources.world_scenes import Scene
@@ -65,6 +66,34 @@ def write_seed(study: Study, seed: int) -> None:
     if study.law:
         _write(folder / "tasks" / PAIRS / "test" / "0.tar", _pairs(seed, study.size.pairs))
     _write(folder / "dqe.yaml", _as_yaml(study.settings(seed, names()[:CONCEPTS])))
+
+
+def write_clean(study: Study, law: Law, seed: int) -> None:
+    """The same of the folder of a seed's clean pool."""
+    folder = _begun(study, study.clean_folder(seed))
+    _write(folder / "tasks" / PAIRS / "test" / "0.tar", _pairs(seed, study.size.pairs))
+    _write(folder / "dqe.yaml", _as_yaml(study.clean_settings(law, seed)))
+
+
+def write_law(study: Study, law: Law) -> None:
+    """Write the mean over seeds of the curves of the clean pool, once all of them are followed.
+
+    Raises:
+        StorageError: they are not.
+    """
+    columns = ["metric", "pool", "pool_size", "samples_seen", "error"]
+    tables = [
+        Store(str(study.clean_folder(seed) / "store")).read("training_curves", None, TRAINING_CURVES, columns)
+        for seed in study.seeds
+    ]
+    curves = pa.concat_tables(tables).group_by(columns[:-1]).aggregate([("error", "mean")])
+    curves = curves.filter(pc.equal(curves["metric"], LOSS)).sort_by(
+        [("pool", "ascending"), ("samples_seen", "ascending")]
+    )
+    folder = _begun(study, study.law_folder)
+    rows = (tuple(map(str, row.values())) for row in curves.to_pylist())
+    _write(folder / CURVES, _table(tuple(columns), rows))
+    _write(folder / "dqe.yaml", _as_yaml(study.law_settings(law)))
 
 
 def write_second(study: Study, seed: int) -> None:

@@ -91,6 +91,8 @@ def _pictures(result: Result) -> list[tuple[str, str, str]]:
         drawn.append(("Accuracy of each arm", *_both(lambda theme: plots.accuracies(arms, 1 / CONCEPTS, theme))))
     if law := result.law:
         drawn.append(("Loss over samples seen", *_both(lambda theme: plots.over_compute(law, theme))))
+    if clean := result.clean:
+        drawn.append(("Loss over samples seen, clean parts", *_both(lambda theme: plots.over_compute(clean, theme))))
     if measured := result.by_frequency:
         drawn.append(("Accuracy over frequency", *_both(lambda theme: plots.over_frequency(measured, theme))))
     drawn.append(("Differences", *_both(lambda theme: plots.differences(result, theme))))

@@ -12,6 +12,7 @@ from dqe_assets.study.findings import (
     DISTILLED,
     FINDINGS,
     MIXED,
+    RIGHT,
     SYNTHETIC,
     TRUE,
     Addition,
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-SCORER, CAPTIONER, SECOND, ADDED = "scorer", "captioner", "second", "added"
-"""Data folders in that of a seed: two of models that are trained on other pairs, that of the second pool, and that of a
-part of the pool to which samples of the second are added. Of the first two also the names of the scales."""
+SCORER, CAPTIONER, SECOND, ADDED, CLEAN = "scorer", "captioner", "second", "added", "clean"
+"""Data folders in that of a seed: two of models that are trained on other pairs, that of the second pool, that of a
+part of the pool to which samples of the second are added, and that of a pool whose captions are mostly right. Of the
+first two also the names of the scales."""
 
 SCALE, CURVE, WARM = "study", "curve", "warm"
 TASK, PAIRS = "objects", "pairs"
@@ -43,15 +45,23 @@ LOSS = f"{CURVE}: {PAIRS} contrastive_loss"
 CONCEPTS = 149
 """All that can be drawn: so a scorer, whose world has another seed, knows the same things."""
 
-SCORER_SEED, TASK_SEED, CAPTIONER_SEED, SECOND_SEED = 1_000_000, 2_000_000, 3_000_000, 4_000_000
-"""Added to the seed: the pool that is filtered, what the scorer and the captioner learn from, what is evaluated on, and
-the second pool have no scene in common."""
+SCORER_SEED, TASK_SEED, CAPTIONER_SEED, SECOND_SEED, CLEAN_SEED = (n * 1_000_000 for n in (1, 2, 3, 4, 5))
+"""Added to the seed: the pool that is filtered, what the scorer and the captioner learn from, what is evaluated on, the
+second pool, and the parts of the clean one (the last number is that of the first part) have no scene in common."""
+
+FITTED, CURVES = "law", "curves.csv"
+"""The data folder of a study in which the law is fitted to the curves of all seeds together, and these."""
+
+_SETTLED = 4
+"""From this point on the law is fitted to what is trained on the clean parts. Before that all of them fall alike."""
 
 RAREST = CONCEPTS // 10
 """How many concepts samples are added of."""
 
 POINTS = 6
-"""Checkpoints of a training that is followed, of which the last is at the end of a falling learning rate."""
+CLEAN_POINTS = 12
+"""Checkpoints of a training that is followed, of which the last is at the end of a falling learning rate; of one on the
+clean pool."""
 
 _SYNTHETIC = frozenset({SYNTHETIC, BEST, MIXED})
 """Captions that the captioner's are among."""
@@ -81,6 +91,8 @@ class Size:
         scorer_samples_seen: by each of these two.
         warm_samples_seen: of the scorer's pairs, as found, by the model that those whose loss is followed start from.
         curve_samples_seen: by each of these, after that.
+        clean_rows: of each part of the clean pool.
+        clean_samples_seen: by each model of these, after the same start.
         second_rows: of the second pool.
         added: samples of each of the rarest concepts that are added from it.
         batch_size: of all trainings.
@@ -94,6 +106,8 @@ class Size:
     scorer_samples_seen: int
     warm_samples_seen: int
     curve_samples_seen: int
+    clean_rows: int
+    clean_samples_seen: int
     second_rows: int
     added: int
     batch_size: int
@@ -102,9 +116,9 @@ class Size:
 
     @classmethod
     def of(cls, minutes: float, seeds: int) -> Size:
-        """What all findings with so many seeds were reckoned to take so many minutes for, on two faster cores."""
+        """What all findings with so many seeds were reckoned to take so many minutes for, about, on two fast cores."""
         share = minutes / seeds / _MINUTES_A_SEED
-        batch = 256 if share >= 0.5 else 64
+        batch = 128 if share >= 0.5 else 64
 
         def scaled(number: int, least: int) -> int:
             return max(least, round(number * share))
@@ -115,12 +129,14 @@ class Size:
             return -(-scaled(number, 640) // whole) * whole
 
         return cls(
-            rows=scaled(10_000, 200),
-            samples_seen=seen(40_960),
-            scorer_rows=scaled(8_000, 200),
-            scorer_samples_seen=seen(81_920),
+            rows=scaled(8_000, 200),
+            samples_seen=seen(30_720),
+            scorer_rows=scaled(6_400, 200),
+            scorer_samples_seen=seen(61_440),
             warm_samples_seen=seen(7_680),
-            curve_samples_seen=seen(30_720, POINTS),
+            curve_samples_seen=seen(24_576, POINTS),
+            clean_rows=scaled(4_000, 100),
+            clean_samples_seen=seen(49_152, 2 * CLEAN_POINTS),
             second_rows=scaled(3_000, 100),
             added=scaled(10, 1),
             batch_size=batch,
@@ -133,6 +149,12 @@ class Size:
         """Samples seen at the first point of a training that is followed, and at the last at the full learning rate."""
         each = self.curve_samples_seen // POINTS
         return each, (POINTS - 1) * each
+
+    @property
+    def clean_budgets(self) -> tuple[int, int]:
+        """Of one on the clean pool, from where the law is fitted to it on, and the last at the full learning rate."""
+        each = self.clean_samples_seen // CLEAN_POINTS
+        return _SETTLED * each, (CLEAN_POINTS - 1) * each
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +182,11 @@ class Study:
     def law(self) -> Law | None:
         """What is followed through training, if a finding asks for that."""
         return next((one.law or one.advice for one in self.findings if one.law or one.advice), None)
+
+    @property
+    def clean(self) -> Law | None:
+        """The same of a clean pool."""
+        return next((one.clean for one in self.findings if one.clean), None)
 
     @property
     def addition(self) -> Addition | None:
@@ -192,6 +219,15 @@ class Study:
         """The data folder of its second pool."""
         return self.seed_folder(seed) / SECOND
 
+    def clean_folder(self, seed: int) -> Path:
+        """The data folder of its clean pool."""
+        return self.seed_folder(seed) / CLEAN
+
+    @property
+    def law_folder(self) -> Path:
+        """The data folder in which the law is fitted to the curves of all seeds together."""
+        return self.folder / FITTED
+
     def folder_of(self, arm: Arm, seed: int) -> Path:
         """The data folder in which an arm is trained."""
         return self.seed_folder(seed) / ADDED if arm.is_added_to else self.seed_folder(seed)
@@ -212,6 +248,18 @@ class Study:
     def second(self, seed: int) -> WorldSource:
         """Its second pool."""
         return _even(SECOND, SECOND_SEED + seed, self.size.second_rows)
+
+    def clean_parts(self, seed: int) -> list[WorldSource]:
+        """The parts of its clean pool."""
+        return [
+            _even(
+                name,
+                CLEAN_SEED + 1_000_000 * place + seed,
+                self.size.clean_rows,
+                caption_kinds={"right": share, "other_photo": 1 - share},
+            )
+            for place, (name, share) in enumerate(RIGHT.items())
+        ]
 
     def scorer_settings(self, seed: int) -> dict[str, Any]:
         """The dqe.yaml of a scorer: a training on true captions of pairs, and a start for others on those as found."""
@@ -255,27 +303,17 @@ class Study:
             more["caption_mixes"] = [{"name": MIXED, "captioner": SYNTHETIC, "fraction": 0.3}]
         if DISTILLED in kinds:
             captioners.append(_retrieval(DISTILLED, SCORER, seed))
-        scales = {SCALE: self._scale(self.size.samples_seen)}
+        scales = {SCALE: self._scale(self.size.samples_seen)} if arms else {}
         runs = [{"subsets": [arm.subset], "scale": SCALE, "seeds": [seed], "captions": arm.captions} for arm in arms]
         subsets = arms
         if self.law:
             subsets = list({arm.subset: arm for arm in (*arms, *self.law.arms)}.values())
             scales[CURVE] = self._constant(self.size.curve_samples_seen, POINTS)
-            # The first of two checkpoints: the second is at the end of a falling learning rate.
-            start = f"{SCORER}/training/{WARM}-{WARM}-{seed}/checkpoints/epoch_1.pt"
-            runs.append({"subsets": [arm.subset for arm in self.law.arms], "scale": CURVE, "seeds": [seed]})
-            runs[-1]["start"] = start
-            more["scaling"] = {
-                "measurements": "trained",
-                "metrics": [LOSS],
-                "pools": [arm.name for arm in (*self.law.pools, self.law.rest)],
-                "mixtures": {name: list(pools) for name, pools in self.law.mixtures.items()},
-                "unit": 1000,
-                "samples_seen": list(self.size.budgets),
-            }
-        tasks = {TASK: SCALE} | ({PAIRS: CURVE} if self.law else {})
+            runs.append(_followed(self.law, seed))
+            more["scaling"] = _scaling(self.law, self.size.budgets)
+        tasks = ({TASK: SCALE} if arms else {}) | ({PAIRS: CURVE} if self.law else {})
         return {
-            **_pool(self.web(seed), captioners, seed),
+            **_pool([self.web(seed)], captioners, seed),
             # A codebook of tokens of 96 pixels: pictures of 32 have no more to show.
             "compression": {
                 "tower": {"kind": "efficientnet_lite0", "side": 96},
@@ -293,6 +331,32 @@ class Study:
             **more,
         }
 
+    def clean_settings(self, law: Law, seed: int) -> dict[str, Any]:
+        """The dqe.yaml of the clean pool: its parts and mixtures of them, followed through training."""
+        # Steadier than the others: the law is to be fitted to each model's curve.
+        scale = self._constant(self.size.clean_samples_seen, CLEAN_POINTS) | {
+            "batch_size": 2 * self.size.batch_size,
+            "learning_rate": 1e-3,
+        }
+        return {
+            **_pool(self.clean_parts(seed), [], seed, above=".."),
+            "subsets": [{"name": arm.name, "expression": arm.expression} for arm in law.arms if arm.expression],
+            "training": {"scales": {CURVE: scale}, "runs": [_followed(law, seed, above="..")]},
+            "evaluation": {"tasks": [{"path": f"tasks/{PAIRS}"}], "batch_size": 256, "checkpoints": "all"},
+            "scaling": self._clean_scaling(law),
+        }
+
+    def law_settings(self, law: Law) -> dict[str, Any]:
+        """The dqe.yaml of the folder in which the law is fitted to the mean of all seeds' curves of the clean pool."""
+        return {
+            "sources": [_written(part) for part in self.clean_parts(self.seeds[0])],
+            "subsets": [],
+            "scaling": self._clean_scaling(law) | {"measurements": CURVES},
+        }
+
+    def _clean_scaling(self, law: Law) -> dict[str, Any]:
+        return _scaling(law, self.size.clean_budgets) | {"from_samples_seen": self.size.clean_budgets[0]}
+
     def second_settings(self, seed: int, rarest: Collection[str]) -> dict[str, Any]:
         """The dqe.yaml of the second pool, in which the rarest concepts of the first are looked for.
 
@@ -301,7 +365,7 @@ class Study:
             rarest: the names of these concepts.
         """
         return {
-            **_pool(self.second(seed), [], seed, above=".."),
+            **_pool([self.second(seed)], [], seed, above=".."),
             "subsets": [],
             "concepts": _concepts(rarest, seed, above=".."),
         }
@@ -352,8 +416,8 @@ class Study:
             "model": _MODEL,
             "samples_seen": samples_seen,
             "batch_size": self.size.batch_size,
-            "learning_rate": 3e-3,
-            "warmup": 20,
+            "learning_rate": 2e-3,
+            "warmup": 40,
             "weight_decay": 0.1,
             "checkpoints": 1,
         }
@@ -402,10 +466,32 @@ def _concepts(names: Collection[str], seed: int, above: str) -> dict[str, Any]:
     return {"vocabulary": [], "names": list(names), "tagger": tagger}
 
 
-def _pool(source: WorldSource, captioners: list[dict[str, Any]], seed: int, above: str = ".") -> dict[str, Any]:
+def _followed(law: Law, seed: int, above: str = ".") -> dict[str, Any]:
+    """The trainings that are followed for a law."""
+    return {
+        "subsets": [arm.subset for arm in law.arms],
+        "scale": CURVE,
+        "seeds": [seed],
+        # The first of two checkpoints: the second is at the end of a falling learning rate.
+        "start": f"{above}/{SCORER}/training/{WARM}-{WARM}-{seed}/checkpoints/epoch_1.pt",
+    }
+
+
+def _scaling(law: Law, samples_seen: tuple[int, int]) -> dict[str, Any]:
+    return {
+        "measurements": "trained",
+        "metrics": [LOSS],
+        "pools": [arm.name for arm in law.parts],
+        "mixtures": {name: list(pools) for name, pools in law.mixtures.items()},
+        "unit": 1000,
+        "samples_seen": list(samples_seen),
+    }
+
+
+def _pool(sources: list[WorldSource], captioners: list[dict[str, Any]], seed: int, above: str = ".") -> dict[str, Any]:
     """A pool that the scorer scores."""
     return {
-        "sources": [_written(source)],
+        "sources": [_written(source) for source in sources],
         "captioners": captioners,
         "scorer": {"kind": "open_clip", **_contrastive(SCORER, seed, above)},
         "image_text": None,
@@ -413,7 +499,7 @@ def _pool(source: WorldSource, captioners: list[dict[str, Any]], seed: int, abov
     }
 
 
-def _even(name: str, seed: int, rows: int) -> WorldSource:
+def _even(name: str, seed: int, rows: int, **captions: Any) -> WorldSource:
     """A world in which all things are alike frequent, and no picture is a copy."""
     return WorldSource(
         name=name,
@@ -423,6 +509,7 @@ def _even(name: str, seed: int, rows: int) -> WorldSource:
         zipf=0.0,
         near_copies=0.0,
         shard_size=_SHARD_SIZE,
+        **captions,
     )
 
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from dqe_assets.concepts.performance import predict_accuracy
 from dqe_assets.core.figures import LIGHT, new_figure, new_grid, plain, set_title, to_png
-from dqe_assets.study.findings import Arm
 from dqe_assets.training.settings import ALL
 
 if TYPE_CHECKING:
@@ -90,12 +89,11 @@ def over_compute(measured: MeasuredLaw, theme: Theme = LIGHT) -> bytes:
         theme: the colours.
     """
     figure, (left, right) = new_grid(1, 2, 3.6, theme)
-    kept = [*measured.law.kept.values()]
-    for place, arm in enumerate((*kept, Arm(ALL, ""))):
-        colour = theme.original if arm.name == ALL else theme.sources[place % len(theme.sources)]
-        seen, low, mean, high = _curve(measured.loss[arm.name])
+    for place, name in enumerate(dict.fromkeys([*(arm.name for arm in measured.law.kept.values()), ALL])):
+        colour = theme.original if name == ALL else theme.sources[place % len(theme.sources)]
+        seen, low, mean, high = _curve(measured.loss[name])
         left.fill_between(seen, low, high, color=colour, alpha=0.12, linewidth=0)
-        left.plot(seen, mean, color=colour, marker="o", markersize=3, label=plain(arm.name))
+        left.plot(seen, mean, color=colour, marker="o", markersize=3, label=plain(name))
     for place, name in enumerate(name for name, points in measured.predicted.items() if points):
         colour = theme.sources[(place + 1) % len(theme.sources)]
         told = [

@@ -17,7 +17,8 @@ from dqe_assets.training.settings import ALL
 from dqe_resources.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
     from typing import Literal
 
     import pyarrow as pa
@@ -231,16 +232,26 @@ class MeasuredLaw:
                 few[much].minus(many[much]),
             ),
             Difference(
-                "error of the parts' mean - error of the law",
-                "Does the law predict mixtures better than the mean of their parts' losses does?",
-                self.error_of_mean.minus(self.error_of_law),
-            ),
-            Difference(
                 f"loss at {much:,}: {ALL} - {large.name}",
                 "Is all worse than the large part?",
                 self.loss[ALL][much].minus(many[much]),
                 is_claim=False,
             ),
+            Difference(
+                "error of the parts' mean - error of the law",
+                "Does the law predict mixtures of these parts better than the mean of their losses does?",
+                self.error_of_mean.minus(self.error_of_law),
+                is_claim=False,
+            ),
+        )
+
+    @property
+    def predicts(self) -> Difference:
+        """What is claimed of parts of which each teaches something."""
+        return Difference(
+            "clean parts: error of their mean - error of the law",
+            "Does it where each part teaches something?",
+            self.error_of_mean.minus(self.error_of_law),
         )
 
     @property
@@ -298,6 +309,11 @@ class MeasuredLaw:
             }
         )
 
+    @property
+    def silent_in(self) -> list[int]:
+        """The seeds in which the law predicts no mixture: as no part's curve falls, or it does not describe them."""
+        return [seed for seed in self.error_of_mean.by_seed if not self._predicted_in(seed)]
+
     def _predicted_in(self, seed: int) -> list[tuple[str, int]]:
         """The mixtures and the points that are predicted in a seed."""
         points = ((name, seen, one) for name, some in self.predicted.items() for seen, one in some.items())
@@ -332,6 +348,7 @@ class MeasuredLaw:
                 }
                 for arm in self.law.arms
             ],
+            "silent_in_seeds": self.silent_in,
             "error_of_law": self.error_of_law.document(),
             "error_of_mean": self.error_of_mean.document(),
             "recommended_pools": {
@@ -346,6 +363,25 @@ def _mean(values: Iterable[float]) -> float:
 
 
 @dataclass(frozen=True)
+class Together:
+    """A mixture, and how far off it is what was said of it by the mean of all seeds' curves.
+
+    Attributes:
+        arm: the mixture.
+        law: how far off the law is, on average over points; None where it says nothing.
+        mean: how far the mean of its parts' losses is.
+    """
+
+    arm: Arm
+    law: float | None
+    mean: float
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"name": self.arm.name, "what": self.arm.what, "error_of_law": self.law, "error_of_mean": self.mean}
+
+
+@dataclass(frozen=True)
 class Result:
     """A finding, and what became of it here.
 
@@ -356,7 +392,9 @@ class Result:
         by_frequency: of the arms that it looks at in this way.
         added: what became of the rarest concepts.
         law: what was followed through training.
-        advice: the same, if the recommendation for it is tried.
+        clean: the same, of a pool of which each part teaches something.
+        together: of the mixtures of that, what is said by the mean of all seeds' curves.
+        advice: the same as ``law``, if the recommendation for it is tried.
     """
 
     finding: Finding
@@ -365,12 +403,15 @@ class Result:
     by_frequency: tuple[ByFrequency, ...] = ()
     added: Added | None = None
     law: MeasuredLaw | None = None
+    clean: MeasuredLaw | None = None
+    together: tuple[Together, ...] = ()
     advice: MeasuredLaw | None = None
 
     @property
     def differences(self) -> tuple[Difference, ...]:
         """All that should be above 0, and the controls."""
         more = [one.differences for one in (self.added, self.law) if one]
+        more += [(self.clean.predicts,)] if self.clean else []
         more += [self.advice.advised] if self.advice else []
         slopes = (
             Difference(f"slope in {one.arm.name}", "Does accuracy grow with the logarithm of the count?", one.slope)
@@ -443,6 +484,8 @@ class Result:
             ],
             "addition": self.added.document() if self.added else None,
             "law": self.law.document() if self.law else None,
+            "clean": self.clean.document() if self.clean else None,
+            "together": [one.document() for one in self.together],
         }
 
 
@@ -461,7 +504,8 @@ def results_of(study: Study) -> list[Result]:
         StudyError: so little was made that nothing can be fitted.
     """
     arms = {arm.name: _measured(study, arm) for arm in study.arms}
-    law = _law(study, study.law) if study.law else None
+    law = _law(study, study.law, study.seed_folder, study.size.budgets) if study.law else None
+    clean = _law(study, study.clean, study.clean_folder, study.size.clean_budgets) if study.clean else None
     found = []
     for finding in study.findings:
         by_frequency = {name: _by_frequency(study, arms[name].arm) for name in finding.by_frequency}
@@ -481,6 +525,8 @@ def results_of(study: Study) -> list[Result]:
                 tuple(by_frequency.values()),
                 _added(study, finding.addition, arms, by_frequency) if finding.addition else None,
                 law if finding.law else None,
+                clean if finding.clean else None,
+                _together(study, clean) if finding.clean and clean else (),
                 law if finding.advice else None,
             )
         )
@@ -530,8 +576,8 @@ def _added(
     return Added(addition, *(Spread(by_seed) for by_seed in found.values()))
 
 
-def _law(study: Study, law: Law) -> MeasuredLaw:
-    stores = {seed: _store(study, seed) for seed in study.seeds}
+def _law(study: Study, law: Law, folder_of: Callable[[int], Path], budgets: tuple[int, int]) -> MeasuredLaw:
+    stores = {seed: Store(str(folder_of(seed) / "store")) for seed in study.seeds}
     described = {seed: store for seed, store in stores.items() if is_described(store)}
     names = {arm.name for arm in law.arms}
     curves = [
@@ -545,7 +591,7 @@ def _law(study: Study, law: Law) -> MeasuredLaw:
     best = {(row["samples_seen"], seed): row["keep"] for seed, row in advice if row["is_best"]}
     return MeasuredLaw(
         law,
-        study.size.budgets,
+        budgets,
         {name: _mean(row["pool_size"] for _, row in curves if row["pool"] == name) for name in names},
         _points((row["pool"], row["samples_seen"], seed, row["error"]) for seed, row in curves),
         _points(
@@ -555,10 +601,27 @@ def _law(study: Study, law: Law) -> MeasuredLaw:
         ),
         {
             arm.name: tuple(seed for seed, row in utilities if row["pool"] == arm.name and row["falls"])
-            for arm in (*law.pools, law.rest)
+            for arm in law.parts
         },
-        {seen: {seed: best.get((seen, seed), 0) for seed in study.seeds} for seen in study.size.budgets},
+        {seen: {seed: best.get((seen, seed), 0) for seed in study.seeds} for seen in budgets},
     )
+
+
+def _together(study: Study, clean: MeasuredLaw) -> tuple[Together, ...]:
+    store = Store(str(study.law_folder / "store"))
+    described, found = is_described(store), []
+    for _, row in _rows({0: store}, "measured_mixtures", MEASURED_MIXTURES, "mixture samples_seen error predicted"):
+        parts = clean.law.mixtures[row["mixture"]]
+        of_parts = _mean(clean.loss[part][row["samples_seen"]].mean for part in parts)
+        told = row["predicted"] if described else None
+        off = None if told is None else abs(told - row["error"])
+        found.append((row["mixture"], off, abs(of_parts - row["error"])))
+    together = []
+    for arm in (one for one in clean.law.arms if one.name in clean.law.mixtures):
+        offs = [(law, mean) for name, law, mean in found if name == arm.name]
+        laws = [law for law, _ in offs if law is not None]
+        together.append(Together(arm, _mean(laws) if laws else None, _mean(mean for _, mean in offs)))
+    return tuple(together)
 
 
 def _rows(stores: Mapping[int, Store], asset: str, schema: pa.Schema, columns: str) -> list[tuple[int, dict[str, Any]]]:

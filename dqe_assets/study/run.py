@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
-from queue import SimpleQueue
-from threading import Thread
+from multiprocessing import forkserver, get_context
+from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
 from dqe_assets.study import worker
-from dqe_assets.study.files import write_added, write_captioner, write_scorer, write_second, write_seed
-from dqe_assets.study.plan import ADDED, CURVE, POINTS, StudyError, run_key
+from dqe_assets.study.files import (
+    write_added,
+    write_captioner,
+    write_clean,
+    write_law,
+    write_scorer,
+    write_second,
+    write_seed,
+)
+from dqe_assets.study.plan import ADDED, CLEAN_POINTS, CURVE, POINTS, StudyError, run_key
 from dqe_resources.locks import folder_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import ForkServerContext, ForkServerProcess
     from pathlib import Path
 
+    from dqe_assets.study.findings import Law
     from dqe_assets.study.plan import Study
 
-_BEGIN_SECONDS = 20.0
+_BEGIN_SECONDS = 8.0
 _ROW_SECONDS = 0.034
 _SAMPLE_SEEN_SECONDS = 1 / 1_000
 _EVALUATION_SECONDS = 2.0
@@ -35,7 +44,18 @@ LOG = "log.txt"
 
 _ENDED = "ended"
 
-_PHASES = (worker.TEACH, worker.PREPARE, worker.TRAIN, worker.EVALUATE, worker.RETRIEVE, worker.ADD)
+_THREADS = "OMP_NUM_THREADS"
+
+_PHASES = (
+    worker.TEACH,
+    worker.FOLLOW,
+    worker.PREPARE,
+    worker.TRAIN,
+    worker.EVALUATE,
+    worker.RETRIEVE,
+    worker.ADD,
+    worker.FIT,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +91,26 @@ class Progress:
         total: seconds of one core that all take, about, but those in which everything was current.
         began: when it began, by ``time.monotonic``.
         done: of the total, by job.
+        steps: how many were made, by job.
     """
 
     total: float
     began: float
     done: dict[str, float] = field(default_factory=dict)
+    steps: Counter[str] = field(default_factory=Counter)
+
+    def has_made(self, job: Job) -> None:
+        """A job has made one of its steps."""
+        self.steps[job.name] += 1
+        self.done[job.name] = job.seconds * min(0.95, self.steps[job.name] / job.steps)
+
+    def has_ended(self, job: Job) -> None:
+        """A job has ended."""
+        if job.name in self.steps:
+            self.done[job.name] = job.seconds
+        else:
+            # All of it was current: that says nothing of how fast the rest will be.
+            self.total -= job.seconds
 
     @property
     def share(self) -> float:
@@ -133,8 +168,22 @@ def jobs_of(study: Study, at_once: int) -> list[Job]:
             seconds=_BEGIN_SECONDS + sum(points for _, _, points in runs) * _EVALUATION_SECONDS,
         )
         jobs += _in_turn([taught, [prepared], trained, [evaluated]])
+        if study.clean:
+            jobs.append(_followed(study, study.clean, seed, after=taught[0].name))
         if study.addition:
             jobs += _addition(study, seed, after=prepared.name)
+    if study.clean:
+        jobs.append(
+            Job(
+                "law of all seeds",
+                study.law_folder,
+                worker.FIT,
+                after=tuple(job.name for job in jobs if job.phase == worker.FOLLOW),
+                write=partial(write_law, study, study.clean),
+                steps=3,
+                seconds=_BEGIN_SECONDS,
+            )
+        )
     return sorted(jobs, key=lambda job: _PHASES.index(job.phase))
 
 
@@ -143,6 +192,22 @@ def _teaching(study: Study, seed: int, what: str, folder: Path, write: Callable[
     seconds = _BEGIN_SECONDS + study.size.scorer_samples_seen * _SAMPLE_SEEN_SECONDS
     return Job(
         f"seed {seed}: {what}", folder, worker.TEACH, write=partial(write, study, seed), steps=6, seconds=seconds
+    )
+
+
+def _followed(study: Study, law: Law, seed: int, after: str) -> Job:
+    """The clean pool, with all that is followed on it."""
+    size, models = study.size, len(law.arms)
+    return Job(
+        f"seed {seed}: clean pool",
+        study.clean_folder(seed),
+        worker.FOLLOW,
+        after=(after,),
+        write=partial(write_clean, study, law, seed),
+        steps=20 + 4 * models,
+        seconds=_BEGIN_SECONDS
+        + len(law.parts) * size.clean_rows * _SECOND_ROW_SECONDS
+        + models * (size.clean_samples_seen * _SAMPLE_SEEN_SECONDS + CLEAN_POINTS * _EVALUATION_SECONDS),
     )
 
 
@@ -200,71 +265,64 @@ def run(study: Study, tell: Callable[[Progress, str, str], None], at_once: int |
 
 def _run(jobs: Sequence[Job], at_once: int, tell: Callable[[Progress, str, str], None]) -> None:
     progress = Progress(sum(job.seconds for job in jobs), time.monotonic())
-    waiting, running, ended = list(jobs), dict[str, subprocess.Popen[str]](), set[str]()
-    events: SimpleQueue[tuple[Job, str, str]] = SimpleQueue()
-    counted: dict[str, int] = {}
+    running: dict[Connection, tuple[Job, ForkServerProcess]] = {}
+    waiting, ended = list(jobs), set[str]()
+    context = _preloaded()
     try:
         while waiting or running:
             for job in [one for one in waiting if ended.issuperset(one.after)][: at_once - len(running)]:
                 waiting.remove(job)
                 if job.write:
                     job.write()
-                running[job.name] = _begun(job, events)
-            job, what, text = events.get()
-            if what == worker.FAILED:
-                raise StudyError(f"{job.name}: {text}\nMore may be in {job.folder / LOG}")
-            if what == worker.MADE:
-                counted[job.name] = counted.get(job.name, 0) + 1
-                progress.done[job.name] = job.seconds * min(0.95, counted[job.name] / job.steps)
-            else:
-                del running[job.name]
-                ended.add(job.name)
-                if job.name in counted:
-                    progress.done[job.name] = job.seconds
-                else:
-                    # All of it was current: that says nothing of how fast the rest will be.
-                    progress.total -= job.seconds
-            tell(progress, job.name, text)
-    finally:
-        for process in running.values():
-            process.terminate()
-        for process in running.values():
-            process.wait()
-
-
-def _begun(job: Job, events: SimpleQueue[tuple[Job, str, str]]) -> subprocess.Popen[str]:
-    """A job's process: its lines become events, and so does its end."""
-    log = (job.folder / LOG).open("a", encoding="utf-8")
-    process = subprocess.Popen(  # noqa: S603 - ourselves
-        [sys.executable, "-m", "dqe_assets.study.worker", str(os.getpid()), job.phase, *job.runs],
-        env={
-            **os.environ,
-            "DQE_DATA": str(job.folder),
-            "DAGSTER_HOME": str(job.folder / "dagster_home"),
-            "OMP_NUM_THREADS": "1",
-        },
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-    )
-
-    def read() -> None:
-        failed = False
-        with process, log:
-            for line in process.stdout or ():
+                said, process = _begun(job, context)
+                running[said] = job, process
+            ready = wait([*running])
+            for said in [one for one in running if one in ready]:
+                job, process = running[said]
                 try:
-                    said = dict(json.loads(line))
-                except (ValueError, TypeError):
-                    log.write(line)
-                    continue
-                for what, text in said.items():
-                    failed = failed or what == worker.FAILED
-                    events.put((job, what, text))
-        if process.returncode and not failed:
-            events.put((job, worker.FAILED, f"ended with code {process.returncode}"))
-        else:
-            events.put((job, _ENDED, ""))
+                    what, text = said.recv()
+                except EOFError:
+                    what, text = _ended(process)
+                if what == worker.FAILED:
+                    raise StudyError(f"{job.name}: {text}\nMore may be in {job.folder / LOG}")
+                if what == worker.MADE:
+                    progress.has_made(job)
+                else:
+                    del running[said]
+                    ended.add(job.name)
+                    progress.has_ended(job)
+                tell(progress, job.name, text)
+    finally:
+        for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.join()
 
-    # The system ends a job with the thread that began it: so that is the main one, and this one only reads.
-    Thread(target=read, daemon=True).start()
-    return process
+
+def _begun(job: Job, context: ForkServerContext) -> tuple[Connection, ForkServerProcess]:
+    """A job's process, and what it says."""
+    said, says = context.Pipe(duplex=False)
+    process = context.Process(target=worker.work, args=(says, job.folder, LOG, job.phase, job.runs))
+    process.start()
+    says.close()
+    return said, process
+
+
+def _ended(process: ForkServerProcess) -> tuple[str, str]:
+    """What is to be told of a process that says no more."""
+    process.join()
+    return (worker.FAILED, f"ended with code {process.exitcode}") if process.exitcode else (_ENDED, "")
+
+
+def _preloaded() -> ForkServerContext:
+    """Begins processes that have loaded their libraries: these take each as long as the training of a model."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["dqe_assets.study.preloaded"])
+    threads = os.environ.get(_THREADS)
+    os.environ[_THREADS] = "1"
+    forkserver.ensure_running()
+    if threads is None:
+        del os.environ[_THREADS]
+    else:
+        os.environ[_THREADS] = threads
+    return context

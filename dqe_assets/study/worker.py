@@ -1,12 +1,9 @@
-"""One job of a study in a process of its own: ``python -m dqe_assets.study.worker PARENT prepare``.
-
-It works on the data folder ``DQE_DATA``, and prints a line of JSON for each thing that it has made or that went wrong.
-"""
+"""One job of a study, in a process of its own: it says what it has made, and what went wrong."""
 
 from __future__ import annotations
 
 import ctypes
-import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -21,7 +18,9 @@ from dqe_resources.errors import DataQualityError
 from dqe_resources.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from multiprocessing.connection import Connection
+    from pathlib import Path
 
     from dqe_assets.core.stage import Stage
     from dqe_assets.orchestration.settings import Settings
@@ -29,31 +28,41 @@ if TYPE_CHECKING:
 
 MADE, FAILED = "made", "failed"
 
-TEACH, PREPARE, TRAIN, EVALUATE, RETRIEVE, ADD = "teach", "prepare", "train", "evaluate", "retrieve", "add"
+TEACH, PREPARE, TRAIN, EVALUATE, RETRIEVE, ADD, FOLLOW, FIT = (
+    "teach",
+    "prepare",
+    "train",
+    "evaluate",
+    "retrieve",
+    "add",
+    "follow",
+    "fit",
+)
 """What can be done: training runs and all that they need; all up to the training data; some training runs; all that
-follows; which concepts a pool shows, and how well captions fit; and everything, training runs included."""
+follows; which concepts a pool shows, and how well captions fit; everything, training runs included; training runs and
+what the law says of their curves; and what it says of given curves."""
 
 RESULTS = ("leaderboard", "concept_accuracies")
 SCALING = ("measured_mixtures", "filter_recommendation")
 """What a study wants of the platform, with all that these are made of: always, and where curves are trained for it."""
 
 _TRAINING = "training_run"
-_WANTED = {TEACH: (_TRAINING,), RETRIEVE: ("concept_hits", "caption_scores")}
+_WANTED = {TEACH: (_TRAINING,), RETRIEVE: ("concept_hits", "caption_scores"), FOLLOW: ("training_curves",), FIT: ()}
 
 _SIGNAL_WHEN_PARENT_ENDS = 1
 
 
-def assets_of(stages: Sequence[Stage], phase: str, results: Sequence[str] = RESULTS) -> list[str]:
+def assets_of(stages: Sequence[Stage], phase: str, more: Sequence[str] = ()) -> list[str]:
     """The assets that a phase makes, in order.
 
     Args:
         stages: each after what it reads.
         phase: one of those above.
-        results: what is wanted in the end.
+        more: what is wanted besides.
     """
     if phase == TRAIN:
         return [_TRAINING]
-    wanted = {*_WANTED.get(phase, (_TRAINING, *results))}
+    wanted = {*_WANTED.get(phase, (_TRAINING, *RESULTS)), *more}
     for stage in reversed(stages):
         if stage.name in wanted:
             wanted.update(_inputs(stage))
@@ -71,31 +80,53 @@ def _inputs(stage: Stage) -> tuple[str, ...]:
     return (*stage.inputs, *stage.unpartitioned_inputs, *stage.run_inputs)
 
 
-def main(phase: str, runs: Sequence[str]) -> int:
-    """Make what belongs to a phase; returns the exit code.
+def work(says: Connection, folder: Path, log: str, phase: str, runs: Sequence[str]) -> None:
+    """What a process of a study does, from its beginning to its end.
 
     Args:
+        says: is sent ``(MADE, what)`` for each step, and ``(FAILED, why)``.
+        folder: the data folder.
+        log: name of the file in it for all that is printed.
         phase: one of those above.
-        runs: the training runs to make; all by default.
+        runs: the training runs to make; all if there are none.
     """
+    _end_with_parent()
+    written = os.open(folder / log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(written, stream)
+    os.environ |= {"DQE_DATA": str(folder), "DAGSTER_HOME": str(folder / "dagster_home")}
+    with stopping.stoppable("stopped"):
+        failures = _made(phase, runs, lambda what: says.send((MADE, what)))
+        for failure in failures:
+            says.send((FAILED, failure))
+    sys.exit(1 if failures else 0)
+
+
+def _made(phase: str, runs: Sequence[str], tell: Callable[[str], None]) -> Sequence[str]:
+    """Makes what belongs to a phase; returns what went wrong."""
+
+    def listen(step: Step) -> None:
+        if step.outcome is not None and not step.outcome.startswith("current"):
+            tell(f"{step.asset} {step.partition or ''}".rstrip())
+
     try:
         settings = load_settings()
-        with instance(settings.concurrency) as current, progress.listen(_tell):
+        with instance(settings.concurrency) as current, progress.listen(listen):
             runner.sync(settings, current)
             stages = graph.stages(settings)
             assets = assets_of(stages, phase)
-            failures = _failures(runner.materialize(settings, current, assets=assets, runs=runs), settings)
-            if phase == EVALUATE and settings.scaling.is_trained and not failures:
+            failures = (
+                _failures(runner.materialize(settings, current, assets=assets, runs=runs), settings) if assets else []
+            )
+            has_law = phase in {FOLLOW, FIT} or (phase == EVALUATE and settings.scaling.is_trained)
+            if has_law and not failures:
                 law = [name for name in assets_of(stages, phase, SCALING) if name not in assets]
                 failures = _failures(runner.materialize(settings, current, assets=law), settings)
                 if not is_described(Store(str(data_directory() / "store"))):
                     failures = []
     except DataQualityError as error:
-        _print(FAILED, str(error))
-        return 1
-    for failure in failures:
-        _print(FAILED, failure)
-    return 1 if failures else 0
+        return [str(error)]
+    return failures
 
 
 def is_described(store: Store) -> bool:
@@ -108,24 +139,10 @@ def _failures(outcome: runner.Outcome, settings: Settings) -> list[str]:
     return [*runner.ended_in_words(outcome, settings), *outcome.failures, *outcome.unread.values()]
 
 
-def _tell(step: Step) -> None:
-    if step.outcome is not None and not step.outcome.startswith("current"):
-        _print(MADE, f"{step.asset} {step.partition or ''}".rstrip())
-
-
-def _print(what: str, text: str) -> None:
-    print(json.dumps({what: text}), flush=True)  # noqa: T201 - what this process is read for
-
-
-def _end_with_parent(parent: int) -> None:
-    """Have the system end this process with the one that started it, however that ends."""
+def _end_with_parent() -> None:
+    """Have the system end this process with the one that forked it, which ends with the study, however that ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SIGNAL_WHEN_PARENT_ENDS, signal.SIGKILL)
-    if os.getppid() != parent:
+    study = multiprocessing.parent_process()
+    if study is None or not study.is_alive():
         sys.exit("the study has ended")
-
-
-if __name__ == "__main__":
-    _end_with_parent(int(sys.argv[1]))
-    with stopping.stoppable("stopped"):
-        sys.exit(main(sys.argv[2], sys.argv[3:]))

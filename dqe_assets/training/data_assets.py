@@ -10,7 +10,8 @@ from dqe_assets.core.stage import Stage, stage
 from dqe_assets.core.work import Check, CheckResult, Manifest, Work, stored_input
 from dqe_assets.filtering.assets import subset_path
 from dqe_assets.filtering.store_pool import STORE
-from dqe_assets.filtering.subset import read_subset
+from dqe_assets.filtering.subset import contains, parse_uids, read_subset, union
+from dqe_assets.reviews.decide import dropped
 from dqe_assets.training import metadata
 from dqe_assets.training.data import (
     CaptionedPart,
@@ -29,6 +30,9 @@ from dqe_resources.cache import data_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from dqe_assets.training.data import Captions
     from dqe_assets.training.samples import SamplePart
@@ -89,7 +93,9 @@ def training_data_of(plan: DataPlan) -> Stage:
         name=f"{DATA_PREFIX}{plan.name}",
         kinds={"webdataset"},
         code_version="2",
-        inputs=dict.fromkeys(["raw_samples", *plan.captions.values()]) if STORE in pools else (),
+        inputs=dict.fromkeys(["raw_samples", *([] if plan.subset else ["reviews"]), *plan.captions.values()])
+        if STORE in pools
+        else (),
         unpartitioned_inputs=[f"subsets/{plan.subset}"] if plan.subset else (),
         partitioned=False,
         resources={"samples_per_shard": "training.samples_per_shard", "tar_urls": "training.tars"},
@@ -109,9 +115,12 @@ def training_data_of(plan: DataPlan) -> Stage:
     def make(work: Work, samples_per_shard: int, tar_urls: Sequence[str]) -> Manifest:
         """A subset with its captions as WebDataset shards, which all runs that are trained on it share."""
         found = parts(work, tar_urls)
-        subset = read_subset(subset_path(plan.subset)) if plan.subset else every_sample(found)
+        subset = read_subset(subset_path(plan.subset)) if plan.subset else _not_dropped(work, every_sample(found))
         if not len(subset):
-            raise TrainingDataError(f"training_data/{plan.name}: the subset is empty; there is nothing to train on")
+            why = f" ({len(work.left_out)} shards lack inputs: see dqe status)" if work.left_out else ""
+            raise TrainingDataError(
+                f"training_data/{plan.name}: the subset is empty{why}: there is nothing to train on"
+            )
         planned = plan_shards(subset, found, samples_per_shard, work.version)
         kept = planned.leaving_out(without_caption(found))
         meter = work.meter(kept.total)
@@ -140,6 +149,12 @@ def data_digest(work: Work, name: str) -> str:
         StorageError: the data are not there, or failed a check.
     """
     return str(stored_input(work, f"{DATA_PREFIX}{name}", None).stamp.facts["digest"])
+
+
+def _not_dropped(work: Work, uids: NDArray[np.void]) -> NDArray[np.void]:
+    """Those of sorted uids that nobody has decided to drop."""
+    gone = union([parse_uids(dropped(work.scan("reviews", ["uid", "review"])))])[0]
+    return uids[~contains(gone, uids)]
 
 
 def _captions(work: Work, shard: str, assets: Mapping[str, str]) -> Captions:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from dataclasses import dataclass
 from itertools import groupby
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from dqe_assets.training.loop import Examples
+from dqe_assets.training.tar_files import files_of, opened
 from dqe_resources.errors import DataQualityError
 from dqe_resources.images import ImageError, decode, middle
 from dqe_resources.models.open_clip_loading import import_open_clip, registered_name
@@ -19,6 +19,7 @@ from dqe_resources.store import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from mmap import mmap
     from pathlib import Path
 
     from PIL import Image
@@ -51,26 +52,34 @@ class Stored:
 
 
 def read_samples(shards: Iterable[Path]) -> Iterator[Stored]:
-    """The samples of shards, in order; as open_clip does, those without an image or a caption are left out."""
-    for tar, key, image, text in _samples(shards):
-        yield Stored(key, _contents(tar, image), _contents(tar, text).decode())
+    """The samples of shards, in order; as open_clip does, those without an image or a caption are left out.
+
+    Raises:
+        TarError: a shard is not as it was written.
+    """
+    for data, key, image, text in _samples(shards):
+        yield Stored(key, data[image], data[text].decode())
 
 
 def read_texts(shards: Iterable[Path]) -> Iterator[tuple[str, str]]:
-    """The key and the text of each of these samples, without reading an image."""
-    for tar, key, _, text in _samples(shards):
-        yield key, _contents(tar, text).decode()
+    """The key and the text of each of these samples, without reading an image.
+
+    Raises:
+        TarError: a shard is not as it was written.
+    """
+    for data, key, _, text in _samples(shards):
+        yield key, data[text].decode()
 
 
-def _samples(shards: Iterable[Path]) -> Iterator[tuple[tarfile.TarFile, str, tarfile.TarInfo, tarfile.TarInfo]]:
-    """The key, image and text of each sample, with the tar that they are in."""
+def _samples(shards: Iterable[Path]) -> Iterator[tuple[mmap, str, slice, slice]]:
+    """The key of each sample, with the bytes of its shard and where its image and text are in them."""
     for shard in shards:
-        with tarfile.open(shard) as tar:
-            for key, members in groupby(tar, key=lambda member: member.name.partition(".")[0]):
-                files = {member.name.partition(".")[2].lower(): member for member in members if member.isfile()}
+        with opened(shard) as data:
+            for key, members in groupby(files_of(data, shard), key=lambda member: member[0].partition(".")[0]):
+                files = {name.partition(".")[2].lower(): place for name, place in members}
                 image = next((files[name] for name in _IMAGES if name in files), None)
                 if image is not None and "txt" in files:
-                    yield tar, key, image, files["txt"]
+                    yield data, key, image, files["txt"]
 
 
 def load_examples(data: TrainingData, architecture: str, captions: Sequence[tuple[str, float]]) -> Examples:
@@ -141,7 +150,3 @@ def _picture(sample: Stored, steps: Sequence[Any]) -> np.ndarray:
     for step in steps:
         image = step(image)
     return np.asarray(image, np.uint8)
-
-
-def _contents(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    return cast("IO[bytes]", tar.extractfile(member)).read()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dqe_assets.core.figures import LIGHT, new_figure, placeholder, plain, set_title, to_png
+from dqe_assets.core.figures import LIGHT, add_legend, new_figure, placeholder, plain, set_title, to_png
+from dqe_assets.scaling.recommendation import amount
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,8 +42,9 @@ def loss_curve(title: str, log: Sequence[Mapping[str, Any]], checkpoints: Sequen
     rates.tick_params(colors=theme.muted, labelsize=8)
     rates.set_ylim(bottom=0)
     rates.spines[:].set_visible(False)
+    axes.xaxis.set_major_formatter(lambda seen, _: amount(seen))
     axes.set_xlabel("samples seen")
     axes.set_ylabel("training loss")
     set_title(axes, plain(title), theme)
-    axes.legend(handles=[loss, rate], loc="upper right", frameon=False, fontsize=8.5, labelcolor=theme.ink)
+    add_legend(axes, theme, columns=2, handles=[loss, rate])
     return to_png(figure)

@@ -8,9 +8,7 @@ is missing is an error, whatever is killed goes on where it was, and the same in
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import tarfile
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -21,6 +19,7 @@ import pyarrow as pa
 
 from dqe_assets.filtering.subset import format_uids, parse_uids
 from dqe_assets.training import SAMPLES_PER_SHARD
+from dqe_assets.training.tar_files import write_files
 from dqe_resources.errors import DataQualityError
 from dqe_resources.fingerprint import fingerprint
 from dqe_resources.locks import LOCK, folder_alone
@@ -260,15 +259,15 @@ def _write_shard(folder: Path, number: int, entries: Iterator[tuple[str, Sample]
 def write_tar(target: BinaryIO | _Digest, entries: Iterable[tuple[str, Sample]]) -> dict[str, int]:
     """Write samples by their keys as a WebDataset tar; returns how many there were, and how many were encoded again."""
     stats = {"successes": 0, "encoded": 0}
-    with tarfile.open(fileobj=target, mode="w|", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
+
+    def files() -> Iterator[tuple[str, bytes]]:
         for key, sample in entries:
             for extension, content in sample.files.items():
-                # Neither time nor owner: the same samples give the same bytes.
-                info = tarfile.TarInfo(f"{key}.{extension}")
-                info.size, info.mode = len(content), 0o444
-                tar.addfile(info, io.BytesIO(content))
+                yield f"{key}.{extension}", content
             stats["successes"] += 1
             stats["encoded"] += sample.encoded
+
+    write_files(target, files())
     return stats
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from copy import deepcopy
 from functools import lru_cache
@@ -19,7 +18,7 @@ from dqe_resources.fingerprint import file_digest
 from dqe_resources.images import ImageError, decode, guarded, middle
 from dqe_resources.models.image_model import central_square, efficientnet_lite0, weights_version
 from dqe_resources.models.onnx_models import convert, session
-from dqe_resources.parallel import ordered_map
+from dqe_resources.parallel import cores, ordered_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -157,7 +156,7 @@ class EfficientNetTower(ImageTower):
     def _in_batches(self, work: Callable[[list[bytes]], np.ndarray], files: Iterable[bytes]) -> Iterator[np.ndarray]:
         rest = iter(files)
         batches = iter(lambda: list(islice(rest, self.batch_size)), [])
-        return ordered_map(work, batches, ahead=2 * (os.cpu_count() or 1))
+        return ordered_map(work, batches, ahead=2 * cores())
 
     def _pixels(self, files: list[bytes]) -> np.ndarray:
         @guarded

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +10,7 @@ import numpy as np
 
 from dqe_resources.images import ImageError, decode, guarded, middle
 from dqe_resources.models.text_encoders.protocol import TextEmbeddings
-from dqe_resources.parallel import ordered_map
+from dqe_resources.parallel import cores, ordered_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -81,7 +80,7 @@ class OpenClipNetwork:
                 lambda batch: self._encode_readable([self._pixels(file) for file in batch]), _batches(files, batch_size)
             )
         else:
-            ahead = 2 * batch_size + (os.cpu_count() or 1)
+            ahead = 2 * batch_size + cores()
             for batch in _batches(ordered_map(self._pixels, files, ahead=ahead), batch_size):
                 yield self._encode_readable(batch)
 
@@ -192,7 +191,7 @@ def _each_on_a_core(function: Callable[[T], R], items: Iterable[T]) -> Iterator[
 
     threads = torch.get_num_threads()
     try:
-        yield from ordered_map(alone, every(), ahead=2 * (os.cpu_count() or 1))
+        yield from ordered_map(alone, every(), ahead=2 * cores())
     finally:
         # What a thread is told holds for it, and for those that have not begun yet.
         torch.set_num_threads(threads)

@@ -75,6 +75,11 @@ class DatacompSource(LocalSource):
                 yield replace(row, key=row.uid or row.key)
 
     @property
+    def fetches(self) -> bool:
+        """All images are."""
+        return True
+
+    @property
     def caption_places(self) -> str:
         """The column of captions."""
         return "the column text"

@@ -6,6 +6,7 @@ No guess may be wrong without anyone seeing it: if two columns are possible, the
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +78,13 @@ def guess(what: str, chosen: Chosen) -> Guess:
             "owner/name of a dataset on the Hugging Face hub"
         ) from error
     return _files(path, files, chosen)
+
+
+def source_name(what: str) -> str:
+    """A name for a source, made from the letters and digits at the end of its path."""
+    last = what.rstrip("/").rpartition("/")[2].partition("*")[0].partition(".")[0]
+    name = re.sub("[^a-z0-9]+", "_", last.lower()).strip("_")[:64]
+    return name if re.match("[a-z]", name) else f"data_{name}".strip("_")
 
 
 def _folder(path: Path, chosen: Chosen) -> Guess:
@@ -169,7 +177,7 @@ def _list(path: Path, files: Sequence[Path], chosen: Chosen) -> Guess:
     columns = Columns.of_records(str(files[0]), list_head(files[0], names), chosen)
     url = columns.url()
     if url is None:
-        raise UsageError(f"{files[0]}: no column of URLs. {columns.named()}. Say --url-column NAME")
+        raise UsageError(f"{files[0]}: no column of URLs. {columns.named()}. {chosen.say('url')}")
     caption = columns.caption(url)
     facts = [f"{path}: {_count(files, 'list')} of URLs", _said(url=url, caption=caption, key=chosen.key)]
     if names:
@@ -240,7 +248,7 @@ def _image_and_url(columns: Columns) -> tuple[str | None, str | None]:
     if image is None and url is None:
         raise UsageError(
             f"{columns.where}: no column of images or of URLs. {columns.named()}. "
-            "Say --image-column NAME or --url-column NAME"
+            f"{columns.chosen.say('image')} or {columns.chosen.option.format('url', 'NAME')}"
         )
     return image, url
 

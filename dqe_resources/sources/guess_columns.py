@@ -7,7 +7,7 @@ import json
 import re
 import tarfile
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,7 @@ class Chosen:
         caption: column of the caption; in tars, the field of the .json.
         key: column that names a row for good.
         split: of a Hugging Face dataset.
+        option: how one says it, of what and which column.
     """
 
     image: str | None = None
@@ -58,6 +59,11 @@ class Chosen:
     caption: str | None = None
     key: str | None = None
     split: str | None = None
+    option: str = field(default="--{}-column {}", compare=False)
+
+    def say(self, what: str) -> str:
+        """What a person is asked to say, so that nothing need be guessed."""
+        return f"Say {self.option.format(what, 'NAME')}"
 
 
 @dataclass(frozen=True)
@@ -138,13 +144,19 @@ class Columns:
         Raises:
             UsageError: there is none, or it cannot be told which.
         """
+        found = self.likely_caption(*others)
+        if found is None:
+            raise UsageError(
+                f"{self.where}: which column holds the caption? {self.named()}. {self.chosen.say('caption')}"
+            )
+        return found
+
+    def likely_caption(self, *others: str | None) -> str | None:
+        """The same, or None if there is none; raises if it cannot be told which."""
         texts = [name for name in self.texts if name not in {*others, *self.images, self.chosen.key}]
         named = [name for name in texts if name.lower() in _CAPTION_NAMES]
         sentences = [name for name in texts if _most(self.values[name], _is_sentence, 0.5)]
-        found = self._one("caption", named or sentences, _CAPTION_NAMES)
-        if found is None:
-            raise UsageError(f"{self.where}: which column holds the caption? {self.named()}. Say --caption-column NAME")
-        return found
+        return self._one("caption", named or sentences, _CAPTION_NAMES)
 
     def named(self) -> str:
         """What there is, for a message."""
@@ -154,14 +166,15 @@ class Columns:
         """The column that a person chose, or the only candidate, or the one with the likeliest name."""
         chosen: str | None = getattr(self.chosen, what)
         if chosen is not None and chosen not in self.values:
-            raise UsageError(f"{self.where}: --{what}-column {chosen}: no such column. {self.named()}")
+            option = self.chosen.option.format(what, chosen)
+            raise UsageError(f"{self.where}: {option}: no such column. {self.named()}")
         if chosen is not None or not candidates:
             return chosen
         likely = [column for name in names for column in candidates if column.lower() == name]
         if len(candidates) > 1 and not likely:
             raise UsageError(
                 f"{self.where}: which column holds the {what}? It could be: {', '.join(candidates)}. "
-                f"Say --{what}-column NAME"
+                f"{self.chosen.say(what)}"
             )
         return (likely or candidates)[0]
 

@@ -115,6 +115,11 @@ class Source(Configurable):
         """
 
     @property
+    def fetches(self) -> bool:
+        """Whether images of it may be fetched from the web: it has a column of URLs."""
+        return getattr(self, "url_column", None) is not None
+
+    @property
     def caption_places(self) -> str:
         """Where it looks for captions, for people."""
         return "what the source gives as captions"

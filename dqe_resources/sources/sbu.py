@@ -41,6 +41,11 @@ class SbuSource(Source):
         return self._listing().rows(index * self.shard_size, self.shard_size)
 
     @property
+    def fetches(self) -> bool:
+        """All images are."""
+        return True
+
+    @property
     def caption_places(self) -> str:
         """The file of captions."""
         return f"the lines of {self.captions}"

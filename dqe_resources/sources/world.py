@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import PIL
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from dqe_resources.sources.parts import shards_of
 from dqe_resources.sources.protocol import Name, Shard, ShardSize, Source
+from dqe_resources.sources.world_scenes.scenes import CAPTION_KINDS, CaptionKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +20,15 @@ if TYPE_CHECKING:
     from dqe_resources.sources.world_scenes import World
 
 _VERSION = "1"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _whole(shares: dict[CaptionKind, float]) -> dict[CaptionKind, float]:
+    total = math.fsum(shares.values())
+    if not math.isclose(total, 1, abs_tol=1e-6):
+        raise ValueError(f"the shares sum to {total:g}, and must sum to 1")
+    return shares
 
 
 class WorldSource(Source):
@@ -32,6 +43,8 @@ class WorldSource(Source):
         side: Pixels of an image's side.
         zipf: Exponent of Zipf's law. The concept of rank r occurs in proportion to 1 / r ** zipf.
         near_copies: Share of rows that are near copies of an earlier row.
+        caption_kinds: Share of rows whose caption is of each kind: right, partial, other_photo (0.25, 0.2 and 0.25 by
+            default), generic, file_name and language (0.1 each). They sum to 1, and a kind that is left out has none.
     """
 
     kind: ClassVar[str] = "world"
@@ -44,13 +57,16 @@ class WorldSource(Source):
     side: Annotated[int, Field(ge=8, le=1024)] = 32
     zipf: Annotated[float, Field(ge=0, le=4)] = 1.0
     near_copies: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    caption_kinds: Annotated[dict[CaptionKind, Share], AfterValidator(_whole)] = Field(
+        default_factory=CAPTION_KINDS.copy
+    )
 
     @property
     def world(self) -> World:
         """The scenes and captions."""
         from dqe_resources.sources.world_scenes import World
 
-        return World(self.seed, self.concepts, self.side, self.zipf, self.near_copies)
+        return World(self.seed, self.concepts, self.side, self.zipf, self.near_copies, self.caption_kinds)
 
     def shards(self, first: int = 0) -> Iterator[Shard]:
         """As ``Source.shards``."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from dqe_resources.errors import DataQualityError
+from dqe_resources.errors import DataQualityError, WholeRunError
 from dqe_resources.locks import hold_open
 
 if TYPE_CHECKING:
@@ -21,7 +22,20 @@ _YOUNG_SECONDS = 60
 
 
 class StorageError(DataQualityError):
-    """The store cannot be read or written: says which file and what to do."""
+    """A file of the store cannot be read or written: says which and what to do."""
+
+
+class StoreAwayError(WholeRunError):
+    """No file of the store can be read or written: it cannot be reached, refuses, or has no bucket; says what to do.
+
+    It is no ``StorageError``: who goes on without a file that cannot be read does not go on without the store.
+    """
+
+    @classmethod
+    def told_in(cls, message: str) -> StoreAwayError | None:
+        """The error that another library's message tells of: DuckDB passes on in words what it reads through us."""
+        found = re.search(rf"{cls.__name__}: (.+)", message)
+        return cls(found[1]) if found else None
 
 
 class TornError(StorageError):
@@ -34,6 +48,10 @@ class TornError(StorageError):
     def __init__(self, fault: str, fix: str = "") -> None:
         super().__init__(f"{fault}; {fix}" if fix else fault)
         self.fault = fault
+
+
+class ReplacedError(StorageError):
+    """A file was replaced by another while it was read."""
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:

@@ -14,8 +14,10 @@ from uuid import uuid4
 
 import pyarrow as pa
 
+from dqe_resources.store.remote import storage_errors
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import BinaryIO
 
     from dqe_resources.store.storage import Store
@@ -118,18 +120,15 @@ class Checkpoint:
 
     def files(self) -> list[str]:
         """The files that hold the rows, one for each time that some were appended."""
-        self.store.filesystem.invalidate_cache()
-        try:
-            paths = self.store.filesystem.ls(f"{self._folder}/{self.version}", detail=False)
-        except FileNotFoundError:
-            return []
-        return sorted(path for path in paths if path.endswith(_SUFFIX))
+        folder = f"{self._folder}/{self.version}"
+        return sorted(f"{folder}/{name}" for name in self.store.place.entries(folder) if name.endswith(_SUFFIX))
 
     def read(self, path: str, schema: pa.Schema, rows: Sequence[int] | None = None) -> pa.Table:
         """The rows of one file: all, or those at some ascending positions; and of them the schema's columns.
 
         Raises:
             ArrowException, OSError: it is torn or damaged, or not there.
+            StorageError, StoreAwayError: the store cannot be read.
         """
         table = self._latest.tables.get(path)
         if table is None:
@@ -171,24 +170,36 @@ class Checkpoint:
 
     def clear(self) -> None:
         """Remove the rows of every version."""
-        with contextlib.suppress(FileNotFoundError):
-            self.store.filesystem.rm(self._folder, recursive=True)
+        above, _, name = self._folder.rpartition("/")
+        try:
+            if self.store.is_local:
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.rmtree(self._folder)
+            elif paths := self.store.place.find(above, prefix=f"{name}/"):
+                self.store.filesystem.rm([path for path in paths if path.startswith(f"{self._folder}/")])
+        except storage_errors() as error:
+            raise self.store.place.unremovable(self._folder, error) from error
 
-    def _opened(self, path: str) -> contextlib.AbstractContextManager[pa.NativeFile | BinaryIO]:
+    @contextlib.contextmanager
+    def _opened(self, path: str) -> Iterator[pa.NativeFile | BinaryIO]:
         """A file; a local one is mapped, so that only the wanted parts are read once it is known to be whole.
 
         Raises:
             ArrowInvalid: its checksum is wrong.
+            StorageError, StoreAwayError: the store cannot be read.
         """
         if not self.store.is_local:
-            return self.store.filesystem.open(path, "rb")
+            with self.store.place.reading(path), self.store.place.open(path) as source:
+                yield source
+            return
         file = pa.memory_map(path)
         if path not in self._whole:
             content = memoryview(file.read_buffer())
             if int.from_bytes(content[-_CHECKSUM_BYTES:], "little") != zlib.crc32(content[:-_CHECKSUM_BYTES]):
                 raise pa.ArrowInvalid(f"{path}: its checksum is wrong")
             self._whole.add(path)
-        return file
+        with file:
+            yield file
 
     @property
     def _folder(self) -> str:

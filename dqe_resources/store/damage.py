@@ -18,7 +18,7 @@ from dqe_resources.store.atomic import StorageError, replace_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-_MARKS = ".damaged"
+MARKS = ".damaged"
 """Folder of an asset that holds a file for each of its partitions that is damaged."""
 
 
@@ -45,7 +45,7 @@ def is_marked_damaged(path: Path) -> bool:
 
 
 def _mark(path: Path) -> Path:
-    return path.parent / _MARKS / path.stem
+    return path.parent / MARKS / path.stem
 
 
 def _state(path: Path) -> list[int]:

@@ -9,17 +9,20 @@ import pyarrow as pa
 
 from dqe_resources.errors import one_line
 from dqe_resources.store.atomic import StorageError, TornError
+from dqe_resources.store.remote import storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import fsspec
     import pyarrow.dataset as ds
     import pyarrow.parquet as pq
+    from pyarrow import fs
+
+    from dqe_resources.store.place import Place
 
 
 def verified_dataset(
-    paths: Sequence[str], schema: pa.Schema, columns: Sequence[str], filesystem: fsspec.AbstractFileSystem | None = None
+    paths: Sequence[str], schema: pa.Schema, columns: Sequence[str], place: Place | None = None
 ) -> ds.Dataset:
     """Columns of Parquet files as one table that is read as it is needed, its checksums verified each time.
 
@@ -27,19 +30,20 @@ def verified_dataset(
         paths: of the files.
         schema: of their table.
         columns: those to read.
-        filesystem: where they are; by default on this machine.
+        place: of the store that they are in; by default they are on this machine.
 
     Raises:
         StorageError: a file is torn, or lacks a column.
+        StoreAwayError: the store cannot be reached, or refuses.
     """
     import pyarrow.dataset as ds
     from pyarrow import fs
 
-    place = fs.PyFileSystem(fs.FSSpecHandler(filesystem)) if filesystem else fs.LocalFileSystem()
+    filesystem = fs.LocalFileSystem() if place is None or place.is_local else _as_needed(place)
     # Whoever reads a dataset need not know of checksums: DuckDB has no notion of them.
     options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     file_format = ds.ParquetFileFormat(default_fragment_scan_options=options)
-    fragments = [file_format.make_fragment(path, place) for path in paths]
+    fragments = [file_format.make_fragment(path, filesystem) for path in paths]
     for path, fragment in zip(paths, fragments, strict=True):
         try:
             found = fragment.physical_schema
@@ -48,7 +52,23 @@ def verified_dataset(
         # A column that is not there would be read as nulls.
         check_schema(found, schema, path, columns, "run: dqe materialize")
     read = pa.schema([schema.field(name).remove_metadata() for name in columns])
-    return ds.FileSystemDataset(fragments, read, file_format, place)
+    return ds.FileSystemDataset(fragments, read, file_format, filesystem)
+
+
+def _as_needed(place: Place) -> fs.FileSystem:
+    """A place as Arrow's datasets read it: what is asked for, and nothing ahead of that."""
+    from pyarrow import PythonFile, fs
+
+    class Handler(fs.FSSpecHandler):  # type: ignore[misc]
+        def open_input_file(self, path: str) -> PythonFile:
+            try:
+                return PythonFile(place.open(path), mode="r")
+            except FileNotFoundError:
+                raise
+            except storage_errors() as error:
+                raise place.unreadable(path, error) from error
+
+    return fs.PyFileSystem(Handler(place.filesystem))
 
 
 def rows_per_group(table: pa.Table, size: int) -> int:

@@ -32,19 +32,35 @@ from dqe_resources.vectors.where import DEFAULT_INDEXES, Among, Clause, Equals, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    import pyarrow as pa
     from qdrant_edge import EdgeShard, Filter
 
 _IDENTITY = "collection.json"
 _CHANGE = "change"
 _DELETED = "deleted"
 """A file that is there once points have been deleted, whose bytes the engine's files may keep."""
-_LAYOUT = 2
+_LAYOUT = 3
 """Of a collection's directory: one that keeps its vectors in another way is made again."""
 _PAGE = 10_000
 _COPIED_AT_ONCE = 1000
 _FREE_BYTES = 128 * 2**20
 _WRITTEN_PER_BYTE = 4
 """Bytes that the log, the storage and their growth steps may take for a byte of vectors, generously."""
+_SETTLED_KB = 64_000
+"""Of a named vector, from which on a segment is settled: 83,000 vectors of 384. Each core compares its own segments."""
+_LARGEST_KB = _SETTLED_KB * 3 // 2
+"""Segments are merged up to this: settled ones never, else one more shard would mean to write them all again."""
+_MERGED_FROM = 2
+"""Segments from which on the engine merges what it may: emptied ones, with what else is small."""
+_OPENED_S = 0.8e-6
+"""CPU seconds that an opening takes for each point."""
+_SERVER_FROM = 1_500_000
+"""Points from which on an opening takes longer than to write a shard of 10,000."""
+_COMPARED_WITH_ALL = 20_000
+"""Up to so many points that can be found, the vectors themselves are compared, which takes 7 ms where a filter picks
+them; among more, their codes come first."""
+_LOOKED_AT_PER_HIT = 10.0
+"""Of each segment, how many points with the best codes have their vectors compared, for one that is wanted."""
 
 Result = TypeVar("Result")
 
@@ -67,22 +83,35 @@ class EmbeddedCollection(Collection):
         return {field.strip('"') for field in self._ask(self._shard.info).payload_schema}
 
     def _create_index(self, field: str, kind: Index) -> None:
-        from qdrant_edge import PayloadSchemaType, UpdateOperation
+        from qdrant_edge import (
+            BoolIndexParams,
+            FloatIndexParams,
+            IntegerIndexParams,
+            KeywordIndexParams,
+            Memory,
+            UpdateOperation,
+        )
 
+        # Mapped: an opening would otherwise read the indexes of all points, which takes longer than most searches.
         schema = {
-            "keyword": PayloadSchemaType.Keyword,
-            "integer": PayloadSchemaType.Integer,
-            "float": PayloadSchemaType.Float,
-            "bool": PayloadSchemaType.Bool,
-        }[kind]
+            "keyword": KeywordIndexParams,
+            "integer": IntegerIndexParams,
+            "float": FloatIndexParams,
+            "bool": BoolIndexParams,
+        }[kind](memory=Memory.Cold)
         self._ask(lambda: self._shard.update(UpdateOperation.create_field_index(json_path(field), schema)))
 
-    def optimize(self) -> None:
-        """After changes: what they made into many small or half empty segments becomes few full ones.
+    def replace_shard(self, shard: str, points: pa.Table | Iterable[pa.RecordBatch]) -> int:
+        """As ``Collection.replace_shard``."""
+        written = super().replace_shard(shard, points)
+        self.settle()
+        return written
 
-        The engine knows whether there are enough changes to be worth it, which is at about 10 MB of a named vector.
-        Searches are exact before and after, and several times as fast after. It waits for a later change where the
-        disk has no room for two copies.
+    def settle(self) -> None:
+        """After changes: what has become large or half empty of the segments is packed, with codes to search by.
+
+        A settled segment is left alone until a fifth of it is deleted, so what a shard costs does not grow with the
+        collection. It waits for a later change where the disk has no room for two copies.
         """
         if self._changed and _free(self._directory) >= _FREE_BYTES + 2 * _size_of(self._directory):
             self._ask(self._shard.optimize)
@@ -93,6 +122,7 @@ class EmbeddedCollection(Collection):
         while some := list(islice(rest, _COPIED_AT_ONCE)):
             self._index(dict.fromkeys(field for point in some for field in point.payload))
             self._upsert(some)
+            self.settle()
 
     def _mark_changed(self) -> None:
         """Tells processes that remember what is in the collection that it is changing."""
@@ -119,21 +149,26 @@ class EmbeddedCollection(Collection):
         (self._directory / _DELETED).touch()
         self._ask(lambda: self._shard.update(UpdateOperation.delete_points(list(uids))))
 
-    def _count(self, conditions: list[Clause]) -> int:
+    def _count(self, conditions: list[Clause], *, exact: bool = True) -> int:
         from qdrant_edge import CountRequest
 
-        return self._ask(lambda: self._shard.count(CountRequest(exact=True, filter=_filter(conditions))))
+        return self._ask(lambda: self._shard.count(CountRequest(exact=exact, filter=_filter(conditions))))
 
     def _nearest(
         self, vector: np.ndarray, using: str, limit: int, conditions: list[Clause]
     ) -> list[tuple[float, Point]]:
-        from qdrant_edge import Query, QueryRequest, SearchParams
+        from qdrant_edge import QuantizationSearchParams, Query, QueryRequest, SearchParams
 
+        if self._count(conditions, exact=False) <= _COMPARED_WITH_ALL:
+            params = SearchParams(exact=True)
+        else:
+            by_codes = QuantizationSearchParams(rescore=True, oversampling=_LOOKED_AT_PER_HIT)
+            params = SearchParams(quantization=by_codes)
         request = QueryRequest(
             limit=limit,
             query=Query.Nearest(vector.tolist(), using=using),
             filter=_filter(conditions),
-            params=SearchParams(exact=True),
+            params=params,
             with_payload=True,
             with_vector=[using],
         )
@@ -194,6 +229,15 @@ class EmbeddedQdrant(Vectors):
         """Where the collection is, in words."""
         return f"the collection in {self._collection}"
 
+    def advice(self, points: int) -> str | None:
+        """As ``Vectors.advice``: that a server is better from where a shard takes longer to open it than to write."""
+        if points < _SERVER_FROM:
+            return None
+        return (
+            f"{self.location} has {points:,} points. From {_SERVER_FROM:,} on a Qdrant server is better: about "
+            f"{points * _OPENED_S:.1f} s of each shard and of each search go to opening it (DQE_QDRANT_URL)"
+        )
+
     @property
     def _root(self) -> Path:
         return self.directory.absolute() if self.directory is not None else data_directory() / "qdrant"
@@ -220,7 +264,6 @@ class EmbeddedQdrant(Vectors):
                 check_vectors(self.location, there, vectors, self._how_to_fix())
             with self._loaded(self._collection, identity, there, indexes) as collection:
                 yield collection
-                collection.optimize()
 
     @contextmanager
     def _loaded(
@@ -275,7 +318,6 @@ class EmbeddedQdrant(Vectors):
                 self._loaded(new, identity, vectors, DEFAULT_INDEXES) as after,
             ):
                 after.copy(before.scroll())
-                after.optimize()
             self._collection.rename(self._leftover("old"))
             new.rename(self._collection)
             self._clear()
@@ -315,9 +357,12 @@ class EmbeddedQdrant(Vectors):
         from qdrant_edge import (
             Distance,
             EdgeConfig,
+            EdgeOptimizersConfig,
             EdgeShard,
             EdgeVectorParams,
             HnswIndexConfig,
+            TurboQuantBitSize,
+            TurboQuantQuantizationConfig,
             VectorStorageDatatype,
         )
 
@@ -326,9 +371,14 @@ class EmbeddedQdrant(Vectors):
             name: EdgeVectorParams(size=size, distance=Distance.Cosine, datatype=VectorStorageDatatype.Float16)
             for name, size in vectors.items()
         }
-        # Every search is exact, so a graph would only cost time: a minute for 100,000 points.
+        # No graph: it finds a little less than two bits for each number do, and takes many times as long to make.
         configuration = EdgeConfig(
-            vectors=params, hnsw_config=HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000)
+            vectors=params,
+            hnsw_config=HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000),
+            quantization_config=TurboQuantQuantizationConfig(bits=TurboQuantBitSize.Bits2),
+            optimizers=EdgeOptimizersConfig(
+                default_segment_number=_MERGED_FROM, indexing_threshold=_SETTLED_KB, max_segment_size=_LARGEST_KB
+            ),
         )
         try:
             new.mkdir()

@@ -126,6 +126,8 @@ class Collection(ABC):
                         raise ValueError(f"uid {point.uid} comes twice among the points of shard '{shard}'")
                     uids.add(point.uid)
                 self._upsert(batch)
+        if self.count({"shard": shard}) == len(uids):
+            return len(uids)
         stale = sorted(self.uids(shard) - uids)
         for start in range(0, len(stale), _BATCH_POINTS):
             self._delete(stale[start : start + _BATCH_POINTS])
@@ -140,7 +142,10 @@ class Collection(ABC):
         return {point.uid for point in self._scroll([Equals("shard", shard)], content=False)}
 
     def search(self, vector: np.ndarray, using: str, limit: int, where: Where | None = None) -> list[Hit]:
-        """The nearest points by cosine, found by comparing with all: best first, equal scores in the order of uids.
+        """The nearest points by cosine, best first, equal scores in the order of uids.
+
+        Found by comparing with all, but in an embedded collection among more than 20,000 points, where codes of the
+        vectors choose which are compared: a few of the nearest may be missed.
 
         Args:
             vector: float [d], of any length but zero.
@@ -268,6 +273,10 @@ class Vectors(Configurable):
         """
         with self.open(vectors) as collection:
             return Contents(collection.identity, collection.points_by_shard())
+
+    def advice(self, points: int) -> str | None:  # noqa: ARG002 - for kinds that have some
+        """What to say of a collection of so many points; None if there is nothing."""
+        return None
 
     def forget_deleted(self) -> None:
         """Make sure that the files of the collection keep nothing of points that were deleted, if they are ours.

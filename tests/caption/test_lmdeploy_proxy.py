@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import pytest
 from dqe_resources.captioners.openai import OpenAICaptioner
 from dqe_resources.captioners.protocol import Sample
 from tests.caption_server import CaptionServer, caption_of, jpeg
+from tests.servers.ports import free_port
 
 IMAGES = 120
 HOW = (
@@ -29,9 +29,7 @@ def proxy(tmp_path):
     folder = os.environ.get("DQE_LMDEPLOY")
     if folder is None:
         pytest.skip(HOW)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "PYTHONPATH": folder,

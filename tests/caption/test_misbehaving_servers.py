@@ -95,7 +95,7 @@ def test_a_server_that_dies_and_comes_back_costs_nothing():
         samples = (Sample(image=jpeg(number), prompt="p") for number in range(200))
         results = captioner(server, concurrency=8).caption(samples)
         found = dict([next(results) for _ in range(50)])
-        server.die()
+        server.go()
         come = threading.Timer(1.0, server.come)
         come.start()
         for index, caption in results:
@@ -112,7 +112,7 @@ def test_a_server_that_stays_away_ends_the_run_with_what_is_finished():
         samples = (Sample(image=jpeg(number), prompt="p") for number in range(200))
         results = captioner(server, concurrency=8, give_up_after=1).caption(samples)
         found = dict([next(results) for _ in range(50)])
-        server.die()
+        server.go()
         began = time.monotonic()
         with pytest.raises(CaptionerError, match=r"no usable answer for 1 s \(give_up_after\).*last error"):
             found.update(results)

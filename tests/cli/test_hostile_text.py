@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from dqe_assets.cli import terminal
+from dqe_assets.ingest.raw import uid_of
+from dqe_assets.reviews import log
 from dqe_resources.errors import DataQualityError
 from dqe_resources.printable import command, printable, quoted
 from tests.conftest import ROOT, environment
@@ -90,6 +92,12 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Path
     source = {"kind": "folder", "name": "photos", "path": str(photos)}
     settings = {"sources": [source], "image_text": None, "captioners": [{"kind": "labels", "name": "labels"}]}
     (data / "dqe.yaml").write_text(yaml.safe_dump(settings))
+    decided = [{"uid": uid_of("photos", name), "shard": "photos-00000"} for name in NAMES]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DQE_DATA", str(data))
+        for decision in ("tag", "caption"):
+            rows = [{**one, "decision": decision, "value": f"{decision} {ATTACK}"} for one in decided]
+            log.append(pa.Table.from_pylist(rows, log.DECISIONS), by=ATTACK, why=ATTACK, source=ATTACK, said=ATTACK)
     return data
 
 
@@ -101,6 +109,10 @@ def commands(data: Path, out: Path) -> list[list[str]]:
     """Every command that says something of data, asked rightly and wrongly."""
     out.mkdir()
     subset = str(out / "subset.npy")
+    (out / "some.txt").write_text(uid_of("photos", NAMES[0]))
+    (out / "unknown.txt").write_text(f"x{ATTACK}", newline="")
+    (out / "captions.csv").write_text(f'uid,caption,review\n{uid_of("photos", NAMES[1])},"{ATTACK}",x{ATTACK}\n')
+    sample = str(out / f"sample {IN_NAMES}.csv")
     queries = ("image_name, caption, detail FROM samples LEFT JOIN failures USING (uid)", f"error('{ATTACK}')")
     return [
         ["materialize"],
@@ -123,8 +135,26 @@ def commands(data: Path, out: Path) -> list[list[str]]:
         ["concepts", "cat", f"dog {ATTACK}"],
         ["concepts", "cat", f"dog {ATTACK}", "--json"],
         ["gallery"],
+        ["view", "--export", str(out / "view")],
+        *(["view", option, f"x = '{ATTACK}"] for option in ("--where", "--subset")),
         ["takedown"],
         *(["takedown", "--check", entry] for entry in ("example.org", f"x{ATTACK}", f"http://{ATTACK}.org/")),
+        *(
+            ["review", "import", str(out / "some.txt"), "--as", said]
+            for said in ("keep", f"tag:{ATTACK}", f"x{ATTACK}")
+        ),
+        ["review", "import", str(out / "some.txt"), "--as", "tag:cat", "--by", ATTACK, "--why", ATTACK],
+        ["review", "import", str(out / "captions.csv"), "--as", "caption", "--by", ATTACK],
+        ["review", "import", str(out / "captions.csv"), "--as", f"caption:x{ATTACK}"],
+        ["review", "import", str(out / "captions.csv")],
+        ["review", "import", str(out / "unknown.txt"), "--as", "drop"],
+        ["review", "import", str(out / "unknown.txt"), "--as", "drop", "--skip-unknown"],
+        ["review", "list"],
+        ["review", "list", "--json"],
+        ["review", "undo", "99"],
+        ["review", "sample", "--by", "random", "--out", sample],
+        ["review", "sample", "--by", "filter-edge", "--out", f"x{ATTACK}"],
+        ["review", "agreement"],
         ["recommend"],
         *(["compress", option, f"x{ATTACK}"] for option in ("--name", "--rule")),
         ["study", "--findings", f"x{ATTACK}"],
@@ -168,8 +198,9 @@ def test_in_a_pipe_no_command_lets_data_through_but_the_csv_of_sql(in_a_pipe: li
         one.name for one in app.registered_groups
     }
     said = {words[0] for words, *_ in in_a_pipe}
-    assert said == names - {"ui", "demo"}, "demo has no data of others, and ui is Dagster's"
+    assert said == names - {"ui", "demo", "mcp"}, "demo has no data of others, ui is Dagster's, mcp prints nothing"
     assert sum(code == 0 for _, code, *_ in in_a_pipe) >= 30
+    assert any(words[0] == "explain" and "Decisions of people" in output for words, _, output, *_ in in_a_pipe)
 
 
 def test_in_a_terminal_no_command_lets_data_through(hostile: Path, in_a_pipe: list[Done]) -> None:

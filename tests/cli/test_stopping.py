@@ -18,6 +18,8 @@ import pytest
 import yaml
 
 from dqe_assets.cli.terminal import STOPPED
+from dqe_resources.cache import data_folder
+from dqe_resources.cluster.board import AtWork, at_work
 from dqe_resources.processes import processes
 from tests.conftest import ROOT, dqe, environment
 from tests.hostile_server import HostileServer, noise
@@ -99,6 +101,32 @@ def test_ctrl_c_and_sigterm_stop_a_backfill_and_keep_what_is_finished(images: Pa
     assert done.returncode == 0, done.stderr
     assert len(made(images)) == 8
     assert kept.items() <= made(images).items()
+
+
+def test_ctrl_c_and_a_kill_end_all_workers(images: Path) -> None:
+    arguments = ("materialize", "raw_samples", "image_features", "--workers", "2")
+    with running(images, *arguments) as process:
+        stop(process, signal.SIGINT, lambda: bool(made(images)) and len(at_work_in(images)) == 2)
+    assert at_work_in(images) == []
+    with running(images, *arguments) as process:
+        end = time.monotonic() + 240
+        while not at_work_in(images):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.005)
+        process.kill()
+        process.communicate(timeout=60)
+        while any(one.session == process.pid for one in processes()):
+            assert time.monotonic() < end, "a worker outlives its starter"
+            time.sleep(0.05)
+    done = dqe(images, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert len(made(images)) == 8
+
+
+def at_work_in(data: Path) -> list[AtWork]:
+    with data_folder(data):
+        return at_work()
 
 
 def test_it_stops_while_a_model_loads(images: Path) -> None:

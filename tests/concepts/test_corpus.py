@@ -132,13 +132,18 @@ def test_misaligned_samples_are_listed_by_shard() -> None:
     ]  # fmt: skip
 
 
+NOBODY = pa.array([], pa.string())
+
+
 def test_usable_samples_have_an_image_and_a_caption() -> None:
     count = counting()
     table = hits(count, ["a cat", None, "dogs", ""], [[0, 1], [4], None, [4]])
     for item, expected in (("original", [[0], []]), (IMAGE, [[0, 1], [4]])):
-        uids, shown = usable_samples(corpus(count, table), item, "original")
+        uids, shown = usable_samples(corpus(count, table), item, "original", NOBODY)
         assert uids.to_pylist() == [f"{0:032x}", f"{3:032x}"]
         assert shown.to_pylist() == expected
+        uids, shown = usable_samples(corpus(count, table), item, "original", pa.array([f"{0:032x}"]))
+        assert (uids.to_pylist(), shown.to_pylist()) == ([f"{3:032x}"], expected[1:])
 
 
 def test_hits_of_other_concepts_are_refused_with_the_fix() -> None:
@@ -151,5 +156,5 @@ def test_nothing_gives_empty_tables() -> None:
     count = counting()
     assert frequencies(concept_frequency(corpus(count)), ["original"])["original"].tolist() == [0] * len(NAMES)
     assert len(misalignment(corpus(count))) == 0
-    uids, shown = usable_samples(corpus(count), IMAGE, "original")
+    uids, shown = usable_samples(corpus(count), IMAGE, "original", NOBODY)
     assert (len(uids), len(shown)) == (0, 0)

@@ -133,4 +133,7 @@ def test_candidates_for_rare_concepts_keep_their_order() -> None:
         {"concept": "newt", "item": "original", "place": 1, "uid": "c"},
     ]
     assert table["score"].to_pylist() == pytest.approx([0.9, 0.8, 0.7])
+    without = rare_concept_retrieval(["newt"], ["image"], search, 1, {"a"})
+    assert without.select(["place", "uid"]).to_pylist() == [{"place": 1, "uid": "b"}]
+    assert not len(rare_concept_retrieval(["newt"], ["image"], search, 2, {"a", "b"}))
     assert rare_concept_retrieval([], ["image"], search, 2).schema == table.schema

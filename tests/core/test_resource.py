@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -82,8 +83,9 @@ def test_every_part_of_the_settings_is_a_resource_with_its_fields_by_name(parts:
 def test_the_resources_of_a_run_are_the_store_its_options_and_every_part(data: Path) -> None:
     settings = load_settings({})
     resources = dagster_resources(settings)
-    assert set(resources) == {"store", "run_options", *graph.resources(settings)}
-    assert all(isinstance(resource, dg.ConfigurableResource) for resource in resources.values())
+    assert set(resources) == {"store", "run_options", "workers", *graph.resources(settings)}
+    assert all(isinstance(one, dg.ConfigurableResource) for key, one in resources.items() if key != "workers")
+    assert resources["workers"].resource_fn(dg.build_init_resource_context()) is None
     store = handed(resources["store"])
     assert isinstance(resources["store"], StoreResource)
     assert isinstance(store, Store)
@@ -136,6 +138,11 @@ def test_a_list_or_a_choice_is_changed_as_a_whole_and_checked_as_the_file_is(dat
         handed(type(scorer)(precision="fp3"))
 
 
+def _types_in(annotation: Any) -> set[Any]:
+    """The type itself and all that it is made of, however deep."""
+    return {annotation}.union(*(_types_in(one) for one in get_args(annotation) if isinstance(one, Hashable)))
+
+
 def test_what_is_secret_is_no_field_and_stays_what_it_is(data: Path) -> None:
     (data / "dqe.yaml").write_text(EVERYTHING)
     settings = load_settings({})
@@ -143,7 +150,7 @@ def test_what_is_secret_is_no_field_and_stays_what_it_is(data: Path) -> None:
         (key, name)
         for key, part in graph.resources(settings).items()
         for name, field in type(part).model_fields.items()
-        if SecretStr in (field.annotation, *get_args(field.annotation))
+        if SecretStr in _types_in(field.annotation)
     }
     assert secret == {("vectors", "api_key")}
     resource = as_resource(settings.vectors)

@@ -16,11 +16,11 @@ from scipy.sparse import csr_array
 
 from dqe_assets.caption.normalise import normalise_captions
 from dqe_assets.dedup import near_texts
-from dqe_assets.dedup.caption_duplicates import signature_table
+from dqe_assets.dedup.caption_duplicates import caption_clusters, signature_table
 from dqe_assets.dedup.caption_text import jaccard, normalised_text
-from dqe_assets.dedup.near_texts import band_bytes, near_components
+from dqe_assets.dedup.near_texts import Compared, band_bytes, near_components
 from dqe_assets.dedup.tables import CAPTION_DUPLICATES, CAPTION_SIGNATURES
-from tests.caption_clusters import clusters_of_captions
+from tests.caption_clusters import clusters_of_captions, signed_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,6 +159,27 @@ def test_the_order_of_the_samples_is_no_matter() -> None:
     assert turned.equals(table)
 
 
+def test_what_was_compared_is_kept_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+    measured = near_texts.jaccard
+    monkeypatch.setattr(
+        near_texts, "jaccard", lambda texts, pairs: compared.append(len(pairs)) or measured(texts, pairs)
+    )
+    texts = [f"photo {number % 97:02d} of the {'summer' * (number % 5)} at lake {number % 13}" for number in range(600)]
+    known = np.empty((2, 0), np.uint64)
+    # Shards come, go, come in another order, and come again.
+    for rows in ([*range(200)], [*range(400)], [*range(100, 600)], [*range(599, -1, -1)], [*range(600)]):
+        uids = pa.chunked_array([[uids_of(len(texts))[row] for row in rows]])
+        found = signed_source(uids, "original", pa.array([texts[row] for row in rows]))
+        anew, asked = caption_clusters("original", found, 0.8)
+        compared.clear()
+        table, known = caption_clusters("original", found, 0.8, known)
+        assert table.num_rows
+        assert table.equals(anew)
+        assert np.array_equal(known, asked)
+    assert sum(compared) == 0, "they were all compared the time before"
+
+
 def test_what_awaits_comparison_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"photo number {number:04d} of the summer holiday in the mountains" for number in range(500)]
     wanted = clusters(texts, 0.8)
@@ -177,7 +198,12 @@ def test_the_bands_are_as_long_as_the_threshold_allows(threshold: float, size: i
 @pytest.mark.parametrize("threshold", [0.0, 1.1, float("nan")])
 def test_a_threshold_that_is_no_similarity_is_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match="Jaccard"):
-        near_components(np.empty((0, 256), np.uint8), np.empty(0, np.int64), lambda _: [], threshold)
+        near_components(
+            np.empty((0, 256), np.uint8),
+            np.empty(0, np.int64),
+            Compared(np.empty((0, 2), np.uint64), lambda _: []),
+            threshold,
+        )
 
 
 def test_nulls_and_captions_without_words_take_no_part() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dqe_assets.core.uids import packed_uids
+from dqe_assets.dedup import buckets
 from dqe_assets.dedup.buckets import Search
 from dqe_assets.dedup.clusters import cluster_table, clusters_of_pairs
 from dqe_assets.dedup.components import components as labels
@@ -119,6 +120,21 @@ def test_in_buckets_nearly_every_pair_is_found_and_no_other(topics: int) -> None
     got = set(map(tuple, found.all.tolist()))
     assert got <= wanted
     assert len(got) >= 0.999 * len(wanted)
+
+
+@pytest.mark.parametrize("new", [0, 1, 300, 1_999, 2_000])
+def test_few_new_rows_find_the_pairs_that_many_find(new: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = np.random.default_rng(1).normal(size=(2_000, 24)).astype(np.float32)
+    vectors[:400] = vectors[1_500:1_900] + 0.3 * vectors[400:800]
+    unit = buckets.UnitRows(vectors, np.arange(2_000))
+    margin = buckets.border_margin(0.8)
+    near = buckets.near_buckets(unit, buckets.trained(unit, 20), 6, margin)
+    found = []
+    for few in (0, 10_000):
+        monkeypatch.setattr(buckets, "_FEW_IN_BUCKET", few)
+        found.append(buckets.pairs_in_buckets(unit, 0.8, near, 20, new))
+    assert np.array_equal(*found)
+    assert (len(found[0]) > 0) == (new > 0)
 
 
 def test_duplicates_do_not_depend_on_the_order_of_the_rows_and_a_mapped_file_will_do(tmp_path: Path) -> None:

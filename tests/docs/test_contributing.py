@@ -129,8 +129,8 @@ def test_a_stage(example, finished, tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     lighting = example("dqe_assets/lighting/assets.py").lighting
     settings = load_settings()
-    # As in the list of graph.stages: before the warehouse, which reads what all others make.
-    made = [*(one for one in graph.stages(settings) if one.group != "report"), lighting]
+    # As in the list of graph.stages: before the warehouse, which reads what all others make, and the view of that.
+    made = [*(one for one in graph.stages(settings) if one.group not in {"report", "view"}), lighting]
     reading = warehouse_of(made, graph.captioner_infos(settings), settings.scorer)
     (lighting, warehouse) = connected([*made, reading])[-2:]
     with instance() as current:

@@ -108,7 +108,7 @@ def commands(text):
     """The lines of code blocks that begin with the command, and code in the text that does."""
     lines = [line.strip() for block in FENCE.findall(text) for line in block.splitlines()]
     lines += [line.strip() for line in text.splitlines() if line.startswith("    ")]
-    lines = [re.sub(r"^([A-Z_]+=\S+ )*(\.venv(-gpu)?/bin/)?", "", line) for line in lines]
+    lines = [re.sub(r"^([A-Z_]+=\S+ )*(\.venv(-gpu)?/bin/|docker-compose run --rm code )?", "", line) for line in lines]
     return [line for line in lines if line.startswith("dqe ") and "[OPTIONS]" not in line]
 
 

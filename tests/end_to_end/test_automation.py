@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import make_data_folder
-from tests.end_to_end.test_ui import dagster_dev, poll, write_photos
+from tests.end_to_end.test_ui import write_photos
+from tests.servers.dagster_services import dagster_dev, poll
 
 if TYPE_CHECKING:
     from pathlib import Path

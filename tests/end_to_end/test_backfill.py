@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,8 @@ import pytest
 from dqe_assets.orchestration.graph import stages
 from dqe_assets.orchestration.settings import load_settings
 from tests.conftest import make_data_folder
-from tests.end_to_end.test_ui import BACKFILL_SECONDS, FINISHED, dagster_dev, poll, write_photos
+from tests.end_to_end.test_ui import write_photos
+from tests.servers.dagster_services import BACKFILL_SECONDS, FINISHED, dagster_dev, poll
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,15 +33,10 @@ def test_two_runs_of_a_backfill_make_progress_side_by_side(
     (data / "dqe.yaml").write_text(SETTINGS.format(folder=photos))
     monkeypatch.setenv("DQE_DATA", str(data))
     write_photos(photos, 8)
-    assets = [{"path": stage.name.split("/")} for stage in stages(load_settings()) if stage.partitioned]
+    assets = [stage.name for stage in stages(load_settings()) if stage.partitioned]
     with dagster_dev(data) as ui:
         poll("shards", lambda: len(ui.shards()) == 2, 60)
-        keys = json.dumps(ui.shards())
-        selection = json.dumps(assets).replace('"path"', "path")
-        what = f"{{assetSelection: {selection}, partitionNames: {keys}}}"
-        answer = "{__typename ... on PythonError {message}}"
-        launched = ui.ask(f"mutation {{launchPartitionBackfill(backfillParams: {what}) {answer}}}")
-        assert launched["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess", launched
+        ui.backfill(assets, ui.shards())
         ended = poll("end", lambda: [one for one in ui.backfills() if one["status"] in FINISHED], BACKFILL_SECONDS)
         assert ended[0]["status"] == "COMPLETED_SUCCESS"
         fields = "stepStats {stepKey startTime endTime}"
@@ -51,7 +46,7 @@ def test_two_runs_of_a_backfill_make_progress_side_by_side(
     assert len(first) == len(second) == len(assets)
     inside = [step for step in first if min(second)[0] < step[1] and step[0] < max(second)[1]]
     assert len(inside) > 1, "steps of one run are made while the other is under way"
-    model = [name for name in ("image_features", "joint_embeddings") if {"path": [name]} in assets]
+    model = [name for name in ("image_features", "joint_embeddings") if name in assets]
     spans = [
         (step["startTime"], step["endTime"]) for run in found for step in run["stepStats"] if step["stepKey"] in model
     ]

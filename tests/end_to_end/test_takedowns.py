@@ -114,7 +114,9 @@ def leftovers(folder: Path, uid: str) -> None:
 def shown(folder: Path) -> bytes:
     """The bytes of the warehouse, the gallery and the collection."""
     files = [path for path in sorted((folder / "qdrant").rglob("*")) if path.is_file()]
-    return b"".join(path.read_bytes() for path in (folder / "warehouse.duckdb", folder / "gallery.html", *files))
+    return b"".join(
+        path.read_bytes() for path in (folder / "warehouse.duckdb", *(folder / "gallery").glob("*.html"), *files)
+    )
 
 
 def test_it_goes_from_everything_with_its_copies_and_the_check_looks_everywhere(folder: Path) -> None:

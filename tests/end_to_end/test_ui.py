@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
-import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from dqe_assets.orchestration.graph import stages
 from dqe_assets.orchestration.settings import load_settings
 from dqe_resources.sources.sample import SampleSource
-from tests.conftest import ROOT, dqe, environment, make_data_folder
+from tests.conftest import dqe, make_data_folder
+from tests.servers.dagster_services import BACKFILL_SECONDS, FINISHED, Dagster, dagster_dev, poll
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from playwright.sync_api import Browser, Page
@@ -46,54 +38,6 @@ sources: [{{kind: folder, name: photos, path: {folder}, shard_size: {size}}}]
 captioners: [{{kind: labels, name: labels}}]
 """
 
-# The backfill daemon looks every 30 s; a backfill needs three or four of its looks.
-BACKFILL_SECONDS = 600
-FINISHED = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
-
-
-@dataclass(frozen=True)
-class Dagster:
-    """A running UI and its data folder."""
-
-    url: str
-    data: Path
-
-    def ask(self, query: str) -> Any:
-        """The answer to a GraphQL query."""
-        request = urllib.request.Request(
-            f"{self.url}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)["data"]
-
-    def shards(self) -> list[str]:
-        """The partition keys that Dagster knows of ``raw_samples``."""
-        node = self.ask('{assetNodeOrError(assetKey: {path: ["raw_samples"]}) {... on AssetNode {partitionKeys}}}')
-        return sorted(node["assetNodeOrError"]["partitionKeys"])
-
-    def backfills(self) -> list[dict[str, Any]]:
-        """All backfills, the newest first."""
-        fields = "id status error {message} runs {status}"
-        return self.ask(f"{{partitionBackfillsOrError {{... on PartitionBackfills {{results {{{fields}}}}}}}}}")[
-            "partitionBackfillsOrError"
-        ]["results"]
-
-
-def poll(what: str, found: Callable[[], Any], seconds: float) -> Any:
-    """What ``found`` returns, once that is true of it."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := found():
-            return value
-        time.sleep(0.5)
-    pytest.fail(f"no {what} in {seconds} s")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
 
 def write_photos(folder: Path, count: int) -> None:
     """The first photos of the embedded sample that are files at all, as a folder with sidecar captions."""
@@ -104,35 +48,6 @@ def write_photos(folder: Path, count: int) -> None:
         if not path.exists():
             path.write_bytes(row.image)
             path.with_suffix(".txt").write_text(f"{row.caption or ''}\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def dagster_dev(data: Path) -> Iterator[Dagster]:
-    """``dqe ui`` on a data folder; whatever it started is gone afterwards."""
-    port = free_port()
-    command = [sys.executable, "-m", "dqe_assets.cli", "ui", "--port", str(port)]
-    ui = Dagster(f"http://127.0.0.1:{port}", data)
-    with (data / "dev.log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(data), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-
-            def ready() -> bool:
-                assert process.poll() is None, (data / "dev.log").read_text()
-                try:
-                    nodes = ui.ask("{repositoriesOrError {... on RepositoryConnection {nodes {name}}}}")
-                except OSError:
-                    return False
-                return bool(nodes["repositoriesOrError"].get("nodes"))
-
-            poll("answer of dagster dev", ready, 90)
-            yield ui
-        finally:
-            # Its children ignore what ends their parent and live on until a heartbeat is missed.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 @pytest.fixture(scope="module")

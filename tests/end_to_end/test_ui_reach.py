@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.conftest import make_data_folder
-from tests.end_to_end.test_ui import Dagster, dagster_dev
+from tests.servers.dagster_services import Dagster, dagster_dev
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -29,7 +29,15 @@ if TYPE_CHECKING:
 SHARDS = tuple(f"sample-{index:05d}" for index in range(4))
 MADE = [
     *("raw_samples", "image_features", "joint_embeddings", "caption_scores", "text_quality", "image_text"),
-    *("masked_similarity", "best_captions", "duplicate_pairs", "duplicate_clusters", "filter_masks"),
+    *(
+        "masked_similarity",
+        "reviews",
+        "reviewed_caption_scores",
+        "best_captions",
+        "duplicate_pairs",
+        "duplicate_clusters",
+        "filter_masks",
+    ),
 ]
 NOT_REPORTED = {"sample_gallery"}
 
@@ -86,7 +94,7 @@ def test_the_subset_is_what_its_expression_keeps_with_a_manifest_of_how_it_came_
     assert manifest["uids"] == len(uids)
     assert [step["kept"] for step in manifest["filters"][0]["steps"]] == [142, 55]
     assert {file["path"] for file in manifest["pools"][0]["files"]} == {
-        f"{asset}/{shard}" for asset in ("raw_samples", "caption_scores") for shard in SHARDS
+        f"{asset}/{shard}" for asset in ("raw_samples", "caption_scores", "reviews") for shard in SHARDS
     }
     assert [leaf.get("threshold") is None for leaf in manifest["leaves"]] == [True, False]
 

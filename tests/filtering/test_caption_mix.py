@@ -30,15 +30,15 @@ SHARDS = [f"sample-{index:05d}" for index in range(4)]
 
 def test_the_original_is_taken_where_it_fits_then_the_synthetic_one_then_none() -> None:
     rows = [
-        ("ok", "a dog", 0.30, "a dog on grass", 0.40, "original"),
-        ("ok", "a dog", 0.29, "a dog on grass", 0.30, "labels"),
-        ("ok", "a dog", 0.29, "a dog on grass", 0.10, None),
-        ("ok", " \n", 0.50, None, 0.60, None),
-        ("ok", None, None, "a dog on grass", 0.60, "labels"),
-        ("ok", "a dog", float("nan"), "a dog on grass", None, None),
-        ("failed", "a dog", 0.90, "a dog on grass", 0.90, None),
+        (True, "a dog", 0.30, "a dog on grass", 0.40, "original"),
+        (True, "a dog", 0.29, "a dog on grass", 0.30, "labels"),
+        (True, "a dog", 0.29, "a dog on grass", 0.10, None),
+        (True, " \n", 0.50, None, 0.60, None),
+        (True, None, None, "a dog on grass", 0.60, "labels"),
+        (True, "a dog", float("nan"), "a dog on grass", None, None),
+        (False, "a dog", 0.90, "a dog on grass", 0.90, None),
     ]
-    status, original, fits, synthetic, synthetic_fits, expected = zip(*rows, strict=True)
+    is_in, original, fits, synthetic, synthetic_fits, expected = zip(*rows, strict=True)
     uids = [f"{number:032x}" for number in range(len(rows))]
     scores = pa.table(
         {
@@ -48,7 +48,8 @@ def test_the_original_is_taken_where_it_fits_then_the_synthetic_one_then_none() 
         }
     )
     found = mixed_captions(
-        pa.table({"uid": uids, "status": status, "caption": original}),
+        pa.table({"uid": uids, "caption": original}),
+        pa.array(is_in),
         pa.table({"caption": pa.array(synthetic, pa.string())}),
         scores,
         "labels",

@@ -48,7 +48,9 @@ def test_quotas_follow_the_weights_as_far_as_the_caps_allow(parts: list[tuple[in
         # Whoever is not at the cap has the same number for each weight, and whoever is would have more.
         level = found[free].sum() / weights[free].sum()
         assert np.abs(found[free] - level * weights[free]).max() <= len(parts)
-        assert (found[~free] <= level * weights[~free] + len(parts)).all()
+        # A light part may be short of one that rounding took from it.
+        highest = (found[free].sum() + len(parts)) / weights[free].sum()
+        assert (found[~free] <= highest * weights[~free] + len(parts)).all()
 
 
 @given(

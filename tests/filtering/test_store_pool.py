@@ -112,9 +112,11 @@ def test_what_the_store_has_not_is_refused_with_what_to_take_instead(
 def test_inputs_are_named_with_what_went_into_them(pool: StorePool, opened: Settings) -> None:
     first, second = (part.files(["uid", "similarity", "is_duplicate"]) for part in pool.parts[:2])
     assert [file.path for file in first] == [
-        "caption_scores/sample-00000", "duplicate_clusters/all", "raw_samples/sample-00000"
+        "caption_scores/sample-00000", "duplicate_clusters/all", "raw_samples/sample-00000", "reviews/sample-00000"
     ]  # fmt: skip
-    assert [file.path for file in second] == ["caption_scores/sample-00001", "raw_samples/sample-00001"]
+    assert [file.path for file in second] == [
+        "caption_scores/sample-00001", "raw_samples/sample-00001", "reviews/sample-00001"
+    ]  # fmt: skip
     stored = opened.opened_store.get("caption_scores", SHARDS[0])
     assert stored is not None
     assert (first[0].bytes, first[0].digest) == (stored.bytes, f"fingerprint:{stored.stamp.fingerprint}")

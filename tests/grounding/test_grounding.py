@@ -122,7 +122,7 @@ def test_through_the_stages_the_flag_reaches_the_best_caption(data: Path) -> Non
     )
     for name in (
         *("raw_samples", "image_features", "synthetic_captions/labels", "joint_embeddings", "caption_scores"),
-        *("text_quality", "concept_hits", "grounding", "best_captions"),
+        *("text_quality", "concept_hits", "grounding", "reviews", "reviewed_caption_scores", "best_captions"),
     ):
         stage = stage_named(settings, name)
         work = stage.work(settings.opened_store, "plain-00000", ["plain-00000"])

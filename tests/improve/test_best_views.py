@@ -10,7 +10,7 @@ import pytest
 from dqe_assets.core.figures import DARK
 from dqe_assets.improve.best_plots import before_and_after
 from dqe_assets.improve.tables import BEST_CAPTIONS
-from dqe_assets.publish.selection import facts_of, select
+from dqe_assets.publish.selection import Facts, select
 from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_resources.warehouse import Warehouse
 from tests.report.make_store import make_store
@@ -52,8 +52,8 @@ def test_it_is_published_with_its_source_and_its_own_similarity(refined: tuple[W
     warehouse, uid = refined
     with warehouse.session() as query:
         selection = select(query, "true", "best")
-        (chosen,) = selection.shards
-        facts = {row["uid"]: row for row in facts_of(query, selection, chosen.shard, chosen.rows).to_pylist()}
+        pages = Facts(query, selection).pages(0, selection.total)
+        facts = {row["uid"]: row for *_, page in pages for row in page.to_pylist()}
         of_one_captioner = select(query, "true", "vlm")
     assert (facts[uid]["caption"], facts[uid]["caption_source"]) == (REFINED, "refined")
     assert (facts[uid]["similarity"], facts[uid]["tokens"]) == (pytest.approx(0.9), None)

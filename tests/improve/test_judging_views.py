@@ -44,7 +44,8 @@ def marks_of(uid: str, source: str) -> list[int] | None:
 
 def judged(store: Store) -> Store:
     """The store with a judge's opinion of every sample that has an image."""
-    path = store.inputs.assets["caption_scores"][0].parent.parent / "caption_judgements.parquet"
+    path = store.inputs.assets["caption_scores"][0].parent.parent / "caption_judgements" / "photos-00000.parquet"
+    path.parent.mkdir()
     records: list[dict[str, Any]] = []
     for uid in sorted(store.images):
         order = sorted(SOURCES, key=lambda source: hashlib.sha256(f"{source}{uid}".encode()).digest())
@@ -83,7 +84,7 @@ def page_of(warehouse: Warehouse, store: Store) -> str:
         return {uid: store.images[uid] for uid in uids if uid in store.images}
 
     with warehouse.connect() as connection:
-        return render_gallery(GalleryInputs(connection, images), RELATIONS)
+        return "".join(render_gallery(GalleryInputs(connection, images), RELATIONS).values())
 
 
 def test_means_are_of_the_captions_that_were_judged(warehouse: Warehouse, store: Store) -> None:

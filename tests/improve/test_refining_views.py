@@ -81,7 +81,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         row(a, 2, 0, 0.3, 0.5, accepted=True),
         row(a, 2, 1, 0.3, 0.4),
     ]
-    path = root / "refined.parquet"
+    path = root / "refined_captions" / "photos-00000.parquet"
+    path.parent.mkdir()
     pq.write_table(pa.Table.from_pylist(rows, REFINED_CAPTIONS), path)
     assets = {**made.inputs.assets, "refined_captions": [path]}
     inputs = replace(made.inputs, assets=assets, captioners=[*made.inputs.captioners, REFINER])
@@ -138,7 +139,7 @@ def test_the_report_and_the_gallery_show_it_and_escape_it(warehouse: Warehouse, 
         (section,) = [one for one in quality_report(connection, RELATIONS) if one.title == "Refining"]
         page = render_gallery(
             GalleryInputs(connection, lambda uids: {uid: store.images[uid] for uid in uids}), RELATIONS
-        )
+        )["gallery/refined.html"]
     assert section.table["round"].to_pylist() == [1, 2]
     assert '<section id="refined">' in page
     inside = page.split('<section id="refined">')[1].split("</section>")[0]
@@ -154,7 +155,7 @@ def test_without_any_there_is_neither_section_nor_rows(tmp_path: Path) -> None:
     warehouse.rebuild(lambda connection: build_warehouse(connection, store.inputs))
     with warehouse.connect() as connection:
         assert "Refining" not in [section.title for section in quality_report(connection, RELATIONS)]
-        assert 'id="refined"' not in render_gallery(GalleryInputs(connection, lambda _: {}), RELATIONS)
+        assert "gallery/refined.html" not in render_gallery(GalleryInputs(connection, lambda _: {}), RELATIONS)
     assert warehouse.query("FROM refining_rounds").num_rows == 0
     nothing = REFINED_CAPTIONS.empty_table()
     assert rounds_of(nothing).num_rows == 0

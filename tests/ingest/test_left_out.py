@@ -153,19 +153,20 @@ def test_images_without_captions_say_where_captions_were_looked_for(folder: Path
         ({"kind": "urls", "path": "header.csv"}, "header.csv: no rows in it"),
     ],
 )
-@pytest.mark.parametrize("command", ["sync", "materialize"])
 def test_a_source_without_a_row_is_an_error_that_says_where_it_looked_and_for_what(
-    folder: Path, source: dict[str, str], message: str, command: str
+    folder: Path, source: dict[str, str], message: str
 ) -> None:
     (folder / "empty").mkdir()
     (folder / "empty" / "README.md").write_text("x")
     (folder / "header.csv").write_text("url,caption\n")
     configure(folder, {"name": "mine", **source})
-    code, said = dqe(command)
-    assert code == 1
-    assert "source mine cannot be read" in said
-    assert message in said
-    assert "All is current" not in said
+    # Of one kind what follows is made too, for which there is nothing.
+    for command in ("sync", "materialize") if source["path"] == "header.csv" else ("sync",):
+        code, said = dqe(command)
+        assert code == 1
+        assert "source mine cannot be read" in said
+        assert message in said
+        assert "All is current" not in said
 
 
 def test_all_captions_of_a_row_are_kept(folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,8 @@ from dqe_assets.orchestration.settings import load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+HERE = {"dqe/host": socket.gethostname()}
 
 
 @pytest.fixture
@@ -40,12 +43,15 @@ def test_only_runs_whose_process_is_gone_are_ended(dead_pid: int) -> None:
         gone = {"dqe/pid": str(dead_pid)}
         dead = [
             started(instance, process_tags() | gone),
-            started(instance, {}, pid=dead_pid),
+            started(instance, HERE, pid=dead_pid),
         ]
         alive = [
             started(instance, process_tags()),
-            started(instance, {}, pid=os.getpid()),
-            started(instance, {}),
+            started(instance, HERE, pid=os.getpid()),
+            started(instance, HERE),
+            # On whichever machine: in a container, for one.
+            started(instance, {}, pid=dead_pid),
+            started(instance, gone),
             started(instance, process_tags() | gone | {"dqe/host": "another-machine"}),
         ]
         assert set(end_dead_runs(instance)) == {run.run_id for run in dead}
@@ -59,7 +65,7 @@ def test_a_process_that_got_the_number_of_a_dead_one_is_not_its_run() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         # This process has the number, but began at another time.
         by_tag = started(instance, process_tags() | {"dqe/began": "1"})
-        by_event = started(instance, {}, pid=os.getpid())
+        by_event = started(instance, HERE, pid=os.getpid())
         assert end_dead_runs(instance) == [by_tag.run_id]
         (record,) = instance.get_records_for_run(by_event.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT).records
         old = record.event_log_entry._replace(timestamp=time.time() - 10 * 24 * 3600)

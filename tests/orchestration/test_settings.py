@@ -153,11 +153,18 @@ def test_a_missing_file_says_where_it_was_looked_for(data: Path) -> None:
 
 
 def test_the_environment_overrides_and_is_named_when_wrong(data: Path) -> None:
-    assert load_settings({"DQE_STORE": "s3://bucket/x"}).opened_store.root == "s3://bucket/x"
-    server = load_settings({"DQE_QDRANT_URL": "http://localhost:6333"}).vectors
-    assert server.kind == "server"
+    server = {"DQE_QDRANT_URL": "http://localhost:6333"}
+    assert load_settings(server | {"DQE_STORE": "s3://bucket/x"}).opened_store.root == "s3://bucket/x"
+    assert load_settings(server).vectors.kind == "server"
     with pytest.raises(SettingsError, match=r"^DQE_SHARDS_PER_RUN: shards_per_run: .*'few'"):
         load_settings({"DQE_SHARDS_PER_RUN": "few"})
+
+
+def test_an_embedded_collection_is_refused_where_the_store_is_for_several_machines(data: Path) -> None:
+    assert data.exists()
+    assert load_settings({"DQE_STORE": f"file://{data}/store"}).vectors.kind == "embedded"
+    with pytest.raises(SettingsError, match=r"vectors: kind embedded .*s3://bucket/x.*kind: server, url"):
+        load_settings({"DQE_STORE": "s3://bucket/x"})
 
 
 def test_relative_paths_count_from_the_settings_file(data: Path) -> None:

@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 
 TABLES = {
     "grounding", "vqa_scores",
-    "rights",
+    "rights", "reviews", "review_decisions",
     "samples", "captions", "shards", "captioners", "caption_preference", "duplicates", "failures", "materialisations",
-    "preference_intervals", "further_captions",
+    "preference_intervals", "preference_levels", "further_captions", "busy_times", "planted_truth",
+    "provisional_concepts", "captions_by_shard",
     "pool_utilities", "measured_mixtures", "filter_recommendation",
     "caption_generation", "caption_accounting", "captioner_comparison",
     "filter_masks", "filters", "filter_overlap", "filter_funnel",
@@ -43,7 +44,7 @@ TABLES = {
     "concept_hits", "concept_frequency", "misalignment",
     "misaligned_samples", "concept_performance", "concept_performance_bins", "concept_plan", "rare_concept_retrieval",
     "rebalanced_subset", "curriculum",
-    "caption_duplicates", "sample_map",
+    "caption_duplicates", "sample_map", "score_limits",
     "best_captions",
     "caption_judgements", "judged_sources", "judged_places", "judge_agreement",
     "refined_captions",
@@ -125,6 +126,21 @@ def _files(path: Path) -> set[str]:
 
 class TestRebuild:
     """Beside the live file, then in its place."""
+
+    def test_what_reads_much_spills_next_to_the_file_and_leaves_nothing_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("dqe_resources.warehouse.READ_MEMORY", "60MB")
+        warehouse = Warehouse(path=tmp_path / "w.duckdb")
+        warehouse.rebuild(_numbers(2_000_000))
+        with warehouse.reading() as connection:
+            connection.execute("SET threads = 1")
+            # 140 MB, in another order.
+            sql = "SELECT n, md5(n::VARCHAR) || md5((n + 1)::VARCHAR) AS text FROM numbers ORDER BY text"
+            rows = connection.sql(sql).to_arrow_reader(100_000)
+            rows.read_next_batch()
+            assert list(tmp_path.glob(".w.duckdb.spill-*/temporary/*"))
+        assert _files(warehouse.path) == {"w.duckdb"}
 
     def test_a_reader_keeps_what_it_opened_and_the_next_sees_the_new(self, tmp_path: Path) -> None:
         warehouse = Warehouse(path=tmp_path / "w.duckdb")
@@ -449,7 +465,7 @@ class TestTables:
         n = len(probabilities)
         pairs = pa.table(
             {
-                "uid": [f"{i:032x}" for i in range(n)] * 2,
+                "uid": pq.read_table(store.inputs.assets["raw_samples"][0])["uid"].to_pylist()[:n] * 2,
                 "source_a": ["original"] * 2 * n,
                 "source_b": ["labels"] * n + ["vlm"] * n,
                 "probability_a": np.concatenate([probabilities, 1 - probabilities]),

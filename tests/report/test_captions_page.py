@@ -42,8 +42,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
             table = pq.read_table(path, columns=["uid", "caption"]).to_pylist()
             texts[source] |= {row["uid"]: row["caption"] for row in table if row["caption"]}
 
-    def write(asset: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
-        path = root / f"{asset.replace('/', '_')}.parquet"
+    def write(asset: str, rows: list[dict[str, Any]], schema: pa.Schema, partition: str = "photos-00000") -> None:
+        path = root / asset.replace("/", "_") / f"{partition}.parquet"
+        path.parent.mkdir()
         pq.write_table(pa.Table.from_pylist(rows, schema), path)
         files[asset] = [path]
 
@@ -61,7 +62,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         write(f"vqa_scores/{source}", truth, VQA_SCORES)
     write("grounding", grounding, GROUNDING)
     write("concept_hits", hits, CONCEPT_HITS)
-    write("concept_frequency", [], CONCEPT_FREQUENCY)
+    write("concept_frequency", [], CONCEPT_FREQUENCY, "all")
     return replace(made, inputs=replace(made.inputs, assets=files))
 
 

@@ -67,8 +67,10 @@ def test_judgements_and_rounds_are_told_where_there_are_any(opened: Settings, tm
     )
     assets = dict(store.inputs.assets)
     for asset, schema, row in made:
-        pq.write_table(pa.Table.from_pylist([of_sample | row], schema), tmp_path / f"{asset}.parquet")
-        assets[asset] = [tmp_path / f"{asset}.parquet"]
+        path = tmp_path / asset / "photos-00000.parquet"
+        path.parent.mkdir()
+        pq.write_table(pa.Table.from_pylist([of_sample | row], schema), path)
+        assets[asset] = [path]
     warehouse = Warehouse(path=tmp_path / "made.duckdb")
     warehouse.rebuild(lambda connection: build_warehouse(connection, replace(store.inputs, assets=assets)))
     settings = opened.model_copy(update={"warehouse": warehouse})

@@ -84,7 +84,8 @@ def warehouse(store: Store, tmp_path: Path) -> Warehouse:
     }
     assets = dict(store.inputs.assets)
     for name, table in tables.items():
-        path = tmp_path / f"{name.replace('/', '_')}.parquet"
+        path = tmp_path / name.replace("/", "_") / "photos-00000.parquet"
+        path.parent.mkdir()
         pq.write_table(table, path)
         assets[name] = [path]
     warehouse = Warehouse(path=tmp_path / "w.duckdb")
@@ -133,7 +134,8 @@ def test_the_report_and_a_glance_tell_of_them(warehouse: Warehouse, store: Store
 
 def test_the_gallery_shows_them_from_least_to_most_and_on_each_sample(warehouse: Warehouse, store: Store) -> None:
     with warehouse.connect() as connection:
-        page = render_gallery(GalleryInputs(connection, lambda uids: {u: store.images[u] for u in uids}), relations())
+        inputs = GalleryInputs(connection, lambda uids: {u: store.images[u] for u in uids})
+        page = "".join(render_gallery(inputs, relations()).values())
     groups = page[page.index('<section id="signals">') :]
     groups = groups[: groups.index("</section>")]
     assert re.findall(r"<h3>(.*)</h3>", groups) == [

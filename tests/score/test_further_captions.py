@@ -158,7 +158,7 @@ def test_the_warehouse_has_them_with_their_texts(tmp_path: Path) -> None:
         {"uid": uids[1], "place": 3, "similarity": 0.25, "tokens": 3, "truncated": False},
         {"uid": uids[1], "place": 2, "similarity": None, "tokens": None, "truncated": None},
     ]
-    files["further_caption_scores"] = [tmp_path / "further.parquet"]
+    files["further_caption_scores"] = [tmp_path / files["raw_samples"][0].name]
     pq.write_table(pa.Table.from_pylist(scores, FURTHER_CAPTION_SCORES), files["further_caption_scores"][0])
     warehouse = Warehouse(path=tmp_path / "warehouse.duckdb")
     warehouse.rebuild(lambda connection: build_warehouse(connection, replace(store.inputs, assets=files)))

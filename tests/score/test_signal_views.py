@@ -87,7 +87,8 @@ def made(root: Path, change: dict[int, dict[str, Any]]) -> dict[int, dict[str, A
     files = dict(store.inputs.assets)
 
     def write(asset: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
-        path = root / f"{asset}.parquet"
+        path = root / asset / "photos-00000.parquet"
+        path.parent.mkdir(exist_ok=True)
         pq.write_table(pa.Table.from_pylist(rows, schema), path)
         files[asset] = [path]
 

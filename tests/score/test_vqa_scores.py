@@ -183,7 +183,8 @@ def test_it_stands_beside_similarity_with_the_agreement_of_both(tmp_path: Path) 
             if row["caption_source"] == source and row["similarity"] is not None:
                 truth[row["uid"]] = round(float(np.clip(row["similarity"] + random.normal(0, 0.1), 0, 1)), 2)
         records = [{"uid": uid, "score": one, "finish_reason": "stop", "model": "m"} for uid, one in truth.items()]
-        path = tmp_path / f"{source}.parquet"
+        path = tmp_path / source / store.inputs.assets["raw_samples"][0].name
+        path.parent.mkdir()
         pq.write_table(pa.Table.from_pylist(records, VQA_SCORES), path)
         files[f"vqa_scores/{source}"] = [path]
     warehouse = Warehouse(path=tmp_path / "w.duckdb")

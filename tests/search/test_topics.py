@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from dqe_assets.core.figures import DARK, LIGHT
+from dqe_assets.core.work import with_facts
 from dqe_assets.search import metadata as search_metadata
 from dqe_assets.search import plots as topic_plots
 from dqe_assets.search.tables import COLLECTION_MAP
@@ -102,10 +103,11 @@ def test_pictures_are_drawn_for_light_and_dark_also_of_nothing(mapped, draw, tmp
 
 
 def test_the_map_is_in_the_gallery_and_in_the_metadata(opened, finished):
-    page = (finished / "gallery.html").read_text()
+    page = (finished / "gallery" / "figures.html").read_text()
     for title in ("What the images show, by topic", "How well the captions fit", "Where the images come from"):
         assert title in page
-    table = opened.opened_store.read("collection_map", None, COLLECTION_MAP)
+    stored = opened.opened_store.get("collection_map", None)
+    table = with_facts(opened.opened_store.read("collection_map", None, COLLECTION_MAP), stored.stamp.facts)
     metadata = search_metadata.collection_map(None, table)
     assert {"topics", "map_by_topic", "map_by_source", "map_by_score"} <= set(metadata)
 

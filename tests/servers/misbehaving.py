@@ -11,7 +11,6 @@ import base64
 import json
 import socket
 import struct
-import threading
 from collections import Counter
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -19,10 +18,10 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from tests.caption_server import caption_of
+from tests.servers.on_a_thread import ServerOnAThread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from typing import Any, Self
+    from collections.abc import Callable
 
 FOREVER = 3600.0
 """Longer than any test."""
@@ -69,7 +68,7 @@ ERRORS = {
 """What comes instead of an answer, after which the connection is closed."""
 
 
-class MisbehavingServer:
+class MisbehavingServer(ServerOnAThread):
     """Serves on a thread of its own what ``behave`` says for each request.
 
     Args:
@@ -82,50 +81,13 @@ class MisbehavingServer:
     """
 
     def __init__(self, behave: Callable[[int, int], str | bytes | None] = lambda *_: None) -> None:
+        super().__init__()
         self.behave = behave
         self.asked: Counter[int] = Counter()
         self.most_at_once = self._at_once = 0
-        self._port = 0
-        self._loop = asyncio.new_event_loop()
-        self._server: asyncio.Server | None = None
         self._connections: set[asyncio.StreamWriter] = set()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
-
-    def __enter__(self) -> Self:
-        self.come()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.die()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-
-    def come(self) -> None:
-        """Start to listen."""
-        self._run(self._listen())
-
-    def die(self) -> None:
-        """Reset all connections and listen no more, as a process that is killed."""
-        self._run(self._end())
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
-
-    async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, limit=1 << 24)
-
-    async def _end(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+    async def _end_connections(self) -> None:
         for connection in list(self._connections):
             _reset(connection)
 

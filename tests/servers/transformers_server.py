@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.servers.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +50,7 @@ class TransformersServer:
 
     def __init__(self, model: Path, logs: Path) -> None:
         self.model = str(model)
-        self._port = _free_port()
+        self._port = free_port()
         self._log = logs / "transformers-serve.log"
         self._cache = logs / "hub"
         self._process: subprocess.Popen[bytes] | None = None
@@ -102,9 +103,3 @@ class TransformersServer:
 
     def log(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -31,7 +31,13 @@ RUNS: list[dict[str, Any]] = [
     {"subsets": ["all"], "scale": "toy", "seeds": [5], "captions": CAPTIONER, "label": "warm"},
 ]
 COLD, WARM = "all-toy-0", "warm-toy-5"
-EVERY = ("raw_samples", f"synthetic_captions/{CAPTIONER}", "training_data/all", f"training_data/all_with_{CAPTIONER}")
+EVERY = (
+    "raw_samples",
+    "reviews",
+    f"synthetic_captions/{CAPTIONER}",
+    "training_data/all",
+    f"training_data/all_with_{CAPTIONER}",
+)
 
 
 @pytest.fixture(scope="module")

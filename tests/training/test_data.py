@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dqe_assets.orchestration.settings import Settings
 
-RAW = ("raw_samples", f"synthetic_captions/{CAPTIONER}")
+RAW = ("raw_samples", "reviews", f"synthetic_captions/{CAPTIONER}")
 RUNS = [
     {"subsets": ["all"], "scale": "toy"},
     {"subsets": ["all"], "scale": "toy", "captions": CAPTIONER},

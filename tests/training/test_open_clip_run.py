@@ -46,7 +46,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for name in ("DQE_DATA", "DAGSTER_HOME"):
             patch.setenv(name, environment(data)[name])
         outcome = make(
-            make_folder(data, 50, TRAINING), "raw_samples", f"synthetic_captions/{CAPTIONER}", f"training_data/{DATA}"
+            make_folder(data, 50, TRAINING),
+            "raw_samples",
+            "reviews",
+            f"synthetic_captions/{CAPTIONER}",
+            f"training_data/{DATA}",
         )
         assert not outcome.failures
         yield data

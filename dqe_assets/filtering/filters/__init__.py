@@ -17,6 +17,7 @@ from dqe_assets.filtering.filters.protocol import Filter, FilterError, Mask
 from dqe_assets.filtering.filters.random_subset import RandomSubset
 from dqe_assets.filtering.filters.soft_cap import SoftCap
 from dqe_assets.filtering.filters.sql import Sql
+from dqe_assets.filtering.filters.tagged import Tagged
 from dqe_assets.filtering.filters.text_based import TextBased
 from dqe_assets.filtering.filters.tmars import Tmars
 from dqe_assets.filtering.filters.unique import Unique
@@ -45,6 +46,7 @@ FILTERS: dict[str, type[Filter]] = {
         Unique,
         SoftCap,
         Cover,
+        Tagged,
         Sql,
     )
 }

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
 import pyarrow as pa
 from pydantic import PrivateAttr
 
 from dqe_assets.filtering.filters.protocol import Filter, Mask
 from dqe_assets.filtering.pool import UID, TablePool
 from dqe_assets.filtering.select import leaf_masks, over_batches
-from dqe_assets.filtering.subset import contains, parse_uids
+from dqe_assets.filtering.subset import contains, parse_uids, unique_uids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from dqe_assets.filtering.filters.protocol import Selection
@@ -114,7 +114,7 @@ class Among(Filter):
     def keeping(self, uids: NDArray[np.void], facts: Mapping[str, Any]) -> Self:
         """The same rule fitted: it keeps these uids, in any order."""
         fitted = self.model_copy()
-        fitted._kept, fitted._facts = np.unique(uids), dict(facts)  # noqa: SLF001 - a copy of its own
+        fitted._kept, fitted._facts = unique_uids(uids), dict(facts)  # noqa: SLF001 - a copy of its own
         return fitted
 
     def mask(self, table: pa.Table | pa.RecordBatch) -> Mask:

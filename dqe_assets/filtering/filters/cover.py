@@ -15,7 +15,7 @@ from dqe_assets.filtering.filters.pool_scores import PoolRows
 from dqe_assets.filtering.filters.protocol import FilterError, Seed, Selection
 from dqe_assets.filtering.pool import UID
 from dqe_assets.filtering.scores import farthest_first
-from dqe_assets.filtering.subset import UID_TYPE, parse_uids
+from dqe_assets.filtering.subset import UID_TYPE, parse_uids, unique_uids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -81,7 +81,9 @@ class Cover(Among):
 
         Memory holds the uids, and what is known of a group. The embeddings are in a temporary file, as 16-bit floats.
         """
-        wanted = np.unique(np.concatenate([np.empty(0, UID_TYPE), *(parse_uids(one.column(UID)) for one in batches())]))
+        wanted = unique_uids(
+            np.concatenate([np.empty(0, UID_TYPE), *(parse_uids(one.column(UID)) for one in batches())])
+        )
         embedded = _Embedded.of(self._rows or PoolRows([]), self.by, wanted, self.seed)
         count = len(embedded.uids)
         if not count:

@@ -11,7 +11,7 @@ from pydantic import InstanceOf
 from dqe_assets.filtering.filters.among import Among
 from dqe_assets.filtering.filters.protocol import FilterError, Selection
 from dqe_assets.filtering.pool import HEIGHT, UID, WIDTH, numbers, whole
-from dqe_assets.filtering.subset import UID_TYPE, order_of, parse_uids
+from dqe_assets.filtering.subset import UID_TYPE, distinct, order_of, parse_uids
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,7 +65,7 @@ class Unique(Among):
         order = by_uid[np.lexsort((-rank[by_uid, 1], -rank[by_uid, 0], codes[by_uid]))]
         first = np.diff(codes[order], prepend=-1) > 0
         kept = members[order[first]]
-        facts = {"clusters": len(kept), "samples_in_clusters": len(np.unique(members))}
+        facts = {"clusters": len(kept), "samples_in_clusters": distinct(members[by_uid])}
         return self.keeping(np.concatenate([*alone, kept]), facts)
 
     def _rank(self, batch: pa.RecordBatch) -> NDArray[np.float64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,21 +12,13 @@ from typing import TYPE_CHECKING, Any
 from dqe_assets.publish.places.protocol import File, Written, url_alone
 from dqe_assets.training.reshard import parse_record, record_bytes
 from dqe_resources.errors import UsageError, one_line
-from dqe_resources.store import StorageError
+from dqe_resources.store import StorageError, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     import fsspec
-
-_ERRORS = {
-    "aiohttp": ("ClientError",),
-    "azure.core.exceptions": ("AzureError",),
-    "botocore.exceptions": ("BotoCoreError", "ClientError"),
-    "gcsfs.retry": ("HttpError",),
-}
-"""What packages for object stores raise beside OSError."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +117,7 @@ class Bucket:
         """Say of what the store answers which place it is of, and what to do."""
         try:
             yield
-        except _errors() as error:
+        except storage_errors() as error:
             raise StorageError(
                 f"{self.url}: {type(error).__name__}: {one_line(error)}; what is finished is kept: once that is mended "
                 "(network, credentials, rights to write), run the same command again"
@@ -150,9 +141,3 @@ def write_locally(file: File, path: Path) -> Written:
             f"{file.name}: cannot be made in {path.parent} ({error.strerror or error}); free space there, or set TMPDIR"
         ) from error
     return Written(file.name, file.samples, path.stat().st_size, digest)
-
-
-def _errors() -> tuple[type[BaseException], ...]:
-    """What the packages that are loaded raise if a store cannot be reached, or refuses."""
-    loaded = [(sys.modules[module], names) for module, names in _ERRORS.items() if module in sys.modules]
-    return (OSError, *(getattr(module, name) for module, names in loaded for name in names))

@@ -1,20 +1,14 @@
-WITH pairs AS (
-    SELECT c.*, c.similarity - o.similarity AS gain
-    FROM captions c LEFT JOIN captions o ON o.uid = c.uid AND o.caption_source = 'original'
-    WHERE c.caption_source <> 'original'
-), written AS (
-    SELECT caption_source AS name, count(caption) AS captions,
-        count(*) FILTER (finish_reason = 'error') AS errors, avg(similarity) AS mean_similarity,
-        avg(gain) AS mean_gain, avg((gain > 0)::INTEGER) AS share_better, avg(tokens) AS mean_tokens,
-        avg(truncated::INTEGER) AS truncated_share
-    FROM pairs GROUP BY caption_source
-), models AS (
-    SELECT caption_source AS name, max(model) AS model FROM all_captions WHERE model IS NOT NULL GROUP BY ALL
+WITH written AS (
+    SELECT caption_source AS name, sum(captions)::BIGINT AS captions, sum(errors)::BIGINT AS errors,
+        sum(sum_similarity) / nullif(sum(scored), 0) AS mean_similarity,
+        sum(sum_gain) / nullif(sum(compared), 0) AS mean_gain, sum(better) / nullif(sum(compared), 0) AS share_better,
+        sum(sum_tokens) / nullif(sum(measured), 0) AS mean_tokens,
+        sum(truncated) / nullif(sum(measured), 0) AS truncated_share, max(model) AS model
+    FROM captions_by_shard WHERE caption_source NOT IN ('original', 'reviewed') GROUP BY caption_source
 )
-SELECT coalesce(i.name, w.name) AS captioner, i.kind, coalesce(i.model, models.model),
+SELECT coalesce(i.name, w.name) AS captioner, i.kind, coalesce(i.model, w.model),
     coalesce(w.captions, 0), coalesce(w.errors, 0), w.mean_similarity, w.mean_gain, w.share_better,
     NOT i.shares_backbone_with_scorer, w.mean_tokens,
     w.truncated_share, scorer.scorer, i.price_per_hour
-FROM captioner_infos i FULL JOIN written w ON i.name = w.name
-LEFT JOIN models ON models.name = coalesce(i.name, w.name) CROSS JOIN scorer
+FROM captioner_infos i FULL JOIN written w ON i.name = w.name CROSS JOIN scorer
 ORDER BY captioner

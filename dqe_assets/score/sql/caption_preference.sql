@@ -1,13 +1,13 @@
 WITH pairs AS (
-    SELECT source_a, source_b, scorer, count(probability_a) AS n,
-        count(*) FILTER (probability_a > 0.7::FLOAT) AS a_above_70,
-        count(*) FILTER (probability_b > 0.7::FLOAT) AS b_above_70,
-        count(*) FILTER (probability_a > 0.8::FLOAT) AS a_above_80,
-        count(*) FILTER (probability_b > 0.8::FLOAT) AS b_above_80,
-        count(*) FILTER (probability_a > 0.9::FLOAT) AS a_above_90,
-        count(*) FILTER (probability_b > 0.9::FLOAT) AS b_above_90,
-        avg(probability_a), avg(probability_b), bool_and(independent) AS independent
-    FROM stored_caption_preference GROUP BY source_a, source_b, scorer
+    SELECT source_a, source_b, scorer, coalesce(sum(samples) FILTER (level_a IS NOT NULL), 0)::BIGINT AS n,
+        coalesce(sum(samples) FILTER (level_a >= 1), 0)::BIGINT AS a_above_70,
+        coalesce(sum(samples) FILTER (level_b >= 1), 0)::BIGINT AS b_above_70,
+        coalesce(sum(samples) FILTER (level_a >= 2), 0)::BIGINT AS a_above_80,
+        coalesce(sum(samples) FILTER (level_b >= 2), 0)::BIGINT AS b_above_80,
+        coalesce(sum(samples) FILTER (level_a >= 3), 0)::BIGINT AS a_above_90,
+        coalesce(sum(samples) FILTER (level_b >= 3), 0)::BIGINT AS b_above_90,
+        sum(sum_a) / nullif(n, 0), sum(sum_b) / nullif(n, 0), bool_and(independent) AS independent
+    FROM preference_levels WHERE against IS NULL GROUP BY source_a, source_b, scorer
 ), shared AS (
     SELECT name, name || coalesce(' (' || nullif(backbones, '') || ')', '') AS described
     FROM captioner_infos WHERE shares_backbone_with_scorer

@@ -8,21 +8,11 @@ WITH repeated AS (
 ), pairs AS (
     SELECT c.uid, s.shard, s.image_name, c.caption_source, c.caption, c.similarity, s.width, s.height,
         t.words, t.repetition, t.patterns, t.language, t.language_probability, g.flags, n.flagged, i.text_area, d.repeated,
-        CASE WHEN c.caption_source = 'original' THEN i.masked_similarity END AS masked_similarity,
-        CASE WHEN c.similarity IS NOT NULL THEN percent_rank() OVER (
-            PARTITION BY s.source, c.caption_source ORDER BY c.similarity NULLS LAST
-        ) END AS rank,
-        CASE WHEN c.caption_source = 'original' AND i.masked_similarity IS NOT NULL THEN percent_rank() OVER (
-            PARTITION BY s.source, c.caption_source ORDER BY i.masked_similarity NULLS LAST
-        ) END AS masked_rank,
-        CASE WHEN c.vqa IS NOT NULL THEN percent_rank() OVER (
-            PARTITION BY s.source, c.caption_source ORDER BY c.vqa NULLS LAST
-        ) END AS vqa_rank,
-        CASE WHEN s.sharpness IS NOT NULL THEN percent_rank() OVER (
-            PARTITION BY s.source, c.caption_source ORDER BY s.sharpness NULLS LAST
-        ) END AS blur_rank
+        CASE WHEN c.caption_source = 'original' THEN i.masked_similarity END AS masked_similarity, c.vqa, s.sharpness,
+        l.similarity_limit, l.masked_limit, l.vqa_limit, l.sharpness_limit
     FROM captions c
     JOIN samples s USING (uid)
+    LEFT JOIN (SELECT * RENAME (caption_source AS of) FROM score_limits) l ON l.source = s.source AND l.of = c.caption_source
     LEFT JOIN text_quality t USING (uid, caption_source)
     LEFT JOIN image_text i USING (uid)
     LEFT JOIN caption_generation g USING (uid, caption_source)

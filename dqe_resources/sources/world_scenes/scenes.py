@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -13,12 +13,14 @@ from dqe_resources.sources.rows import SourceRow, Truth
 from dqe_resources.sources.world_scenes.concepts import DRAWN, LANGUAGES, drawings, names
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
     from PIL import Image
 
-CAPTION_KINDS = {
+CaptionKind = Literal["right", "partial", "other_photo", "generic", "file_name", "language"]
+
+CAPTION_KINDS: dict[CaptionKind, float] = {
     "right": 0.25,
     "partial": 0.2,
     "other_photo": 0.25,
@@ -26,7 +28,7 @@ CAPTION_KINDS = {
     "file_name": 0.1,
     "language": 0.1,
 }
-"""Kinds of caption, and the share of rows that have each."""
+"""Kinds of caption, and the share of rows that have each, if nothing else is said."""
 
 _OBJECTS = (0.5, 0.35, 0.15)
 """Chances of one, two and three objects in a scene."""
@@ -99,6 +101,7 @@ class World:
         side: pixels of an image's side.
         zipf: exponent of Zipf's law: the concept of rank r occurs in proportion to 1 / r ** zipf.
         near_copies: share of rows that are near copies of an earlier scene.
+        caption_kinds: share of rows whose caption is of each of CAPTION_KINDS, 0 if left out; they sum to 1.
     """
 
     seed: int = 0
@@ -106,6 +109,7 @@ class World:
     side: int = 32
     zipf: float = 1.0
     near_copies: float = 0.3
+    caption_kinds: Mapping[CaptionKind, float] = field(default_factory=CAPTION_KINDS.copy)
 
     @cached_property
     def by_rank(self) -> NDArray[np.int64]:
@@ -121,6 +125,11 @@ class World:
     @cached_property
     def _cumulated(self) -> NDArray[np.float64]:
         return np.cumsum(self.frequencies)
+
+    @cached_property
+    def _cumulated_kinds(self) -> NDArray[np.float64]:
+        cumulated = np.cumsum([self.caption_kinds.get(kind, 0.0) for kind in CAPTION_KINDS])
+        return cumulated / cumulated[-1]
 
     def scene(self, number: int) -> Scene:
         """What the image of row ``number`` shows."""
@@ -190,8 +199,7 @@ class World:
     def caption(self, number: int, scene: Scene) -> tuple[str, str]:
         """The caption that row ``number`` was found with, and its kind: of CAPTION_KINDS, or ``language_<code>``."""
         random = np.random.default_rng((self.seed, 3, number))
-        place = np.searchsorted(np.cumsum(list(CAPTION_KINDS.values())), random.random())
-        kind = list(CAPTION_KINDS)[min(int(place), len(CAPTION_KINDS) - 1)]
+        kind = list(CAPTION_KINDS)[int(np.searchsorted(self._cumulated_kinds, random.random(), side="right"))]
 
         def one_of(texts: Sequence[str]) -> str:
             return texts[int(random.integers(len(texts)))]

@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from dqe_resources.sources.world import WorldSource
 from dqe_resources.sources.world_scenes import CAPTION_KINDS, DRAWN, LANGUAGES, World, names
@@ -40,6 +41,18 @@ def test_rates_are_those_that_are_said() -> None:
     for kind, rate in CAPTION_KINDS.items():
         assert kinds[kind.split("_")[0]] / 4_000 == pytest.approx(rate, abs=0.025)
     assert sum(scene.kind != "original" for scene in scenes) / 4_000 == pytest.approx(0.3, abs=0.025)
+
+
+def test_rates_can_be_others_and_must_be_whole() -> None:
+    clean = WorldSource(rows_made=2_000, caption_kinds={"right": 0.75, "file_name": 0.25})
+    kinds = Counter(row.truth.caption for row in clean.rows(0) if row.truth)
+    assert set(kinds) == {"right", "file_name"}
+    assert kinds["right"] / 2_000 == pytest.approx(0.75, abs=0.03)
+    assert next(clean.shards()).digest != next(WorldSource(rows_made=2_000).shards()).digest
+    with pytest.raises(ValidationError, match=r"the shares sum to 0\.9, and must sum to 1"):
+        WorldSource(caption_kinds={"right": 0.9})
+    with pytest.raises(ValidationError, match="'right', 'partial', 'other_photo'"):
+        WorldSource(caption_kinds={"wrong": 1.0})  # type: ignore[dict-item]
 
 
 def test_concepts_follow_zipfs_law_and_the_seed_says_which_are_frequent() -> None:

@@ -206,6 +206,6 @@ def test_of_an_object_store_damage_is_named_and_forced() -> None:
     with pytest.raises(TornError, match=r"damaged .*run: dqe materialize scores --shard s-00000 --force"):
         store.read("scores", "s-00000", SCHEMA)
     assert store.get("scores", "s-00000") is not None
-    dataset = verified_dataset([path], SCHEMA, SCHEMA.names, store.filesystem)
+    dataset = verified_dataset([path], SCHEMA, SCHEMA.names, store.place)
     with pytest.raises(OSError, match="CRC"):
         dataset.to_table()
