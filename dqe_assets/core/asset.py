@@ -4,6 +4,7 @@
 
 import inspect
 import socket
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -149,7 +150,7 @@ def _execute(stage: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
                 if len(keys) == 1 or isinstance(made, WholeRunError):
                     raise made
                 # The others are made all the same.
-                context.log.error("%s, %s", stage.name, key, exc_info=made)
+                context.log.error("%s, %s: %s", stage.name, key, _in_the_log(made))
                 failed[key] = made
                 if isinstance(made, WholeSourceError):
                     given_up.add(source_of(key or ""))
@@ -186,6 +187,11 @@ def _store(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Store]:
 
     with store.owned(stage.name, say) as mine:
         yield mine
+
+
+def _in_the_log(error: Exception) -> str:
+    """What is wrong with one of many partitions; Dagster keeps the text of what is logged, and no traceback beside."""
+    return str(error) if isinstance(error, DataQualityError) else "".join(traceback.format_exception(error))
 
 
 def _raise_for(failed: Mapping[str | None, Exception], total: int) -> NoReturn:

@@ -168,10 +168,13 @@ def test_a_shard_that_always_kills_fails_by_its_name_and_the_others_are_made_and
     assert {record.partition_key for record in made} == {KEYS[0], KEYS[3]}
     log = [entry.user_message for entry in instance.all_logs(result.run_id)]
     assert f"a worker makes {KEYS[0]}" in log
-    assert sum(f"{KEYS[1]}: its worker ended" in (line or "") for line in log) == 2
-    assert any("in kills" in (entry.user_message + str(entry)) for entry in instance.all_logs(result.run_id)), (
-        "traceback"
-    )
+    assert sum(f"{KEYS[1]}: its worker ended" in line for line in log) == 2
+    (killed,) = [line for line in log if line.startswith(f"image_features, {KEYS[1]}: image_features")]
+    assert "3 workers ended while they made it" in killed
+    assert "Traceback" not in killed
+    (odd,) = [line for line in log if line.startswith(f"image_features, {KEYS[2]}:")]
+    assert "in kills" in odd
+    assert odd.endswith("ValueError: this one is odd\n")
 
 
 def test_what_asks_a_server_or_opens_the_collection_stays_in_the_process_of_the_run(images: Path) -> None:
