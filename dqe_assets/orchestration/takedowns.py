@@ -26,6 +26,7 @@ from dqe_assets.report.assets import gallery_pages, gallery_path
 from dqe_assets.reviews import log as reviews
 from dqe_assets.search import kept_map
 from dqe_assets.view import files as view
+from dqe_assets.view.assets import samples_path
 from dqe_resources.cache import data_directory
 from dqe_resources.store import UNPARTITIONED, Checkpoint, StorageError, storage_errors
 from dqe_resources.store.checkpoint import UNFINISHED
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 _WITHOUT_IMAGE = frozenset(
     (
         *("uid", "source", "shard", "row", "status", "reason", "detail", "item", "caption_source", "source_a"),
-        *("source_b", "independent", "scorer", "counted_by", "finish_reason", "model", "revision"),
+        *("source_b", "independent", "scorer", "counted_by", "finish_reason", "model", "revision", "best_reason"),
     )
 )
 """Columns in which a row has something although there is nothing of its image or caption."""
@@ -197,7 +198,8 @@ def left_of(settings: Settings, kind: str, value: str) -> Left:
     places += [f"decisions of people, {path} ({count:,})" for path, count in reviews.places_of(uids)]
     places += [f"what duplicates are found by, {path} ({count:,})" for path, count in kept_features.places_of(uids)]
     places += [f"the samples on the map, {path} ({count:,})" for path, count in kept_map.places_of(uids)]
-    places += [f"the samples of the view, {path} ({count:,})" for path, count in view.places_of(uids)]
+    if count := sum(has_content(row, of_shard=True) for row in view.rows_of(uids)):
+        places.append(f"the samples of the view, {samples_path()} ({count:,})")
     matcher = settings.ingest.matcher(settings.opened_store)
     is_listed = (
         mark(kind, value) in matcher.entries.marks

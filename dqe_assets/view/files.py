@@ -16,7 +16,6 @@ from dqe_resources.errors import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
-    from pathlib import Path
 
     from dqe_assets.view.chosen import Chosen
     from dqe_resources.store import Store
@@ -36,18 +35,20 @@ def require_written() -> None:
             raise ViewError(f"{path}: not there; run: dqe materialize")
 
 
-def places_of(uids: Collection[str]) -> list[tuple[Path, int]]:
-    """The file of the samples, if it has any of these, and how many of them."""
+def rows_of(uids: Collection[str]) -> list[dict[str, Any]]:
+    """The rows of these samples, by column."""
     import pyarrow.parquet as pq
 
-    wanted, count = pa.array(sorted(uids), pa.string()), 0
+    wanted, found = pa.array(sorted(uids), pa.string()), []
     try:
         with pq.ParquetFile(samples_path()) as file:
-            for batch in file.iter_batches(columns=["uid"]):
-                count += pc.sum(pc.is_in(batch["uid"], value_set=wanted)).as_py() or 0
+            for group in range(file.num_row_groups):
+                there = pc.is_in(file.read_row_group(group, ["uid"])["uid"], value_set=wanted)
+                if pc.any(there).as_py():
+                    found += file.read_row_group(group).filter(there).to_pylist()
     except (OSError, pa.ArrowException):
         return []
-    return [(samples_path(), count)] if count else []
+    return found
 
 
 def read_state() -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
 from dqe_resources.errors import causes, is_refused
+from dqe_resources.store.atomic import StoreAwayError
 
 if TYPE_CHECKING:
     import fsspec
@@ -28,7 +30,7 @@ _AWAY = {
 _OF_A_GATEWAY = frozenset({"502", "503", "504"})
 """What stands for a code where an answer has none, so that it is of no S3 server, but of what stands before it."""
 
-_ATTEMPTS = "4"
+_ATTEMPTS = 4
 """After so many a server that refuses connections is away: 3.5 seconds on average, 7 at most."""
 
 _S3FS_ATTEMPTS = 2
@@ -43,6 +45,7 @@ def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     Raises:
         ImportError: the package that reaches it is missing.
         ValueError: nothing reaches such URLs.
+        StoreAwayError: ``AWS_MAX_ATTEMPTS`` is no number.
     """
     import fsspec
 
@@ -53,7 +56,7 @@ def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         # By itself botocore waits up to 15 seconds, for each request.
         retries = {
             "mode": os.environ.get("AWS_RETRY_MODE", "standard"),
-            "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", _ATTEMPTS)),
+            "total_max_attempts": _attempts(),
         }
         configured = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
         options["config_kwargs"] = {"retries": retries, **configured}
@@ -61,6 +64,13 @@ def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     if is_s3:
         filesystem.retries = _S3FS_ATTEMPTS
     return filesystem, path
+
+
+def _attempts() -> int:
+    said = os.environ.get("AWS_MAX_ATTEMPTS", str(_ATTEMPTS))
+    if not re.fullmatch("[1-9][0-9]*", said):
+        raise StoreAwayError(f"the environment variable AWS_MAX_ATTEMPTS is {said!r}: give a whole number from 1 on")
+    return int(said)
 
 
 def package_errors() -> tuple[type[Exception], ...]:

@@ -14,7 +14,7 @@ from PIL import Image
 from dqe_assets.report.build_warehouse import build_warehouse
 from dqe_assets.view.assets import samples_path
 from dqe_assets.view.chosen import ViewError, choose
-from dqe_assets.view.files import places_of
+from dqe_assets.view.files import rows_of
 from dqe_assets.view.samples import read_samples
 from dqe_assets.view.state import initial_state
 from dqe_assets.view.thumbnails import SIDE, thumbnails
@@ -122,11 +122,13 @@ def test_a_sample_that_is_to_go_is_found_in_the_file_of_the_view(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DQE_DATA", str(tmp_path))
-    assert places_of({"a" * 32}) == []
+    assert rows_of({"a" * 32}) == []
     samples_path().parent.mkdir()
-    pq.write_table(pa.table({"uid": ["a" * 32, "b" * 32, "c" * 32]}), samples_path())
-    assert places_of({"a" * 32, "c" * 32, "d" * 32}) == [(samples_path(), 2)]
-    assert places_of({"d" * 32}) == []
+    pq.write_table(
+        pa.table({"uid": ["a" * 32, "b" * 32, "c" * 32], "row": [0, 1, 2]}), samples_path(), row_group_size=2
+    )
+    assert [row["row"] for row in rows_of({"a" * 32, "c" * 32, "d" * 32})] == [0, 2]
+    assert rows_of({"d" * 32}) == []
 
 
 def test_nothing_chosen_is_said(small: Warehouse) -> None:

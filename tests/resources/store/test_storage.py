@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dqe_resources.fingerprint import fingerprint
-from dqe_resources.store import Stamp, StorageError, Store
+from dqe_resources.store import Stamp, StorageError, Store, StoreAwayError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -186,6 +186,13 @@ def test_an_object_store_works_alike() -> None:
     stored = store.get("scores", "s-00000")
     assert stored is not None
     assert stored.stamp == STAMP
+
+
+@pytest.mark.parametrize("said", ["many", "0", "-1", "2.5", ""])
+def test_a_number_of_attempts_that_is_none_is_named(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", said)
+    with pytest.raises(StoreAwayError, match=f"^the environment variable AWS_MAX_ATTEMPTS is '{said}': give a whole"):
+        Store("s3://bucket/store").get("raw_samples", "one")
 
 
 @pytest.mark.parametrize("kind", ["local", "object store"])
