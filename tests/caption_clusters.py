@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from dqe_assets.core.uids import packed_uids
-from dqe_assets.dedup.caption_duplicates import SourceCaptions, caption_clusters, signature_table, signed_captions
+from dqe_assets.dedup.caption_duplicates import SourceCaptions, caption_clusters, signature_table, worded_captions
 from dqe_assets.dedup.tables import CAPTION_DUPLICATES
 
 if TYPE_CHECKING:
@@ -16,18 +15,10 @@ if TYPE_CHECKING:
 
 def clusters_of_captions(uids: pa.ChunkedArray, captions: Mapping[str, pa.Array], threshold: float) -> pa.Table:
     """The table ``caption_duplicates`` of these samples and their captions by caption source."""
-    found = [
-        caption_clusters(source, signed_source(uids, source, texts), threshold)[0] for source, texts in captions.items()
-    ]
+    found = [caption_clusters(source, captions_of(uids, texts), threshold)[0] for source, texts in captions.items()]
     return pa.concat_tables([CAPTION_DUPLICATES.empty_table(), *found]).combine_chunks()
 
 
-def signed_source(uids: pa.ChunkedArray, source: str, texts: pa.Array) -> SourceCaptions:
-    """The captions of a source."""
-    rows, digests, signatures = signed_captions(signature_table(uids, {source: texts}))
-    return SourceCaptions(
-        digests,
-        signatures,
-        lambda wanted: texts.take(pa.array(rows[wanted])).to_pylist(),
-        lambda wanted: packed_uids(uids.take(pa.array(rows[wanted]))),
-    )
+def captions_of(uids: pa.ChunkedArray, texts: pa.Array) -> SourceCaptions:
+    """The captions of a source, in one shard."""
+    return SourceCaptions([worded_captions(signature_table(uids, {"original": texts}), texts)])

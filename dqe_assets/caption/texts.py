@@ -37,8 +37,13 @@ def source_captions(work: Work, source: str, rows: Sequence[int] | None = None, 
     Raises:
         StorageError: as ``shard_captions``.
     """
-    asset = "raw_samples" if source == ORIGINAL else SYNTHETIC_CAPTIONS_PREFIX + source
+    asset = caption_asset(source)
     column = "caption" if source == ORIGINAL else column
     table = work.read(asset, [column]) if rows is None else work.read_rows(asset, rows, [column])
     texts = table[column].combine_chunks()
     return normalise_captions(texts) if source == ORIGINAL else texts
+
+
+def caption_asset(source: str) -> str:
+    """The asset that has the captions of a source."""
+    return "raw_samples" if source == ORIGINAL else SYNTHETIC_CAPTIONS_PREFIX + source

@@ -6,7 +6,6 @@ whole or not at all: so whatever is killed, added, changed or removed, the files
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -113,11 +112,11 @@ def kept_features(work: Work, versions: Mapping[str, str], min_cosine: float, *,
         ValueError: the features of the shards differ in length.
     """
     if work.force:
-        shutil.rmtree(_folder(), ignore_errors=True)
+        _remove_others({}, "")
     files = {shard: _Files(shard, version) for shard, version in versions.items()}
     tables = [one.table(work) for one in files.values()]
     joined = pa.concat_tables([_SCHEMA.empty_table(), *tables])
-    shards = ShardRows(list(files), [len(table) for table in tables])
+    shards = ShardRows([len(table) for table in tables])
     order = pc.sort_indices(joined["uid"]).to_numpy().astype(np.int64)
     digests = joined["vector_digest"].combine_chunks() if tables else pa.array([], pa.binary(16))
     directed = digests.is_valid().to_numpy(zero_copy_only=False)
@@ -149,7 +148,7 @@ def vectors_of(work: Work, versions: Mapping[str, str], uids: pa.ChunkedArray | 
     files = {shard: _Files(shard, version) for shard, version in versions.items()}
     tables = [one.table(work).select(["uid"]) for one in files.values()]
     there = pa.concat_tables([_SCHEMA.empty_table().select(["uid"]), *tables])["uid"]
-    shards = ShardRows(list(files), [len(table) for table in tables])
+    shards = ShardRows([len(table) for table in tables])
     dimension = _dimension(files)
     vectors = ShardedVectors([one.vectors for one in files.values()], shards, np.arange(len(there)), dimension)
     rows = pc.index_in(uids, there)

@@ -16,11 +16,17 @@ from scipy.sparse import csr_array
 
 from dqe_assets.caption.normalise import normalise_captions
 from dqe_assets.dedup import near_texts
-from dqe_assets.dedup.caption_duplicates import caption_clusters, signature_table
+from dqe_assets.dedup.caption_duplicates import (
+    NOTHING_KNOWN,
+    SourceCaptions,
+    caption_clusters,
+    signature_table,
+    worded_captions,
+)
 from dqe_assets.dedup.caption_text import jaccard, normalised_text
-from dqe_assets.dedup.near_texts import Compared, band_bytes, near_components
+from dqe_assets.dedup.near_texts import band_bytes
 from dqe_assets.dedup.tables import CAPTION_DUPLICATES, CAPTION_SIGNATURES
-from tests.caption_clusters import clusters_of_captions, signed_source
+from tests.caption_clusters import captions_of, clusters_of_captions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +80,7 @@ def all_near(texts: Sequence[str], threshold: float) -> list[tuple[int, int]]:
     """Every pair of texts that is near, by comparing all."""
     every = np.stack(np.triu_indices(len(texts), 1), axis=1)
     worded = [text or "?" for text in texts]
-    similar = jaccard(worded, every) >= threshold
+    similar = jaccard(pa.array(worded, pa.string()), every) >= threshold
     return [(int(i), int(j)) for i, j in every[similar] if texts[i] and texts[j]]
 
 
@@ -101,7 +107,7 @@ def test_nearly_all_near_captions_are_found() -> None:
     ]
     normal = [normalised_text(text) for text in originals + copies]
     pairs = np.stack([np.arange(1_000), np.arange(3_000, 4_000)], axis=1)
-    near = jaccard(normal, pairs) >= 0.8
+    near = jaccard(pa.array(normal), pairs) >= 0.8
     wanted = {frozenset(pair) for pair in pairs[near].tolist()}
     found = clusters(originals + copies, 0.8)
     assert 500 < len(wanted) < 1_000
@@ -129,7 +135,7 @@ def test_of_real_captions_all_are_found_that_comparing_all_finds(column: str, cl
 def test_a_caption_of_many_images_and_a_template_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
     measured = near_texts.jaccard
-    monkeypatch.setattr(near_texts, "_COMPARED_AT_ONCE", 1_000)
+    monkeypatch.setattr(near_texts, "_CONNECTED_AT_ONCE", 1_000)
     monkeypatch.setattr(
         near_texts, "jaccard", lambda texts, pairs: compared.append(len(pairs)) or measured(texts, pairs)
     )
@@ -159,31 +165,84 @@ def test_the_order_of_the_samples_is_no_matter() -> None:
     assert turned.equals(table)
 
 
-def test_what_was_compared_is_kept_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_known_changes_nothing_and_is_not_compared_again(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[int] = []
     measured = near_texts.jaccard
     monkeypatch.setattr(
         near_texts, "jaccard", lambda texts, pairs: compared.append(len(pairs)) or measured(texts, pairs)
     )
     texts = [f"photo {number % 97:02d} of the {'summer' * (number % 5)} at lake {number % 13}" for number in range(600)]
-    known = np.empty((2, 0), np.uint64)
+    known = NOTHING_KNOWN
     # Shards come, go, come in another order, and come again.
     for rows in ([*range(200)], [*range(400)], [*range(100, 600)], [*range(599, -1, -1)], [*range(600)]):
         uids = pa.chunked_array([[uids_of(len(texts))[row] for row in rows]])
-        found = signed_source(uids, "original", pa.array([texts[row] for row in rows]))
-        anew, asked = caption_clusters("original", found, 0.8)
-        compared.clear()
+        found = captions_of(uids, pa.array([texts[row] for row in rows]))
+        anew, _ = caption_clusters("original", found, 0.8)
         table, known = caption_clusters("original", found, 0.8, known)
         assert table.num_rows
         assert table.equals(anew)
-        assert np.array_equal(known, asked)
-    assert sum(compared) == 0, "they were all compared the time before"
+        compared.clear()
+        again, still = caption_clusters("original", found, 0.8, known)
+        assert again.equals(anew)
+        assert sum(compared) == 0, "they were all compared the time before"
+        assert np.array_equal(still.compared, known.compared)
+
+
+SENTENCES = st.builds(
+    lambda words, times: " ".join(words * times), st.lists(WORDS, min_size=1, max_size=5), st.integers(1, 3)
+)
+
+
+@given(st.lists(st.lists(SENTENCES, max_size=12), min_size=1, max_size=5), st.sampled_from([0.15, 0.5, 0.8, 1.0]))
+@settings(max_examples=60, deadline=None)
+def test_shard_after_shard_gives_what_all_at_once_gives(shards: list[list[str]], threshold: float) -> None:
+    known = NOTHING_KNOWN
+    for count in range(1, len(shards) + 1):
+        parts, first = [], 0
+        for shard in shards[:count]:
+            uids = pa.chunked_array([[f"{number:032x}" for number in range(first, first + len(shard))]], pa.string())
+            first += len(shard)
+            texts = pa.array(shard, pa.string())
+            parts.append(worded_captions(signature_table(uids, {"original": texts}), texts))
+        table, known = caption_clusters("original", SourceCaptions(parts), threshold, known)
+        anew, found = caption_clusters("original", SourceCaptions(parts), threshold)
+        assert table.equals(anew)
+        assert known.texts == found.texts
+
+
+def test_many_texts_of_a_band_are_linked_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Groups of hundreds that share a band, of which only some are near: whom a text is linked to decides what is found.
+    rng = np.random.default_rng(3)
+    words = [f"{'word' * (number % 3)}{number}" for number in range(40)]
+    texts = ["a view of the old harbour at night with " + " ".join(rng.choice(words, 4)) for _ in range(1_500)]
+    uids = uids_of(len(texts))
+    linked: list[int] = []
+    add = near_texts._Found.add
+    monkeypatch.setattr(
+        near_texts._Found, "add", lambda found, links: linked.append(links.shape[1]) or add(found, links)
+    )
+    parts = []
+    for start in range(0, 1_500, 250):
+        table = signature_table(
+            pa.chunked_array([uids[start : start + 250]]), {"original": pa.array(some := texts[start : start + 250])}
+        )
+        parts.append(worded_captions(table, pa.array(some)))
+    known = NOTHING_KNOWN
+    for count in range(1, 7):
+        linked.clear()
+        table, known = caption_clusters("original", SourceCaptions(parts[:count]), 0.8, known)
+    of_last = sum(linked)
+    linked.clear()
+    anew, _ = caption_clusters("original", SourceCaptions(parts), 0.8)
+    assert table.equals(anew)
+    assert 0 < of_last < sum(linked) / 4, "only what is new is linked"
 
 
 def test_what_awaits_comparison_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"photo number {number:04d} of the summer holiday in the mountains" for number in range(500)]
     wanted = clusters(texts, 0.8)
     monkeypatch.setattr(near_texts, "_CANDIDATES", 100)
+    monkeypatch.setattr(near_texts, "_CONNECTED_AT_ONCE", 50)
     monkeypatch.setattr(near_texts, "_COMPARED_AT_ONCE", 30)
     assert clusters(texts, 0.8) == wanted == {frozenset(range(500))}
 
@@ -198,12 +257,7 @@ def test_the_bands_are_as_long_as_the_threshold_allows(threshold: float, size: i
 @pytest.mark.parametrize("threshold", [0.0, 1.1, float("nan")])
 def test_a_threshold_that_is_no_similarity_is_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match="Jaccard"):
-        near_components(
-            np.empty((0, 256), np.uint8),
-            np.empty(0, np.int64),
-            Compared(np.empty((0, 2), np.uint64), lambda _: []),
-            threshold,
-        )
+        caption_clusters("original", SourceCaptions([]), threshold)
 
 
 def test_nulls_and_captions_without_words_take_no_part() -> None:
@@ -230,7 +284,7 @@ def test_clusters_are_of_one_source_and_say_how_near_they_are() -> None:
         *(("original", "near", uid, 2) for uid in (1, 2, 3, 4)),
     ]
     similar = {(row["kind"], row["uid"]): row["similarity"] for row in table.to_pylist()}
-    wanted = jaccard(["a dog on the beach of the lake", "a dog on the beach of a lake"], np.array([[0, 1]]))
+    wanted = jaccard(pa.array(["a dog on the beach of the lake", "a dog on the beach of a lake"]), np.array([[0, 1]]))
     assert similar["near", f"{2:032x}"] == pytest.approx(wanted[0])
     assert similar["exact", f"{3:032x}"] == 1
     assert {row["representative"] for row in table.to_pylist()} == {f"{n:032x}" for n in (1, 3)}

@@ -6,6 +6,7 @@ import re
 import unicodedata
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,7 +55,7 @@ def test_equal_texts_alone_have_equal_digests() -> None:
 def test_the_similarity_is_that_of_the_sets_of_four_letter_runs(texts: list[str], data: st.DataObject) -> None:
     some = st.tuples(*[st.integers(0, len(texts) - 1)] * 2)
     pairs = data.draw(st.lists(some, max_size=6))
-    found = jaccard(texts, np.array(pairs, np.int64).reshape(-1, 2))
+    found = jaccard(pa.array(texts), np.array(pairs, np.int64).reshape(-1, 2))
     sets = [runs(text) for text in texts]
     assert found.tolist() == [len(sets[i] & sets[j]) / len(sets[i] | sets[j]) for i, j in pairs]
 
@@ -65,7 +66,7 @@ def test_signatures_agree_as_often_as_the_similarity_says() -> None:
     texts = [" ".join(rng.choice(words, 30)) for _ in range(20)]
     texts += [" ".join([*text.split()[: -1 - place], *rng.choice(words, place)]) for place, text in enumerate(texts)]
     pairs = np.stack([np.arange(20), np.arange(20, 40)], axis=1)
-    similar = jaccard(texts, pairs)
+    similar = jaccard(pa.array(texts), pairs)
     assert similar.min() < 0.3
     assert similar.max() > 0.9
     signed = signatures(texts)
