@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +11,12 @@ import pyarrow.compute as pc
 
 from dqe_assets.core.checks import finite, unique
 from dqe_assets.core.stage import Stage, stage
+from dqe_assets.core.uids import order_of_uids, packed_alike, places_of_uids, rows_of_uids
 from dqe_assets.core.work import Check, CheckResult, Work, with_facts
 from dqe_assets.dedup import metadata
 from dqe_assets.dedup.checks import one_representative
 from dqe_assets.dedup.clusters import clusters_of_pairs
-from dqe_assets.dedup.kept_features import kept_features, vectors_of
+from dqe_assets.dedup.kept_features import features_of, kept_features
 from dqe_assets.dedup.pairs import find_pairs
 from dqe_assets.dedup.semantic import EXACT_BELOW
 from dqe_assets.dedup.tables import DUPLICATE_CLUSTERS, DUPLICATE_PAIRS
@@ -26,9 +27,12 @@ from dqe_resources.store import StorageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from dqe_assets.dedup.settings import DuplicateRules, PairRules, Representative
 
 _PAIRS_VERSION = "2"
+_CLUSTERS_VERSION = "3"
 
 
 def _within_rules(_: Work, pairs: pa.Table, rules: PairRules) -> CheckResult:
@@ -46,7 +50,9 @@ def _within_rules(_: Work, pairs: pa.Table, rules: PairRules) -> CheckResult:
 
 def _in_order(work: Work, pairs: pa.Table) -> CheckResult:
     uids = _joined([table["uid"] for table in work.scan("raw_samples", ["uid"])])
-    foreign = sum(pc.sum(pc.invert(pc.is_in(pairs[end], value_set=uids))).as_py() or 0 for end in ("uid_a", "uid_b"))
+    there, *ends = packed_alike(uids, pairs["uid_a"], pairs["uid_b"])
+    there = there[order_of_uids(there)]
+    foreign = sum(int((places_of_uids(there, end) < 0).sum()) for end in ends)
     turned = pc.sum(pc.greater_equal(pairs["uid_a"], pairs["uid_b"])).as_py() or 0
     return CheckResult(
         foreign == turned == 0,
@@ -105,17 +111,25 @@ def _shard_version(work: Work, shard: str) -> str:
 
 def _earlier(work: Work, rules: PairRules, versions: Mapping[str, str]) -> tuple[pa.Table | None, set[str], str | None]:
     """The pairs found last time, those of the shards that are still the same, and the buckets that were searched."""
-    # Where they cannot be read, all are looked for again.
+    facts = _facts_before(work, _PAIRS_VERSION)
+    if facts.get("rules") == fingerprint(rules.model_dump()):
+        # Where they cannot be read, all are looked for again.
+        with suppress(StorageError):
+            return work.read(work.asset), _unchanged(versions, facts), facts["buckets"]
+    return None, set(), None
+
+
+def _facts_before(work: Work, code_version: str) -> Mapping[str, Any]:
+    """What the asset's stamp says of what was made last time; nothing if that is of no use."""
     with suppress(StorageError):
         stored = None if work.force else work.store.get(work.asset, None)
-        if stored is None or stored.stamp.failed_checks or stored.stamp.code_version != _PAIRS_VERSION:
-            return None, set(), None
-        if stored.stamp.facts["rules"] != fingerprint(rules.model_dump()):
-            return None, set(), None
-        before = stored.stamp.facts["shards"]
-        unchanged = {shard for shard, version in versions.items() if before.get(shard) == version}
-        return work.read(work.asset), unchanged, stored.stamp.facts["buckets"]
-    return None, set(), None
+        if stored is not None and not stored.stamp.failed_checks and stored.stamp.code_version == code_version:
+            return stored.stamp.facts
+    return {}
+
+
+def _unchanged(versions: Mapping[str, str], facts: Mapping[str, Any]) -> set[str]:
+    return {shard for shard, version in versions.items() if facts["shards"].get(shard) == version}
 
 
 def duplicate_clusters_of(rules: DuplicateRules) -> Stage:
@@ -125,7 +139,7 @@ def duplicate_clusters_of(rules: DuplicateRules) -> Stage:
     @stage(
         kinds={"parquet", "python"},
         relations=RELATIONS,
-        code_version="3",
+        code_version=_CLUSTERS_VERSION,
         schema=DUPLICATE_CLUSTERS,
         resources={"representative": "duplicates.representative", "rules": "duplicates.pairs"},
         inputs=["raw_samples", "image_features", *scores],
@@ -136,14 +150,33 @@ def duplicate_clusters_of(rules: DuplicateRules) -> Stage:
     )
     def duplicate_clusters(work: Work, representative: Representative) -> pa.Table:
         """Clusters of duplicate images, everything that is connected by pairs, and which of each to keep."""
+        versions = _versions(work)
         pairs = work.read_unpartitioned("duplicate_pairs")
         uids = pc.unique(pa.chunked_array([*pairs["uid_a"].chunks, *pairs["uid_b"].chunks], pa.string()))
-        preferences = _preferences(work, representative)
-        # A sample of a shard that is left out here keeps the others together, but is not preferred.
-        preference = preferences["preference"].take(pc.index_in(uids, preferences["uid"])).to_numpy()
-        return clusters_of_pairs(pairs, uids, vectors_of(work, _versions(work), uids), preference)
+        features = features_of(work, versions, uids)
+        earlier, unchanged = _cosines_before(work, versions)
+        is_unchanged = np.array([*(shard in unchanged for shard in versions), False])
+        clusters = clusters_of_pairs(
+            pairs,
+            uids,
+            features.vectors,
+            _preferred(work, representative, uids),
+            directed=features.directed,
+            earlier=earlier,
+            unchanged=is_unchanged[features.shard],
+        )
+        return with_facts(clusters, {"shards": versions})
 
     return duplicate_clusters
+
+
+def _cosines_before(work: Work, versions: Mapping[str, str]) -> tuple[pa.Table | None, set[str]]:
+    """The clusters made last time, for their cosines, and the shards that are still the same."""
+    facts = _facts_before(work, _CLUSTERS_VERSION)
+    if "shards" in facts:
+        with suppress(StorageError):
+            return work.read(work.asset, ["uid", "representative", "similarity"]), _unchanged(versions, facts)
+    return None, set()
 
 
 def _joined(arrays: Sequence[pa.Array | pa.ChunkedArray]) -> pa.ChunkedArray:
@@ -151,15 +184,20 @@ def _joined(arrays: Sequence[pa.Array | pa.ChunkedArray]) -> pa.ChunkedArray:
     return pa.chunked_array(chunks, pa.string())
 
 
-def _preferences(work: Work, representative: Representative) -> pa.Table:
-    """Which samples to keep first: those with the greater number."""
-    tables, before = [pa.table({"uid": pa.array([], pa.string()), "preference": pa.array([], pa.float64())})], 0
+def _preferred(work: Work, representative: Representative, uids: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Which of some samples to keep first, those with the greater number: float64 [n].
+
+    NaN for a sample of a shard that is left out here: it keeps the others together, but is not preferred.
+    """
+    there, found, before = [], [np.empty(0)], 0
     for shard in work.shards:
         of_shard = work.of_shard(shard)
         raw = of_shard.read("raw_samples", ["uid", "width", "height"])
-        tables.append(pa.table({"uid": raw["uid"], "preference": _preference(of_shard, raw, before, representative)}))
+        there.append(raw["uid"])
+        found.append(_preference(of_shard, raw, before, representative).to_numpy(zero_copy_only=False))
         before += raw.num_rows
-    return pa.concat_tables(tables)
+    rows = rows_of_uids(*packed_alike(_joined(there), uids))
+    return np.append(np.concatenate(found), np.nan)[rows]
 
 
 def _preference(work: Work, raw: pa.Table, before: int, representative: Representative) -> pa.ChunkedArray | pa.Array:

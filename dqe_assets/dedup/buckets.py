@@ -25,7 +25,10 @@ _TRAINING_ROWS_PER_BUCKET = 64
 _ITERATIONS = 8
 _ROUNDING = 1e-4
 _TILE = 4_096
+_PAIRS_AT_ONCE = 1 << 18
 _FEW_IN_BUCKET = 32
+_WHOLE_SHARE = 0.1
+"""Share of a bucket's old rows that are near another one, above which all are compared with the new ones there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,19 +139,23 @@ def pairs_in_buckets(
     """
     from threadpoolctl import threadpool_limits
 
-    # Products of many rows at once are faster, but to read a row for each bucket of it takes longer than those of few.
-    few = new <= _FEW_IN_BUCKET * buckets
-    members, guests = _by_bucket(near[:, :1], buckets), _by_bucket(near[: new if few else None, 1:], buckets)
+    if not new:
+        return np.empty((0, 2), np.int64)
+    members = _by_bucket(near[:, :1], buckets)
+    few = _FewNew(unit, threshold, near, buckets, new) if new <= _FEW_IN_BUCKET * buckets else None
+    guests = _guests(near, members, buckets) if few is None else _by_bucket(near[:new, 1:], buckets)
 
     def pairs_of(bucket: int) -> NDArray[np.int64]:
         inside, outside = members(bucket), guests(bucket)
         # Positions ascend, so that new rows come first; an old one is looked up among new ones only.
-        fresh, visiting = np.searchsorted(inside, new), np.searchsorted(outside, new)
-        if not fresh and not visiting:
-            return np.empty((0, 2), dtype=np.int64)
-        within = unit[inside]
+        fresh = int(np.searchsorted(inside, new))
+        within, found = unit[inside], []
+        if few is not None:
+            outside, rest = few.split(inside[fresh:], outside)
+            found.append(few.pairs_of(inside[fresh:], within[fresh:], rest))
         own = _pairs_between(within[:fresh], within, threshold, inside[:fresh], inside)
-        found = [own[own[:, 0] < own[:, 1]]]
+        found.append(own[own[:, 0] < own[:, 1]])
+        visiting = int(np.searchsorted(outside, new))
         for guest, host in ((outside[:visiting], len(inside)), (outside[visiting:], fresh)):
             for start in range(0, len(guest) if host else 0, _TILE):
                 part = guest[start : start + _TILE]
@@ -158,34 +165,99 @@ def pairs_in_buckets(
 
     with threadpool_limits(1, "blas"):
         found = np.concatenate(list(ordered_map(pairs_of, range(buckets))))
-    if few:
-        found = np.concatenate([found, *_with_few(unit, threshold, near, buckets, new)])
-    # A pair across a border is found from both sides where both of its rows are near it.
+    # A pair across a border may be found from both sides, or in buckets that are compared as a whole.
     keys = np.unique(found[:, 0] * len(unit) + found[:, 1])
-    return np.stack(np.divmod(keys, len(unit)), axis=1)
+    pairs = np.stack(np.divmod(keys, len(unit)), axis=1)
+    parts = np.split(pairs, range(_PAIRS_AT_ONCE, len(pairs), _PAIRS_AT_ONCE))
+    return np.concatenate([part[partner_rank(near, part) < near.shape[1]] for part in parts])
 
 
-def _with_few(
-    unit: UnitRows, threshold: float, near: NDArray[np.int32], buckets: int, new: int
-) -> Iterator[NDArray[np.int64]]:
-    """Pairs of a few new rows, by the bucket that each is in, with the others that are looked up in it."""
-    import faiss
-    from faiss.contrib.ivf_tools import add_preassigned
+def _guests(
+    near: NDArray[np.int32], members: Callable[[int], NDArray[np.int64]], buckets: int
+) -> Callable[[int], NDArray[np.int64]]:
+    """Gives the rows that a bucket's own are compared with, in order: those that are looked up in it, and not in it.
 
-    quantizer = faiss.IndexFlatIP(unit.dimension)
-    index: Any = faiss.IndexIVFFlat(quantizer, unit.dimension, buckets, faiss.METRIC_INNER_PRODUCT)
-    index.is_trained, index.nprobe = True, near.shape[1] - 1
-    if not index.nprobe or not new:
-        return
-    add_preassigned(index, unit[np.arange(new)], near[:new, 0].astype(np.int64))
-    # What is found is above it.
-    below = float(np.nextafter(np.float32(threshold), np.float32(-2)))
-    for start in range(new, len(unit), 4 * _TILE):
-        rows = np.arange(start, min(start + 4 * _TILE, len(unit)))
-        looked_up = near[rows, 1:].astype(np.int64)
-        none = np.zeros(looked_up.shape, np.float32)
-        ends, _, others = index.range_search_preassigned(unit[rows], below, looked_up, none)
-        yield np.stack([others, np.repeat(rows, np.diff(ends.astype(np.int64)))], axis=1)
+    Of two buckets whose rows are mostly near both, all are compared once, rather than most of them from either side.
+    """
+    sizes = np.bincount(near[:, 0], minlength=buckets)
+    # The last column is for none.
+    counts = np.zeros((buckets, buckets + 1), np.int64)
+    parts = [slice(start, start + _PAIRS_AT_ONCE) for start in range(0, len(near), _PAIRS_AT_ONCE)]
+    for part in parts:
+        home, listed = near[part, :1].astype(np.int64), near[part, 1:]
+        names = (home * (buckets + 1) + np.where(listed < 0, buckets, listed)).ravel()
+        counts += np.bincount(names, minlength=counts.size).reshape(counts.shape)
+    shares = (counts[:, :-1] / np.maximum(sizes, 1)[:, None]).astype(np.float32)
+    whole = np.triu(shares + shares.T >= 1, 1)
+    settled = np.append(whole | whole.T, np.ones((buckets, 1), np.bool_), axis=1)
+    rest = near[:, 1:].copy()
+    for part in parts:
+        rest[part][settled[near[part, :1], rest[part]]] = -1
+    looked_up = _by_bucket(rest, buckets)
+    return lambda bucket: np.sort(
+        np.concatenate([looked_up(bucket), *map(members, np.flatnonzero(whole[bucket]).tolist())])
+    )
+
+
+class _FewNew:
+    """Looks old rows up among few new ones: to read each old row for each bucket would take longer than all else.
+
+    Args:
+        unit: the rows.
+        threshold: as of ``pairs_in_buckets``, like the others.
+        near: the buckets that each row is looked up in.
+        buckets: how many there are.
+        new: how many rows are new.
+    """
+
+    def __init__(self, unit: UnitRows, threshold: float, near: NDArray[np.int32], buckets: int, new: int) -> None:
+        import faiss
+        from faiss.contrib.ivf_tools import add_preassigned
+
+        self._near, self._buckets = near, buckets
+        self._home = near[:new, 0].astype(np.int64)
+        self._in_bucket = np.bincount(self._home, minlength=buckets + 1)
+        # What is found is above it.
+        self._below = float(np.nextafter(np.float32(threshold), np.float32(-2)))
+        quantizer = faiss.IndexFlatIP(unit.dimension)
+        self._index: Any = faiss.IndexIVFFlat(quantizer, unit.dimension, buckets, faiss.METRIC_INNER_PRODUCT)
+        self._index.is_trained, self._index.nprobe = True, max(1, near.shape[1] - 1)
+        add_preassigned(self._index, unit[np.arange(new)], self._home)
+
+    def split(self, old: NDArray[np.int64], outside: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How old rows of one bucket are looked up.
+
+        Args:
+            old: the rows.
+            outside: the new rows that are looked up in their bucket.
+
+        Returns:
+            The new rows that all of them are compared with, in order; and for each the buckets that it is looked up in
+            besides, -1 for none, int64 [n, m].
+        """
+        listed = self._near[old, 1:].astype(np.int64)
+        counts = np.bincount(listed[listed >= 0], minlength=self._buckets)
+        is_guest = (counts > _WHOLE_SHARE * len(old))[self._home]
+        is_guest[outside] = True
+        # The last is that of none.
+        left = self._in_bucket - np.bincount(self._home[is_guest], minlength=self._buckets + 1)
+        return np.flatnonzero(is_guest), np.where(left[listed] > 0, listed, -1)
+
+    def pairs_of(
+        self, old: NDArray[np.int64], vectors: NDArray[np.float32], listed: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Pairs of an old row and a new one in the buckets that are given for it, as of ``split``: int64 [m, 2]."""
+        import faiss
+
+        some = np.flatnonzero((listed >= 0).any(axis=1)) if listed.size else np.empty(0, np.int64)
+        if not some.size:
+            return np.empty((0, 2), np.int64)
+        # As many threads look at buckets as there are cores.
+        faiss.omp_set_num_threads(1)
+        ends, _, others = self._index.range_search_preassigned(
+            vectors[some], self._below, listed[some], np.zeros((len(some), listed.shape[1]), np.float32)
+        )
+        return np.stack([others, np.repeat(old[some], np.diff(ends.astype(np.int64)))], axis=1)
 
 
 def trained(unit: UnitRows, count: int) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from dqe_assets.core.uids import packed_uids, unpacked_uids
 from dqe_assets.dedup.components import components
 from dqe_assets.dedup.pairs import KINDS
-from dqe_assets.dedup.semantic import cosines, has_direction
+from dqe_assets.dedup.semantic import gathered_cosines, has_direction
 from dqe_assets.dedup.tables import DUPLICATE_CLUSTERS
 
 if TYPE_CHECKING:
@@ -26,16 +26,23 @@ ANY = "any"
 def clusters_of_pairs(
     pairs: pa.Table,
     uids: pa.ChunkedArray,
-    embeddings: NDArray[np.floating],
+    embeddings: Any,
     preference: NDArray[np.floating],
+    *,
+    directed: NDArray[np.bool_] | None = None,
+    earlier: pa.Table | None = None,
+    unchanged: NDArray[np.bool_] | None = None,
 ) -> pa.Table:
     """All clusters of duplicate images: the connected components of their pairs.
 
     Args:
         pairs: table of ``DUPLICATE_PAIRS``.
         uids: string [n], unique: the samples that are in a pair.
-        embeddings: their features, floats [n, d]; they may be mapped from a file.
+        embeddings: their features, floats [n, d]; those of two whose cosine is known are not read.
         preference: floats [n]: the sample of a cluster with the greatest is kept.
+        directed: bool [n], which features are finite and not zero; found if it is not given.
+        earlier: uid, representative and similarity of what this function found; it changes nothing.
+        unchanged: bool [n], which samples have the features that they had then.
 
     Returns:
         Table of ``DUPLICATE_CLUSTERS``; it does not depend on the order of the rows.
@@ -50,7 +57,14 @@ def clusters_of_pairs(
     kinds = pairs["kind"].to_numpy()
     by_kind = {kind: rows[kinds == kind] for kind in KINDS} | {ANY: rows}
     names = packed_uids(uids)
-    alike = _Cosines(embeddings)
+    alike = _Cosines(embeddings, has_direction(embeddings) if directed is None else directed)
+    alike.add(by_kind["semantic"], pairs["similarity"].to_numpy()[kinds == "semantic"])
+    if earlier is not None and unchanged is not None:
+        differ = pc.not_equal(earlier["uid"], earlier["representative"])
+        known = earlier.filter(pc.and_(earlier["similarity"].is_valid(), differ))
+        before = [pc.index_in(known[end], uids).fill_null(-1).to_numpy() for end in ("uid", "representative")]
+        holds = np.append(unchanged, False)[np.stack(before, axis=1)].all(axis=1)
+        alike.add(np.stack(before, axis=1)[holds].astype(np.int64), known["similarity"].to_numpy()[holds])
     tables = [
         cluster_table(kind, names, components(found, len(names)), preference, alike) for kind, found in by_kind.items()
     ]
@@ -60,24 +74,30 @@ def clusters_of_pairs(
 class _Cosines:
     """Cosines of pairs of rows; NaN where one has no direction. What several kinds ask for is computed once."""
 
-    def __init__(self, embeddings: NDArray[np.floating]) -> None:
-        self._embeddings = embeddings
-        self._has_direction = has_direction(embeddings)
-        self._names, self._values = np.empty(0, np.int64), np.empty(0)
+    def __init__(self, embeddings: Any, directed: NDArray[np.bool_]) -> None:
+        self._embeddings, self._directed = embeddings, directed
+        self._names: NDArray[np.int64] = np.empty(0, np.int64)
+        self._values: NDArray[np.floating] = np.empty(0)
+
+    def add(self, pairs: NDArray[np.int64], values: NDArray[np.floating]) -> None:
+        """Say what the cosines of pairs are."""
+        names, values = np.concatenate([self._names, self._name(pairs)]), np.concatenate([self._values, values])
+        self._names, first = np.unique(names, return_index=True)
+        self._values = values[first]
 
     def __call__(self, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
-        found = np.where(self._has_direction[pairs[:, 0]], 1.0, np.nan)
+        found = np.where(self._directed[pairs[:, 0]], 1.0, np.nan)
         others = np.flatnonzero(pairs[:, 0] != pairs[:, 1])
-        low, high = np.sort(pairs[others], axis=1).T
-        names, places = np.unique(low * len(self._embeddings) + high, return_inverse=True)
+        names, places = np.unique(self._name(pairs[others]), return_inverse=True)
         new = np.setdiff1d(names, self._names, assume_unique=True)
-        known = np.concatenate([self._names, new])
-        order = np.argsort(known, kind="stable")
-        ends = np.stack(np.divmod(new, max(1, len(self._embeddings))), axis=1)
-        self._values = np.concatenate([self._values, cosines(self._embeddings, ends)])[order]
-        self._names = known[order]
+        ends = np.stack(np.divmod(new, max(1, len(self._directed))), axis=1)
+        self.add(ends, gathered_cosines(self._embeddings, ends))
         found[others] = self._values[np.searchsorted(self._names, names)][places]
         return found
+
+    def _name(self, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+        low, high = np.sort(pairs, axis=1).T
+        return low * len(self._directed) + high
 
 
 def cluster_table(

@@ -10,11 +10,11 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.caption.texts import caption_asset, source_captions
+from dqe_assets.core.kept_tables import keep_table, kept_table
 from dqe_assets.dedup.caption_duplicates import (
     NOTHING_KNOWN,
     WORDED_CAPTIONS,
@@ -24,12 +24,10 @@ from dqe_assets.dedup.caption_duplicates import (
 )
 from dqe_resources.cache import data_directory
 from dqe_resources.fingerprint import fingerprint
-from dqe_resources.store import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from pathlib import Path
-    from typing import BinaryIO
 
     from dqe_assets.core.work import Work
 
@@ -43,7 +41,6 @@ _KNOWN = pa.schema(
         pa.field("components", pa.large_list(pa.int64())),
     ]
 )
-_CHECKSUM_BYTES = 8
 
 
 def kept_captions(work: Work, sources: Sequence[str]) -> dict[str, SourceCaptions]:
@@ -60,16 +57,16 @@ def kept_captions(work: Work, sources: Sequence[str]) -> dict[str, SourceCaption
     paths = {(shard, source): _path(work.of_shard(shard), source) for shard in work.shards for source in sources}
     tables: dict[str, list[pa.Table]] = {source: [] for source in sources}
     for shard in work.shards:
-        found = {source: _read(paths[shard, source], WORDED_CAPTIONS) for source in sources}
+        found = {source: kept_table(paths[shard, source], WORDED_CAPTIONS) for source in sources}
         missing = [source for source, table in found.items() if table is None]
         if missing:
             signed = work.of_shard(shard).read("caption_signatures")
             for source in missing:
                 of_source = signed.filter(pc.equal(signed["caption_source"], source))
                 made = worded_captions(of_source, source_captions(work.of_shard(shard), source))
-                _write(paths[shard, source], made)
+                keep_table(paths[shard, source], made)
                 # Mapped, it takes no memory.
-                found[source] = _mapped(paths[shard, source], WORDED_CAPTIONS)
+                found[source] = kept_table(paths[shard, source], WORDED_CAPTIONS)
         for source, table in found.items():
             tables[source].append(table)
     _remove_others({*paths.values(), *map(_known_path, sources)})
@@ -78,7 +75,7 @@ def kept_captions(work: Work, sources: Sequence[str]) -> dict[str, SourceCaption
 
 def known_of(source: str) -> Known:
     """What was found of a source the last time."""
-    table = _read(_known_path(source), _KNOWN)
+    table = kept_table(_known_path(source), _KNOWN)
     if table is None:
         return NOTHING_KNOWN
     compared, components = (table[name].chunk(0).values.to_numpy() for name in ("compared", "components"))
@@ -91,14 +88,14 @@ def keep_known(source: str, known: Known) -> None:
         pa.LargeListArray.from_arrays([0, numbers.size], pa.array(numbers.ravel()))
         for numbers in (known.compared, known.components)
     ]
-    _write(_known_path(source), pa.table([pa.array([known.texts]), *lists], schema=_KNOWN))
+    keep_table(_known_path(source), pa.table([pa.array([known.texts]), *lists], schema=_KNOWN))
 
 
 def places_of(uids: Collection[str]) -> list[tuple[Path, int]]:
     """The files that have any of these samples, and how many of them."""
     found = []
     for path in sorted(_folder().glob("*/*.arrow")):
-        if (table := _read(path, WORDED_CAPTIONS)) is not None:
+        if (table := kept_table(path, WORDED_CAPTIONS)) is not None:
             there = pc.is_in(table["uid"], value_set=pa.array(sorted(uids), pa.string()))
             found += [(path, count)] if (count := pc.sum(there).as_py()) else []
     return found
@@ -115,44 +112,6 @@ def _path(work: Work, source: str) -> Path:
 
 def _known_path(source: str) -> Path:
     return _folder() / source / f"known.{VERSION}.arrow"
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    body = sink.getvalue()
-
-    def write(target: BinaryIO) -> None:
-        target.write(body)
-        target.write(_checksum(body))
-
-    replace_file(path, write)
-
-
-def _read(path: Path, schema: pa.Schema) -> pa.Table | None:
-    """The table of a file, mapped; None if the file is not there, or is not as it was written."""
-    try:
-        return _mapped(path, schema)
-    except (OSError, ValueError):
-        return None
-
-
-def _mapped(path: Path, schema: pa.Schema) -> pa.Table:
-    with pa.memory_map(str(path)) as file:
-        whole = file.read_buffer()
-    body = whole.slice(0, max(0, whole.size - _CHECKSUM_BYTES))
-    if whole.slice(body.size).to_pybytes() != _checksum(body):
-        raise ValueError(f"{path} is not as it was written")
-    table = pa.ipc.open_file(pa.BufferReader(body)).read_all()
-    if not table.schema.equals(schema):
-        raise ValueError(f"{path} has another table")
-    return table
-
-
-def _checksum(body: pa.Buffer) -> bytes:
-    """The sum of its numbers: what takes no longer than to look at it."""
-    return np.frombuffer(body, np.uint64, body.size // 8).sum(dtype=np.uint64).tobytes()
 
 
 def _remove_others(wanted: Collection[Path]) -> None:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from dqe_assets.core.arrow import to_matrix
 from dqe_assets.core.shard_rows import ShardRows
+from dqe_assets.core.uids import order_of_uids, packed_alike, packed_uids, rows_of_uids
 from dqe_assets.dedup.codebook import Codebook, Plan, codes, plan_for
 from dqe_assets.dedup.semantic import Prepared, has_direction, vector_digests
 from dqe_assets.features.tables import IMAGE_FEATURES
@@ -52,7 +53,8 @@ class ShardedVectors:
     Args:
         files: float16 [n, d] of each shard.
         shards: how many rows are in each.
-        order: the number that each row has when those of one shard follow those of another, int64 [n].
+        order: the number that each row has when those of one shard follow those of another, int64 [n]; -1 for a row
+            of zeros.
         dimension: d.
     """
 
@@ -68,8 +70,8 @@ class ShardedVectors:
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
         """Those of some rows, float16 [..., d], for an array of row numbers of any shape."""
         wanted, places = np.unique(self._order[rows], return_inverse=True)
-        found = np.empty((len(wanted), self.shape[1]), np.float16)
-        done = 0
+        found = np.zeros((len(wanted), self.shape[1]), np.float16)
+        done = int(np.searchsorted(wanted, 0))
         for shard, own in self._shards.by_shard(wanted):
             # Of a shard without any features the file has no columns.
             kept = np.load(self._files[shard], mmap_mode="r")
@@ -117,7 +119,7 @@ def kept_features(work: Work, versions: Mapping[str, str], min_cosine: float, *,
     tables = [one.table(work) for one in files.values()]
     joined = pa.concat_tables([_SCHEMA.empty_table(), *tables])
     shards = ShardRows([len(table) for table in tables])
-    order = pc.sort_indices(joined["uid"]).to_numpy().astype(np.int64)
+    order = order_of_uids(packed_uids(joined["uid"]))
     digests = joined["vector_digest"].combine_chunks() if tables else pa.array([], pa.binary(16))
     directed = digests.is_valid().to_numpy(zero_copy_only=False)
     counts = {shard: len(table) - table["vector_digest"].null_count for shard, table in zip(files, tables, strict=True)}
@@ -143,19 +145,31 @@ def kept_features(work: Work, versions: Mapping[str, str], min_cosine: float, *,
     return KeptFeatures(samples, shard_of, vectors, prepared, name)
 
 
-def vectors_of(work: Work, versions: Mapping[str, str], uids: pa.ChunkedArray | pa.Array) -> NDArray[np.float16]:
-    """The features of some samples, float16 [n, d]; zero where there are none. Raises as ``kept_features`` does."""
+@dataclass(frozen=True, slots=True)
+class SampleFeatures:
+    """The features of some samples.
+
+    Attributes:
+        vectors: read from files by row number (``ShardedVectors``); zero where there are none.
+        directed: which are finite and not zero, bool [n].
+        shard: the position of each sample's shard among the shards, int64 [n]; -1 if it is in none.
+    """
+
+    vectors: ShardedVectors
+    directed: NDArray[np.bool_]
+    shard: NDArray[np.int64]
+
+
+def features_of(work: Work, versions: Mapping[str, str], uids: pa.ChunkedArray | pa.Array) -> SampleFeatures:
+    """The features of some samples; raises as ``kept_features`` does."""
     files = {shard: _Files(shard, version) for shard, version in versions.items()}
-    tables = [one.table(work).select(["uid"]) for one in files.values()]
-    there = pa.concat_tables([_SCHEMA.empty_table().select(["uid"]), *tables])["uid"]
+    tables = [one.table(work).select(["uid", "vector_digest"]) for one in files.values()]
+    there = pa.concat_tables([_SCHEMA.empty_table().select(["uid", "vector_digest"]), *tables])
     shards = ShardRows([len(table) for table in tables])
-    dimension = _dimension(files)
-    vectors = ShardedVectors([one.vectors for one in files.values()], shards, np.arange(len(there)), dimension)
-    rows = pc.index_in(uids, there)
-    is_there = rows.is_valid().to_numpy(zero_copy_only=False)
-    found = np.zeros((len(uids), dimension), np.float16)
-    found[is_there] = vectors[rows.drop_null().to_numpy().astype(np.int64)]
-    return found
+    rows = rows_of_uids(*packed_alike(there["uid"], uids))
+    directed = np.append(there["vector_digest"].is_valid().to_numpy(), False)
+    vectors = ShardedVectors([one.vectors for one in files.values()], shards, rows, _dimension(files))
+    return SampleFeatures(vectors, directed[rows], np.searchsorted(shards.starts, rows, side="right") - 1)
 
 
 def places_of(uids: Collection[str]) -> list[tuple[Path, int]]:
@@ -199,7 +213,7 @@ class _Files:
         path = self._path(_TABLE)
         if not path.exists():
             self._make(work.of_shard(self.shard))
-        with pa.OSFile(str(path)) as file:
+        with pa.memory_map(str(path)) as file:
             return pa.ipc.open_file(file).read_all()
 
     def _make(self, work: Work) -> None:
@@ -231,7 +245,7 @@ class _Files:
 
     def codes(self, length: int) -> NDArray[np.float16]:
         """The codes of all samples, float16 [n, length]; zero where a sample has none."""
-        made = np.load(self.codes_path)
+        made = np.load(self.codes_path, mmap_mode="r")
         return made if made.shape[1] else np.zeros((len(made), length), np.float16)
 
     def near_path(self, codebook: str) -> Path:
@@ -248,7 +262,7 @@ class _Files:
             if len(directed):
                 found[directed] = codebook.near(made[directed])
             _save(path, found)
-        return np.load(path)
+        return np.load(path, mmap_mode="r")
 
 
 def _folder() -> Path:

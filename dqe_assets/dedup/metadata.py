@@ -48,9 +48,9 @@ def _planted_duplicates(work: Work, rules: PairRules) -> Metadata:
     raws, features = [], []
     for shard in work.shards:
         of_shard = work.of_shard(shard)
-        raw = of_shard.read("raw_samples", ["uid", "status", "reason", "width", "height", "truth"])
-        if raw["truth"].null_count < raw.num_rows:
-            raws.append(raw)
+        truth = of_shard.read("raw_samples", ["truth"])["truth"]
+        if truth.null_count < len(truth):
+            raws.append(of_shard.read("raw_samples", ["uid", "status", "reason", "width", "height", "truth"]))
             features.append(of_shard.read("image_features", ["uid", "embedding", "perceptual_hash"]))
     if not raws:
         return {}

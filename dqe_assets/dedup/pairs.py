@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dqe_assets.core.uids import packed_alike, places_of_uids
 from dqe_assets.dedup.exact import Pairs, exact_pairs
 from dqe_assets.dedup.perceptual import perceptual_pairs
 from dqe_assets.dedup.semantic import EXACT_BELOW, Prepared, semantic_pairs
@@ -60,11 +61,15 @@ def find_pairs(
     """
     samples = samples.combine_chunks()
     uids = samples["uid"].combine_chunks()
-    if pc.any(pc.less_equal(uids[1:], uids[:-1])).as_py():
+    before = DUPLICATE_PAIRS.empty_table() if earlier is None or unchanged is None else earlier
+    packed, *ends = packed_alike(uids, before["uid_a"], before["uid_b"])
+    if not (packed[1:] > packed[:-1]).all():
         raise ValueError("samples must be in ascending order of uid, each once")
+    places = np.stack([places_of_uids(packed, end) for end in ends], axis=1)
+    none = np.zeros(len(uids), np.bool_)
     known = {
-        "perceptual": _Known("perceptual", uids, earlier, unchanged),
-        "semantic": _Known("semantic", uids, earlier if same_buckets else None, unchanged),
+        kind: _Known(kind, before, places, none if unchanged is None or not holds else unchanged)
+        for kind, holds in (("perceptual", earlier is not None), ("semantic", earlier is not None and same_buckets))
     }
 
     exact = np.unique(np.concatenate([exact_pairs(samples["sha256"]), exact_pairs(samples["pixel_digest"])]), axis=0)
@@ -99,19 +104,12 @@ class _Known:
         samples: bool [n], those whose value was looked up earlier, by itself or by a sample that is still there.
     """
 
-    def __init__(
-        self, kind: str, uids: pa.Array, earlier: pa.Table | None, unchanged: NDArray[np.bool_] | None
-    ) -> None:
-        self._pairs, self._similarity = np.empty((0, 2), np.int64), np.empty(0, np.float32)
-        self.samples = np.zeros(len(uids), np.bool_)
-        if earlier is None or unchanged is None:
-            return
-        self.samples |= unchanged
-        table = earlier.filter(pc.equal(earlier["kind"], kind))
-        ends = [pc.fill_null(pc.index_in(table[end], uids), -1).to_numpy() for end in ("uid_a", "uid_b")]
-        pairs = np.stack(ends, axis=1).astype(np.int64)
+    def __init__(self, kind: str, earlier: pa.Table, places: NDArray[np.int64], unchanged: NDArray[np.bool_]) -> None:
+        self.samples = unchanged.copy()
+        is_kind = pc.equal(earlier["kind"], kind)
+        pairs = places[is_kind.to_numpy()]
         holds = np.append(unchanged, False)[pairs]
-        similarity = table["similarity"].to_numpy()
+        similarity = earlier["similarity"].filter(is_kind).to_numpy()
         # Its value was looked up by the first sample that had it, which is gone.
         orphaned = pairs[holds[:, 1] & ~holds[:, 0] & (similarity == 1), 1]
         self.samples[orphaned] = False

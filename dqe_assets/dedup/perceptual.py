@@ -106,7 +106,7 @@ def _by_bands(
     for bits in (range(band, 64, _BANDS) for band in range(_BANDS)):
         keys = _packed(hashes, bits)
         by_key = np.argsort(keys, kind="stable")
-        ends = np.searchsorted(keys[by_key], np.arange((1 << len(bits)) + 1, dtype=np.uint32))
+        ends = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=1 << len(bits)))])
         # In the order of the keys, what is looked up next is near in memory.
         looked_up = by_key[by_key < new]
         looked_up_keys = keys[looked_up]
@@ -120,7 +120,9 @@ def _by_bands(
                 return None
             found.extend(_verified(hashes, max_distance, looked_up[some], by_key, first, last - first))
     # A pair may be found in several bands, and from both sides.
-    pairs = np.unique(np.concatenate(found), axis=0)
+    both = np.concatenate(found)
+    names = np.unique(both[:, 0] * len(hashes) + both[:, 1])
+    pairs = np.stack(np.divmod(names, max(1, len(hashes))), axis=1)
     return pairs, np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]])
 
 
@@ -152,8 +154,14 @@ def _verified(
 def _packed(hashes: NDArray[np.uint64], bits: Sequence[int]) -> NDArray[np.uint32]:
     """Some bits of each hash, side by side."""
     packed = np.zeros(len(hashes), np.uint32)
-    for place, bit in enumerate(bits):
-        packed |= ((hashes >> np.uint64(bit)) & np.uint64(1)).astype(np.uint32) << np.uint32(place)
+    values = np.arange(256, dtype=np.uint32)
+    # What each byte contributes is looked up.
+    for byte, of_hashes in enumerate(hashes.astype("<u8").view(np.uint8).reshape(-1, 8).T):
+        table = np.zeros(256, np.uint32)
+        for place, bit in enumerate(bits):
+            if bit // 8 == byte:
+                table |= (values >> np.uint32(bit % 8) & np.uint32(1)) << np.uint32(place)
+        packed |= table[of_hashes]
     return packed
 
 

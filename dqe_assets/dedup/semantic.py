@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dqe_assets.dedup.buckets import Search, UnitRows, all_pairs, bucketed_pairs, pairs_in_buckets
 from dqe_assets.dedup.components import components
-from dqe_assets.dedup.exact import Pairs, distinct_values, grouped
+from dqe_assets.dedup.exact import Pairs, distinct_values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,7 +146,7 @@ def semantic_pairs(
     rows = np.flatnonzero(has_direction(embeddings) if prepared is None else prepared.directed)
     digests = vector_digests(embeddings, rows) if prepared is None else prepared.digests[rows]
     # In the order of their digests, what is found does not depend on the order of the rows.
-    equal, first, new = distinct_values(grouped(digests)[0], None if known is None else known[rows])
+    equal, first, new = distinct_values(digests, None if known is None else known[rows])
     distinct = rows[first]
     if prepared is not None and prepared.buckets:
         candidates, search = prepared.candidates(distinct, new)
@@ -155,12 +155,12 @@ def semantic_pairs(
     else:
         candidates, search = bucketed_pairs(UnitRows(embeddings, distinct), threshold - _ROUNDING, new)
     near = np.sort(distinct[candidates], axis=1)
-    similar = _gathered_cosines(embeddings, near)
+    similar = gathered_cosines(embeddings, near)
     kept = similar >= threshold
     return Pairs(rows[equal], near[kept], similar[kept]), search
 
 
-def _gathered_cosines(embeddings: NDArray[np.floating], pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+def gathered_cosines(embeddings: Any, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
     """As ``cosines``; of the vectors, which may be in many files, each is read once for many pairs."""
     found = np.empty(len(pairs))
     for start in range(0, len(pairs), _GATHERED):

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from dqe_assets.core.hashing import mixed, unit_interval
+from dqe_assets.core.uids import order_of_halves, places_of_halves
 from dqe_resources.errors import DataQualityError
 from dqe_resources.store import replace_file
 
@@ -112,14 +113,7 @@ def uniform_draws(uids: NDArray[np.void], seed: int, salt: int = 0) -> NDArray[n
 
 def order_of(uids: NDArray[np.void]) -> NDArray[np.int64]:
     """The stable order in which uids are sorted: [n] positions; of equal ones the earlier comes first."""
-    high, low = uids["f0"], uids["f1"]
-    # Random 128-bit numbers hardly ever share their first half: only those that do need a second look.
-    order = np.argsort(high)
-    shared = high[order[1:]] == high[order[:-1]]
-    runs = np.flatnonzero(np.append(shared, False) | np.append(False, shared))
-    among = order[runs]
-    order[runs] = among[np.lexsort((among, low[among], high[among]))]
-    return order
+    return order_of_halves(uids["f0"], uids["f1"])
 
 
 def union(subsets: Sequence[NDArray[np.void]]) -> tuple[NDArray[np.void], NDArray[np.int64]]:
@@ -155,17 +149,7 @@ def contains(sorted_uids: NDArray[np.void], uids: NDArray[np.void]) -> NDArray[n
 
 def places_of(sorted_uids: NDArray[np.void], uids: NDArray[np.void]) -> NDArray[np.int64]:
     """Where each of some uids first stands among sorted ones, -1 if it does not: [n]; arguments as ``contains``."""
-    if not len(sorted_uids):
-        return np.full(len(uids), -1, np.int64)
-    # Halves compare many times as fast as pairs of them.
-    places = np.searchsorted(sorted_uids["f0"], uids["f0"])
-    nearest = sorted_uids[np.minimum(places, len(sorted_uids) - 1)]
-    shares = nearest["f0"] == uids["f0"]
-    unlike = np.flatnonzero(shares & (nearest["f1"] != uids["f1"]))
-    if len(unlike):
-        places[unlike] = np.searchsorted(sorted_uids, uids[unlike])
-        shares[unlike] = sorted_uids[np.minimum(places[unlike], len(sorted_uids) - 1)] == uids[unlike]
-    return np.where(shares, places, -1)
+    return places_of_halves(sorted_uids["f0"], sorted_uids["f1"], uids["f0"], uids["f1"])
 
 
 def unique_uids(uids: NDArray[np.void]) -> NDArray[np.void]:

@@ -12,6 +12,7 @@ import pytest
 
 from dqe_assets.caption.tables import SYNTHETIC_CAPTIONS
 from dqe_assets.caption.texts import source_captions
+from dqe_assets.core import kept_tables
 from dqe_assets.dedup import kept_captions
 from dqe_assets.ingest.tables import RAW_SAMPLES
 from dqe_assets.orchestration.settings import load_settings
@@ -231,7 +232,7 @@ def test_a_file_of_another_table_is_not_taken(data: Path) -> None:
 
 @pytest.mark.usefixtures("many")
 def test_a_kill_at_any_moment_is_mended_by_the_next_run(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted, write = anew(data, "cd"), kept_captions.replace_file
+    wanted, write = anew(data, "cd"), kept_tables.replace_file
     for writes in count():
         anew(data, "c")
         left = writes
@@ -244,7 +245,7 @@ def test_a_kill_at_any_moment_is_mended_by_the_next_run(data: Path, monkeypatch:
             write(*arguments)
 
         with monkeypatch.context() as patched:
-            patched.setattr(kept_captions, "replace_file", killed)
+            patched.setattr(kept_tables, "replace_file", killed)
             try:
                 assert make("cd")[0].equals(wanted)
                 break

@@ -66,18 +66,19 @@ def put(shard: str, seed: int) -> None:
         store.write_table(asset, shard, pa.table(arrays, schema=schema), schema, Stamp(f"{seed}", "1", ROWS))
 
 
-def make(shards: list[str]) -> pa.Table:
+def make(shards: list[str], asset: str = "duplicate_pairs") -> pa.Table:
     settings = load_settings()
-    stage = stage_named(settings, "duplicate_pairs")
+    stage = stage_named(settings, asset)
     work = stage.work(settings.opened_store, None, shards)
     _, _, results = stage.make(work, handed(settings, stage))
     assert all(result.passed for result in results.values()), results
-    return work.read_unpartitioned("duplicate_pairs")
+    return work.read_unpartitioned(asset)
 
 
 def forget(data: Path) -> None:
     shutil.rmtree(data / "duplicates", ignore_errors=True)
-    shutil.rmtree(data / "store" / "duplicate_pairs", ignore_errors=True)
+    for asset in ("duplicate_pairs", "duplicate_clusters"):
+        shutil.rmtree(data / "store" / asset, ignore_errors=True)
 
 
 @pytest.fixture
@@ -106,6 +107,36 @@ def test_the_pairs_are_the_same_whatever_the_order_in_which_shards_come_change_a
     assert not fewer.equals(whole)
     forget(data)
     assert make(shards[:3] + shards[4:]).equals(fewer)
+
+
+def test_clusters_know_the_cosines_of_shards_that_stay(
+    shards: list[str], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    rows_of = kept_features.ShardedVectors.__getitem__
+
+    def counted(self: kept_features.ShardedVectors, rows: Any) -> Any:
+        read.append(rows.size)
+        return rows_of(self, rows)
+
+    monkeypatch.setattr(kept_features.ShardedVectors, "__getitem__", counted)
+
+    def clusters(some: list[str]) -> tuple[pa.Table, int]:
+        make(some)
+        read.clear()
+        return make(some, "duplicate_clusters"), sum(read)
+
+    clusters(shards[:5])
+    found, few = clusters(shards)
+    put(shards[1], 11)
+    changed, _ = clusters(shards)
+    forget(data)
+    assert clusters(shards)[0].equals(changed)
+    put(shards[1], 1)
+    forget(data)
+    whole, all_of_them = clusters(shards)
+    assert whole.equals(found)
+    assert few < all_of_them
 
 
 def test_nearly_every_pair_is_found_and_no_other(
@@ -204,7 +235,11 @@ def test_vectors_in_many_files_are_those_of_one_array(shards: list[str]) -> None
     tables = [work.of_shard(shard).read("image_features", ["uid", "embedding"]) for shard in shards]
     table = pa.concat_tables(tables)
     uids = pa.chunked_array([table["uid"].combine_chunks(), pa.array(["nobody"])])
-    found = kept_features.vectors_of(work, assets._versions(work), uids)
+    features = kept_features.features_of(work, assets._versions(work), uids)
+    found = features.vectors[np.arange(len(uids))]
+    assert np.array_equal(features.directed, found.any(axis=1))
+    assert features.shard.tolist()[2:ROWS] == [0] * (ROWS - 2)
+    assert features.shard[-1] == -1
     expected = [np.zeros(300) if one is None else np.array(one) for one in table["embedding"].to_pylist()]
     assert np.array_equal(found[:-1], np.array(expected, np.float16))
     assert not found[-1].any()
