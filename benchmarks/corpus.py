@@ -464,7 +464,7 @@ def figures(shards: int, sample: Sample, rows: int, steps: Sequence[str]) -> Ite
     assets = [one.name for one in over_all_shards(settings)]
     for asset in assets:
         shutil.rmtree(Path(settings.opened_store.path(asset, None)).parent, ignore_errors=True)
-    for kept in ("duplicates", "map"):
+    for kept in ("concepts", "duplicates", "languages", "map"):
         shutil.rmtree(data_directory() / kept, ignore_errors=True)
     yield from _of_assets(assets, shards, "{}", steps)
     _dqe("sync", shards)

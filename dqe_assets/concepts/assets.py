@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from dqe_assets.caption.texts import shard_captions
 from dqe_assets.concepts import checks, corpus, metadata, plan, rebalancing
 from dqe_assets.concepts.accuracies import TRAINED_ASSET, content_digest, read_accuracies, trained_accuracies
+from dqe_assets.concepts.kept_hits import corpus_hits
 from dqe_assets.concepts.settings import caption_source_of
 from dqe_assets.concepts.tables import (
     CONCEPT_FREQUENCY,
@@ -28,7 +29,6 @@ from dqe_assets.concepts.views import RELATIONS
 from dqe_assets.core.checks import complete, finite, unique
 from dqe_assets.core.schema import IMAGE, has_image
 from dqe_assets.core.stage import COLLECTION_POOL, MODEL_POOL, Stage, stage
-from dqe_assets.reviews.decide import dropped
 from dqe_assets.score.tables import CAPTION_SCORES
 from dqe_assets.search.query import collection_vectors
 
@@ -47,15 +47,6 @@ if TYPE_CHECKING:
 def _settings(*names: str) -> dict[str, str]:
     """These settings, and what decides the counts, as parameters of a stage's function."""
     return {name: f"concepts.{name}" for name in ("lists", *names)}
-
-
-def _corpus(work: Work, lists: ConceptLists, captions: CaptionSources) -> corpus.CorpusHits:
-    """What the samples of all shards show."""
-
-    def read(columns: Sequence[str]) -> Iterable[tuple[str, pa.Table]]:
-        return zip(work.shards, work.scan("concept_hits", columns), strict=True)
-
-    return corpus.CorpusHits(lists.counting(), captions.names, read)
 
 
 def _counts(work: Work, count_by: str) -> tuple[list[str], np.ndarray]:
@@ -114,7 +105,7 @@ def concept_hits_of(caption_sources: Sequence[str], synthetic: Sequence[Stage], 
 )
 def concept_frequency(work: Work, captions: CaptionSources, lists: ConceptLists) -> pa.Table:
     """How many samples show each concept: in the caption of each source, in the image, and in both."""
-    return corpus.concept_frequency(_corpus(work, lists, captions))
+    return corpus.concept_frequency(corpus_hits(work, lists, captions))
 
 
 @stage(
@@ -129,7 +120,7 @@ def concept_frequency(work: Work, captions: CaptionSources, lists: ConceptLists)
 )
 def misalignment(work: Work, captions: CaptionSources, lists: ConceptLists) -> pa.Table:
     """By shard and caption source, the samples whose caption and image show concepts, but none in common."""
-    return corpus.misalignment(_corpus(work, lists, captions))
+    return corpus.misalignment(corpus_hits(work, lists, captions))
 
 
 def concept_plan_of(measured: Sequence[str]) -> list[Stage]:
@@ -208,7 +199,7 @@ def rare_concept_retrieval(  # noqa: PLR0917 - each is a resource or a setting
     concepts = [name for name, _ in rarest(*_counts(work, count_by), rarest_count)]
     items = [IMAGE, *captions.names]
     queries = scorer.embed_texts([name.replace("_", " ") for name in concepts]).vectors
-    gone = frozenset(_dropped(work).to_pylist())
+    gone = frozenset(checks.dropped_uids(work).to_pylist())
     looked_for = dict(zip(concepts, queries, strict=True))
     with vectors.open(collection_vectors(scorer, captions)) as collection:
 
@@ -237,7 +228,7 @@ def rebalanced_subset(
     A sample that a person decided to drop is not drawn. How rare a concept is, all samples say.
     """
     source = caption_source_of(count_by)
-    uids, hits = corpus.usable_samples(_corpus(work, lists, captions), count_by, source, _dropped(work))
+    uids, hits = corpus.usable_samples(corpus_hits(work, lists, captions), count_by, source, checks.dropped_uids(work))
     weights = rebalancing.rebalanced_weights(hits, _counts(work, count_by)[1], temperature, cap)
     return pa.table({"uid": uids, "weight": weights}, schema=REBALANCED_SUBSET)
 
@@ -266,7 +257,7 @@ def curriculum(
     One that a person decided to drop has no place.
     """
     source = caption_source_of(count_by)
-    uids, hits = corpus.usable_samples(_corpus(work, lists, captions), count_by, source, _dropped(work))
+    uids, hits = corpus.usable_samples(corpus_hits(work, lists, captions), count_by, source, checks.dropped_uids(work))
     scores = _scores(work, source, uids)
     order = rebalancing.curriculum(
         hits,
@@ -278,14 +269,11 @@ def curriculum(
     return pa.table({"uid": uids, "rank": order.rank, "difficulty": order.difficulty}, schema=CURRICULUM)
 
 
-def _dropped(work: Work) -> pa.Array:
-    return dropped(work.scan("reviews", ["uid", "review"]))
-
-
 def _scores(work: Work, source: str, uids: pa.ChunkedArray) -> pa.Table:
-    """The similarity and the tokens of these samples' captions, in their order."""
+    """The similarity and the tokens of these samples' captions, in their order, which is that of the shards."""
     wanted = ["uid", "caption_source", "similarity", "tokens"]
-    tables = [pa.schema([CAPTION_SCORES.field(name) for name in wanted]).empty_table()]
-    tables += [table.filter(pc.equal(table["caption_source"], source)) for table in work.scan("caption_scores", wanted)]
-    scores = pa.concat_tables(tables)
-    return scores.take(pc.index_in(uids, value_set=scores["uid"]))
+    found = [pa.schema([CAPTION_SCORES.field(name) for name in wanted]).empty_table()]
+    for of_shard, table in zip(uids.chunks, work.scan("caption_scores", wanted), strict=True):
+        scores = table.filter(pc.equal(table["caption_source"], source))
+        found.append(scores.take(pc.index_in(of_shard, value_set=scores["uid"])))
+    return pa.concat_tables(found)

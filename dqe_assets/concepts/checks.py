@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dqe_assets.concepts.kept_hits import corpus_hits
 from dqe_assets.concepts.settings import caption_source_of
 from dqe_assets.core.schema import IMAGE, has_image
 from dqe_assets.core.work import Check, CheckResult, Work
@@ -99,13 +100,21 @@ def _bill_adds_up(_: Work, table: pa.Table) -> CheckResult:
     )
 
 
-def _samples_with_image_and_caption(work: Work, table: pa.Table, count_by: str) -> CheckResult:
-    wanted = [IMAGE, caption_source_of(count_by)]
-    gone, expected = dropped(work.scan("reviews", ["uid", "review"])), 0
-    for hits in work.scan("concept_hits", ["item", "uid", "concepts"]):
-        valid = hits.filter(pc.and_not(pc.is_valid(hits["concepts"]), pc.is_in(hits["uid"], value_set=gone)))
-        first, second = (valid.filter(pc.equal(valid["item"], item))["uid"] for item in wanted)
-        expected += pc.sum(pc.is_in(first, value_set=second)).as_py() or 0
+def dropped_uids(work: Work) -> pa.Array:
+    """Uids of the samples that people decided to drop."""
+    # Of most shards nothing was decided, and their uids need not be read.
+    reviewed = (work.of_shard(shard) for shard in work.shards)
+    decided = (one for one in reviewed if (found := one.read("reviews", ["review"])["review"]).null_count < len(found))
+    return dropped(one.read("reviews", ["uid", "review"]) for one in decided)
+
+
+def _samples_with_image_and_caption(
+    work: Work, table: pa.Table, lists: ConceptLists, captions: CaptionSources, count_by: str
+) -> CheckResult:
+    gone, expected = dropped_uids(work), 0
+    for shard in corpus_hits(work, lists, captions).shards():
+        there = pa.array(shard.there[IMAGE] & shard.there[caption_source_of(count_by)])
+        expected += pc.sum(pc.invert(pc.is_in(shard.uids.filter(there), value_set=gone))).as_py() or 0
     return CheckResult(
         expected == table.num_rows,
         f"{expected:,} samples have an image and a caption and are not dropped, {table.num_rows:,} are here",
@@ -125,10 +134,10 @@ def _weights_within_cap(_: Work, table: pa.Table, cap: float) -> CheckResult:
 
 
 def _ranks_are_an_order(_: Work, table: pa.Table) -> CheckResult:
-    ordered = table.sort_by("rank")
-    ranks, difficulty = ordered["rank"].to_numpy(), ordered["difficulty"].to_numpy()
-    whole = np.array_equal(ranks, np.arange(1, len(ranks) + 1))
-    easier = int((np.diff(difficulty) < 0).sum())
+    ranks, difficulty = table["rank"].to_numpy(), table["difficulty"].to_numpy()
+    order = np.argsort(ranks)
+    whole = np.array_equal(ranks[order], np.arange(1, len(ranks) + 1))
+    easier = int((np.diff(difficulty[order]) < 0).sum())
     return CheckResult(
         whole and easier == 0,
         f"the ranks {'are' if whole else 'are not'} 1 to {len(ranks):,}, {easier} are easier than the one before",

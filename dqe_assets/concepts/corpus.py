@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from dqe_assets.concepts.settings import Counting
 
     Mask = NDArray[np.bool_]
+
+_SEEN = b"seen"
 
 
 class StaleHitsError(DataQualityError):
@@ -73,6 +76,36 @@ def shard_hits(
     )
 
 
+def numbered(shard: str, table: pa.Table, counting: Counting, sources: Sequence[str]) -> pa.Table:
+    """The hits of a shard by the positions of concepts, which take a fraction of the time that their names take.
+
+    Args:
+        shard: its key, for errors.
+        table: its ``CONCEPT_HITS``.
+        counting: the concepts, and how they are counted.
+        sources: the caption sources.
+
+    Returns:
+        uid, [n], and for the image and each source a column list<int32> of the positions of the concepts that each
+        sample shows, null where there is no such image or caption. The schema's metadata says, for each source, which
+        of the concepts' words its captions have.
+
+    Raises:
+        StaleHitsError: the shard was counted with other concepts, or in another way.
+    """
+    if set(pc.unique(table["counted_by"]).to_pylist()) - {counting.digest}:
+        raise StaleHitsError(
+            f"concept_hits, shard {shard}: counted with other concepts or settings than data/dqe.yaml has; "
+            f"run: dqe materialize concept_hits --shard {shard}"
+        )
+    index = counting.index
+    parts = {item: _of(table, item) for item in (IMAGE, *sources)}
+    seen = {source: index.seen(_positions(parts[source]["words"], index.words)) for source in sources}
+    columns = {item: _positions(part["concepts"], index.concepts) for item, part in parts.items()}
+    packed = {source: np.packbits(mask).tobytes().hex() for source, mask in seen.items()}
+    return pa.table({"uid": parts[IMAGE]["uid"], **columns}).replace_schema_metadata({_SEEN: json.dumps(packed)})
+
+
 @dataclass(frozen=True, slots=True)
 class ShardHits:
     """The concepts that the samples of a shard show, as they count in the whole corpus.
@@ -80,7 +113,8 @@ class ShardHits:
     Attributes:
         shard: the shard.
         uids: its samples, [n].
-        hits: for the image and each caption source, positions of the concepts that each sample shows, list<int32> [n].
+        hits: for the image and each caption source, positions of the concepts that each sample shows, list<int32> [n];
+            null where there is no such image or caption.
         there: which samples have such an image or caption, bool [n] each.
         provisional: for each caption source, the concepts whose hits in the shard do not count, bool each.
     """
@@ -99,12 +133,12 @@ class CorpusHits:
     Attributes:
         counting: the concepts, and how they are counted.
         sources: the caption sources.
-        read: the shards, each with these columns of its ``CONCEPT_HITS``.
+        read: the shards, each with its hits as ``numbered`` gives them.
     """
 
     counting: Counting
     sources: Sequence[str]
-    read: Callable[[Sequence[str]], Iterable[tuple[str, pa.Table]]]
+    read: Callable[[], Iterable[tuple[str, pa.Table]]]
 
     @cached_property
     def seen(self) -> dict[str, Mask]:
@@ -113,16 +147,10 @@ class CorpusHits:
         Raises:
             StaleHitsError: a shard was counted with other concepts, or in another way.
         """
-        index = self._index
-        seen = {source: np.zeros(len(index.words), bool) for source in self.sources}
-        for shard, table in self.read(["item", "words", "counted_by"]):
-            if set(pc.unique(table["counted_by"]).to_pylist()) - {self.counting.digest}:
-                raise StaleHitsError(
-                    f"concept_hits, shard {shard}: counted with other concepts or settings than data/dqe.yaml has; "
-                    f"run: dqe materialize concept_hits --shard {shard}"
-                )
-            for source in self.sources:
-                seen[source] |= index.seen(_positions(_of(table, source)["words"], index.words))
+        seen = {source: np.zeros(len(self._index.words), bool) for source in self.sources}
+        for _, table in self.read():
+            for source, here in self._seen_in(table).items():
+                seen[source] |= here
         return seen
 
     def shards(self) -> Iterator[ShardHits]:
@@ -131,18 +159,26 @@ class CorpusHits:
         Raises:
             StaleHitsError: as ``seen``.
         """
-        index, seen = self._index, self.seen
-        for shard, table in self.read(["uid", "item", "concepts", "words"]):
-            parts = {item: _of(table, item) for item in (IMAGE, *self.sources)}
-            hits = {item: _positions(part["concepts"], index.concepts) for item, part in parts.items()}
-            provisional = {}
-            for source in self.sources:
-                here = index.seen(_positions(parts[source]["words"], index.words))
-                shown = tally(hits[source], len(index.concepts)) > 0
-                provisional[source] = shown & ~index.settled(here, seen[source])
-                hits[source] = index.settle(hits[source], here, seen[source])
-            there = {item: part["concepts"].is_valid().to_numpy() for item, part in parts.items()}
-            yield ShardHits(shard, parts[IMAGE]["uid"], hits, there, provisional)
+        size = len(self.counting.concepts.names)
+        for shard, table in self.read():
+            hits = {item: table[item].combine_chunks() for item in (IMAGE, *self.sources)}
+            there = {item: lists.is_valid().to_numpy(zero_copy_only=False) for item, lists in hits.items()}
+            provisional = {source: np.zeros(size, bool) for source in self.sources}
+            # Otherwise what needs a word that the shard has not is not shown in it.
+            if self.counting.absent_words == "ignore":
+                for source, here in self._seen_in(table).items():
+                    shown = tally(hits[source], size) > 0
+                    provisional[source] = shown & ~self._index.settled(here, self.seen[source])
+                    hits[source] = self._index.settle(hits[source], here, self.seen[source])
+            yield ShardHits(shard, table["uid"], hits, there, provisional)
+
+    def _seen_in(self, table: pa.Table) -> dict[str, Mask]:
+        packed = json.loads(table.schema.metadata[_SEEN])
+        size = len(self._index.words)
+        return {
+            source: np.unpackbits(np.frombuffer(bytes.fromhex(packed[source]), np.uint8), count=size).astype(bool)
+            for source in self.sources
+        }
 
     @property
     def _index(self) -> ConceptIndex:
@@ -213,21 +249,22 @@ def misalignment(corpus: CorpusHits) -> pa.Table:
     Raises:
         StaleHitsError: a shard was counted with other concepts, or in another way.
     """
-    rows = []
+    shards, found = [], []
     for shard in corpus.shards():
         for source in corpus.sources:
-            found = misalignment_degree(shard.hits[source], shard.hits[IMAGE])
-            rows.append(
-                {
-                    "shard": shard.shard,
-                    "caption_source": source,
-                    "samples": found.samples,
-                    "comparable": found.comparable,
-                    "misaligned": found.misaligned,
-                    "misaligned_uids": shard.uids.take(pa.array(found.rows)).to_pylist(),
-                }
-            )
-    return pa.Table.from_pylist(rows, MISALIGNMENT)
+            one = misalignment_degree(shard.hits[source], shard.hits[IMAGE])
+            found.append((one, shard.uids.take(pa.array(one.rows))))
+            shards.append((shard.shard, source))
+    columns = {
+        "shard": [shard for shard, _ in shards],
+        "caption_source": [source for _, source in shards],
+        **{name: [getattr(one, name) for one, _ in found] for name in ("samples", "comparable", "misaligned")},
+        "misaligned_uids": pa.ListArray.from_arrays(
+            pa.array(np.cumsum([0, *(len(uids) for _, uids in found)]), pa.int32()),
+            pa.chunked_array([chunk for _, uids in found for chunk in uids.chunks], pa.string()).combine_chunks(),
+        ),
+    }
+    return pa.table(columns, MISALIGNMENT)
 
 
 def usable_samples(
@@ -242,7 +279,7 @@ def usable_samples(
         dropped: uids of the samples that people decided to drop.
 
     Returns:
-        Their uids, and the positions of the concepts that they show, list<int32>.
+        Their uids, in a chunk for each shard, and the positions of the concepts that they show, list<int32>.
 
     Raises:
         StaleHitsError: a shard was counted with other concepts, or in another way.
@@ -251,7 +288,7 @@ def usable_samples(
     for shard in corpus.shards():
         is_dropped = pc.is_in(shard.uids, value_set=dropped).to_numpy()
         usable = pa.array(shard.there[IMAGE] & shard.there[source] & ~is_dropped)
-        uids += shard.uids.filter(usable).chunks
+        uids.append(shard.uids.filter(usable).combine_chunks())
         hits.append(shard.hits[item].filter(usable))
     return pa.chunked_array(uids, pa.string()), pa.chunked_array(hits, pa.list_(pa.int32()))
 
@@ -270,9 +307,9 @@ def _named(lists: pa.ListArray, names: Sequence[str], there: Mask) -> pa.ListArr
 
 
 def _positions(lists: pa.ChunkedArray, names: Sequence[str]) -> pa.ListArray:
-    """Names as positions; a null list has none."""
+    """Names as positions; null where there is no list."""
     array = lists.combine_chunks()
     positions = pc.index_in(array.flatten(), value_set=pa.array(names, pa.string()))
     lengths = array.value_lengths().fill_null(0)
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths.to_numpy())]).astype(np.int32))
-    return pa.ListArray.from_arrays(offsets, positions)
+    return pa.ListArray.from_arrays(offsets, positions, mask=array.is_null())

@@ -122,10 +122,16 @@ def rebalanced_subset(_: Work, table: pa.Table, count_by: str, temperature: floa
 
 def curriculum(_: Work, table: pa.Table, weights: CurriculumWeights) -> Metadata:
     """The easiest and the hardest samples."""
-    ordered = table.sort_by("rank")
+    easiest, hardest = (
+        table.filter(wanted).sort_by("rank")
+        for wanted in (
+            pc.less_equal(table["rank"], PREVIEW_ROWS),
+            pc.greater(table["rank"], len(table) - PREVIEW_ROWS),
+        )
+    )
     return {
         "samples": len(table),
         "weights": weights.model_dump(),
-        "easiest": preview(ordered, ["rank", "uid", "difficulty"]),
-        "hardest": preview(ordered.slice(max(0, len(table) - PREVIEW_ROWS)), ["rank", "uid", "difficulty"]),
+        "easiest": preview(easiest, ["rank", "uid", "difficulty"]),
+        "hardest": preview(hardest, ["rank", "uid", "difficulty"]),
     }

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dqe_assets.concepts import kept_hits
 from dqe_assets.dedup import kept_captions, kept_features
 from dqe_assets.filtering.subset import SubsetError, contains, parse_uids, read_subset
 from dqe_assets.ingest.fetch.reasons import TAKEN_DOWN
@@ -198,6 +199,7 @@ def left_of(settings: Settings, kind: str, value: str) -> Left:
     places += [f"decisions of people, {path} ({count:,})" for path, count in reviews.places_of(uids)]
     kept = [*kept_features.places_of(uids), *kept_captions.places_of(uids)]
     places += [f"what duplicates are found by, {path} ({count:,})" for path, count in kept]
+    places += [f"what concepts are counted by, {path} ({count:,})" for path, count in kept_hits.places_of(uids)]
     places += [f"the samples on the map, {path} ({count:,})" for path, count in kept_map.places_of(uids)]
     if count := sum(has_content(row, of_shard=True) for row in view.rows_of(uids)):
         places.append(f"the samples of the view, {samples_path()} ({count:,})")

@@ -14,6 +14,7 @@ from dqe_assets.concepts.corpus import (
     concept_frequency,
     frequencies,
     misalignment,
+    numbered,
     shard_hits,
     usable_samples,
 )
@@ -50,8 +51,9 @@ def hits(
 
 
 def corpus(count: Counting, *shards: pa.Table) -> CorpusHits:
+    sources = ["original"]
     return CorpusHits(
-        count, ["original"], lambda columns: ((f"s{n}", table.select(columns)) for n, table in enumerate(shards))
+        count, sources, lambda: ((f"s{n}", numbered(f"s{n}", table, count, sources)) for n, table in enumerate(shards))
     )
 
 
