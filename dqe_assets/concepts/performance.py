@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from dqe_assets.core.statistics import regression, student_t
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -199,12 +201,10 @@ def _log_counts(counts: ArrayLike) -> Array:
 
 
 def _line(x: Array, y: Array, level: float) -> Line:
-    from scipy import stats
-
-    found = stats.linregress(x, y)
-    reach = stats.t.ppf((1 + level) / 2, len(x) - 2)
-    slope, intercept = float(found.slope), float(found.intercept)
-    over_slope, over_intercept = float(reach * found.stderr), float(reach * found.intercept_stderr)
+    found = regression(x, y)
+    reach = student_t((1 + level) / 2, len(x) - 2)
+    slope, intercept = found.slope, found.intercept
+    over_slope, over_intercept = reach * found.slope_error, reach * found.intercept_error
     return Line(
         slope,
         intercept,
@@ -212,7 +212,7 @@ def _line(x: Array, y: Array, level: float) -> Line:
         slope + over_slope,
         intercept - over_intercept,
         intercept + over_intercept,
-        float(found.rvalue),
-        float(found.pvalue),
+        found.r,
+        found.p_value,
         len(x),
     )

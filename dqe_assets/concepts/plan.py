@@ -12,6 +12,7 @@ from dqe_assets.concepts.performance import accuracy_table, log_linear_fit, pred
 from dqe_assets.concepts.tables import CONCEPT_PERFORMANCE, CONCEPT_PLAN
 from dqe_assets.concepts.tail import rarest
 from dqe_assets.core.measurements import EXAMPLE_SOURCE, MeasurementsError
+from dqe_assets.core.statistics import student_t
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -116,8 +117,6 @@ def line_interval(fit: LogLinearFit, counts: ArrayLike) -> tuple[NDArray[np.floa
 
     It is the interval of the mean accuracy at a count, by Student's t; single concepts scatter more widely.
     """
-    from scipy import stats
-
     inner = np.flatnonzero(fit.concepts_per_bin[1:-1]) + 1
     x, y = fit.edges[inner], fit.means[inner]
     freedom = len(x) - 2
@@ -125,7 +124,7 @@ def line_interval(fit: LogLinearFit, counts: ArrayLike) -> tuple[NDArray[np.floa
     spread = ((x - x.mean()) ** 2).sum()
     at = np.log(np.maximum(np.asarray(counts, np.float64), 1))
     error = np.sqrt((residual @ residual) / freedom * (1 / len(x) + (at - x.mean()) ** 2 / spread))
-    reach = stats.t.ppf((1 + fit.level) / 2, freedom) * error
+    reach = student_t((1 + fit.level) / 2, freedom) * error
     middle = predict_accuracy(fit, counts)
     return middle - reach, middle + reach
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from dqe_assets.concepts.lists import flat
+from dqe_assets.core.statistics import mean_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
@@ -186,9 +187,7 @@ def _capped(weights: Array, cap: float) -> Array:
 
 
 def _percentile(values: Array) -> Array:
-    from scipy import stats
-
     known = np.isfinite(values)
     ranks = np.full(len(values), 0.5)
-    ranks[known] = (stats.rankdata(values[known]) - 0.5) / max(known.sum(), 1)
+    ranks[known] = (mean_ranks(values[known]) - 0.5) / max(known.sum(), 1)
     return ranks

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dqe_assets.core.statistics import mean_ranks
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -66,13 +68,11 @@ def correlate(first: ArrayLike, second: ArrayLike) -> Correlation:
     Raises:
         ValueError: the two differ in length.
     """
-    from scipy import stats
-
     logs = [np.log(np.maximum(np.asarray(counts, np.float64), 1)) for counts in (first, second)]
     if len(logs[0]) != len(logs[1]):
         raise ValueError(f"{len(logs[0])} counts and {len(logs[1])}: they must be of the same concepts")
     if any(len(values) < 2 or values.min() == values.max() for values in logs):
         return Correlation(float("nan"), float("nan"), len(logs[0]))
-    ranks = [stats.rankdata(np.asarray(counts)) for counts in (first, second)]
+    ranks = [mean_ranks(np.asarray(counts)) for counts in (first, second)]
     pearson, spearman = (float(np.corrcoef(*pair)[0, 1]) for pair in (logs, ranks))
     return Correlation(pearson, spearman, len(logs[0]))

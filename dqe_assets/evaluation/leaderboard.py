@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from dqe_assets.core.statistics import student_t
 from dqe_assets.evaluation.datacomp import TASKS, averages
 from dqe_assets.evaluation.tables import LEADERBOARD, TRAINING_CURVES
 
@@ -188,10 +189,8 @@ def difference_interval(differences: Sequence[float]) -> tuple[float | None, flo
     mean = math.fsum(differences) / len(differences)
     if len(differences) < 2:
         return mean, None, None
-    from scipy import stats
-
     error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, len(differences) - 1)) * error
+    reach = student_t((1 + LEVEL) / 2, len(differences) - 1) * error
     return mean, mean - reach, mean + reach
 
 

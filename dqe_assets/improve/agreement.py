@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from dqe_assets.core.schema import ORIGINAL
+from dqe_assets.core.statistics import mean_ranks, student_t
 from dqe_resources.captioners.judge import CRITERIA
 
 if TYPE_CHECKING:
@@ -37,10 +38,8 @@ def mean_interval(values: ArrayLike) -> Interval:
     array = np.asarray(values, np.float64)
     if array.size < 2:
         return Interval(float(array[0]) if array.size else np.nan, np.nan, np.nan)
-    from scipy.stats import t
-
     mean = float(array.mean())
-    half = float(t.ppf(0.975, array.size - 1) * array.std(ddof=1) / np.sqrt(array.size))
+    half = float(student_t(0.975, array.size - 1) * array.std(ddof=1) / np.sqrt(array.size))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -80,9 +79,7 @@ def rank_correlation(first: ArrayLike, second: ArrayLike) -> float | None:
     Returns:
         The correlation; None for fewer than three things, or if a score is the same for all.
     """
-    from scipy.stats import rankdata
-
-    a, b = (rankdata(np.asarray(values, np.float64)) for values in (first, second))
+    a, b = (mean_ranks(np.asarray(values, np.float64)) for values in (first, second))
     if len(a) < 3 or not a.std() or not b.std():
         return None
     return float(np.corrcoef(a, b)[0, 1])

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from dqe_assets.caption.accounting import busy_seconds
 from dqe_assets.core.schema import SYNTHETIC_CAPTIONS_PREFIX
+from dqe_assets.core.statistics import student_t
 from dqe_assets.orchestration import graph
 from dqe_resources.errors import DataQualityError, one_line
 from dqe_resources.store import Store
@@ -50,9 +51,7 @@ class Estimate:
         array = np.asarray(values, np.float64)
         half = 0.0
         if array.size > 1:
-            from scipy.stats import t
-
-            half = float(t.ppf(0.975, array.size - 1) * array.std(ddof=1) / math.sqrt(array.size))
+            half = float(student_t(0.975, array.size - 1) * array.std(ddof=1) / math.sqrt(array.size))
         mean = float(array.mean())
         return cls(mean, max(mean - half, 0.0), mean + half)
 

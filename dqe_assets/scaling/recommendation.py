@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dqe_assets.core.measurements import EXAMPLE_SOURCE, MeasurementsError, parse_count
+from dqe_assets.core.statistics import student_t
 from dqe_assets.scaling.best_pools import BestPools, best_pools
 from dqe_assets.scaling.fitting import FALLS_BELOW, LEVEL, fit_pools, own_fall
 from dqe_assets.scaling.law import PARAMETERS, UNIT, PoolUtility, mixture_errors
@@ -151,10 +152,8 @@ class FittedPools:
 
         Student's t: the size of that error is itself known from few mixtures.
         """
-        from scipy import stats
-
         error = self.model_error
-        return 0.0 if error is None else error * float(stats.t.ppf(_TAILS[1], len(self.checked)))
+        return 0.0 if error is None else error * student_t(_TAILS[1], len(self.checked))
 
 
 def fit_measurements(
