@@ -37,7 +37,7 @@ from dqe_resources.parallel import ordered_map
 from dqe_resources.store import Stamp, StorageError, is_as_written
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from dqe_assets.core.signals import Signal
@@ -64,16 +64,16 @@ def subset_is_there(path: Path, stamp: Stamp) -> bool:
         return False
 
 
-def _read_masks(work: Work, shard: str, facts: Mapping[str, Any]) -> pa.Table:
+def _read_masks(work: Work, shard: str, facts: Mapping[str, Any], columns: Sequence[str] | None = None) -> pa.Table:
     schema = filter_masks_schema({one["filter"]: one["expression"] for one in facts["filters"]})
-    return work.store.read(MASKS, shard, schema)
+    return work.store.read(MASKS, shard, schema, columns)
 
 
 def _every_sample_has_a_row(work: Work, output: Manifest) -> CheckResult:
     rows = wrong = 0
     for shard in work.shards:
         uids = work.of_shard(shard).read("raw_samples", ["uid"])["uid"]
-        masks = _read_masks(work, shard, output.facts)["uid"]
+        masks = _read_masks(work, shard, output.facts, ["uid"])["uid"]
         rows += len(masks)
         wrong += not uids.equals(masks)
     return CheckResult(
@@ -87,7 +87,7 @@ def _counts_agree(work: Work, output: Manifest) -> CheckResult:
     counted = {one["filter"]: one["kept"] for one in output.facts["filters"]}
     found = dict.fromkeys(counted, 0)
     for shard in work.shards:
-        table = _read_masks(work, shard, output.facts)
+        table = _read_masks(work, shard, output.facts, list(found))
         for name in found:
             found[name] += pc.sum(table[name]).as_py() or 0
     said = ", ".join(f"{name} keeps {kept:,} (counted: {counted[name]:,})" for name, kept in found.items())
@@ -308,12 +308,15 @@ def _agrees_with_masks(work: Work, output: Manifest) -> CheckResult:
     ):
         return CheckResult(True, "nothing to compare: it is not made of the store by filters of data/dqe.yaml alone")
     kept = [np.empty(0, UID_TYPE)]
+    keeps_others = expression.mask(dict.fromkeys(names, np.zeros(1, bool)))[0]
     for shard in masks.stamp.facts["shards"]:
-        table = _read_masks(work, shard, masks.stamp.facts)
-        # A sample that is not in the pool is not in the subset, whatever the expression says.
-        (part,) = StorePool(work.store, (shard,)).parts
+        table = _read_masks(work, shard, masks.stamp.facts, ["uid", *dict.fromkeys(names.values())])
         mask = expression.mask({text: table[name].to_numpy() for text, name in names.items()})
-        kept.append(parse_uids(table["uid"].filter(pa.array(mask & part.is_in.to_numpy(zero_copy_only=False)))))
+        if keeps_others:
+            # A sample that is not in the pool is not in the subset, whatever the expression says.
+            (part,) = StorePool(work.store, (shard,)).parts
+            mask = mask & part.is_in.to_numpy(zero_copy_only=False)
+        kept.append(parse_uids(table["uid"].filter(pa.array(mask))))
     expected, found = union(kept)[0], read_subset(data_directory() / output.facts["path"])
     if expression.repeats:
         # Masks say of a sample that it is drawn, and not how often.

@@ -205,7 +205,9 @@ class StoreShard:
         Raises:
             PoolError: the store has no such column.
         """
-        found = {name: pc.filter(self._column(name), self.is_in) for name in columns}
+        sources = {name: self._source(name) for name in columns}
+        tables = _Tables(self, sources.values())
+        found = {name: pc.filter(source.values(tables), self.is_in) for name, source in sources.items()}
         if TEXT in found and (languages := self.pool.languages):
             for detector in languages.detectors:
                 found[detector.column] = pc.filter(self._english(languages, detector), self.is_in)
@@ -215,7 +217,7 @@ class StoreShard:
         """Whether each row has an image and an English caption."""
 
         def ask() -> NDArray[np.bool_]:
-            captions = pa.table({TEXT: self._column(TEXT)})
+            captions = pa.table({TEXT: self.table("raw_samples", ["caption"])["caption"]})
             return english(captions, detector, self._has_image.to_numpy(zero_copy_only=False))
 
         return pa.array(languages.english(self.name, detector, len(self._has_image), ask))
@@ -233,9 +235,6 @@ class StoreShard:
             if one is not None
         ]
 
-    def _column(self, name: str) -> pa.Array | pa.ChunkedArray:
-        return self._source(name).values(self)
-
     def _source(self, name: str) -> _Source:
         if name in _SOURCES:
             return _SOURCES[name]
@@ -247,26 +246,66 @@ class StoreShard:
         raise PoolError(f"the store has no column {name} (shard {self.name}): {what_instead(name, self.pool.signals)}")
 
 
+class _Tables:
+    """The tables of a shard; what several columns come from is read once.
+
+    Args:
+        shard: the shard.
+        sources: where the columns come from.
+    """
+
+    def __init__(self, shard: StoreShard, sources: Iterable[_Source]) -> None:
+        self.shard = shard
+        self._wanted: dict[str, dict[str, None]] = {}
+        for source in sources:
+            self._wanted.setdefault(source.read_of, {}).update(dict.fromkeys(source.columns))
+        self._read: dict[str, pa.Table] = {}
+        self._places: dict[str, NDArray[np.int64]] = {}
+
+    def table(self, asset: str, columns: Sequence[str]) -> pa.Table:
+        """As ``StoreShard.table``."""
+        wanted = self._wanted.get(asset, {})
+        if not wanted.keys() >= set(columns):
+            return self.shard.table(asset, columns)
+        if asset not in self._read:
+            self._read[asset] = self.shard.table(asset, list(wanted))
+        return self._read[asset].select(columns)
+
+    def places_in_clusters(self, kind: str) -> NDArray[np.int64]:
+        """Where each row's uid stands in the pool's clusters of a kind, -1 if it is in none: [n]."""
+        if kind not in self._places:
+            uids = parse_uids(self.table("raw_samples", ["uid"])["uid"])
+            self._places[kind] = places_of(self.shard.pool.clusters[kind][0], uids)
+        return self._places[kind]
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
     """Where a column comes from: the asset, its type, and how its values are found for all rows of a shard.
 
-    ``over_all`` is an asset over all shards that is read with it.
+    ``columns`` are those that are read for it, of the asset or of ``other``; ``over_all`` is an asset over all shards
+    that is read with it.
     """
 
     asset: str
     type: pa.DataType
-    values: Callable[[StoreShard], pa.Array | pa.ChunkedArray]
+    values: Callable[[_Tables], pa.Array | pa.ChunkedArray]
+    columns: tuple[str, ...]
+    other: str | None = None
     over_all: str | None = None
 
     @property
     def assets(self) -> tuple[str, ...]:
         return (self.asset, self.over_all) if self.over_all else (self.asset,)
 
+    @property
+    def read_of(self) -> str:
+        return self.other or self.asset
+
 
 def _column(asset: str, column: str, data_type: pa.DataType) -> _Source:
     """A column as a stage has it."""
-    return _Source(asset, data_type, lambda shard: shard.table(asset, [column])[column])
+    return _Source(asset, data_type, lambda tables: tables.table(asset, [column])[column], (column,))
 
 
 def _plain(asset: str, names: str, **renamed: str) -> dict[str, _Source]:
@@ -278,23 +317,23 @@ def _plain(asset: str, names: str, **renamed: str) -> dict[str, _Source]:
 def _original(column: str, asset: str = "caption_scores") -> _Source:
     """A column of what is known of the original captions, such as their scores."""
 
-    def values(shard: StoreShard) -> pa.ChunkedArray:
-        table = shard.table(asset, ["caption_source", column])
+    def values(tables: _Tables) -> pa.ChunkedArray:
+        table = tables.table(asset, ["caption_source", column])
         return table.filter(pc.equal(table["caption_source"], ORIGINAL))[column]
 
-    return _Source(asset, TABLES[asset].field(column).type, values)
+    return _Source(asset, TABLES[asset].field(column).type, values, ("caption_source", column))
 
 
 def _concepts(item: str) -> _Source:
     """The concepts that the image, or the caption of a source, shows, as they count in the whole corpus."""
 
-    def values(shard: StoreShard) -> pa.Array:
-        table = shard.table("concept_hits", ["item", "concepts"])
+    def values(tables: _Tables) -> pa.Array:
+        table = tables.table("concept_hits", ["item", "concepts"])
         lists = table.filter(pc.equal(table["item"], item))["concepts"].combine_chunks()
         unsettled = [
             row["concept"]
-            for row in shard.pool.provisional.to_pylist()
-            if row["item"] == item and shard.name in row["provisional_shards"]
+            for row in tables.shard.pool.provisional.to_pylist()
+            if row["item"] == item and tables.shard.name in row["provisional_shards"]
         ]
         if not unsettled:
             return lists
@@ -304,63 +343,63 @@ def _concepts(item: str) -> _Source:
         places = as_lists(rows, np.flatnonzero(kept.to_numpy(zero_copy_only=False)), len(lists))
         return pa.ListArray.from_arrays(places.offsets, names.take(places.values))
 
-    return _Source("concept_hits", pa.list_(pa.string()), values, "concept_frequency")
+    return _Source("concept_hits", pa.list_(pa.string()), values, ("item", "concepts"), over_all="concept_frequency")
 
 
 def _cluster(column: str, kind: str) -> _Source:
     """A column of the duplicate cluster of a kind that each sample is in; null if it is alone."""
 
-    def values(shard: StoreShard) -> pa.Array:
-        uids, columns = shard.pool.clusters[kind]
-        places = places_of(uids, parse_uids(shard.table("raw_samples", ["uid"])["uid"]))
+    def values(tables: _Tables) -> pa.Array:
+        places = tables.places_in_clusters(kind)
         rows = np.flatnonzero(places >= 0)
-        found = columns[column][places[rows]]
+        found = tables.shard.pool.clusters[kind][1][column][places[rows]]
         values = format_uids(found) if found.dtype == UID_TYPE else pa.array(found)
         return values.take(pa.array(np.cumsum(places >= 0) - 1, mask=places < 0))
 
-    return _Source("duplicate_clusters", DUPLICATE_CLUSTERS.field(column).type, values)
+    data_type = DUPLICATE_CLUSTERS.field(column).type
+    return _Source("duplicate_clusters", data_type, values, ("uid",), other="raw_samples")
 
 
 def _contaminated(*kinds: str) -> _Source:
     """Whether each sample is in a reference set in one of these ways; null where it was compared with none."""
 
-    def values(shard: StoreShard) -> pa.ChunkedArray | pa.Array:
-        uids = shard.table("raw_samples", ["uid"])["uid"]
-        if shard.pool.store.get("contamination", shard.name) is None:
+    def values(tables: _Tables) -> pa.ChunkedArray | pa.Array:
+        uids = tables.table("raw_samples", ["uid"])["uid"]
+        if tables.shard.pool.store.get("contamination", tables.shard.name) is None:
             return pa.nulls(len(uids), pa.bool_())
-        found = shard.table("contamination", ["uid", "kind"])
+        found = tables.table("contamination", ["uid", "kind"])
         return pc.is_in(uids, value_set=found.filter(pc.is_in(found["kind"], value_set=pa.array(kinds)))["uid"])
 
-    return _Source("contamination", pa.bool_(), values)
+    return _Source("contamination", pa.bool_(), values, ("uid",), other="raw_samples")
 
 
-def _is_duplicate(shard: StoreShard) -> pa.ChunkedArray:
-    return pc.fill_null(pc.invert(_cluster("is_representative", "any").values(shard)), fill_value=False)
+def _is_duplicate(tables: _Tables) -> pa.ChunkedArray:
+    return pc.fill_null(pc.invert(_cluster("is_representative", "any").values(tables)), fill_value=False)
 
 
-def _megapixels(shard: StoreShard) -> pa.ChunkedArray:
-    table = shard.table("raw_samples", ["width", "height"])
+def _megapixels(tables: _Tables) -> pa.ChunkedArray:
+    table = tables.table("raw_samples", ["width", "height"])
     pixels = pc.multiply(table["width"].cast(pa.float64()), table["height"].cast(pa.float64()))
     return pc.divide(pixels, 1e6).cast(pa.float32())
 
 
-def _host(shard: StoreShard) -> pa.Array:
-    urls = shard.table("raw_samples", ["url"])["url"].to_pylist()
+def _host(tables: _Tables) -> pa.Array:
+    urls = tables.table("raw_samples", ["url"])["url"].to_pylist()
     return pa.array([host_of(url) or None for url in urls], pa.string())
 
 
-def _top_probability(shard: StoreShard) -> pa.ChunkedArray:
-    return pc.list_element(shard.table("image_features", ["label_probabilities"])["label_probabilities"], 0)
+def _top_probability(tables: _Tables) -> pa.ChunkedArray:
+    return pc.list_element(tables.table("image_features", ["label_probabilities"])["label_probabilities"], 0)
 
 
 def _of_item(asset: str, column: str, data_type: pa.DataType, item: str) -> _Source:
     """A column of the rows of one item."""
 
-    def values(shard: StoreShard) -> pa.ChunkedArray:
-        table = shard.table(asset, ["item", column])
+    def values(tables: _Tables) -> pa.ChunkedArray:
+        table = tables.table(asset, ["item", column])
         return table.filter(pc.equal(table["item"], item))[column]
 
-    return _Source(asset, data_type, values)
+    return _Source(asset, data_type, values, ("item", column))
 
 
 _SOURCES: dict[str, _Source] = {
@@ -373,9 +412,9 @@ _SOURCES: dict[str, _Source] = {
     **_plain("image_features", "sharpness brightness contrast colourfulness top_label", image_features="embedding"),
     **_plain("masked_similarity", "masked_similarity text_area"),
     **_plain("code_clusters", "code_cluster code_distance"),
-    "host": _Source("raw_samples", pa.string(), _host),
-    "megapixels": _Source("raw_samples", pa.float32(), _megapixels),
-    "top_label_probability": _Source("image_features", pa.float32(), _top_probability),
+    "host": _Source("raw_samples", pa.string(), _host, ("url",)),
+    "megapixels": _Source("raw_samples", pa.float32(), _megapixels, ("width", "height")),
+    "top_label_probability": _Source("image_features", pa.float32(), _top_probability, ("label_probabilities",)),
     "image_embedding": _of_item("joint_embeddings", "embedding", EMBEDDING, IMAGE),
     "text_embedding": _of_item("joint_embeddings", "embedding", EMBEDDING, ORIGINAL),
     **{name: _original(name) for name in ("similarity", "tokens", "truncated")},
@@ -385,7 +424,7 @@ _SOURCES: dict[str, _Source] = {
     "caption_concepts": _concepts(ORIGINAL),
     "image_concepts": _concepts(IMAGE),
     "cluster": _cluster("cluster", "any"),
-    "is_duplicate": _Source("duplicate_clusters", pa.bool_(), _is_duplicate),
+    "is_duplicate": _Source("duplicate_clusters", pa.bool_(), _is_duplicate, ("uid",), other="raw_samples"),
     **_plain("rights", "", **{f"{PREFIX}{name}": name for name in RIGHTS.names if name != "uid"}),
     **_plain("reviews", "review review_tags"),
     "contaminated": _contaminated(*KINDS),
