@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 INPUTS = ("raw_samples", "joint_embeddings", "caption_scores")
 
-_FORM = "1"
+_FORM = "2"
 _ABOUT = b"about"
 _COLUMNS = ("uid", "source", "caption", "similarity", "shard", "embedding")
 _SCHEMA = pa.schema(
@@ -85,11 +85,13 @@ class KeptMap:
         drawn: the samples on it.
         places: their places, float32 [n, 2].
         laid_out: how many samples had an image's vector when all of it was last laid out anew.
+        unsettled: how many samples were put among the others since all of it last settled.
     """
 
     drawn: Drawn = field(default_factory=lambda: Drawn(_SCHEMA.empty_table().select(_COLUMNS), {}, {}))
     places: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 2), np.float32))
     laid_out: int = 0
+    unsettled: int = 0
 
     def places_of(self, drawn: Drawn) -> NDArray[np.float32]:
         """The places of samples that are on it with the same vectors, float32 [n, 2]; NaN for the others."""
@@ -112,7 +114,7 @@ class KeptMap:
         drawn = self.drawn
         x, y = (pa.array(self.places[:, axis], pa.float32()) for axis in (0, 1))
         table = drawn.samples.append_column("x", x).append_column("y", y).select(_SCHEMA.names).cast(_SCHEMA)
-        about = [_FORM, drawn.versions, drawn.embedded, self.laid_out]
+        about = [_FORM, drawn.versions, drawn.embedded, self.laid_out, self.unsettled]
         schema = _SCHEMA.with_metadata({_ABOUT: json.dumps(about)})
 
         def write(target: BinaryIO) -> None:
@@ -128,9 +130,10 @@ def kept_map() -> KeptMap:
     about: list[Any] = json.loads((table.schema.metadata or {}).get(_ABOUT, b"[]"))
     if not about or about[0] != _FORM or not table.schema.remove_metadata().equals(_SCHEMA):
         return KeptMap()
-    _, versions, embedded, laid_out = about
+    _, versions, embedded, laid_out, unsettled = about
     places = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1)
-    return KeptMap(Drawn(table.select(_COLUMNS).replace_schema_metadata(), versions, embedded), places, laid_out)
+    drawn = Drawn(table.select(_COLUMNS).replace_schema_metadata(), versions, embedded)
+    return KeptMap(drawn, places, laid_out, unsettled)
 
 
 def draw(work: Work, most: int, kept: Drawn) -> Drawn:

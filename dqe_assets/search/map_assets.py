@@ -25,6 +25,8 @@ _ANEW_BELOW = 2_000
 
 _ANEW_WHEN_GROWN = 1.5
 _LEAST_PLACED = 2 / 3
+_SETTLED_FROM = 0.05
+"""Share of the map that is put among the rest before all of it settles."""
 
 
 def _topics_numbered(_: Work, table: pa.Table) -> CheckResult:
@@ -51,7 +53,7 @@ def _all_mapped(_: Work, table: pa.Table, samples: int) -> CheckResult:
 @stage(
     kinds={"parquet", "faiss"},
     relations=RELATIONS,
-    code_version="3",
+    code_version="4",
     schema=COLLECTION_MAP,
     resources={"samples": "map.samples", "topics_wanted": "map.topics"},
     inputs=INPUTS,
@@ -71,22 +73,26 @@ def collection_map(work: Work, samples: int, topics_wanted: int | None) -> pa.Ta
     """A map of what the images show: a place and a topic for each sample, topics named by words of their captions.
 
     Made from the vectors of the images, whatever their captions claim, so that a caption that does not belong stands
-    out. Of a large store a sample is mapped. Of 2,000 samples or more, those that are on the map already stay about
-    where they are, and the others are put among them. All are laid out anew with `--force`, if more than a third are
-    new, and when the store has grown by half since the last time.
+    out. Of a large store a sample is mapped. Of 2,000 samples or more, those that are on the map already stay where
+    they are, and the others are put among them; once those are 5 % of the map, all of it settles. All are laid out anew
+    with `--force`, if more than a third are new, and when the store has grown by half since the last time.
     """
     kept = KeptMap() if work.force else kept_map()
     drawn = draw(work, samples, kept.drawn)
     places = _places(kept, drawn)
     vectors = drawn.vectors
+    stayed, unsettled = 0 if places is None else int(np.isfinite(places[:, 0]).sum()), 0
+    if places is not None and kept.unsettled + len(places) - stayed <= _SETTLED_FROM * len(places):
+        unsettled = kept.unsettled + len(places) - stayed
+        places = topics.put_among(vectors, places)
     table = topics.collection_map(drawn.samples, vectors, topics_wanted, places)
     made = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1)
     laid_out = drawn.total if places is None else kept.laid_out
-    KeptMap(drawn, made, laid_out).write()
+    KeptMap(drawn, made, laid_out, unsettled).write()
     facts = {
         "embedded": drawn.total,
         "laid_out_of": laid_out,
-        "stayed": 0 if places is None else int(np.isfinite(places[:, 0]).sum()),
+        "stayed": stayed,
         "neighbours_kept": topics.neighbours_kept(vectors, made),
     }
     return with_facts(table, facts)

@@ -155,7 +155,8 @@ def layout(unit: NDArray[np.float32], earlier: NDArray[np.float32] | None = None
     Args:
         unit: vectors of unit length, float32 [n, d].
         earlier: places of an earlier layout, float32 [n, 2], NaN where a vector has none. These stay about where they
-            are, and the others are put among them, in a twentieth of the time. If all have one, they stay as they are.
+            are, and the others find their places among them, in a twentieth of the time. If all have one, they stay as
+            they are.
     """
     count = len(unit)
     centred = unit - unit.mean(axis=0) if count else unit
@@ -173,13 +174,31 @@ def layout(unit: NDArray[np.float32], earlier: NDArray[np.float32] | None = None
     # One thread: sums in another order would give another map.
     affinities = PerplexityBasedNN(knn_index=PrecomputedNeighbors(near, distances), perplexity=perplexity, n_jobs=1)
     if earlier is not None:
-        started = TSNEEmbedding(_started(near, earlier), affinities, random_state=_SEED, n_jobs=1)
+        begun = put_among(unit, earlier).astype(np.float64)
+        started = TSNEEmbedding(begun, affinities, random_state=_SEED, n_jobs=1)
         return np.asarray(started.optimize(_ITERATIONS_MORE), np.float32)
     _, directions = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
     start = centred @ directions[:, :-3:-1]
     start *= 1e-4 / max(float(start[:, 0].std()), 1e-12)
     placed = TSNE(random_state=_SEED, n_jobs=1).fit(affinities=affinities, initialization=start)
     return np.asarray(placed, np.float32)
+
+
+def put_among(unit: NDArray[np.float32], earlier: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The places of an earlier layout, and amid the five most alike that have one, places for those that have none.
+
+    Args:
+        unit: vectors of unit length, float32 [n, d].
+        earlier: their places, float32 [n, 2], NaN where there is none.
+    """
+    import faiss
+
+    is_new = np.isnan(earlier[:, 0])
+    there, found = np.flatnonzero(~is_new), earlier.copy()
+    if is_new.any() and len(there):
+        _, near = faiss.knn(unit[is_new], unit[there], min(_AROUND, len(there)), metric=faiss.METRIC_INNER_PRODUCT)
+        found[is_new] = np.median(earlier[there[near]], axis=1)
+    return found
 
 
 def neighbours_kept(unit: NDArray[np.float32], places: NDArray[np.float32]) -> float | None:
@@ -204,18 +223,3 @@ def neighbours_kept(unit: NDArray[np.float32], places: NDArray[np.float32]) -> f
     own = np.arange(len(alike))
     shared = [len({*one} & {*other} - {row}) for one, other, row in zip(alike, near, own, strict=True)]
     return min(1.0, float(np.mean(shared)) / _COMPARED)
-
-
-def _started(near: NDArray[np.int64], earlier: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Places to begin with: those that have none lie amid the nearest that have one, or in the middle of all.
-
-    Args:
-        near: of each vector those that are nearest, the nearest first, int64 [n, k].
-        earlier: float32 [n, 2], NaN where there is no place.
-    """
-    started = earlier.astype(np.float64)
-    for row in np.flatnonzero(np.isnan(earlier[:, 0])):
-        around = earlier[near[row]]
-        around = around[np.isfinite(around[:, 0])][:_AROUND]
-        started[row] = np.median(around, axis=0) if len(around) else 0
-    return started

@@ -130,6 +130,18 @@ def test_one_more_shard_is_read_alone_and_put_among_the_rest(shards, read, data)
     assert make(shards).equals(anew)
 
 
+def test_few_new_samples_move_no_other_until_they_are_many(shards, monkeypatch):
+    monkeypatch.setattr(map_assets, "_SETTLED_FROM", 0.4)
+    before, after = places(make(shards[:4])), make(shards)
+    old, new = ({uid: one[uid] for uid in one if uid in before} for one in (before, places(after)))
+    assert all(old[uid] == place for uid, place in new.items())
+    assert facts_of(after)["neighbours_kept"] > 0.2
+    # What was put among the others before counts too.
+    put(shards[0], 100)
+    settled = places(make(shards))
+    assert all(settled[uid] != place for uid, place in new.items() if uid in settled)
+
+
 def test_a_store_that_shrinks_or_grows_by_half_or_changes_is_laid_out_anew(shards, read):
     make(shards)
     read.clear()
