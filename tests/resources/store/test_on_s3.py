@@ -285,6 +285,13 @@ def test_what_duckdb_reads_of_a_store_that_is_away_says_so(ask: Callable[[dict[s
         away = StoreAwayError.told_in(str(caught.value))
         assert str(away).startswith("the store s3://bucket/store cannot be used: bucket/store/scores/s-00000.parquet: ")
         assert str(away).endswith("then run the same command again")
+
+
+def test_no_dataset_is_made_of_a_store_that_is_away(ask: Callable[[dict[str, str]], Store], server: S3) -> None:
+    with Relay(server.url) as relay:
+        store = ask({"AWS_ENDPOINT_URL": relay.url})
+        path = store.write_table("scores", "s-00000", version(0)[0], SCHEMA, version(0)[1])
+        relay.go()
         with pytest.raises(StoreAwayError, match=r"s-00000\.parquet: cannot be read .*start its server"):
             verified_dataset([path], SCHEMA, ["value"], store.place)
 
